@@ -1,0 +1,36 @@
+# Everything a person runs. Each target builds what it needs in .venv, from nothing but python3.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check format clean
+
+demo: .venv/.demo  ## a sandbox shop, the last 30 days by device, into a DuckDB file
+	@$(BIN)/python -m flows.demo
+
+test: .venv/.dev  ## every test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: .venv/.dev  ## lint, format, strict types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) -e '.[duckdb]'
+	@touch $@
+
+.venv/.dev: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) -e '.[duckdb,dev]'
+	@touch $@ .venv/.demo

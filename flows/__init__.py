@@ -1,0 +1,1 @@
+"""The deployable pipelines, one entry point per file."""

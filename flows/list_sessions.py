@@ -1,0 +1,47 @@
+"""Ask Wix one question, ad hoc: the ids go to a file or back to the caller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import acreate_markdown_artifact
+from pydantic import Field
+
+from prefect_wix import SessionsQuery, WixAppCredentials, WixCredentials
+from prefect_wix.files import check_output
+from prefect_wix.reports import describe_listing
+from prefect_wix.tasks import SessionsListing, collect_sessions, submit_sessions_job
+
+ARTIFACT_KEY = "wix-sessions-listing"
+
+
+@flow(name="list-sessions")
+async def list_sessions(
+    credentials: WixCredentials | WixAppCredentials,
+    query: SessionsQuery,
+    output: Path | None = None,
+    timeout_seconds: float = Field(default=3600.0, gt=0),
+) -> SessionsListing:
+    """List the sessions that match one query, complete or not at all.
+
+    Args:
+        credentials: The Wix credentials block of the site to ask.
+        query: One time period and one session filter.
+        output: A .csv, .jsonl, .ndjson or .parquet file to write. Without it the ids are returned.
+        timeout_seconds: How long the job may take before the run gives up.
+    """
+    if output is not None:
+        check_output(output)
+    log = get_run_logger()
+    log.info("Asking site %s: %s", credentials.site_id, query)
+    job = await submit_sessions_job(credentials, query)
+    listing = await collect_sessions(credentials, job, output, timeout_seconds)
+    where = f"`{listing.output}`" if listing.output else "returned to the caller"
+    await acreate_markdown_artifact(
+        describe_listing(listing.summary, where=where),
+        key=ARTIFACT_KEY,
+        description=f"{listing.summary.sessions} sessions: {query}",
+    )
+    log.info("%d sessions, %s.", listing.summary.sessions, where)
+    return listing

@@ -1,0 +1,114 @@
+"""The main job: local days and segments into the warehouse, each partition exactly once."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated
+
+import prefect.runtime
+from prefect import flow, get_run_logger
+from prefect.artifacts import acreate_table_artifact
+from pydantic import Field
+
+from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
+from prefect_wix.announce import announce_landing
+from prefect_wix.errors import LoadError
+from prefect_wix.loading import LoadOptions, Outcome
+from prefect_wix.models import check_timezone
+from prefect_wix.plan import Plan, Refresh
+from prefect_wix.reports import (
+    describe_load,
+    describe_plan,
+    failures_of,
+    outcome_rows,
+    plan_rows,
+)
+from prefect_wix.result import Patience
+from prefect_wix.segments import DEVICES, Segment
+from prefect_wix.tasks import find_site_timezone, load_sessions_partitions, plan_sessions_load
+from prefect_wix.windows import Window, choose_window
+
+PLAN_KEY = "wix-sessions-load-plan"
+RESULT_KEY = "wix-sessions-load"
+
+
+@flow(name="load-sessions")
+async def load_sessions(
+    credentials: WixCredentials | WixAppCredentials,
+    warehouse: SessionsWarehouse,
+    start_date: date | None = None,
+    end_date: date | None = None,
+    days: Annotated[int, Field(ge=1)] | None = None,
+    lookback_days: int = Field(default=3, ge=0),
+    segments: list[str] = [segment.key for segment in DEVICES],  # noqa: B006
+    refresh: Refresh = Refresh.STALE,
+    timezone: str | None = None,
+    dry_run: bool = False,
+    jobs_in_flight: int = Field(default=8, ge=1),
+    timeout_seconds: float = Field(default=3600.0, gt=0),
+) -> list[Outcome]:
+    """Load local days of sessions into the warehouse, by segment; gaps first.
+
+    Args:
+        credentials: The Wix credentials block of the site to ask.
+        warehouse: The warehouse block to load into.
+        start_date: First local day. Goes with the end date; or give days instead.
+        end_date: The day after the last one; it is not included.
+        days: Instead of dates: the last so many complete local days before the scheduled time.
+        lookback_days: For how many days after it is over a day may get late sessions.
+        segments: Session filters by key, such as device_type=MOBILE.
+        refresh: What to ask again: nothing (missing), days that may have changed (stale), or all.
+        timezone: IANA zone that days are counted in. Left out, it is the site's own.
+        dry_run: Show the plan and ask for nothing.
+        jobs_in_flight: How many jobs may run at Wix at once.
+        timeout_seconds: How long one job may take before its partition fails.
+    """
+    as_of = prefect.runtime.flow_run.scheduled_start_time or datetime.now(UTC)
+    wanted = [Segment.parse(key) for key in segments]
+    if timezone is not None:
+        check_timezone(timezone)
+    zone = timezone or await find_site_timezone(credentials)
+    window = choose_window(start_date, end_date, days, before=as_of, timezone=zone)
+    plan = await plan_sessions_load(
+        warehouse, credentials.site_id, window, wanted, refresh, timedelta(lookback_days), as_of
+    )
+    await _show_plan(plan, window, credentials.site_id)
+    if dry_run or not plan.to_ask:
+        return []
+    options = LoadOptions(
+        as_of=as_of,
+        jobs_in_flight=jobs_in_flight,
+        patience=Patience(timeout_seconds=timeout_seconds),
+        run_id=prefect.runtime.flow_run.id,
+    )
+    partitions = [planned.partition for planned in plan.to_ask]
+    outcomes = await load_sessions_partitions(credentials, warehouse, partitions, options)
+    await announce_landing(credentials.site_id, window, outcomes)
+    await _show_outcomes(outcomes, window)
+    _fail_where_partitions_failed(outcomes)
+    return outcomes
+
+
+async def _show_plan(plan: Plan, window: Window, site_id: str) -> None:
+    get_run_logger().info("Site %s, %s: %s.", site_id, window, describe_plan(plan))
+    await acreate_table_artifact(
+        plan_rows(plan), key=PLAN_KEY, description=f"{window}: {describe_plan(plan)}"
+    )
+
+
+async def _show_outcomes(outcomes: list[Outcome], window: Window) -> None:
+    get_run_logger().info("%s.", describe_load(outcomes))
+    await acreate_table_artifact(
+        outcome_rows(outcomes), key=RESULT_KEY, description=f"{window}: {describe_load(outcomes)}"
+    )
+
+
+def _fail_where_partitions_failed(outcomes: list[Outcome]) -> None:
+    failures = failures_of(outcomes)
+    if failures:
+        partition, reason = next(iter(failures.items()))
+        raise LoadError(
+            f"{len(failures)} of {len(outcomes)} partitions did not land; the others did. "
+            f"A rerun takes up exactly these. The first, {partition}: {reason}",
+            failures=failures,
+        )

@@ -1,0 +1,65 @@
+"""Telling the rest of Prefect that sessions landed: an event to chain on, and an asset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from prefect.assets import Asset, materialize
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+
+from prefect_wix.loading import Outcome
+from prefect_wix.partitions import AskState
+from prefect_wix.windows import Window
+
+__all__ = ["LANDED_EVENT", "announce_landing", "sessions_asset"]
+
+LANDED_EVENT = "wix.sessions.landed"
+
+
+def sessions_asset(site_id: str) -> Asset:
+    """The sessions of one site, as Prefect's asset graph knows them."""
+    return Asset(key=f"wix://{site_id}/sessions")
+
+
+async def announce_landing(site_id: str, window: Window, outcomes: Sequence[Outcome]) -> None:
+    """Emit ``wix.sessions.landed`` and materialize the site's asset, where anything landed.
+
+    The payload holds plain values, so that an automation can hand them on as flow parameters:
+    ``site_id``, ``start_date``, ``end_date``, ``timezone``, ``changed_days`` and counts.
+    """
+    landed = [one for one in outcomes if one.state is not AskState.FAILED]
+    if not landed:
+        return
+    payload = _payload(site_id, window, landed, failed=len(outcomes) - len(landed))
+    emit_event(
+        event=LANDED_EVENT,
+        resource={"prefect.resource.id": f"wix.site.{site_id}", "prefect.resource.name": site_id},
+        payload=payload,
+    )
+    asset = sessions_asset(site_id)
+
+    @materialize(asset, by="prefect-wix", name="announce sessions", cache_policy=NO_CACHE)
+    async def announce_sessions() -> None:
+        asset.add_metadata(payload)
+
+    await announce_sessions()
+
+
+def _payload(
+    site_id: str, window: Window, landed: Sequence[Outcome], *, failed: int
+) -> dict[str, Any]:
+    changed = {str(one.partition.day) for one in landed if one.state is AskState.LANDED}
+    return {
+        "site_id": site_id,
+        "start_date": str(window.start),
+        "end_date": str(window.end),
+        "timezone": window.timezone,
+        "changed_days": sorted(changed),
+        "partitions": len(landed),
+        "failed_partitions": failed,
+        "sessions": sum(one.sessions for one in landed),
+        "added": sum(one.added for one in landed),
+        "gone": sum(one.gone for one in landed),
+    }

@@ -1,0 +1,208 @@
+"""The blocks: what a Prefect server keeps for a flow, with the secrets in it encrypted.
+
+Flows take these as parameters, so that the server stores a reference and never a key. Importing
+this module makes the block types known to Prefect; it is the package's entry point.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from prefect.blocks.core import Block
+from pydantic import ConfigDict, Field, HttpUrl, SecretStr, field_validator, model_validator
+
+from prefect_wix.auth import ApiKeyAuth, AppAuth, header_value
+from prefect_wix.budget import REQUESTS_PER_MINUTE
+from prefect_wix.client import BASE_URL, WixClient, check_base_url
+from prefect_wix.warehouse import Warehouse, open_warehouse
+
+__all__ = ["AnyWixCredentials", "SessionsWarehouse", "WixAppCredentials", "WixCredentials"]
+
+_LOGO_URL = HttpUrl("https://www.wix.com/favicon.ico")
+_KEYS_URL = HttpUrl("https://dev.wix.com/docs/rest/articles/getting-started/api-keys")
+_APPS_URL = HttpUrl("https://dev.wix.com/docs/rest/app-management/oauth-2/introduction")
+_DUCKDB_URL = HttpUrl("https://duckdb.org/docs/stable/connect/overview")
+
+# A value that is refused may be a key with a line break in it.
+_NO_INPUT_IN_ERRORS = ConfigDict(hide_input_in_errors=True)
+
+_BASE_URL_FIELD = Field(
+    default=BASE_URL,
+    title="Base URL",
+    description="Where the Wix API is. Change it only to ask a sandbox.",
+)
+_BUDGET_FIELD = Field(
+    default=REQUESTS_PER_MINUTE,
+    ge=1,
+    title="Requests a minute",
+    description="How many requests a minute Wix allows for the site.",
+)
+
+
+class WixCredentials(Block):
+    """A Wix API key, for one site.
+
+    Examples:
+        Load stored credentials and ask for a site's time zone:
+        ```python
+        from prefect_wix import WixCredentials
+
+        credentials = WixCredentials.load("BLOCK_NAME")
+        async with credentials.get_client() as client:
+            print(await client.get_site_timezone())
+        ```
+    """
+
+    model_config = _NO_INPUT_IN_ERRORS
+
+    _block_type_name = "Wix Credentials"
+    _block_type_slug = "wix-credentials"
+    _logo_url = _LOGO_URL
+    _documentation_url = _KEYS_URL
+
+    api_key: SecretStr = Field(
+        default=...,
+        title="API key",
+        description="The key from the Wix API Keys Manager, with the permission "
+        "to manage session recording analytics.",
+    )
+    site_id: str = Field(
+        default=...,
+        title="Site ID",
+        description="The site's id: the part of its dashboard's address after /dashboard/.",
+    )
+    base_url: str = _BASE_URL_FIELD
+    requests_per_minute: int = _BUDGET_FIELD
+
+    @field_validator("api_key")
+    @classmethod
+    def _key_can_be_sent(cls, api_key: SecretStr) -> SecretStr:
+        return SecretStr(header_value(api_key.get_secret_value(), "api_key"))
+
+    @field_validator("site_id")
+    @classmethod
+    def _site_can_be_sent(cls, site_id: str) -> str:
+        return header_value(site_id, "site_id")
+
+    @field_validator("base_url")
+    @classmethod
+    def _base_url_is_safe(cls, base_url: str) -> str:
+        return check_base_url(base_url)
+
+    def get_client(self) -> WixClient:
+        """A new client for the site. Use it as ``async with``, once for many requests."""
+        return WixClient(
+            ApiKeyAuth(self.api_key.get_secret_value(), self.site_id),
+            base_url=self.base_url,
+            requests_per_minute=self.requests_per_minute,
+        )
+
+
+class WixAppCredentials(Block):
+    """The credentials of a Wix app, for the site that one instance of it is installed on.
+
+    Examples:
+        Load stored credentials and ask for a site's time zone:
+        ```python
+        from prefect_wix import WixAppCredentials
+
+        credentials = WixAppCredentials.load("BLOCK_NAME")
+        async with credentials.get_client() as client:
+            print(await client.get_site_timezone())
+        ```
+    """
+
+    model_config = _NO_INPUT_IN_ERRORS
+
+    _block_type_name = "Wix App Credentials"
+    _block_type_slug = "wix-app-credentials"
+    _logo_url = _LOGO_URL
+    _documentation_url = _APPS_URL
+
+    app_id: str = Field(
+        default=..., title="App ID", description="The app's id, from its OAuth page."
+    )
+    app_secret: SecretStr = Field(
+        default=..., title="App secret", description="The app's secret key, from its OAuth page."
+    )
+    instance_id: str = Field(
+        default=...,
+        title="Instance ID",
+        description="The app's instance on the site; it stands for the site.",
+    )
+    base_url: str = _BASE_URL_FIELD
+    requests_per_minute: int = _BUDGET_FIELD
+
+    @field_validator("app_id", "instance_id")
+    @classmethod
+    def _ids_are_there(cls, value: str) -> str:
+        return header_value(value, "id")
+
+    @field_validator("app_secret")
+    @classmethod
+    def _secret_is_there(cls, app_secret: SecretStr) -> SecretStr:
+        return SecretStr(header_value(app_secret.get_secret_value(), "app_secret"))
+
+    @field_validator("base_url")
+    @classmethod
+    def _base_url_is_safe(cls, base_url: str) -> str:
+        return check_base_url(base_url)
+
+    @property
+    def site_id(self) -> str:
+        """What partitions are filed under: the instance, which stands for the site."""
+        return self.instance_id
+
+    def get_client(self) -> WixClient:
+        """A new client for the site. Use it as ``async with``, once for many requests."""
+        secret = self.app_secret.get_secret_value()
+        return WixClient(
+            AppAuth(self.app_id, secret, self.instance_id, base_url=self.base_url),
+            base_url=self.base_url,
+            requests_per_minute=self.requests_per_minute,
+        )
+
+
+AnyWixCredentials = WixCredentials | WixAppCredentials
+
+
+class SessionsWarehouse(Block):
+    """Where sessions land.
+
+    Examples:
+        Load a stored warehouse and make its tables:
+        ```python
+        from prefect_wix import SessionsWarehouse
+
+        warehouse = SessionsWarehouse.load("BLOCK_NAME")
+        await warehouse.get_warehouse().prepare()
+        ```
+    """
+
+    model_config = ConfigDict(populate_by_name=True, hide_input_in_errors=True)
+
+    _block_type_name = "Wix Sessions Warehouse"
+    _block_type_slug = "wix-sessions-warehouse"
+    _logo_url = _LOGO_URL
+    _documentation_url = _DUCKDB_URL
+
+    url: SecretStr = Field(
+        default=...,
+        title="URL",
+        description="Such as duckdb:///sessions.duckdb (three slashes: a relative path).",
+    )
+    schema_: str | None = Field(
+        default=None,
+        alias="schema",
+        title="Schema",
+        description="The schema that the tables are in; the warehouse's usual one if left out.",
+    )
+
+    @model_validator(mode="after")
+    def _engine_is_known(self) -> Self:
+        self.get_warehouse()
+        return self
+
+    def get_warehouse(self) -> Warehouse:
+        """The warehouse; nothing is opened until it is used."""
+        return open_warehouse(self.url.get_secret_value(), schema=self.schema_)

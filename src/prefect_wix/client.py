@@ -1,0 +1,285 @@
+"""The Wix API as methods: one call, one answer or one error of the tree.
+
+Knows addresses, bodies, the site's request budget and which request may be repeated. Does not wait
+for jobs or page through results: that is `prefect_wix.listing`. Prefect is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Self
+
+import httpx
+
+from prefect_wix.auth import ApiKeyAuth, AppAuth, SiteAuth
+from prefect_wix.budget import REQUESTS_PER_MINUTE, shared_budget
+from prefect_wix.clock import SYSTEM_CLOCK, Clock
+from prefect_wix.errors import (
+    AuthenticationError,
+    LostReplyError,
+    NotSentError,
+    PermissionDeniedError,
+    PreconditionError,
+    RateLimitError,
+    RequestError,
+)
+from prefect_wix.models import JobPage, MarkOutcome, MarkState, SessionsQuery
+from prefect_wix.replies import (
+    Reply,
+    error_for,
+    read_job_id,
+    read_page,
+    read_reply,
+    read_timezone,
+)
+from prefect_wix.retry import Retry, may_repeat, wait_asked_for
+
+__all__ = ["BASE_URL", "ApiKeyAuth", "AppAuth", "WixClient", "check_base_url"]
+
+BASE_URL = "https://www.wixapis.com"
+PAGE_LIMIT = 1000
+"""The most ids a page may ask for, as far as is known."""
+MARK_LIMIT = 100
+"""The most ids one "Mark Recordings As Deleted" may name."""
+RATE_LIMIT_PAUSE_SECONDS = 60.0
+"""Wix: after a 429 wait a minute. Used where the reply has no ``Retry-After``."""
+TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class _Endpoint:
+    method: str
+    path: str
+    reads: bool
+    """Asking twice is the same as asking once."""
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+_LIST = _Endpoint("POST", "/analytics/v1/sessions/list/async", reads=False)
+_RESULT = _Endpoint("GET", "/analytics/v1/sessions/list/result", reads=True)
+_RECORDED = _Endpoint("POST", "/analytics/v1/sessions/session-recorded", reads=False)
+_DELETED = _Endpoint("POST", "/analytics/v1/sessions/recordings-deleted", reads=False)
+_PROPERTIES = _Endpoint("GET", "/site-properties/v4/properties", reads=True)
+
+_NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.LocalProtocolError,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+_HOPELESS = (AuthenticationError, PermissionDeniedError, PreconditionError)
+
+
+class WixClient:
+    """An asynchronous client for one site. Use it as ``async with``; share it between jobs.
+
+    Args:
+        auth: `ApiKeyAuth` or `AppAuth`; it also says which site is meant.
+        base_url: Wix, or a sandbox. Must be https, except on this machine.
+        requests_per_minute: the site's budget, shared by every client of the site in this process.
+        timeout_seconds: how long one request may take to connect, and to answer.
+        retry: how requests that may be repeated are repeated.
+        clock: what waiting goes by.
+
+    Raises:
+        ValueError: the base URL would send the key in clear.
+    """
+
+    def __init__(
+        self,
+        auth: SiteAuth,
+        *,
+        base_url: str = BASE_URL,
+        requests_per_minute: int = REQUESTS_PER_MINUTE,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        retry: Retry = Retry(),
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.base_url = check_base_url(base_url)
+        self.site_id = auth.site_id
+        self.clock = clock
+        self.page_limit = PAGE_LIMIT
+        """Ids to ask for a page; lowered for good when Wix says that it takes fewer."""
+        self._budget = shared_budget(self.base_url, self.site_id, requests_per_minute, clock)
+        self._retry = retry
+        # Redirects are never followed: the next host would be handed the key.
+        self._http = httpx.AsyncClient(
+            base_url=self.base_url, auth=auth, timeout=timeout_seconds, follow_redirects=False
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._http.aclose()
+
+    async def list_sessions_async(self, query: SessionsQuery) -> str:
+        """Start a job for a query (Wix, "List Sessions Async").
+
+        Not idempotent: every call that takes effect makes a job.
+
+        Returns:
+            The job's id.
+
+        Raises:
+            RequestError: see the tree in `prefect_wix.errors`.
+        """
+        return read_job_id(await self._call(_LIST, json=query.to_wire()))
+
+    async def get_list_sessions_job_result(
+        self, job_id: str, *, limit: int = PAGE_LIMIT, offset: int = 0
+    ) -> JobPage:
+        """One page of a job's result, or its status while it runs ("Get List Sessions Job Result").
+
+        Args:
+            job_id: from `list_sessions_async`.
+            limit: how many ids at most, 1 to 1000.
+            offset: how many ids of the result to pass over.
+
+        Raises:
+            RequestError: see the tree in `prefect_wix.errors`.
+        """
+        params = {"jobId": job_id, "limit": limit, "offset": offset}
+        return read_page(await self._call(_RESULT, params=params))
+
+    async def mark_session_as_recorded(self, session_id: str) -> None:
+        """Tell Wix that a recording of this session exists ("Mark Session As Recorded").
+
+        Raises:
+            RequestError: see the tree in `prefect_wix.errors`. After a `LostReplyError` the mark
+                may have been made.
+        """
+        await self._call(_RECORDED, json={"sessionId": session_id})
+
+    async def mark_recordings_as_deleted(self, session_ids: Iterable[str]) -> list[MarkOutcome]:
+        """Tell Wix that recordings are gone ("Mark Recordings As Deleted").
+
+        Any number of ids, in calls of 100. A call that fails does not stop the others, except
+        where it shows that none can succeed (key, permission, app not installed).
+
+        Returns:
+            What became of every call, in order. Nothing is raised for a call that failed.
+        """
+        outcomes: list[MarkOutcome] = []
+        hopeless = False
+        for ids in _in_hundreds(session_ids):
+            if hopeless:
+                outcomes.append(MarkOutcome(session_ids=ids, state=MarkState.NOT_SENT))
+                continue
+            error = await self._mark_deleted(ids)
+            outcomes.append(_outcome(ids, error))
+            hopeless = isinstance(error, _HOPELESS)
+        return outcomes
+
+    async def get_site_timezone(self) -> str | None:
+        """The site's IANA time zone from Site Properties; None where the site has not set one.
+
+        Raises:
+            RequestError: see the tree in `prefect_wix.errors`.
+        """
+        return read_timezone(await self._call(_PROPERTIES, params={"fields.paths": "timeZone"}))
+
+    async def _mark_deleted(self, session_ids: tuple[str, ...]) -> RequestError | None:
+        try:
+            await self._call(_DELETED, json={"sessionIds": list(session_ids)})
+        except RequestError as error:
+            return error
+        return None
+
+    async def _call(self, endpoint: _Endpoint, **content: Any) -> Reply:
+        """The JSON answer to one request, repeated where that is safe and worth it."""
+        for repeats, wait in enumerate(self._retry.waits()):
+            try:
+                return await self._call_once(endpoint, **content)
+            except RequestError as error:
+                if not may_repeat(error, reads=endpoint.reads, repeats=repeats):
+                    raise
+                await self.clock.sleep(max(wait, wait_asked_for(error)))
+        return await self._call_once(endpoint, **content)
+
+    async def _call_once(self, endpoint: _Endpoint, **content: Any) -> Reply:
+        await self._budget.turn()
+        response = await self._send(endpoint, **content)
+        if response.is_success:
+            return read_reply(response, str(endpoint))
+        error = error_for(response, str(endpoint))
+        if isinstance(error, RateLimitError):
+            self._budget.pause(error.retry_after or RATE_LIMIT_PAUSE_SECONDS)
+        raise error
+
+    async def _send(self, endpoint: _Endpoint, **content: Any) -> httpx.Response:
+        try:
+            return await self._http.request(endpoint.method, endpoint.path, **content)
+        except httpx.TransportError as error:
+            raise _transport_error(error, endpoint) from _without_credentials(error)
+
+
+def check_base_url(base_url: str) -> str:
+    """The base URL without a slash at its end.
+
+    Raises:
+        ValueError: it is not an https URL (http is allowed for this machine), or holds a login.
+    """
+    url = httpx.URL(base_url)
+    if url.userinfo:
+        raise ValueError("base_url must not hold a user name or password.")
+    if url.scheme != "https" and not (url.scheme == "http" and _is_this_machine(url.host)):
+        raise ValueError(
+            f"base_url must be https, or http on this machine, since it is sent the key; "
+            f"got {url.scheme or 'no scheme'}://{url.host}."
+        )
+    return base_url.rstrip("/")
+
+
+def _is_this_machine(host: str) -> bool:
+    return host in ("127.0.0.1", "::1", "localhost")
+
+
+def _in_hundreds(session_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    rest = iter(session_ids)
+    while ids := tuple(islice(rest, MARK_LIMIT)):
+        yield ids
+
+
+def _outcome(session_ids: tuple[str, ...], error: RequestError | None) -> MarkOutcome:
+    if error is None:
+        return MarkOutcome(session_ids=session_ids, state=MarkState.DONE)
+    return MarkOutcome(
+        session_ids=session_ids,
+        state=MarkState.UNKNOWN if error.may_have_taken_effect else MarkState.REFUSED,
+        reason=str(error),
+        request_id=error.request_id,
+    )
+
+
+def _transport_error(error: httpx.TransportError, endpoint: _Endpoint) -> RequestError:
+    what = _describe(error)
+    if isinstance(error, _NEVER_SENT):
+        return NotSentError(
+            f"{endpoint} could not be sent: {what}. Check the network and the base URL.",
+            endpoint=str(endpoint),
+        )
+    return LostReplyError(
+        f"The reply to {endpoint} was lost: {what}. It may have taken effect.",
+        endpoint=str(endpoint),
+    )
+
+
+def _describe(error: httpx.TransportError) -> str:
+    # The text of a LocalProtocolError may repeat a header that could not be sent.
+    says_more = str(error) and not isinstance(error, httpx.LocalProtocolError)
+    return f"{type(error).__name__}: {error}" if says_more else type(error).__name__
+
+
+def _without_credentials(error: httpx.TransportError) -> httpx.TransportError:
+    """The error, with a request that holds no headers and no body, fit for a chain of causes."""
+    error.request = httpx.Request(error.request.method, error.request.url.copy_with(query=None))
+    error.__context__ = error.__cause__ = None
+    return error

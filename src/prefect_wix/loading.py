@@ -1,0 +1,251 @@
+"""From partitions to rows: ask for each, wait, drain, land. Many at once, each on its own.
+
+Before a submit its intent is in the warehouse's ledger, and right after it the job's id; so a load
+that is killed at any point is taken up by the next one, wherever that runs. Submits take turns,
+so that a kill leaves at most one whose fate nobody knows. Knows nothing of Prefect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from prefect_wix.client import WixClient
+from prefect_wix.errors import (
+    AuthenticationError,
+    IncompleteListingError,
+    JobFailedError,
+    ListingError,
+    PermissionDeniedError,
+    PreconditionError,
+    RequestError,
+    UnknownJobError,
+    WixError,
+)
+from prefect_wix.listing import Listing, ListingSummary, submit_job
+from prefect_wix.models import SessionsJob
+from prefect_wix.partitions import Ask, AskState, Partition
+from prefect_wix.result import Log, Patience
+from prefect_wix.warehouse import Answer, Landed, Warehouse
+
+__all__ = ["ADOPT_WITHIN", "LoadOptions", "Outcome", "load_partitions"]
+
+ADOPT_WITHIN = timedelta(hours=6)
+"""A job older than this is not waited for any more: its answer would be old news."""
+
+_HOPELESS = (AuthenticationError, PermissionDeniedError, PreconditionError)
+"""What fails for one partition so fails for all of the site."""
+_USELESS_JOB = (JobFailedError, UnknownJobError, IncompleteListingError)
+"""After these it is of no use to ask for the same job again."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a load goes about it.
+
+    Attributes:
+        as_of: when the load was due.
+        jobs_in_flight: how many jobs may run at Wix at once.
+        patience: how each job is waited for.
+        run_id: who loads, to be kept with the receipts.
+    """
+
+    as_of: datetime
+    jobs_in_flight: int = 8
+    patience: Patience = Patience()
+    run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one partition."""
+
+    partition: Partition
+    state: AskState
+    """LANDED, UNCHANGED, SUPERSEDED or FAILED."""
+    job_id: str | None = None
+    sessions: int = 0
+    added: int = 0
+    gone: int = 0
+    stayed: int = 0
+    repeats: int = 0
+    requests: int = 0
+    adopted: bool = False
+    """The job was submitted by an earlier run."""
+    possible_orphans: int = 0
+    """Submits for it that never got a reply: each may have left a job that nobody knows."""
+    reason: str | None = None
+    """Why it failed, in words."""
+
+
+Progress = Callable[[Outcome], Awaitable[None]]
+
+
+async def load_partitions(
+    client: WixClient,
+    warehouse: Warehouse,
+    partitions: Sequence[Partition],
+    options: LoadOptions,
+    *,
+    on_progress: Progress,
+    log: Log = logging.getLogger(__name__),  # noqa: B008
+) -> list[Outcome]:
+    """Load each partition; one that fails does not stop the others.
+
+    Returns:
+        What became of each, in the order they were given.
+
+    Raises:
+        RequestError: the key is wrong or lacks a right, so that no partition can be loaded.
+        WarehouseError: the warehouse can't be written. What has landed stays.
+    """
+    load = _Load(client, warehouse, options, log)
+
+    async def one(partition: Partition) -> Outcome:
+        async with load.slots:
+            outcome = await _PartitionLoad(load, partition).run()
+        await on_progress(outcome)
+        return outcome
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(partition)) for partition in partitions]
+    except* WixError as errors:
+        # Every one of them says the same; the first says it best.
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+class _Load:
+    """What the partitions of one load share."""
+
+    def __init__(
+        self, client: WixClient, warehouse: Warehouse, options: LoadOptions, log: Log
+    ) -> None:
+        self.client = client
+        self.warehouse = warehouse
+        self.options = options
+        self.log = log
+        self.slots = asyncio.Semaphore(options.jobs_in_flight)
+        self.submitting = asyncio.Lock()
+
+
+class _PartitionLoad:
+    """One partition on its way from an ask to rows."""
+
+    def __init__(self, load: _Load, partition: Partition) -> None:
+        self._load = load
+        self._partition = partition
+        self._ask: Ask | None = None
+        self._adopted = False
+        self._orphans = 0
+
+    async def run(self) -> Outcome:
+        try:
+            return await self._load_it()
+        except _HOPELESS:
+            raise
+        except (ListingError, RequestError) as error:
+            self._load.log.error("%s failed: %s", self._partition, error)  # noqa: TRY400
+            await self._note_failure(error)
+            return self._outcome(AskState.FAILED, reason=str(error))
+
+    async def _load_it(self) -> Outcome:
+        load = self._load
+        query, patience = self._partition.query, load.options.patience
+        async with Listing(
+            load.client, query, submit=self._submit, patience=patience, log=load.log
+        ) as listing:
+            summary = await listing.drain()
+            landed = await load.warehouse.publish(await self._answer(listing, summary))
+        return self._landed(landed, summary)
+
+    async def _answer(self, listing: Listing, summary: ListingSummary) -> Answer:
+        digest = await asyncio.to_thread(listing.spool.digest)
+        return Answer(self._known_ask, listing.spool, digest, summary.repeats)
+
+    async def _submit(self) -> SessionsJob:
+        """A job for the partition: the one that runs already, or a new one that is on record."""
+        await self._give_up_ask()
+        async with self._load.submitting:
+            claim = await self._load.warehouse.claim(
+                self._intent(), adopt_since=self._adopt_since()
+            )
+            self._ask, self._adopted = claim.ask, claim.adopted
+            self._orphans += claim.orphans
+            return claim.ask.job if claim.adopted else await self._submit_new(claim.ask)
+
+    async def _submit_new(self, ask: Ask) -> SessionsJob:
+        try:
+            job = await submit_job(
+                self._load.client,
+                self._partition.query,
+                log=self._load.log,
+                reply_lost=self._note_orphan,
+            )
+        except RequestError as error:
+            state = AskState.ORPHANED if error.may_have_taken_effect else AskState.FAILED
+            await self._end_ask(state, str(error))
+            raise
+        self._ask = (self._ask or ask).submitted(job)
+        await self._load.warehouse.record(self._ask)
+        return job
+
+    async def _note_orphan(self) -> None:
+        self._orphans += 1
+        await self._end_ask(AskState.ORPHANED, "the reply to the submit was lost")
+        self._ask = self._intent()
+        await self._load.warehouse.record(self._ask)
+
+    async def _give_up_ask(self) -> None:
+        """Close the ask whose job came to nothing, before the query is asked once more."""
+        if self._ask is not None:
+            await self._end_ask(AskState.FAILED, "the job failed or was forgotten; asked once more")
+
+    async def _note_failure(self, error: WixError) -> None:
+        if isinstance(error, _USELESS_JOB):
+            await self._end_ask(AskState.FAILED, str(error))
+
+    async def _end_ask(self, state: AskState, reason: str) -> None:
+        self._ask = self._known_ask.ended(state, at=datetime.now(UTC), reason=reason)
+        await self._load.warehouse.record(self._ask)
+
+    def _intent(self) -> Ask:
+        return Ask.intend(self._partition, at=datetime.now(UTC), run_id=self._load.options.run_id)
+
+    def _adopt_since(self) -> datetime:
+        """No job from before the day was over, unless it is not over yet; and none too old."""
+        as_of, over = self._load.options.as_of, self._partition.ends_at
+        since = datetime.now(UTC) - ADOPT_WITHIN
+        return max(since, over) if over <= as_of else since
+
+    @property
+    def _known_ask(self) -> Ask:
+        if self._ask is None:  # pragma: no cover
+            raise AssertionError("a job is only ever submitted through an ask")
+        return self._ask
+
+    def _landed(self, landed: Landed, summary: ListingSummary) -> Outcome:
+        return self._outcome(
+            landed.state,
+            sessions=landed.sessions,
+            added=landed.added,
+            gone=landed.gone,
+            stayed=landed.stayed,
+            repeats=summary.repeats,
+            requests=summary.requests,
+        )
+
+    def _outcome(self, state: AskState, *, reason: str | None = None, **counts: int) -> Outcome:
+        return Outcome(
+            partition=self._partition,
+            state=state,
+            job_id=self._ask.job_id if self._ask else None,
+            adopted=self._adopted,
+            possible_orphans=self._orphans,
+            reason=reason,
+            **counts,
+        )

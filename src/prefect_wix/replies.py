@@ -1,0 +1,208 @@
+"""Reading what Wix answers: JSON that may not be JSON, errors of several shapes, loose fields.
+
+Turns an httpx response into plain values or into an error of the tree; sends nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from prefect_wix.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionError,
+    RateLimitError,
+    ServerError,
+    StatusError,
+    UnreadableReplyError,
+    Violation,
+)
+from prefect_wix.models import JobPage, JobStatus
+
+__all__ = [
+    "Reply",
+    "error_for",
+    "read_job_id",
+    "read_page",
+    "read_reply",
+    "read_timezone",
+    "request_id_of",
+]
+
+_FORBIDDEN = (
+    'Likely causes: the key lacks the permission "Manage Session Recording Analytics", the site '
+    "id is wrong or missing, the site is not in the Sessions beta, or Wix throttles."
+)
+_ERRORS: Mapping[int, tuple[type[StatusError], str]] = {
+    400: (BadRequestError, "Correct the request."),
+    401: (AuthenticationError, "Check the API key or the app secret: it is wrong or expired."),
+    403: (PermissionDeniedError, _FORBIDDEN),
+    404: (NotFoundError, "Check the id and the base URL."),
+    409: (ConflictError, "Something else changed it at the same time; look and try again."),
+    428: (PreconditionError, "A precondition failed; mostly the app is not installed."),
+    429: (RateLimitError, "The site's budget of 200 requests a minute is spent; wait a minute."),
+}
+_SERVER_ERROR = (ServerError, "Wix has a problem of its own; try again later.")
+_OTHER = (StatusError, "This answer is not documented; check the base URL.")
+
+
+def request_id_of(response: httpx.Response) -> str | None:
+    """Wix's id of the request, which comes with every answer."""
+    request_id: str | None = response.headers.get("x-wix-request-id")
+    return request_id
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A successful answer: its JSON object, and what to call it by in an error."""
+
+    body: Mapping[str, Any]
+    endpoint: str
+    request_id: str | None
+
+    def unreadable(self, what: str) -> UnreadableReplyError:
+        """The error that says Wix answered ``what`` here."""
+        return UnreadableReplyError(
+            f"Wix answered {what} to {self.endpoint}. Try again; if it stays so, give Wix the "
+            f"request id {self.request_id or 'unknown'}.",
+            endpoint=self.endpoint,
+            request_id=self.request_id,
+        )
+
+
+def read_reply(response: httpx.Response, endpoint: str) -> Reply:
+    """The JSON object of a successful response.
+
+    Raises:
+        UnreadableReplyError: the body is HTML, cut off, or anything but a JSON object.
+    """
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    reply = Reply(_mapping(body), endpoint, request_id_of(response))
+    if not isinstance(body, dict):
+        kind = response.headers.get("content-type", "no content type")
+        raise reply.unreadable(f"a body that is not a JSON object ({kind})")
+    return reply
+
+
+def error_for(response: httpx.Response, endpoint: str) -> StatusError:
+    """The error of the tree for a reply whose status is not a success."""
+    status, request_id = response.status_code, request_id_of(response)
+    details, said = _details_of(response)
+    kind, advice = _SERVER_ERROR if status >= 500 else _ERRORS.get(status, _OTHER)  # noqa: PLR2004
+    violations = tuple(_read_violations(details))
+    said = "; ".join(f"{v.field}: {v.description}" for v in violations) or said
+    return kind(
+        f"Wix answered {status} to {endpoint}{': ' if said else ''}{said}. {advice}"
+        f" (request id {request_id or 'unknown'})",
+        endpoint=endpoint,
+        request_id=request_id,
+        status=status,
+        code=_mapping(details.get("applicationError")).get("code"),
+        violations=violations,
+        retry_after=_read_retry_after(response),
+        empty=not said and not details,
+    )
+
+
+def read_job_id(reply: Reply) -> str:
+    """``jobId`` of "List Sessions Async".
+
+    Raises:
+        UnreadableReplyError: there is none. The job may exist all the same.
+    """
+    job_id = reply.body.get("jobId")
+    if not isinstance(job_id, str) or not job_id:
+        raise reply.unreadable("no job id")
+    return job_id
+
+
+def read_page(reply: Reply) -> JobPage:
+    """The page of "Get List Sessions Job Result". Every field may be missing.
+
+    Raises:
+        UnreadableReplyError: an entry of ``sessionIds`` is not an id; none is made up or dropped.
+    """
+    result = _mapping(reply.body.get("result"))
+    ids = result.get("sessionIds") or []
+    if not isinstance(ids, list) or not all(map(_is_session_id, ids)):
+        raise reply.unreadable("something that is not a session id")
+    status_text = str(result.get("jobStatus"))
+    return JobPage(
+        status=JobStatus(status_text),
+        status_text=status_text,
+        total=_read_total(result.get("total")),
+        session_ids=tuple(ids),
+        request_id=reply.request_id,
+    )
+
+
+def read_timezone(reply: Reply) -> str | None:
+    """``properties.timeZone`` of "Get Site Properties", or None where the site has none."""
+    zone = _mapping(reply.body.get("properties")).get("timeZone")
+    return zone if isinstance(zone, str) and zone else None
+
+
+def _is_session_id(value: object) -> bool:
+    # Printable, so that an id is one line in every file and one value in every loader.
+    return isinstance(value, str) and value != "" and value.isprintable()
+
+
+def _read_total(value: object) -> int | None:
+    # JSON made from a 64-bit integer is a string of digits.
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _details_of(response: httpx.Response) -> tuple[Mapping[str, Any], str]:
+    try:
+        body = _mapping(response.json())
+    except ValueError:
+        return {}, "a body that is not JSON" if response.content else ""
+    message = body.get("message")
+    details = _mapping(body.get("details"))
+    described = _mapping(details.get("applicationError")).get("description")
+    return details, str(message or described or "")
+
+
+def _read_violations(details: Mapping[str, Any]) -> list[Violation]:
+    found = _mapping(details.get("validationError")).get("fieldViolations")
+    return [_read_violation(_mapping(one)) for one in (found if isinstance(found, list) else [])]
+
+
+def _read_violation(violation: Mapping[str, Any]) -> Violation:
+    data = violation.get("data")
+    return Violation(
+        field=str(violation.get("field", "")),
+        description=str(violation.get("description", "")),
+        rule=violation.get("ruleName") or violation.get("violatedRule"),
+        data=data if isinstance(data, dict) else None,
+    )
+
+
+def _read_retry_after(response: httpx.Response) -> float | None:
+    """Seconds to wait, from seconds or an HTTP date; None where there is no usable hint."""
+    hint = response.headers.get("retry-after", "").strip()
+    if hint.isdigit():
+        return float(hint)
+    try:
+        until = parsedate_to_datetime(hint)
+    except ValueError:
+        return None
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

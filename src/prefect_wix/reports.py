@@ -1,0 +1,99 @@
+"""What a person is told about a load or a listing: sentences and table rows. Pure functions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from prefect_wix.listing import ListingSummary
+from prefect_wix.loading import Outcome
+from prefect_wix.partitions import AskState
+from prefect_wix.plan import Plan
+
+__all__ = [
+    "describe_listing",
+    "describe_load",
+    "describe_plan",
+    "failures_of",
+    "outcome_rows",
+    "plan_rows",
+]
+
+
+def describe_plan(plan: Plan) -> str:
+    """One sentence: how many partitions are asked for, why, and how many are left alone."""
+    reasons = Counter(planned.reason.value for planned in plan.to_ask)
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    asked = f"{len(plan.to_ask)} partitions to ask for" + (f" ({why})" if why else "")
+    return f"{asked}, {len(plan.settled)} settled"
+
+
+def plan_rows(plan: Plan) -> list[dict[str, Any]]:
+    """A row for each partition that is asked for."""
+    return [
+        {
+            "day": str(planned.partition.day),
+            "segment": planned.partition.segment,
+            "why": planned.reason.value,
+        }
+        for planned in plan.to_ask
+    ]
+
+
+def describe_load(outcomes: Sequence[Outcome]) -> str:
+    """One sentence: what landed, what stayed as it was, what failed, and what was odd."""
+    states = Counter(outcome.state.value for outcome in outcomes)
+    parts = [f"{count} {state}" for state, count in sorted(states.items())] or ["nothing to do"]
+    sessions = sum(outcome.sessions for outcome in outcomes)
+    added, gone = sum(o.added for o in outcomes), sum(o.gone for o in outcomes)
+    orphans = sum(outcome.possible_orphans for outcome in outcomes)
+    lost = f"; {orphans} possible orphan jobs at Wix" if orphans else ""
+    return (
+        f"{len(outcomes)} partitions: {', '.join(parts)}; "
+        f"{sessions} sessions (+{added}, -{gone}){lost}"
+    )
+
+
+def outcome_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """A row for each partition."""
+    return [
+        {
+            "day": str(outcome.partition.day),
+            "segment": outcome.partition.segment,
+            "result": outcome.state.value,
+            "sessions": outcome.sessions,
+            "added": outcome.added,
+            "gone": outcome.gone,
+            "job": outcome.job_id or "",
+            "reason": outcome.reason or "",
+        }
+        for outcome in outcomes
+    ]
+
+
+def failures_of(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """Partition -> why it failed."""
+    return {
+        str(outcome.partition): outcome.reason or "unknown"
+        for outcome in outcomes
+        if outcome.state is AskState.FAILED
+    }
+
+
+def describe_listing(summary: ListingSummary, *, where: str) -> str:
+    """A short Markdown text about one listing."""
+    job = summary.job
+    notes = {
+        "Asked": str(job.query),
+        "Sessions": f"{summary.sessions:,}",
+        "Where": where,
+        "Job": f"`{job.job_id}` of site `{job.site_id}`, submitted {job.submitted_at:%F %T} UTC",
+        "Requests": f"{summary.requests + 1}",
+        "Repeats dropped": f"{summary.repeats:,}" if summary.repeats else "",
+        "Drained": f"{summary.passes} times, since it drifted" if summary.passes > 1 else "",
+        "Asked again": "yes, since the first job failed" if summary.resubmitted else "",
+        "Possible orphans": str(job.possible_orphans) if job.possible_orphans else "",
+    }
+    rows = [f"| {name} | {text} |" for name, text in notes.items() if text]
+    return "\n".join(["| | |", "| --- | --- |", *rows])

@@ -1,0 +1,233 @@
+"""A running job's result, as finished pages: wait for it, ask for a page, know when to stop.
+
+Every status that is not FINISHED means "not yet", except ERROR. Each wait and each request ends at
+one deadline. What the pages add up to is judged in `prefect_wix.listing`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from prefect_wix.client import WixClient
+from prefect_wix.errors import (
+    BadRequestError,
+    JobFailedError,
+    JobTimeoutError,
+    NotFoundError,
+    RequestError,
+    ServerError,
+    UnknownJobError,
+)
+from prefect_wix.models import JobPage, JobStatus, SessionsJob
+
+__all__ = ["JobResult", "Log", "Patience"]
+
+Log = logging.Logger | logging.LoggerAdapter[Any]
+
+SMALLEST_PAGE_LIMIT = 100
+"""What Wix surely takes; asked for when it refuses more without saying how much it takes."""
+UNKNOWN_JOB_POLLS = 3
+"""Polls that a job just submitted may go unknown before that is believed."""
+GATEWAY_TIMEOUT = 504
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How a job is waited for.
+
+    Attributes:
+        timeout_seconds: from now to the last page, by the monotonic clock.
+        first_wait_seconds: the wait between the submit and the first poll.
+        growth: each wait is this much longer than the one before.
+        longest_wait_seconds: no wait is longer.
+        jitter: each wait is drawn from plus or minus this share, so that many jobs spread out.
+    """
+
+    timeout_seconds: float = 3600.0
+    first_wait_seconds: float = 1.0
+    growth: float = 1.5
+    longest_wait_seconds: float = 30.0
+    jitter: float = 0.2
+
+    def waits(self) -> Iterator[float]:
+        """The waits before each poll, in seconds, without end."""
+        wait = self.first_wait_seconds
+        while True:
+            yield wait * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311
+            wait = min(wait * self.growth, self.longest_wait_seconds)
+
+
+class JobResult:
+    """The result of one job, page by finished page.
+
+    Args:
+        client: who asks.
+        job: the job that is asked for.
+        patience: how to wait.
+        deadline: when to give up, on the client's clock.
+        log: where to tell what a person should know.
+    """
+
+    def __init__(
+        self, client: WixClient, job: SessionsJob, patience: Patience, deadline: float, log: Log
+    ) -> None:
+        self.job = job
+        self.requests = 0
+        """Polls and pages asked for."""
+        self.request_id: str | None = None
+        """The last ``x-wix-request-id`` seen."""
+        self._client = client
+        self._patience = patience
+        self._deadline = deadline
+        self._log = log
+        self._odd_statuses: set[str] = set()
+
+    async def first_page(self, *, just_submitted: bool) -> JobPage:
+        """Poll until the job is finished. The poll that finds it so is page one.
+
+        Raises:
+            JobFailedError: the job ended as ERROR.
+            UnknownJobError: Wix does not know the job.
+            JobTimeoutError: the deadline passed.
+            RequestError: a poll failed in a way that asking again does not mend.
+        """
+        waits = self._patience.waits()
+        return await self._finished_page(0, waits if just_submitted else _at_once(waits))
+
+    async def page(self, offset: int) -> JobPage:
+        """The page of a finished job that begins after ``offset`` ids.
+
+        Raises:
+            See `first_page`.
+        """
+        return await self._finished_page(offset, _at_once(self._patience.waits()))
+
+    async def pause(self) -> None:
+        """One short wait, before asking again for what came out odd."""
+        await self._sleep(next(self._patience.waits()))
+
+    async def _finished_page(self, offset: int, waits: Iterable[float]) -> JobPage:
+        unknown = 0
+        for wait in waits:
+            await self._sleep(wait)
+            try:
+                page = await self._ask(offset)
+            except NotFoundError as error:
+                unknown += 1
+                if unknown > UNKNOWN_JOB_POLLS:
+                    raise self._unknown(error) from error
+                continue
+            if self._is_finished(page):
+                return page
+        raise AssertionError("the waits have no end")
+
+    async def _ask(self, offset: int) -> JobPage:
+        while True:
+            limit = self._client.page_limit
+            try:
+                page = await self._ask_once(limit, offset)
+            except (BadRequestError, ServerError) as error:
+                smaller = _smaller_limit(error, limit)
+                if smaller is None:
+                    raise
+                self._client.page_limit = smaller
+                continue
+            self.request_id = page.request_id
+            return page
+
+    async def _ask_once(self, limit: int, offset: int) -> JobPage:
+        self.requests += 1
+        try:
+            async with asyncio.timeout(self._seconds_left()):
+                return await self._client.get_list_sessions_job_result(
+                    self.job.job_id, limit=limit, offset=offset
+                )
+        except JobTimeoutError:
+            raise
+        except TimeoutError as error:
+            raise self._timeout() from error
+
+    def _is_finished(self, page: JobPage) -> bool:
+        match page.status:
+            case JobStatus.FINISHED:
+                return True
+            case JobStatus.IN_PROGRESS:
+                return False
+            case JobStatus.UNKNOWN:
+                self._say_once(page.status_text)
+                return False
+            case JobStatus.ERROR:
+                raise self._failed()
+            case _:  # pragma: no cover
+                assert_never(page.status)
+
+    def _say_once(self, status: str) -> None:
+        if status not in self._odd_statuses:
+            self._odd_statuses.add(status)
+            self._log.warning(
+                "Job %s has the status %r, which is not documented; taken as still running.",
+                self.job.job_id,
+                status,
+            )
+
+    async def _sleep(self, seconds: float) -> None:
+        await self._client.clock.sleep(min(seconds, self._seconds_left()))
+        self._seconds_left()
+
+    def _seconds_left(self) -> float:
+        left = self._deadline - self._client.clock.now()
+        if left <= 0:
+            raise self._timeout()
+        return left
+
+    def _timeout(self) -> JobTimeoutError:
+        return JobTimeoutError(
+            f"Job {self.job.job_id} ({self.job.query}) was not finished and read after "
+            f"{self._patience.timeout_seconds:g} s. It may still be running: wait for the same "
+            f"job again, or allow more timeout_seconds.{self._quote()}",
+            job_id=self.job.job_id,
+            request_id=self.request_id,
+        )
+
+    def _failed(self) -> JobFailedError:
+        return JobFailedError(
+            f"Wix ended job {self.job.job_id} ({self.job.query}) with the status ERROR and names "
+            f"no reason. Ask again later, or for fewer days.{self._quote()}",
+            job_id=self.job.job_id,
+            request_id=self.request_id,
+        )
+
+    def _unknown(self, error: RequestError) -> UnknownJobError:
+        return UnknownJobError(
+            f"Wix does not know job {self.job.job_id} ({self.job.query}), submitted "
+            f"{self.job.submitted_at:%Y-%m-%d %H:%M:%S} UTC. Results may be kept only for a "
+            f"while: submit the query again. (request id {error.request_id or 'unknown'})",
+            job_id=self.job.job_id,
+            request_id=error.request_id,
+        )
+
+    def _quote(self) -> str:
+        return f" (request id {self.request_id})" if self.request_id else ""
+
+
+def _at_once(waits: Iterable[float]) -> Iterable[float]:
+    return itertools.chain([0.0], waits)
+
+
+def _smaller_limit(error: BadRequestError | ServerError, limit: int) -> int | None:
+    """The page limit to fall back to, or None where the error is about something else."""
+    if isinstance(error, ServerError):
+        halved = max(limit // 2, SMALLEST_PAGE_LIMIT)
+        return halved if error.status == GATEWAY_TIMEOUT and halved < limit else None
+    about_limit = [one for one in error.violations if one.field.split(".")[-1] == "limit"]
+    if not about_limit:
+        return None
+    threshold = (about_limit[0].data or {}).get("threshold")
+    smaller = threshold if isinstance(threshold, int) and threshold > 0 else SMALLEST_PAGE_LIMIT
+    return smaller if smaller < limit else None

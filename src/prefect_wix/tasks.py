@@ -1,0 +1,324 @@
+"""The verbs of a flow: one task run for each, never one for a poll or a page.
+
+`submit_sessions_job`, `wait_for_sessions_job` and `fetch_session_ids` are for flows that chain one
+job across runs. `collect_sessions` and `load_sessions_partitions` wait and drain in one task run,
+so that the poll that finds a job finished is page one already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE, RUN_ID, CachePolicy
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.tasks import Task
+from prefect.utilities.hashing import hash_objects
+from pydantic import BaseModel
+
+from prefect_wix.blocks import AnyWixCredentials, SessionsWarehouse
+from prefect_wix.errors import MarkError, RequestError, WixError
+from prefect_wix.files import check_output, write_session_ids
+from prefect_wix.listing import Listing, ListingSummary, submit_job
+from prefect_wix.loading import LoadOptions, Outcome, load_partitions
+from prefect_wix.models import MarkOutcome, MarkState, SessionsJob, SessionsQuery
+from prefect_wix.partitions import Partition
+from prefect_wix.plan import Plan, Refresh, make_plan, partitions_of
+from prefect_wix.progress import LoadProgress
+from prefect_wix.result import JobResult, Patience
+from prefect_wix.segments import Segment
+from prefect_wix.windows import Window
+
+__all__ = [
+    "SessionsListing",
+    "collect_sessions",
+    "fetch_session_ids",
+    "find_site_timezone",
+    "load_sessions_partitions",
+    "mark_recordings_as_deleted",
+    "mark_session_as_recorded",
+    "plan_sessions_load",
+    "submit_sessions_job",
+    "wait_for_sessions_job",
+]
+
+TIMEOUT_SECONDS = 3600.0
+
+
+@dataclass
+class _OneJobPerRun(CachePolicy):
+    """A flow run that is retried gets back the job it submitted for the same site and query.
+
+    Not a policy over the inputs: a block's secret hashes as asterisks, so that one account's cache
+    would answer another's.
+    """
+
+    def compute_key(
+        self,
+        task_ctx: TaskRunContext,
+        inputs: dict[str, Any],
+        flow_parameters: dict[str, Any],
+        **kwargs: Any,
+    ) -> str | None:
+        """The run, the base URL, the site and the query, as one hash."""
+        run = RUN_ID.compute_key(task_ctx, inputs, flow_parameters, **kwargs)
+        credentials, query = inputs["credentials"], inputs["query"]
+        return hash_objects(run, credentials.base_url, credentials.site_id, query.to_wire())
+
+
+async def _had_no_effect(
+    task: Task[Any, Any],  # noqa: ARG001
+    run: TaskRun,  # noqa: ARG001
+    state: State[Any],
+) -> bool:
+    """Whether a failed submit may be sent again: only when it surely made no job."""
+    error = await state.aresult(raise_on_failure=False)
+    return isinstance(error, RequestError) and error.safe_to_resend
+
+
+@task(
+    task_run_name="submit {query}",
+    cache_policy=_OneJobPerRun(),
+    persist_result=True,
+    result_serializer="json",
+    retry_condition_fn=_had_no_effect,
+)
+async def submit_sessions_job(credentials: AnyWixCredentials, query: SessionsQuery) -> SessionsJob:
+    """Start a job for a query. A retry of the same flow run gets the same job back.
+
+    Safe to give ``retries``: a submit that may have made a job is not repeated by Prefect.
+
+    Args:
+        credentials: who asks, and for which site.
+        query: one time period and one session filter.
+
+    Returns:
+        The job's handle: small, JSON, safe to persist and to hand to another flow run.
+
+    Raises:
+        RequestError: see the tree in `prefect_wix.errors`.
+    """
+    log = get_run_logger()
+    async with credentials.get_client() as client:
+        job = await submit_job(client, query, log=log)
+    log.info("Submitted job %s: %s", job.job_id, query)
+    return job
+
+
+@task(task_run_name="wait for {job.job_id}", cache_policy=NO_CACHE)
+async def wait_for_sessions_job(
+    credentials: AnyWixCredentials, job: SessionsJob, timeout_seconds: float = TIMEOUT_SECONDS
+) -> SessionsJob:
+    """Return when a job is finished. Its ids are for `fetch_session_ids`.
+
+    Args:
+        credentials: who asks; of the site that the job was submitted for.
+        job: from `submit_sessions_job`, of this run or another.
+        timeout_seconds: when to give up; the task run ends as TimedOut then.
+
+    Raises:
+        JobFailedError: the job ended as ERROR.
+        UnknownJobError: Wix does not know the job.
+        JobTimeoutError: the deadline passed.
+    """
+    _check_site(credentials, job)
+    async with credentials.get_client() as client:
+        # Only the status is wanted, so the page may be as small as can be.
+        client.page_limit = 1
+        patience = Patience(timeout_seconds=timeout_seconds)
+        deadline = client.clock.now() + timeout_seconds
+        result = JobResult(client, job, patience, deadline, get_run_logger())
+        page = await result.first_page(just_submitted=False)
+    total = "unknown" if page.total is None else page.total
+    get_run_logger().info("Job %s is finished; total %s.", job.job_id, total)
+    return job
+
+
+@task(task_run_name="fetch {job.job_id}", cache_policy=NO_CACHE)
+async def fetch_session_ids(
+    credentials: AnyWixCredentials, job: SessionsJob, timeout_seconds: float = TIMEOUT_SECONDS
+) -> list[str]:
+    """The session ids of a job, complete and without repeats; waits where it still runs.
+
+    For results that fit in memory. `collect_sessions` and `load_sessions_partitions` write any
+    number of ids to where they belong.
+
+    Args:
+        credentials: who asks; of the site that the job was submitted for.
+        job: from `submit_sessions_job`, of this run or another.
+        timeout_seconds: when to give up.
+
+    Raises:
+        ListingError: the listing is not complete; see the tree in `prefect_wix.errors`.
+    """
+    _check_site(credentials, job)
+    patience = Patience(timeout_seconds=timeout_seconds)
+    async with (
+        credentials.get_client() as client,
+        Listing(
+            client, job.query, job=job, resubmissions=0, patience=patience, log=get_run_logger()
+        ) as listing,
+    ):
+        return [session_id async for batch in listing for session_id in batch]
+
+
+class SessionsListing(BaseModel):
+    """What a listing came to and where its ids are."""
+
+    summary: ListingSummary
+    output: Path | None = None
+    session_ids: list[str] | None = None
+    """The ids, where no output was asked for."""
+
+
+@task(task_run_name="collect {job.job_id}", cache_policy=NO_CACHE)
+async def collect_sessions(
+    credentials: AnyWixCredentials,
+    job: SessionsJob,
+    output: Path | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> SessionsListing:
+    """Wait for a job, drain it, verify it, and write it to a file or hand it back.
+
+    Args:
+        credentials: who asks; of the site that the job was submitted for.
+        job: from `submit_sessions_job`. One that fails is submitted once more.
+        output: a .csv, .jsonl, .ndjson or .parquet file; without it the ids are returned.
+        timeout_seconds: when to give up.
+
+    Raises:
+        ListingError: the listing is not complete, and nothing was written.
+        OutputError: the file can't be written.
+    """
+    _check_site(credentials, job)
+    if output is not None:
+        check_output(output)
+    patience = Patience(timeout_seconds=timeout_seconds)
+    async with (
+        credentials.get_client() as client,
+        Listing(client, job.query, job=job, patience=patience, log=get_run_logger()) as listing,
+    ):
+        summary = await listing.drain()
+        if output is None:
+            ids = [session_id for batch in listing.spool.batches() for session_id in batch]
+            return SessionsListing(summary=summary, session_ids=ids)
+        await asyncio.to_thread(write_session_ids, listing.spool, output)
+        return SessionsListing(summary=summary, output=output)
+
+
+@task(cache_policy=NO_CACHE)
+async def find_site_timezone(credentials: AnyWixCredentials) -> str:
+    """The IANA zone that the site counts its days in.
+
+    Raises:
+        WixError: the site has not set one.
+    """
+    async with credentials.get_client() as client:
+        zone = await client.get_site_timezone()
+    if zone is None:
+        raise WixError(
+            f"Site {credentials.site_id} has no time zone in its Wix settings. Set one there, or "
+            "give the flow a timezone such as Europe/Berlin."
+        )
+    return zone
+
+
+@task(task_run_name="plan {window}", cache_policy=NO_CACHE)
+async def plan_sessions_load(
+    warehouse: SessionsWarehouse,
+    site_id: str,
+    window: Window,
+    segments: list[Segment],
+    refresh: Refresh,
+    lookback: timedelta,
+    as_of: datetime,
+) -> Plan:
+    """Hold what is wanted against what is landed. Makes the tables where they are not there.
+
+    Raises:
+        WarehouseError: see the tree in `prefect_wix.errors`.
+    """
+    landing_place = warehouse.get_warehouse()
+    await landing_place.prepare()
+    receipts = await landing_place.receipts(site_id, window)
+    wanted = partitions_of(site_id, window, segments)
+    return make_plan(wanted, receipts, refresh=refresh, lookback=lookback, as_of=as_of)
+
+
+@task(cache_policy=NO_CACHE)
+async def load_sessions_partitions(
+    credentials: AnyWixCredentials,
+    warehouse: SessionsWarehouse,
+    partitions: list[Partition],
+    options: LoadOptions,
+) -> list[Outcome]:
+    """Load many partitions, several at once; one that fails does not stop the others.
+
+    Shows its progress as an artifact. Safe to retry, and to kill: what has landed stays landed,
+    and jobs that run are waited for by whoever loads the same partitions next.
+
+    Raises:
+        RequestError: the key is wrong or lacks a right, so that no partition can be loaded.
+        WarehouseError: the warehouse can't be written.
+    """
+    log = get_run_logger()
+    async with credentials.get_client() as client, LoadProgress(len(partitions), log) as progress:
+        return await load_partitions(
+            client,
+            warehouse.get_warehouse(),
+            partitions,
+            options,
+            on_progress=progress.tell,
+            log=log,
+        )
+
+
+@task(task_run_name="mark {session_id} recorded", cache_policy=NO_CACHE)
+async def mark_session_as_recorded(credentials: AnyWixCredentials, session_id: str) -> None:
+    """Tell Wix that a recording of a session exists.
+
+    Raises:
+        RequestError: see the tree in `prefect_wix.errors`. After a `LostReplyError` the mark may
+            have been made.
+    """
+    async with credentials.get_client() as client:
+        await client.mark_session_as_recorded(session_id)
+
+
+@task(cache_policy=NO_CACHE)
+async def mark_recordings_as_deleted(
+    credentials: AnyWixCredentials, session_ids: Iterable[str]
+) -> list[MarkOutcome]:
+    """Tell Wix that recordings are gone: any number, in calls of 100.
+
+    Returns:
+        What became of every call.
+
+    Raises:
+        MarkError: some calls did not go through; its ``outcomes`` say which.
+    """
+    async with credentials.get_client() as client:
+        outcomes = await client.mark_recordings_as_deleted(session_ids)
+    undone = [one for one in outcomes if one.state is not MarkState.DONE]
+    if undone:
+        ids, count = sum(len(one.session_ids) for one in undone), len(undone)
+        raise MarkError(
+            f"{ids} recordings in {count} of {len(outcomes)} calls are not marked as deleted. "
+            f"The first reason: {undone[0].reason}",
+            outcomes=tuple(outcomes),
+        )
+    return outcomes
+
+
+def _check_site(credentials: AnyWixCredentials, job: SessionsJob) -> None:
+    if credentials.site_id != job.site_id:
+        raise WixError(
+            f"Job {job.job_id} is of site {job.site_id}, but the credentials are of site "
+            f"{credentials.site_id}. Use the credentials that the job was submitted with."
+        )

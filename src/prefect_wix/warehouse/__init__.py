@@ -1,0 +1,11 @@
+"""Where sessions land: one small interface, one file per engine.
+
+`open_warehouse` picks the engine from a URL. Nothing here knows Prefect or speaks HTTP to Wix.
+"""
+
+from __future__ import annotations
+
+from prefect_wix.warehouse.interface import Answer, Claim, Landed, Warehouse
+from prefect_wix.warehouse.urls import open_warehouse
+
+__all__ = ["Answer", "Claim", "Landed", "Warehouse", "open_warehouse"]

@@ -1,0 +1,185 @@
+"""DuckDB: a file on this machine (or MotherDuck), the embedded default.
+
+DuckDB lets one process hold a file at a time. So it is opened for one transaction, and a file that
+somebody else holds is waited for until a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prefect_wix.errors import (
+    WarehouseAccessError,
+    WarehouseBusyError,
+    WarehouseError,
+    WarehouseSchemaError,
+)
+from prefect_wix.extras import import_extra
+from prefect_wix.partitions import Ask, Receipt
+from prefect_wix.spool import Spool
+from prefect_wix.warehouse.interface import Answer, Claim, Landed
+from prefect_wix.warehouse.steps import STAGED, Rows, Stage, Statement, Steps, Tables, drive
+from prefect_wix.windows import Window
+
+__all__ = ["DuckDBWarehouse"]
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_SECONDS = 60.0
+_BUSY_POLL_SECONDS = 0.05
+
+# Within one process DuckDB would let several transactions at a file and fail those that collide;
+# taking turns costs nothing, since each is short.
+_TURNS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+
+class DuckDBWarehouse:
+    """Sessions in a DuckDB database.
+
+    Args:
+        database: a file's path, or ``md:name`` for MotherDuck.
+        schema: the schema of the tables; made if it is not there.
+        config: DuckDB's own settings, such as ``{"memory_limit": "512MB"}``.
+        busy_timeout_seconds: how long to wait for a file that another process holds.
+    """
+
+    def __init__(
+        self,
+        database: str,
+        *,
+        schema: str = "main",
+        config: Mapping[str, str] | None = None,
+        busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
+    ) -> None:
+        self._duckdb = import_extra("duckdb", extra="duckdb", what_for="A duckdb:// warehouse")
+        self._database = database
+        self._is_file = not database.startswith("md:")
+        self._config = dict(config or {})
+        self._busy_timeout = busy_timeout_seconds
+        self._tables = Tables(f'"{schema}"')
+
+    async def prepare(self) -> None:
+        """See `Warehouse.prepare`."""
+        await self._run(self._tables.prepare())
+
+    async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
+        """See `Warehouse.receipts`."""
+        return await self._run(self._tables.read_receipts(site_id, window))
+
+    async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
+        """See `Warehouse.claim`."""
+        return await self._run(self._tables.claim(ask, adopt_since))
+
+    async def record(self, ask: Ask) -> None:
+        """See `Warehouse.record`."""
+        await self._run(self._tables.record(ask))
+
+    async def publish(self, answer: Answer) -> Landed:
+        """See `Warehouse.publish`."""
+        return await self._run(self._tables.publish(answer, datetime.now(UTC)), answer.spool)
+
+    async def _run(self, steps: Steps[T], spool: Spool | None = None) -> T:
+        return await _to_the_end(lambda: self._transact(steps, spool))
+
+    def _transact(self, steps: Steps[T], spool: Spool | None) -> T:
+        with self._errors(), self._connection() as connection:
+            connection.execute("BEGIN")
+            try:
+                value = drive(steps, lambda step: _execute(connection, step, spool))
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+            return value
+
+    @contextmanager
+    def _connection(self) -> Iterator[Any]:
+        with _TURNS[self._database]:
+            connection = self._connect()
+            try:
+                yield connection
+            finally:
+                connection.close()
+
+    def _connect(self) -> Any:
+        if self._is_file:
+            Path(self._database).parent.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                return self._duckdb.connect(self._database, config=self._config)
+            except self._duckdb.IOException as error:
+                if "lock" not in str(error):
+                    raise
+                if time.monotonic() >= deadline:
+                    raise self._busy(error) from error
+            time.sleep(_BUSY_POLL_SECONDS)
+
+    def _busy(self, error: Exception) -> WarehouseBusyError:
+        return WarehouseBusyError(
+            f"Another process held {self._database} for all of {self._busy_timeout:g} s. Close "
+            f"it there (a shell, a notebook, another run) and run again. DuckDB says: {error}"
+        )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        duckdb = self._duckdb
+        try:
+            yield
+        except (duckdb.CatalogException, duckdb.BinderException) as error:
+            raise WarehouseSchemaError(
+                f"The tables in {self._name} are not the ones this version writes; nothing was "
+                f"written. DuckDB says: {error}"
+            ) from error
+        except (duckdb.IOException, duckdb.InvalidInputException, OSError) as error:
+            raise WarehouseAccessError(
+                f"{self._name} can't be opened or written; it holds what it held before. Check "
+                f"the path, the rights and the free space. DuckDB says: {error}"
+            ) from error
+        except duckdb.Error as error:
+            raise WarehouseError(
+                f"DuckDB failed on {self._name}, which holds what it held before: {error}"
+            ) from error
+
+    @property
+    def _name(self) -> str:
+        return self._database.partition("?")[0]
+
+
+def _execute(connection: Any, step: Statement | Stage, spool: Spool | None) -> Rows:
+    if isinstance(step, Statement):
+        rows: Rows = connection.execute(step.sql, step.values).fetchall()
+        return rows
+    if spool is not None:
+        _stage(connection, spool)
+    return []
+
+
+def _stage(connection: Any, spool: Spool) -> None:
+    lines = spool.folder / "ids.txt"
+    spool.write_lines(lines)
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE {STAGED} AS SELECT * FROM read_csv(?, auto_detect = false, "
+        "header = false, columns = {'session_id': 'VARCHAR'}, "
+        "delim = '\x01', quote = '', escape = '')",
+        [str(lines)],
+    )
+    lines.unlink()
+
+
+async def _to_the_end(work: Callable[[], T]) -> T:
+    """Run blocking work in a thread; a cancellation waits for it, since it is short and whole."""
+    thread = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        await asyncio.wait([thread])
+        raise

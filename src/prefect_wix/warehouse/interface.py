@@ -1,0 +1,79 @@
+"""What every warehouse can do: five verbs, each of them one short transaction.
+
+No verb holds anything while Wix is waited for. An engine that crashes in a verb leaves what was
+there before it or what it was to leave, never a mix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from prefect_wix.partitions import Ask, AskState, Receipt
+from prefect_wix.spool import Spool
+from prefect_wix.windows import Window
+
+__all__ = ["Answer", "Claim", "Landed", "Warehouse"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A complete, verified answer for one partition, ready to land."""
+
+    ask: Ask
+    spool: Spool
+    digest: str
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Leave to submit a job for a partition, or the job that already runs for it."""
+
+    ask: Ask
+    orphans: int
+    """Earlier asks whose submit never got a reply: each may have left a job nobody knows."""
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the ask's job was submitted before, by this run or another."""
+        return self.ask.state is AskState.SUBMITTED
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What landing an answer did."""
+
+    state: AskState
+    """LANDED; or UNCHANGED or SUPERSEDED, when no session was written."""
+    sessions: int
+    """How many the partition holds now."""
+    added: int
+    gone: int
+    stayed: int
+
+
+class Warehouse(Protocol):
+    """A place that keeps session ids, the receipts for them and the ledger of jobs."""
+
+    async def prepare(self) -> None:
+        """Make or migrate the tables; check that they are what this version writes.
+
+        Raises:
+            WarehouseAccessError: it can't be reached or written.
+            WarehouseBusyError: another process holds it past the deadline.
+            WarehouseSchemaError: a newer version made the tables, or somebody altered them.
+        """
+
+    async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
+        """The receipts of a site's landed partitions in a window, every segment."""
+
+    async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
+        """Note the intent to submit, unless a job submitted since then is open: then take that."""
+
+    async def record(self, ask: Ask) -> None:
+        """Write how far an ask has come."""
+
+    async def publish(self, answer: Answer) -> Landed:
+        """Replace the partition by the answer and write its receipt, in one transaction."""
