@@ -7,7 +7,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 .PHONY: demo test check format clean
 
 demo: .venv/.demo  ## a sandbox shop, the last 30 days by device, into a DuckDB file
-	@$(BIN)/python -m flows.demo
+	@env -u PREFECT_API_URL PREFECT_HOME=.demo PREFECT_SERVER_ALLOW_EPHEMERAL_MODE=true \
+	 DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false $(BIN)/python -m flows.demo
 
 test: .venv/.dev  ## every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -22,7 +23,7 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

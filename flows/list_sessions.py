@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import acreate_markdown_artifact
@@ -21,7 +22,7 @@ async def list_sessions(
     credentials: WixCredentials | WixAppCredentials,
     query: SessionsQuery,
     output: Path | None = None,
-    timeout_seconds: float = Field(default=3600.0, gt=0),
+    timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0,
 ) -> SessionsListing:
     """List the sessions that match one query, complete or not at all.
 

@@ -24,12 +24,14 @@ from prefect_wix.reports import (
     plan_rows,
 )
 from prefect_wix.result import Patience
-from prefect_wix.segments import DEVICES, Segment
+from prefect_wix.segments import DEVICES, parse_segments
 from prefect_wix.tasks import find_site_timezone, load_sessions_partitions, plan_sessions_load
 from prefect_wix.windows import Window, choose_window
 
 PLAN_KEY = "wix-sessions-load-plan"
 RESULT_KEY = "wix-sessions-load"
+
+AtLeastOne = Annotated[int, Field(ge=1)]
 
 
 @flow(name="load-sessions")
@@ -38,14 +40,14 @@ async def load_sessions(
     warehouse: SessionsWarehouse,
     start_date: date | None = None,
     end_date: date | None = None,
-    days: Annotated[int, Field(ge=1)] | None = None,
-    lookback_days: int = Field(default=3, ge=0),
+    days: AtLeastOne | None = None,
+    lookback_days: Annotated[int, Field(ge=0)] = 3,
     segments: list[str] = [segment.key for segment in DEVICES],  # noqa: B006
     refresh: Refresh = Refresh.STALE,
     timezone: str | None = None,
     dry_run: bool = False,
-    jobs_in_flight: int = Field(default=8, ge=1),
-    timeout_seconds: float = Field(default=3600.0, gt=0),
+    jobs_in_flight: AtLeastOne = 8,
+    timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0,
 ) -> list[Outcome]:
     """Load local days of sessions into the warehouse, by segment; gaps first.
 
@@ -64,7 +66,7 @@ async def load_sessions(
         timeout_seconds: How long one job may take before its partition fails.
     """
     as_of = prefect.runtime.flow_run.scheduled_start_time or datetime.now(UTC)
-    wanted = [Segment.parse(key) for key in segments]
+    wanted = parse_segments(segments)
     if timezone is not None:
         check_timezone(timezone)
     zone = timezone or await find_site_timezone(credentials)

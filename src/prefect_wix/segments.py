@@ -8,6 +8,7 @@ filter. They are stored in warehouses: their form never changes.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import quote, unquote
@@ -15,7 +16,7 @@ from urllib.parse import quote, unquote
 from prefect_wix.models import DeviceType, FunnelStep, SessionsQuery
 from prefect_wix.windows import Window
 
-__all__ = ["DEVICES", "Segment"]
+__all__ = ["DEVICES", "Segment", "parse_segments"]
 
 _FUNNEL_KEY = re.compile(r"(?:\+(?P<include>[A-Z_]+))?(?:-(?P<exclude>[A-Z_]+))?")
 _ANY_PAGE = "*"
@@ -42,20 +43,27 @@ class Segment:
         """
         kind, _, value = key.partition("=")
         try:
-            match kind:
-                case "device_type":
-                    return cls(device_type=DeviceType(value))
-                case "conversion_funnel" if value:
-                    return cls._parse_funnel(value)
-                case "navigation_flow":
-                    return cls(page_interactions=tuple(map(_read_page, value.split(_STEP))))
+            segment = cls._read(kind, value)
         except ValueError:
-            pass
+            segment = None
+        if segment is not None and segment.key == key:
+            return segment
         raise ValueError(
             f"segment {key!r} is not known. Write device_type=MOBILE, "
             "conversion_funnel=+VIEWED_PRODUCT-ADDED_TO_CART (reached the one, not the other; "
             "either may stand alone) or navigation_flow=/{Homepage}>*>__DROP__."
         )
+
+    @classmethod
+    def _read(cls, kind: str, value: str) -> Self | None:
+        match kind:
+            case "device_type":
+                return cls(device_type=DeviceType(value))
+            case "conversion_funnel" if value:
+                return cls._parse_funnel(value)
+            case "navigation_flow":
+                return cls(page_interactions=tuple(map(_read_page, value.split(_STEP))))
+        return None
 
     @classmethod
     def _parse_funnel(cls, value: str) -> Self:
@@ -99,9 +107,25 @@ DEVICES = tuple(
 """The three devices, which are what a load asks for unless told otherwise."""
 
 
+def parse_segments(keys: Iterable[str]) -> list[Segment]:
+    """The segments of some keys, each once, in order.
+
+    Raises:
+        ValueError: there is none, or a key is not of the documented form.
+    """
+    segments = [Segment.parse(key) for key in dict.fromkeys(keys)]
+    if not segments:
+        raise ValueError("No segments: name at least one, such as device_type=ALL.")
+    return segments
+
+
 def _write_page(page: str) -> str:
     return quote(page, safe=_READABLE) or _ANY_PAGE
 
 
 def _read_page(text: str) -> str:
-    return "" if text == _ANY_PAGE else unquote(text, errors="strict")
+    page = "" if text == _ANY_PAGE else unquote(text, errors="strict")
+    if _write_page(page) != text:
+        # A second spelling would be a second partition of the same sessions.
+        raise ValueError(text)
+    return page

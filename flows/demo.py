@@ -1,0 +1,77 @@
+"""The main job for a person to watch: a sandbox shop's last 30 days, by device, into DuckDB.
+
+Needs no Wix account: `prefect_wix.sandbox` plays Wix on this machine. Run it by ``make demo``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import duckdb
+from rich.console import Console
+from rich.table import Table
+
+from flows.load_sessions import load_sessions
+from prefect_wix import SessionsWarehouse, WixCredentials
+from prefect_wix.sandbox import Sandbox, World, running
+
+DAYS = 30
+DATABASE = Path("demo-sessions.duckdb")
+BY_DAY = """
+    SELECT session_date, split_part(segment, '=', 2) AS device, count(*)
+    FROM wix_landed_sessions GROUP BY ALL ORDER BY ALL
+"""
+
+
+def main() -> None:
+    """Start the sandbox, load it, show what landed."""
+    console = Console()
+    DATABASE.unlink(missing_ok=True)
+    world = World.generate(sessions=24_000, days=DAYS + 1)
+    with running(world, job_seconds=(0.1, 0.7), requests_per_minute=200) as sandbox:
+        console.rule("A shop on the Wix sandbox")
+        console.print(f"Wix is played by {sandbox.url}; no account is needed.")
+        console.print(
+            f"Asking for the last {DAYS} complete days x 3 devices: {DAYS * 3} jobs, each "
+            "submitted, waited for, drained, verified and landed on its own.\n"
+        )
+        asyncio.run(_load(sandbox))
+        requests = sandbox.count()
+    console.rule("What landed")
+    console.print(_by_day_and_device())
+    console.print(
+        f"\nAsked Wix {requests} times for {DAYS * 3} jobs. The sessions are in {DATABASE}."
+    )
+    console.print("A second load would ask again only for days that may have changed. Query it:\n")
+    console.print(_query_line(), soft_wrap=True, highlight=False)
+
+
+async def _load(sandbox: Sandbox) -> None:
+    await load_sessions(
+        WixCredentials(api_key=sandbox.api_key, site_id=sandbox.site_id, base_url=sandbox.url),
+        SessionsWarehouse(url=f"duckdb:///{DATABASE}"),
+        days=DAYS,
+    )
+
+
+def _by_day_and_device() -> Table:
+    table = Table("day", "desktop", "mobile", "tablet", "total")
+    days: dict[str, dict[str, int]] = {}
+    with duckdb.connect(str(DATABASE), read_only=True) as connection:
+        for day, device, sessions in connection.execute(BY_DAY).fetchall():
+            days.setdefault(str(day), {})[device] = sessions
+    for day, devices in days.items():
+        counts = [devices.get(device, 0) for device in ("DESKTOP", "MOBILE", "TABLET")]
+        table.add_row(day, *map(str, counts), str(sum(counts)))
+    return table
+
+
+def _query_line() -> str:
+    sql = "SELECT session_date, segment, count(*) FROM wix_landed_sessions GROUP BY ALL ORDER BY 1"
+    python = f"import duckdb; duckdb.connect('{DATABASE}').sql('{sql}').show()"
+    return f'  .venv/bin/python -c "{python}"'
+
+
+if __name__ == "__main__":
+    main()

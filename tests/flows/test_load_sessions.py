@@ -1,0 +1,254 @@
+"""The main flow: local days and segments into the warehouse, exactly."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, date, datetime, timedelta
+
+import duckdb
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
+from prefect.states import Scheduled
+
+from flows.load_sessions import PLAN_KEY, RESULT_KEY, load_sessions
+from prefect_wix import SessionsQuery
+from prefect_wix.errors import AuthenticationError, LoadError, WixError
+from prefect_wix.partitions import AskState
+from prefect_wix.progress import ARTIFACT_KEY as PROGRESS_KEY
+from prefect_wix.sandbox import Fault, Rules, running
+from tests.conftest import NOW, make_world
+
+START, END = date(2024, 3, 1), date(2024, 3, 4)
+DEVICES = ("DESKTOP", "MOBILE", "TABLET")
+
+
+def landed(database):
+    """Everything in the table: (day, segment) -> ids, repeats and all."""
+    with duckdb.connect(str(database), read_only=True) as connection:
+        rows = connection.execute(
+            "SELECT session_date, segment, session_id FROM wix_session_ids"
+        ).fetchall()
+    partitions = {}
+    for day, segment, session_id in rows:
+        partitions.setdefault((day, segment), []).append(session_id)
+    return partitions
+
+
+def truth(shop, start=START, end=END, devices=DEVICES):
+    """What Wix has, partition by partition, where it has anything."""
+    answers = {}
+    for n in range((end - start).days):
+        day = start + timedelta(n)
+        for device in devices:
+            query = SessionsQuery(
+                start_date=day,
+                end_date=day + timedelta(1),
+                device_type=device,
+                timezone="Asia/Jerusalem",
+            )
+            answers[day, f"device_type={device}"] = shop.answer(query.to_wire())
+    return {key: ids for key, ids in answers.items() if ids}
+
+
+def assert_exact(database, expected):
+    found = landed(database)
+    assert {key: sorted(ids) for key, ids in found.items()} == {
+        key: sorted(ids) for key, ids in expected.items()
+    }
+
+
+async def test_every_day_and_device_lands_exactly(shop, credentials, warehouse, database):
+    """Each local day and device holds the ids that Wix has, once each."""
+    outcomes = await load_sessions(credentials, warehouse, START, END)
+    assert {one.state for one in outcomes} == {AskState.LANDED}
+    assert len(shop.submits) == 9
+    assert_exact(database, truth(shop))
+
+
+async def test_the_jobs_cost_two_requests_each(shop, credentials, warehouse):
+    """Jobs that are done at the first poll cost two requests; the time zone costs one."""
+    await load_sessions(credentials, warehouse, START, END)
+    assert shop.count() == 9 * 2 + 1
+
+
+async def test_a_rerun_asks_only_for_what_is_new(shop, credentials, warehouse, database):
+    """Days that are settled are not asked again; a longer range asks for its gaps."""
+    await load_sessions(credentials, warehouse, START, END)
+    shop.reset_counts()
+    assert await load_sessions(credentials, warehouse, START, END) == []
+    assert shop.submits == []
+    later = END + timedelta(1)
+    await load_sessions(credentials, warehouse, START, later)
+    assert len(shop.submits) == 3
+    assert_exact(database, truth(shop, end=later))
+
+
+async def test_the_same_answer_again_writes_nothing(shop, credentials, warehouse, database):
+    """Asked again on purpose, every partition is found unchanged."""
+    await load_sessions(credentials, warehouse, START, END)
+    outcomes = await load_sessions(credentials, warehouse, START, END, refresh="all")
+    assert {one.state for one in outcomes} == {AskState.UNCHANGED}
+    assert_exact(database, truth(shop))
+
+
+async def test_one_partition_that_fails_does_not_stop_the_others(
+    shop, credentials, warehouse, database
+):
+    """The run lands what it can, names what it could not, fails; the next run takes up the gap."""
+    shop.faults = [Fault("job_error", times=2)]
+    with pytest.raises(LoadError, match="of 9 partitions did not land; the others did") as failure:
+        await load_sessions(credentials, warehouse, START, END, jobs_in_flight=1)
+    (failed,) = failure.value.failures
+    assert failed == "2024-03-01 device_type=DESKTOP"
+    assert len(landed(database)) == len(truth(shop)) - 1
+    shop.faults = []
+    shop.reset_counts()
+    await load_sessions(credentials, warehouse, START, END)
+    assert len(shop.submits) == 1
+    assert_exact(database, truth(shop))
+
+
+async def test_a_job_that_timed_out_is_taken_up_by_the_next_run(
+    shop, credentials, warehouse, database
+):
+    """A job still running at the deadline stays a gap, and the next run waits for that very job."""
+    shop.faults = [Fault("job_never_finishes", times=1)]
+    with pytest.raises(LoadError, match="1 of 9 partitions"):
+        await load_sessions(credentials, warehouse, START, END, timeout_seconds=2)
+    shop.faults = []
+    shop.reset_counts()
+    outcomes = await load_sessions(credentials, warehouse, START, END)
+    assert shop.submits == []
+    assert [one.adopted for one in outcomes] == [True]
+    assert_exact(database, truth(shop))
+
+
+async def test_a_wrong_key_stops_the_load_at_once(shop, credentials, warehouse):
+    """A key that Wix refuses fails the run with that reason, not partition by partition."""
+    wrong = credentials.model_copy(update={"api_key": type(credentials.api_key)("wrong-key")})
+    with pytest.raises(AuthenticationError, match="Check the API key"):
+        await load_sessions(wrong, warehouse, START, END, timezone="Asia/Jerusalem")
+    assert shop.count() <= 8
+
+
+async def test_a_dry_run_shows_the_plan_and_asks_nothing(
+    shop, credentials, warehouse, database, artifacts
+):
+    """A dry run lists each partition and why it would be asked, and submits nothing."""
+    assert await load_sessions(credentials, warehouse, START, END, dry_run=True) == []
+    assert shop.submits == []
+    assert landed(database) == {}
+    plan = (await artifacts(PLAN_KEY))[0]
+    assert '"why": "missing"' in plan.data
+    assert "9 partitions to ask for (9 missing), 0 settled" in plan.description
+
+
+async def test_days_are_the_complete_ones_before_the_scheduled_time(shop, credentials, warehouse):
+    """A run that starts late asks for the days before the time it was scheduled for."""
+    scheduled = datetime(2024, 3, 10, 1, 0, tzinfo=UTC)
+    parameters = {
+        "credentials": credentials,
+        "warehouse": warehouse,
+        "days": 2,
+        "segments": ["device_type=ALL"],
+    }
+    async with get_client() as client:
+        run = await client.create_flow_run(
+            load_sessions, state=Scheduled(scheduled_time=scheduled)
+        )
+    await run_flow(load_sessions, flow_run=run, parameters=parameters)
+    days = [body["customTimePeriod"]["startDate"] for body in shop.submits]
+    assert sorted(days) == ["2024-03-08", "2024-03-09"]
+
+
+async def test_every_kind_of_segment_lands_under_its_key(shop, credentials, warehouse, database):
+    """Funnel steps and page flows land beside devices, each under its stable key."""
+    segments = {
+        "device_type=ALL": {"deviceType": {"type": "ALL"}},
+        "conversion_funnel=+VIEWED_PRODUCT-ADDED_TO_CART": {
+            "conversionFunnel": {"include": "VIEWED_PRODUCT", "exclude": "ADDED_TO_CART"}
+        },
+        "navigation_flow=/{Homepage}>*": {
+            "navigationFlow": {"pageInteractions": ["/{Homepage}", ""]}
+        },
+    }
+    await load_sessions(
+        credentials, warehouse, START, START + timedelta(1), segments=list(segments)
+    )
+    period = {"customTimePeriod": {"startDate": "2024-03-01", "endDate": "2024-03-02"}}
+    expected = {
+        (START, key): shop.answer({**period, **body, "timezone": "Asia/Jerusalem"})
+        for key, body in segments.items()
+    }
+    assert all(expected.values())
+    assert_exact(database, expected)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({}, "Which days?"),
+        ({"start_date": START}, "Which days?"),
+        ({"start_date": START, "end_date": END, "days": 3}, "not both"),
+        ({"start_date": END, "end_date": START}, "must come after"),
+        ({"days": 1, "segments": ["device=MOBILE"]}, "is not known. Write device_type=MOBILE"),
+        ({"days": 1, "timezone": "Mars/Olympus"}, "is not an IANA time zone"),
+        ({"days": 1, "segments": []}, "No segments"),
+        ({"days": 0}, "greater than or equal to 1"),
+    ],
+)
+async def test_bad_parameters_are_refused_in_words(
+    shop, credentials, warehouse, parameters, sentence
+):
+    """What can't be loaded is refused before anything is submitted."""
+    with pytest.raises(Exception, match=sentence):
+        await load_sessions(credentials, warehouse, **parameters)
+    assert shop.submits == []
+
+
+async def test_a_site_without_a_zone_is_asked_for_one(credentials, warehouse):
+    """Without a zone in Wix's settings the run says where to set one, and takes one as parameter."""
+    with running(make_world(100), now=NOW, rules=Rules(site_timezone_known=False)) as shop:
+        credentials = credentials.model_copy(update={"base_url": shop.url})
+        with pytest.raises(WixError, match="has no time zone in its Wix settings"):
+            await load_sessions(credentials, warehouse, START, END)
+        await load_sessions(credentials, warehouse, START, END, timezone="Asia/Jerusalem")
+
+
+async def test_what_landed_is_shown_and_announced(shop, credentials, warehouse, artifacts):
+    """The run leaves a table, a finished progress bar, an event to chain on and an asset."""
+    started = datetime.now(UTC)
+    outcomes = await load_sessions(credentials, warehouse, START, END)
+    table, progress = (await artifacts(RESULT_KEY))[0], (await artifacts(PROGRESS_KEY))[0]
+    sessions = sum(one.sessions for one in outcomes)
+    assert f"9 partitions: 9 landed; {sessions} sessions" in table.description
+    assert progress.data == 100.0
+    events = await read_events(started, {"wix.sessions.landed", "prefect.asset.materialization.succeeded"})
+    payload = events["wix.sessions.landed"]["payload"]
+    assert payload["changed_days"] == ["2024-03-01", "2024-03-02", "2024-03-03"]
+    assert (payload["start_date"], payload["end_date"]) == ("2024-03-01", "2024-03-04")
+    assert payload["sessions"] == sessions
+    asset = events["prefect.asset.materialization.succeeded"]
+    assert asset["resource"]["prefect.resource.id"] == f"wix://{shop.site_id}/sessions"
+
+
+async def read_events(since, names):
+    """The newest event of each name, once the server has them all."""
+    found = {}
+    for _ in range(60):
+        async with get_client() as client:
+            reply = await client._client.post(
+                "/events/filter",
+                json={
+                    "filter": {
+                        "occurred": {"since": since.isoformat()},
+                        "event": {"name": sorted(names)},
+                    }
+                },
+            )
+        found = {event["event"]: event for event in reversed(reply.json()["events"])}
+        if names <= set(found):
+            break
+        await asyncio.sleep(0.5)
+    return found

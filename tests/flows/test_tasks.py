@@ -1,0 +1,204 @@
+"""The verbs, chained as users chain them."""
+
+from __future__ import annotations
+
+import pytest
+from prefect import flow
+
+from prefect_wix import SessionsQuery, WixCredentials
+from prefect_wix.errors import (
+    JobFailedError,
+    JobTimeoutError,
+    LostReplyError,
+    MarkError,
+    WixError,
+)
+from prefect_wix.models import MarkState, SessionsJob
+from prefect_wix.sandbox import Fault, running
+from prefect_wix.tasks import (
+    fetch_session_ids,
+    mark_recordings_as_deleted,
+    mark_session_as_recorded,
+    submit_sessions_job,
+    wait_for_sessions_job,
+)
+from tests.conftest import NOW, make_world
+
+EVERYONE = SessionsQuery(start_date="2024-03-01", end_date="2024-03-08", device_type="ALL")
+QUERY = SessionsQuery(start_date="2024-03-01", end_date="2024-03-08", device_type="MOBILE")
+
+
+async def test_three_verbs_chain_to_the_true_answer(shop, credentials):
+    """Submit, wait and fetch, each its own task run, end in the ids that Wix has."""
+
+    @flow
+    async def chain():
+        job = await submit_sessions_job(credentials, QUERY)
+        job = await wait_for_sessions_job(credentials, job)
+        return await fetch_session_ids(credentials, job)
+
+    ids = await chain()
+    assert len(ids) == len(set(ids))
+    assert set(ids) == shop.answer(QUERY.to_wire())
+
+
+async def test_the_job_goes_to_another_run_as_json(shop, credentials):
+    """A handle that was printed as JSON is waited for and fetched by a run that never submitted."""
+
+    @flow
+    async def submit():
+        return await submit_sessions_job(credentials, QUERY)
+
+    @flow
+    async def fetch(text: str):
+        job = SessionsJob.model_validate_json(text)
+        return await fetch_session_ids(credentials, await wait_for_sessions_job(credentials, job))
+
+    text = (await submit()).model_dump_json()
+    assert set(await fetch(text)) == shop.answer(QUERY.to_wire())
+    assert len(shop.submits) == 1
+
+
+async def test_a_retried_run_gets_its_job_back(shop, credentials):
+    """A flow that fails after the submit and is retried does not submit again."""
+    tries = []
+
+    @flow(retries=1)
+    async def fails_once():
+        job = await submit_sessions_job(credentials, QUERY)
+        tries.append(job)
+        if len(tries) == 1:
+            raise RuntimeError("the first try dies here")
+        return await fetch_session_ids(credentials, job)
+
+    assert set(await fails_once()) == shop.answer(QUERY.to_wire())
+    assert tries[0] == tries[1]
+    assert len(shop.submits) == 1
+
+
+async def test_two_runs_never_share_a_job(shop, credentials):
+    """Each flow run submits for itself: a cached job of another run would be old news."""
+
+    @flow
+    async def submit():
+        return await submit_sessions_job(credentials, QUERY)
+
+    first, second = await submit(), await submit()
+    assert first.job_id != second.job_id
+
+
+async def test_two_sites_never_share_a_job(credentials):
+    """In one run, the same query to two sites makes two jobs, though their keys hash alike."""
+    with running(make_world(100), now=NOW, seed=8) as other_shop:
+        other = WixCredentials(
+            api_key=other_shop.api_key, site_id=other_shop.site_id, base_url=other_shop.url
+        )
+
+        @flow
+        async def ask_both():
+            ours = await submit_sessions_job(credentials, QUERY)
+            theirs = await submit_sessions_job(other, QUERY)
+            return ours, theirs
+
+        ours, theirs = await ask_both()
+        assert len(other_shop.submits) == 1
+        assert (ours.site_id, theirs.site_id) == (credentials.site_id, other.site_id)
+
+
+async def test_retries_do_not_repeat_a_submit_that_may_have_worked(shop, credentials):
+    """With `retries`, a submit whose reply is lost twice is not sent a third time."""
+    shop.faults = [Fault("dropped_after", on="list")]
+
+    @flow
+    async def submit():
+        return await submit_sessions_job.with_options(retries=3)(credentials, QUERY)
+
+    with pytest.raises(LostReplyError):
+        await submit()
+    assert len(shop.submits) == 2
+    assert len(shop.jobs) == 2
+
+
+async def test_a_job_that_errors_fails_the_run_with_its_name(shop, credentials):
+    """The verbs do not swap a failed job for another; the error says which job and what now."""
+    shop.faults = [Fault("job_error")]
+
+    @flow
+    async def wait():
+        return await wait_for_sessions_job(
+            credentials, await submit_sessions_job(credentials, QUERY)
+        )
+
+    with pytest.raises(JobFailedError, match="status ERROR") as failure:
+        await wait()
+    assert failure.value.job_id in str(failure.value)
+    assert len(shop.submits) == 1
+
+
+async def test_a_wait_that_ends_is_timed_out(shop, credentials):
+    """A job that never finishes ends the wait at its deadline, in Prefect's state TimedOut."""
+    shop.faults = [Fault("job_never_finishes")]
+
+    @flow
+    async def wait():
+        job = await submit_sessions_job(credentials, QUERY)
+        state = await wait_for_sessions_job(
+            credentials, job, timeout_seconds=1.5, return_state=True
+        )
+        return state.name, await state.aresult(raise_on_failure=False)
+
+    name, error = await wait()
+    assert name == "TimedOut"
+    assert isinstance(error, JobTimeoutError)
+    assert "was not finished and read after 1.5 s" in str(error)
+    assert shop.count("result") <= 3
+
+
+async def test_another_sites_job_is_refused(shop, credentials):
+    """Credentials of one site do not ask for another's job."""
+
+    @flow
+    async def fetch():
+        job = await submit_sessions_job(credentials, QUERY)
+        other = credentials.model_copy(update={"site_id": "another"})
+        return await fetch_session_ids(other, job)
+
+    with pytest.raises(WixError, match="but the credentials are of site another"):
+        await fetch()
+    assert shop.count("result") == 0
+
+
+async def test_marks_arrive(shop, credentials):
+    """A recorded session and 250 deleted recordings are marked, the latter in calls of 100."""
+    ids = sorted(shop.answer(EVERYONE.to_wire()))[:250]
+    assert len(ids) == 250
+
+    @flow
+    async def mark():
+        await mark_session_as_recorded(credentials, ids[0])
+        return await mark_recordings_as_deleted(credentials, ids)
+
+    outcomes = await mark()
+    assert [(len(one.session_ids), one.state) for one in outcomes] == [
+        (100, MarkState.DONE),
+        (100, MarkState.DONE),
+        (50, MarkState.DONE),
+    ]
+    assert shop.recorded == {ids[0]}
+    assert shop.deleted == set(ids)
+
+
+async def test_marks_that_fail_fail_the_run(shop, credentials):
+    """When one call of three is refused the others are made, and the run fails naming the part."""
+    shop.faults = [Fault("server_error", status=500, on="deleted", after=1, times=1)]
+    ids = sorted(shop.answer(EVERYONE.to_wire()))[:250]
+
+    @flow
+    async def mark():
+        return await mark_recordings_as_deleted(credentials, ids)
+
+    with pytest.raises(MarkError, match="100 recordings in 1 of 3 calls") as failure:
+        await mark()
+    states = [one.state for one in failure.value.outcomes]
+    assert states == [MarkState.DONE, MarkState.UNKNOWN, MarkState.DONE]
+    assert shop.deleted == {*ids[:100], *ids[200:]}

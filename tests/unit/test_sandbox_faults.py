@@ -1,0 +1,447 @@
+"""Everything that can go wrong, seen by a plain HTTP client."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, date, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from prefect_wix.sandbox import Fault, Sandbox, World, running
+from prefect_wix.sandbox.faults import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LIST = "/analytics/v1/sessions/list/async"
+RESULT = "/analytics/v1/sessions/list/result"
+RECORDED = "/analytics/v1/sessions/session-recorded"
+PROPERTIES = "/site-properties/v4/properties"
+EMPTY = {"message": "", "details": {}}
+BODY = {
+    "customTimePeriod": {"startDate": "2024-03-01", "endDate": "2024-03-08"},
+    "deviceType": {"type": "ALL"},
+}
+WORLD = World.generate(seed=5, sessions=100, start=date(2024, 3, 1), days=5)
+
+
+@pytest.fixture(scope="module")
+def running_sandbox() -> Iterator[Sandbox]:
+    with running(WORLD) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(running_sandbox: Sandbox) -> Iterator[Sandbox]:
+    running_sandbox.reset_counts()
+    running_sandbox.recorded.clear()
+    yield running_sandbox
+    running_sandbox.faults = ()
+
+
+@pytest.fixture
+def wix(sandbox: Sandbox) -> Iterator[httpx.Client]:
+    headers = {"authorization": sandbox.api_key, "wix-site-id": sandbox.site_id}
+    with httpx.Client(base_url=sandbox.url, headers=headers, verify=False) as wix:
+        yield wix
+
+
+def submit(wix: httpx.Client) -> str:
+    return str(wix.post(LIST, json=BODY).json()["jobId"])
+
+
+def poll(wix: httpx.Client, job_id: str, limit: int = 1000, offset: int = 0) -> dict[str, Any]:
+    answer = page(wix, job_id, limit, offset)
+    assert answer.status_code == 200
+    return dict(answer.json())
+
+
+def page(wix: httpx.Client, job_id: str, limit: int = 1000, offset: int = 0) -> httpx.Response:
+    return wix.get(RESULT, params={"jobId": job_id, "limit": limit, "offset": offset})
+
+
+def result(wix: httpx.Client, job_id: str, limit: int = 1000, offset: int = 0) -> dict[str, Any]:
+    return dict(poll(wix, job_id, limit, offset)["result"])
+
+
+def drain(wix: httpx.Client, job_id: str, limit: int = 20) -> list[str]:
+    """Every id handed out until a page is empty, the offset being the ids received."""
+    ids: list[str] = []
+    while got := result(wix, job_id, limit, len(ids))["sessionIds"]:
+        ids += got
+    return ids
+
+
+@pytest.fixture(scope="module")
+def truth() -> set[str]:
+    return {each.id for each in WORLD.sessions()}
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "body"),
+    [
+        (Fault("server_error"), 503, EMPTY),
+        (Fault("server_error", status=500), 500, EMPTY),
+        (Fault("server_error", status=504), 504, EMPTY),
+        (Fault("forbidden"), 403, EMPTY),
+        (Fault("expired_token"), 401, None),
+        (Fault("rate_limited"), 429, None),
+    ],
+    ids=repr,
+)
+def test_an_error_stands_in_for_the_answer(
+    sandbox: Sandbox, wix: httpx.Client, fault: Fault, status: int, body: object
+):
+    """The request is answered with the error, has no effect, and is in the record."""
+    sandbox.faults = [fault]
+    jobs = len(sandbox.jobs)
+    answer = wix.post(LIST, json=BODY)
+
+    assert answer.status_code == sandbox.requests[0].status == status
+    assert answer.headers["x-wix-request-id"]
+    assert body is None or answer.json() == body
+    assert "retry-after" not in answer.headers
+    assert (len(sandbox.jobs), sandbox.submits) == (jobs, [BODY])
+
+
+def test_a_rate_limit_may_say_when_to_come_back(sandbox: Sandbox, wix: httpx.Client):
+    """Retry-After in seconds or as a date."""
+    sandbox.faults = [Fault("rate_limited", retry_after=7, times=1)]
+    seconds = wix.post(LIST, json=BODY).headers["retry-after"]
+    sandbox.faults = [Fault("rate_limited", retry_after="date", times=1)]
+    moment = parsedate_to_datetime(wix.post(LIST, json=BODY).headers["retry-after"])
+
+    assert seconds == "7"
+    assert abs((moment - datetime.now(UTC)).total_seconds()) < 3
+
+
+@pytest.mark.parametrize("status", [200, 502])
+def test_a_page_for_people_comes_instead_of_json(sandbox: Sandbox, wix: httpx.Client, status: int):
+    """HTML, also with a status that says success."""
+    sandbox.faults = [Fault("html", status=status)]
+    answer = wix.post(LIST, json=BODY)
+
+    assert (answer.status_code, answer.headers["content-type"]) == (
+        status,
+        "text/html; charset=utf-8",
+    )
+    assert answer.text.startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(("kind", "new_jobs"), [("dropped_before", 0), ("dropped_after", 1)])
+def test_a_connection_closes_without_a_reply(
+    sandbox: Sandbox, wix: httpx.Client, kind: str, new_jobs: int
+):
+    """Before: the request had no effect. After: it had. The client cannot tell which."""
+    sandbox.faults = [Fault(kind, times=1)]
+    jobs = len(sandbox.jobs)
+    with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
+        wix.post(LIST, json=BODY)
+
+    assert len(sandbox.jobs) - jobs == new_jobs
+    (record,) = sandbox.requests
+    assert record.status is None
+    assert (record.job_id in sandbox.jobs) == (new_jobs == 1)
+    assert submit(wix) in sandbox.jobs
+
+
+def test_a_mark_is_kept_although_its_reply_is_lost(sandbox: Sandbox, wix: httpx.Client):
+    """dropped_after on one endpoint leaves the others alone."""
+    sandbox.faults = [Fault("dropped_after", on="recorded")]
+    job_id = submit(wix)
+    with pytest.raises(httpx.RemoteProtocolError):
+        wix.post(RECORDED, json={"sessionId": "a"})
+
+    assert sandbox.recorded == {"a"}
+    assert result(wix, job_id)["total"] == 100
+
+
+def test_a_body_is_cut_while_it_is_sent(sandbox: Sandbox, wix: httpx.Client):
+    """Fewer bytes arrive than were announced."""
+    job_id = submit(wix)
+    sandbox.faults = [Fault("cut_body", times=1)]
+    with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
+        page(wix, job_id)
+
+    assert result(wix, job_id)["total"] == 100
+
+
+def test_json_is_truncated(sandbox: Sandbox, wix: httpx.Client):
+    """The message is whole, the JSON in it is not."""
+    job_id = submit(wix)
+    sandbox.faults = [Fault("truncated", times=1)]
+    answer = page(wix, job_id)
+
+    assert answer.status_code == 200
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    with pytest.raises(ValueError, match="line 1 column"):
+        answer.json()
+
+
+def test_an_answer_is_slow(sandbox: Sandbox, wix: httpx.Client):
+    """Late, then right. A client that does not wait has asked all the same."""
+    sandbox.faults = [Fault("slow", seconds=0.1, times=1), Fault("slow", seconds=60, after=1)]
+    started = time.monotonic()
+    submit(wix)
+    assert time.monotonic() - started >= 0.1
+
+    jobs = len(sandbox.jobs)
+    with pytest.raises(httpx.ReadTimeout):
+        wix.post(LIST, json=BODY, timeout=0.05)
+    while len(sandbox.jobs) == jobs:
+        time.sleep(0.01)
+
+
+def test_a_job_fails(sandbox: Sandbox, wix: httpx.Client):
+    """The first job ends in ERROR and stays there; the second is all right."""
+    sandbox.faults = [Fault("job_error", times=1)]
+    first, second = submit(wix), submit(wix)
+
+    assert [poll(wix, first) for _ in range(2)] == [{"result": {"jobStatus": "ERROR"}}] * 2
+    assert result(wix, second)["jobStatus"] == "FINISHED"
+
+
+def test_a_job_never_finishes(sandbox: Sandbox, wix: httpx.Client):
+    """It is IN_PROGRESS as long as the fault is there."""
+    sandbox.faults = [Fault("job_never_finishes")]
+    job_id = submit(wix)
+
+    assert {result(wix, job_id)["jobStatus"] for _ in range(5)} == {"IN_PROGRESS"}
+
+
+@pytest.mark.parametrize("status", ["SOMETHING_NEW", "UNKNOWN_JOB_STATUS"])
+def test_a_status_nobody_knows(sandbox: Sandbox, wix: httpx.Client, status: str):
+    """For so many polls of every job, or for ever."""
+    sandbox.faults = [Fault("unknown_status", status=status, polls=2)]
+    for job_id in (submit(wix), submit(wix)):
+        seen = [result(wix, job_id)["jobStatus"] for _ in range(3)]
+        assert seen == [status, status, "FINISHED"]
+
+    sandbox.faults = [Fault("unknown_status", status=status)]
+    assert {result(wix, job_id)["jobStatus"] for _ in range(5)} == {status}
+
+
+def test_a_job_is_unknown_at_first(sandbox: Sandbox, wix: httpx.Client):
+    """404 for so many polls of every job."""
+    sandbox.faults = [Fault("unknown_job", polls=2)]
+    for job_id in (submit(wix), submit(wix)):
+        assert [page(wix, job_id).status_code for _ in range(3)] == [404, 404, 200]
+
+
+@pytest.mark.parametrize("name", ["jobStatus", "total", "sessionIds"])
+def test_a_field_is_missing(sandbox: Sandbox, wix: httpx.Client, name: str):
+    """One field of the result, the others stay."""
+    sandbox.faults = [Fault("missing_fields", field=name)]
+
+    assert result(wix, submit(wix)).keys() == {"jobStatus", "total", "sessionIds"} - {name}
+
+
+def test_the_whole_result_is_missing(sandbox: Sandbox, wix: httpx.Client):
+    """An empty object."""
+    sandbox.faults = [Fault("missing_fields", field="result")]
+
+    assert poll(wix, submit(wix)) == {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "totals"),
+    [
+        (Fault("null_total", times=1), [None, 100, 100]),
+        (Fault("wrong_total", delta=-3), [97, 97, 97]),
+        (Fault("changing_total", delta=5), [100, 105, 100]),
+    ],
+    ids=repr,
+)
+def test_a_total_is_wrong(
+    sandbox: Sandbox, wix: httpx.Client, truth: set[str], fault: Fault, totals: list[int | None]
+):
+    """The ids are right all the same."""
+    sandbox.faults = [fault]
+    job_id = submit(wix)
+    results = [result(wix, job_id) for _ in range(3)]
+
+    assert [each["total"] for each in results] == totals
+    assert all(set(each["sessionIds"]) == truth for each in results)
+
+
+def test_pages_are_smaller_than_asked(sandbox: Sandbox, wix: httpx.Client, truth: set[str]):
+    """By ids received all arrive, none twice; by pages asked most are skipped."""
+    sandbox.faults = [Fault("small_pages", size=7)]
+    job_id = submit(wix)
+
+    assert len(result(wix, job_id)["sessionIds"]) == 7
+    assert sorted(drain(wix, job_id)) == sorted(truth)
+
+
+def test_a_limit_is_refused_with_its_threshold(sandbox: Sandbox, wix: httpx.Client):
+    """400 over the threshold, which the violation tells; at the threshold all is well."""
+    sandbox.faults = [Fault("limit_violation", threshold=50)]
+    job_id = submit(wix)
+    refused = page(wix, job_id, 51)
+    (found,) = refused.json()["details"]["validationError"]["fieldViolations"]
+
+    assert (refused.status_code, found["field"], found["data"]) == (400, "limit", {"threshold": 50})
+    assert len(result(wix, job_id, 50)["sessionIds"]) == 50
+
+
+def test_a_limit_is_refused_without_saying_why(sandbox: Sandbox, wix: httpx.Client):
+    """threshold=None refuses more than 100 and tells nothing."""
+    sandbox.faults = [Fault("limit_violation", threshold=None)]
+    job_id = submit(wix)
+    (found,) = page(wix, job_id, 101).json()["details"]["validationError"]["fieldViolations"]
+
+    assert "data" not in found
+    assert len(result(wix, job_id, 100)["sessionIds"]) == 100
+
+
+def test_pages_overlap(sandbox: Sandbox, wix: httpx.Client, truth: set[str]):
+    """Every page but the first begins with ids of the one before; by ids received all arrive."""
+    sandbox.faults = [Fault("repeats", n=3)]
+    ids = drain(wix, submit(wix))
+
+    assert ids[20:23] == ids[17:20]
+    assert set(ids) == truth
+    assert len(ids) - len(truth) == 3 * ((len(ids) - 1) // 20)
+
+
+def test_pages_overlap_at_the_cost_of_others(sandbox: Sandbox, wix: httpx.Client, truth: set[str]):
+    """Draining once loses ids, draining again finds them."""
+    sandbox.faults = [Fault("lossy_repeats", n=2)]
+    job_id = submit(wix)
+    first, second = drain(wix, job_id), drain(wix, job_id)
+
+    assert len(first) == len(second) == 100
+    assert len(truth - set(first)) == 2 * 4
+    assert set(second) == truth
+
+
+@pytest.mark.parametrize("at", ["start", "end"])
+def test_a_result_grows_while_it_is_paged(
+    sandbox: Sandbox, wix: httpx.Client, truth: set[str], at: str
+):
+    """Withheld ids come in page by page; then the result is stable and true."""
+    sandbox.faults = [Fault("growing_result", until=7, step=1, at=at)]
+    job_id = submit(wix)
+    early = result(wix, job_id, 1000)
+    first = drain(wix, job_id)
+    drain(wix, job_id)
+
+    assert (early["total"], len(truth - set(early["sessionIds"]))) == (93, 7)
+    assert (set(first) == truth) == (at == "end")
+    assert sorted(drain(wix, job_id)) == sorted(truth)
+
+
+@pytest.mark.parametrize("at", ["start", "end"])
+def test_a_result_shrinks_while_it_is_paged(
+    sandbox: Sandbox, wix: httpx.Client, truth: set[str], at: str
+):
+    """Ids nobody has go away page by page; then the result is stable and true."""
+    sandbox.faults = [Fault("shrinking_result", until=7, step=1, at=at)]
+    job_id = submit(wix)
+    early = result(wix, job_id, 1000)
+    for _ in range(2):
+        drain(wix, job_id)
+
+    assert (early["total"], len(set(early["sessionIds"]) - truth)) == (107, 7)
+    assert sorted(drain(wix, job_id)) == sorted(truth)
+
+
+def test_a_page_is_empty_although_ids_remain(sandbox: Sandbox, wix: httpx.Client):
+    """The total says that there are more."""
+    sandbox.faults = [Fault("empty_page", after=1, times=1)]
+    job_id = submit(wix)
+    sizes = [len(result(wix, job_id, 10)["sessionIds"]) for _ in range(3)]
+
+    assert sizes == [10, 0, 10]
+
+
+@pytest.mark.parametrize(("value", "bad"), [("null", None), ("number", 12345), ("empty", "")])
+def test_ids_are_bad(sandbox: Sandbox, wix: httpx.Client, value: str, bad: object):
+    """Some entries are no ids at all."""
+    sandbox.faults = [Fault("bad_ids", value=value, n=2, times=1)]
+    job_id = submit(wix)
+
+    assert result(wix, job_id)["sessionIds"].count(bad) == 2
+    assert result(wix, job_id)["sessionIds"].count(bad) == 0
+
+
+def test_what_a_fault_cannot_change_it_does_not_count(sandbox: Sandbox, wix: httpx.Client):
+    """`after` and `times` count requests that the fault would show on."""
+    sandbox.faults = [Fault("empty_page", times=1), Fault("null_total", times=1)]
+    job_id = submit(wix)
+
+    assert result(wix, job_id, 10, 500)["total"] is None
+    assert result(wix, job_id, 10)["sessionIds"] == []
+
+
+def test_after_and_times_choose_the_requests(sandbox: Sandbox, wix: httpx.Client):
+    """The first pass, the next are struck, then all is well."""
+    sandbox.faults = [Fault("server_error", on="properties", after=2, times=2)]
+    submit(wix)
+
+    assert [wix.get(PROPERTIES).status_code for _ in range(6)] == [200, 200, 503, 503, 200, 200]
+
+
+def test_a_rate_strikes_the_same_requests_for_the_same_seed(sandbox: Sandbox, wix: httpx.Client):
+    """Chance is seeded; assigning the faults begins it again."""
+    runs = []
+    for _ in range(2):
+        sandbox.faults = [Fault("server_error", rate=0.3)]
+        runs.append([wix.get(PROPERTIES).status_code for _ in range(60)])
+
+    assert runs[0] == runs[1]
+    assert 5 < runs[0].count(503) < 35
+
+
+def test_faults_are_combined(sandbox: Sandbox, wix: httpx.Client, truth: set[str]):
+    """Several act on one request, each on its own."""
+    sandbox.faults = [
+        Fault("repeats", n=2),
+        Fault("small_pages", size=10),
+        Fault("wrong_total", delta=1),
+        Fault("unknown_status", polls=1),
+        Fault("server_error", on=["result"], times=1),
+    ]
+    job_id = submit(wix)
+
+    assert page(wix, job_id).status_code == 503
+    assert result(wix, job_id) == {"jobStatus": "SOMETHING_NEW"}
+    assert result(wix, job_id)["total"] == 101
+    assert set(drain(wix, job_id)) == truth
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "sentence"),
+    [
+        ("nope", {}, "There is no fault 'nope'; the kinds are rate_limited"),
+        ("slow", {"second": 1}, "The fault 'slow' has no value 'second'; it has seconds."),
+        ("truncated", {"n": 1}, "has no value 'n'; it has none of its own."),
+        ("missing_fields", {"field": "id"}, "field of the fault 'missing_fields' is one of"),
+        ("repeats", {"on": "list"}, "The fault 'repeats' strikes result, not 'list'."),
+        ("expired_token", {"on": ["token"]}, "not 'token'"),
+    ],
+)
+def test_a_fault_that_does_not_exist_is_refused(kind: str, values: dict[str, Any], sentence: str):
+    """One sentence that says what there is."""
+    with pytest.raises(ValueError, match=sentence):
+        Fault(kind, **values)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fault_can_be_told_in_words(kind: str):
+    """Its name alone is a fault, on every endpoint it can strike."""
+    assert repr(Fault.parse(kind)) == repr(Fault(kind))
+
+
+def test_a_fault_in_words_has_values():
+    """Numbers, names, none and several endpoints."""
+    words = "rate_limited:on=list+result,rate=0.5,times=3,after=2,retry_after=none"
+
+    assert repr(Fault.parse(words)) == repr(
+        Fault("rate_limited", on=("list", "result"), rate=0.5, times=3, after=2, retry_after=None)
+    )
+    with pytest.raises(ValueError, match="'seconds' in the fault 'slow:seconds' is not key=value"):
+        Fault.parse("slow:seconds")
