@@ -14,6 +14,14 @@ os.environ.update(
 )
 
 from prefect_wix.sandbox import World, running
+from tests.warehouses import (
+    DuckDBBench,
+    ParquetBench,
+    PostgresBench,
+    PostgresServer,
+    postgres_programs,
+    postgres_used,
+)
 
 NOW = datetime(2024, 3, 15, 10, 0, tzinfo=UTC)
 """The sandbox's today; a Friday at noon in the shop's zone, Asia/Jerusalem."""
@@ -29,3 +37,41 @@ def shop():
 def make_world(sessions=2_000):
     """The shop's sessions, the same for every test."""
     return World.generate(sessions=sessions, days=40, end=NOW.date(), timezone="Asia/Jerusalem")
+
+
+def pytest_report_header(config):
+    """Say which PostgreSQL the tests use."""
+    return postgres_used()
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """A real PostgreSQL, or a skip that says why there is none."""
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip(postgres_used())
+    server = PostgresServer(programs)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def make_bench(request, tmp_path):
+    """Make an empty warehouse of an engine, looked at from outside."""
+    made = []
+
+    def make(engine):
+        if engine == "duckdb":
+            bench = DuckDBBench(tmp_path)
+        elif engine == "parquet":
+            bench = ParquetBench(tmp_path)
+        else:
+            scheme = {"postgres": "postgresql", "adbc": "adbc+postgresql"}[engine]
+            bench = PostgresBench(request.getfixturevalue("postgres_server"), scheme)
+        made.append(bench)
+        return bench
+
+    yield make
+    for bench in made:
+        await bench.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,10 @@ def prefect_server(tmp_path_factory):
         prefect_test_harness(server_startup_timeout=60),
     ):
         yield storage
+    with warnings.catch_warnings():
+        # What Prefect's clients left behind goes here, and not into the summary of the tests.
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture

@@ -1,0 +1,124 @@
+"""The README, followed from the top to the end by somebody who types what it says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from contextlib import ExitStack
+
+import duckdb
+import pytest
+
+from tests.e2e.conftest import ROOT, answers, background, free_port, wait_until
+
+README = (ROOT / "README.md").read_text()
+EXAMPLES = re.findall(r"^```(bash|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+LONG_RUNNING = ("prefect server start", "python -m prefect_wix.sandbox", "prefect worker start")
+# The demo runs below; CI itself installs, checks and tests.
+RUN_ELSEWHERE = (
+    "make demo\n",
+    "make check\nmake test\n",
+    "python3 -m venv .venv\n.venv/bin/pip install -c constraints.txt '.[duckdb]'\n",
+)
+
+pytestmark = pytest.mark.xdist_group("readme")
+
+
+class Newcomer:
+    """Types the README's examples one after the other, in the folder of a checkout."""
+
+    def __init__(self, checkout, environment, stack):
+        self.checkout, self.environment, self.stack = checkout, environment, stack
+        self.server_port, self.sandbox_port = free_port(), free_port()
+        self.environment["PREFECT_SERVER_API_PORT"] = str(self.server_port)
+        self.said_before = ""
+
+    def type(self, language, text):
+        text = text.replace("127.0.0.1:4200", f"127.0.0.1:{self.server_port}")
+        text = text.replace("sandbox >", f"sandbox --port {self.sandbox_port} >")
+        if language == "python":
+            self.run(f"set -a; . ./.env; set +a; python - <<'PROGRAM'\n{text}PROGRAM")
+        elif text.startswith(LONG_RUNNING):
+            self.start(text)
+        else:
+            self.run(text)
+
+    def start(self, command):
+        log = self.checkout / "output.txt"
+        self.stack.enter_context(
+            background(
+                self.said_before + command, cwd=self.checkout, env=self.environment, log=log
+            )
+        )
+        if "server" in command:
+            health = f"http://127.0.0.1:{self.server_port}/api/health"
+            wait_until(lambda: answers(health), seconds=60, what="the server's start")
+        if "sandbox" in command:
+            settings = self.checkout / ".env"
+            wait_until(
+                lambda: settings.exists() and "WIX_INSTANCE_ID" in settings.read_text(),
+                seconds=30,
+                what="the sandbox's start",
+            )
+
+    def run(self, script):
+        done = subprocess.run(
+            ["bash", "-c", f"set -e\n{self.said_before}{script}"],
+            cwd=self.checkout,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        exports = [line for line in script.splitlines() if line.startswith("export ")]
+        self.said_before += "".join(f"{line}\n" for line in exports)
+
+
+def test_every_example_of_the_readme_works(checkout, environment):
+    """Each command and each program does what the README says, in its order."""
+    assert {text for _, text in EXAMPLES} >= set(RUN_ELSEWHERE)
+    with ExitStack() as stack:
+        newcomer = Newcomer(checkout, environment, stack)
+        for language, text in EXAMPLES:
+            if text not in RUN_ELSEWHERE:
+                newcomer.type(language, text)
+    assert len((checkout / "mobile.csv").read_text().splitlines()) > 100
+    with duckdb.connect(str(checkout / "sessions.duckdb"), read_only=True) as connection:
+        (landed,) = connection.execute("SELECT count(*) FROM wix_session_receipts").fetchone()
+    assert landed == 7 * 3 + 7 * 2
+
+
+def test_the_demo_shows_what_landed(checkout, environment):
+    """The demo says what it asks for, shows a table by day and device, and how to query more."""
+    done = subprocess.run(
+        ["python", "-m", "flows.demo"],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the last 30 complete days x 3 devices: 90 jobs" in " ".join(done.stdout.split())
+    with duckdb.connect(str(checkout / "demo-sessions.duckdb"), read_only=True) as connection:
+        rows = connection.execute(
+            "SELECT session_date, count(*) FROM wix_landed_sessions GROUP BY ALL"
+        ).fetchall()
+    assert len(rows) == 30
+    for day, sessions in rows:
+        assert re.search(rf"{day} .* {sessions} ", done.stdout), f"{day}: {sessions} is not shown"
+    query = done.stdout.strip().splitlines()[-1].strip()
+    shown = subprocess.run(
+        query.replace(".venv/bin/python", "python"),
+        shell=True,
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "device_type=MOBILE" in shown.stdout

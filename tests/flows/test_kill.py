@@ -1,0 +1,56 @@
+"""A flow run that is killed with -9, and run again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.states import AwaitingRetry, Pending
+
+from flows.list_sessions import list_sessions
+from prefect_wix import SessionsQuery
+from prefect_wix.sandbox import Fault
+from tests.e2e.conftest import ROOT
+
+
+async def test_a_killed_run_that_is_retried_waits_for_the_job_it_had(
+    shop, credentials, prefect_server, tmp_path
+):
+    """The second life of a flow run asks for the job of the first, and submits nothing."""
+    await credentials.asave("doomed", overwrite=True)
+    shop.faults = [Fault("job_never_finishes")]
+    async with get_client() as client:
+        flow_run = await client.create_flow_run(list_sessions, state=Pending())
+        first = await start(flow_run.id, tmp_path / "out.csv", prefect_server)
+        while shop.count("result") == 0:
+            assert first.returncode is None
+            await asyncio.sleep(0.1)
+        os.kill(first.pid, signal.SIGKILL)
+        await first.wait()
+        shop.faults = []
+        await client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
+        second = await start(flow_run.id, tmp_path / "out.csv", prefect_server)
+        assert await asyncio.wait_for(second.wait(), 60) == 0
+        assert (await client.read_flow_run(flow_run.id)).state.is_completed()
+    assert len(shop.submits) == 1
+    ids = (tmp_path / "out.csv").read_text().splitlines()[1:]
+    query = SessionsQuery(start_date="2024-03-01", end_date="2024-03-04", device_type="ALL")
+    assert set(ids) == shop.answer(query.to_wire())
+
+
+async def start(flow_run_id, output, storage):
+    """Run the flow run in another process, on the same Prefect server."""
+    environment = {
+        **os.environ,
+        "PREFECT_API_URL": SubprocessASGIServer().api_url,
+        "PREFECT_LOCAL_STORAGE_PATH": str(storage),
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.flows.doomed", str(flow_run_id), str(output),
+        cwd=ROOT, env=environment,
+    )  # fmt: skip

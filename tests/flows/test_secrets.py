@@ -1,0 +1,96 @@
+"""A canary for a key: it is used for everything, and must be found nowhere."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
+
+from flows.list_sessions import list_sessions
+from flows.load_sessions import load_sessions
+from prefect_wix import SessionsQuery, SessionsWarehouse, WixAppCredentials, WixCredentials
+from prefect_wix.errors import WixError
+from prefect_wix.sandbox import Fault
+
+QUERY = SessionsQuery(start_date="2024-03-01", end_date="2024-03-04", device_type="ALL")
+FAULTS = [
+    [],
+    [Fault("job_error")],
+    [Fault("forbidden")],
+    [Fault("expired_token")],
+    [Fault("dropped_after", on="list")],
+    [Fault("html", on="list", status=200)],
+    [Fault("wrong_total")],
+]
+
+
+@pytest.fixture(params=["key", "app"])
+async def secret_and_credentials(request, shop):
+    """The secret, and a saved block that holds it."""
+    if request.param == "key":
+        block = WixCredentials(api_key=shop.api_key, site_id=shop.site_id, base_url=shop.url)
+        secret = shop.api_key
+    else:
+        block = WixAppCredentials(
+            app_id=shop.app_id,
+            app_secret=shop.app_secret,
+            instance_id=shop.instance_id,
+            base_url=shop.url,
+        )
+        secret = shop.app_secret
+    await block.asave("canary", overwrite=True)
+    return secret, await type(block).aload("canary")
+
+
+async def test_no_secret_is_left_anywhere(
+    shop, secret_and_credentials, prefect_server, tmp_path, caplog
+):
+    """Neither a run that works nor one that fails leaves the key in Prefect or on disk.
+
+    Looked through: the server's whole database (parameters, states, logs, events, artifacts, block
+    documents), result storage, the files that were written, log records at DEBUG, and every
+    exception in every chain.
+    """
+    secret, credentials = secret_and_credentials
+    caplog.set_level(logging.DEBUG)
+    warehouse = SessionsWarehouse(url=f"duckdb:///{tmp_path}/sessions.duckdb")
+    chains = []
+    for faults in FAULTS:
+        shop.faults = faults
+        for run in (
+            list_sessions(credentials, QUERY, tmp_path / "out.csv"),
+            load_sessions(credentials, warehouse, QUERY.start_date, QUERY.end_date, days=None),
+        ):
+            try:
+                await run
+            except WixError as error:
+                chains.extend(chain_of(error))
+    assert len(chains) >= 8, "the faults are to make runs fail"
+    database = Path(str(PREFECT_SERVER_DATABASE_CONNECTION_URL.value()).split("///")[1])
+    assert database.stat().st_size > 0
+    places = {
+        **{path: path.read_bytes() for path in database.parent.iterdir() if path.is_file()},
+        **{path: path.read_bytes() for path in prefect_server.rglob("*") if path.is_file()},
+        **{path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()},
+        "logs": caplog.text.encode(),
+        "errors": "\n".join(chains).encode(),
+    }
+    assert [place for place, content in places.items() if secret.encode() in content] == []
+
+
+def chain_of(error):
+    """Everything that can be read off an error and whatever caused it."""
+    seen = []
+    while error is not None and len(seen) < 20:
+        seen.append(f"{error!r} {error} {vars(error)} {traceback.format_exception(error)}")
+        error = error.__cause__ or error.__context__
+    return seen
+
+
+async def test_the_canary_would_be_found(shop, credentials, tmp_path):
+    """The search is no dud: a key that is written in clear is found by it."""
+    (tmp_path / "leak.txt").write_text(f"key={shop.api_key}")
+    assert any(shop.api_key.encode() in path.read_bytes() for path in tmp_path.iterdir())
