@@ -13,23 +13,32 @@ from pydantic import Field
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
 from prefect_wix.announce import announce_landing
 from prefect_wix.errors import LoadError
+from prefect_wix.lateness import Lateness
 from prefect_wix.loading import LoadOptions, Outcome
 from prefect_wix.models import check_timezone
 from prefect_wix.plan import Plan, Refresh
 from prefect_wix.reports import (
+    describe_lateness,
     describe_load,
     describe_plan,
     failures_of,
+    lateness_rows,
     outcome_rows,
     plan_rows,
 )
 from prefect_wix.result import Patience
 from prefect_wix.segments import DEVICES, parse_segments
-from prefect_wix.tasks import find_site_timezone, load_sessions_partitions, plan_sessions_load
+from prefect_wix.tasks import (
+    find_site_timezone,
+    load_sessions_partitions,
+    measure_lateness,
+    plan_sessions_load,
+)
 from prefect_wix.windows import Window, choose_window
 
 PLAN_KEY = "wix-sessions-load-plan"
 RESULT_KEY = "wix-sessions-load"
+LATENESS_KEY = "wix-sessions-lateness"
 
 AtLeastOne = Annotated[int, Field(ge=1)]
 
@@ -87,6 +96,7 @@ async def load_sessions(
     outcomes = await load_sessions_partitions(credentials, warehouse, partitions, options)
     await announce_landing(credentials.site_id, window, outcomes)
     await _show_outcomes(outcomes, window)
+    await _show_lateness(await measure_lateness(warehouse, credentials.site_id, window))
     _fail_where_partitions_failed(outcomes)
     return outcomes
 
@@ -103,6 +113,14 @@ async def _show_outcomes(outcomes: list[Outcome], window: Window) -> None:
     await acreate_table_artifact(
         outcome_rows(outcomes), key=RESULT_KEY, description=f"{window}: {describe_load(outcomes)}"
     )
+
+
+async def _show_lateness(curve: list[Lateness]) -> None:
+    if curve:
+        get_run_logger().info("%s.", describe_lateness(curve))
+        await acreate_table_artifact(
+            lateness_rows(curve), key=LATENESS_KEY, description=describe_lateness(curve)
+        )
 
 
 def _fail_where_partitions_failed(outcomes: list[Outcome]) -> None:

@@ -9,9 +9,7 @@ import pytest
 
 # Before Prefect is imported anywhere: no telemetry, and no server but the ones tests start.
 os.environ.pop("PREFECT_API_URL", None)
-os.environ.update(
-    DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false", PREFECT_LOGGING_TO_API_ENABLED="true"
-)
+os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false")
 
 from prefect_wix.sandbox import World, running
 from tests.warehouses import (

@@ -10,6 +10,7 @@ Source: Wix, "About API keys" and "OAuth: client credentials".
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, Generator
 
@@ -134,7 +135,7 @@ def _read_token(response: httpx.Response) -> tuple[str, float]:
         raise error_for(response, endpoint)
     reply = read_reply(response, endpoint)
     token, lifetime = reply.body.get("access_token"), reply.body.get("expires_in")
-    if not isinstance(token, str) or not token:
+    if not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
         raise reply.unreadable("no token")
     known = isinstance(lifetime, int | float) and lifetime > 0
     return token, float(lifetime) if known else DEFAULT_LIFETIME_SECONDS  # type: ignore[arg-type]
@@ -154,6 +155,6 @@ def _oauth_reason(response: httpx.Response) -> str:
     # Only the short error code: a free-text description could repeat what was sent.
     try:
         reason = response.json().get("error")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return ""
     return f", {reason}" if isinstance(reason, str) else ""

@@ -217,7 +217,7 @@ class WixClient:
     async def _send(self, endpoint: _Endpoint, **content: Any) -> httpx.Response:
         try:
             return await self._http.request(endpoint.method, endpoint.path, **content)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _transport_error(error, endpoint) from _without_credentials(error)
 
 
@@ -227,10 +227,14 @@ def check_base_url(base_url: str) -> str:
     Raises:
         ValueError: it is not an https URL (http is allowed for this machine), or holds a login.
     """
-    url = httpx.URL(base_url)
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL:
+        raise ValueError("base_url is not a URL.") from None
     if url.userinfo:
         raise ValueError("base_url must not hold a user name or password.")
-    if url.scheme != "https" and not (url.scheme == "http" and _is_this_machine(url.host)):
+    encrypted = url.scheme == "https" and url.host
+    if not encrypted and not (url.scheme == "http" and _is_this_machine(url.host)):
         raise ValueError(
             f"base_url must be https, or http on this machine, since it is sent the key; "
             f"got {url.scheme or 'no scheme'}://{url.host}."
@@ -259,7 +263,7 @@ def _outcome(session_ids: tuple[str, ...], error: RequestError | None) -> MarkOu
     )
 
 
-def _transport_error(error: httpx.TransportError, endpoint: _Endpoint) -> RequestError:
+def _transport_error(error: httpx.RequestError, endpoint: _Endpoint) -> RequestError:
     what = _describe(error)
     if isinstance(error, _NEVER_SENT):
         return NotSentError(
@@ -272,13 +276,13 @@ def _transport_error(error: httpx.TransportError, endpoint: _Endpoint) -> Reques
     )
 
 
-def _describe(error: httpx.TransportError) -> str:
+def _describe(error: httpx.RequestError) -> str:
     # The text of a LocalProtocolError may repeat a header that could not be sent.
     says_more = str(error) and not isinstance(error, httpx.LocalProtocolError)
     return f"{type(error).__name__}: {error}" if says_more else type(error).__name__
 
 
-def _without_credentials(error: httpx.TransportError) -> httpx.TransportError:
+def _without_credentials(error: httpx.RequestError) -> httpx.RequestError:
     """The error, with a request that holds no headers and no body, fit for a chain of causes."""
     error.request = httpx.Request(error.request.method, error.request.url.copy_with(query=None))
     error.__context__ = error.__cause__ = None

@@ -9,6 +9,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -33,7 +34,7 @@ def check_output(path: Path) -> None:
         raise OutputError(
             f"output {str(path)!r} names no format: end it with {', '.join(_WRITERS)}."
         )
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - the method raises for a name that is too long
         raise OutputError(f"output {str(path)!r} is a folder; name a file in it.")
     if path.suffix == ".parquet":
         _import_duckdb()
@@ -46,7 +47,7 @@ def write_session_ids(spool: Spool, path: Path) -> None:
         OutputError: the file can't be written; what was there is still there.
     """
     check_output(path)
-    draft = path.with_name(f".{path.name}.{uuid4().hex}")
+    draft = path.with_name(f".{uuid4().hex}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _WRITERS[path.suffix](spool, draft)
@@ -57,7 +58,8 @@ def write_session_ids(spool: Spool, path: Path) -> None:
             "rights and the free space; a file that was there is untouched."
         ) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
 
 
 def _write_csv(spool: Spool, path: Path) -> None:

@@ -163,7 +163,6 @@ class Listing:
         self._resubmissions = resubmissions
         self._patience = patience
         self._log = log
-        self._deadline = client.clock.now() + patience.timeout_seconds
         self._resubmitted = False
         self._repeats = 0
 
@@ -203,9 +202,11 @@ class Listing:
         """Have a job and its first finished page; ask again where the job came to nothing."""
         adopted = self.job is not None
         job = self.job or await self._submit()
+        # A submit may have to wait for its turn; a job's time begins when there is a job.
+        deadline = self._client.clock.now() + self._patience.timeout_seconds
         while True:
             self.job = job
-            result = JobResult(self._client, job, self._patience, self._deadline, self._log)
+            result = JobResult(self._client, job, self._patience, deadline, self._log)
             try:
                 return result, await result.first_page(just_submitted=not adopted)
             except (JobFailedError, UnknownJobError) as error:

@@ -111,7 +111,7 @@ class SessionsQuery(BaseModel):
     funnel_exclude: FunnelStep | None = Field(default=None, title="Funnel: did not reach")
     """Filter: sessions that did not reach this step. May stand alone or with the one above."""
     page_interactions: tuple[str, ...] | None = Field(default=None, title="Page interactions")
-    """Filter: a page flow. "/{Homepage}" is the home page, "" any page, "__DROP__" the exit."""
+    """Filter: a page flow. `/{Homepage}` is the home page, empty any page, `__DROP__` exit."""
     timezone: str | None = Field(default=None, title="Time zone")
     """IANA name such as Asia/Jerusalem that the dates are read in; the site's own if left out."""
 

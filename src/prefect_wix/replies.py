@@ -87,7 +87,7 @@ def read_reply(response: httpx.Response, endpoint: str) -> Reply:
     """
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     reply = Reply(_mapping(body), endpoint, request_id_of(response))
     if not isinstance(body, dict):
@@ -123,7 +123,7 @@ def read_job_id(reply: Reply) -> str:
         UnreadableReplyError: there is none. The job may exist all the same.
     """
     job_id = reply.body.get("jobId")
-    if not isinstance(job_id, str) or not job_id:
+    if not isinstance(job_id, str) or not job_id or not job_id.isprintable():
         raise reply.unreadable("no job id")
     return job_id
 
@@ -162,13 +162,13 @@ def _is_session_id(value: object) -> bool:
 def _read_total(value: object) -> int | None:
     # JSON made from a 64-bit integer is a string of digits.
     text = str(value)
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None  # noqa: PLR2004
 
 
 def _details_of(response: httpx.Response) -> tuple[Mapping[str, Any], str]:
     try:
         body = _mapping(response.json())
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}, "a body that is not JSON" if response.content else ""
     message = body.get("message")
     details = _mapping(body.get("details"))
@@ -194,11 +194,11 @@ def _read_violation(violation: Mapping[str, Any]) -> Violation:
 def _read_retry_after(response: httpx.Response) -> float | None:
     """Seconds to wait, from seconds or an HTTP date; None where there is no usable hint."""
     hint = response.headers.get("retry-after", "").strip()
-    if hint.isdigit():
+    if hint.isascii() and hint.isdigit():
         return float(hint)
     try:
         until = parsedate_to_datetime(hint)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
     return max(0.0, (until - datetime.now(UTC)).total_seconds())

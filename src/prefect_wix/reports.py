@@ -6,16 +6,19 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from prefect_wix.lateness import Lateness, lookback_to_choose
 from prefect_wix.listing import ListingSummary
 from prefect_wix.loading import Outcome
 from prefect_wix.partitions import AskState
 from prefect_wix.plan import Plan
 
 __all__ = [
+    "describe_lateness",
     "describe_listing",
     "describe_load",
     "describe_plan",
     "failures_of",
+    "lateness_rows",
     "outcome_rows",
     "plan_rows",
 ]
@@ -69,6 +72,29 @@ def outcome_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             "reason": outcome.reason or "",
         }
         for outcome in outcomes
+    ]
+
+
+def describe_lateness(curve: Sequence[Lateness]) -> str:
+    """One sentence: after how many days nothing was ever seen to change."""
+    lookback = lookback_to_choose(curve)
+    if lookback is None:
+        oldest = max((row.age_days for row in curve), default=0)
+        return f"Days still change {oldest} days after they are over; look back further to know"
+    return f"Nothing was seen to change later than {lookback} days after a day was over"
+
+
+def lateness_rows(curve: Sequence[Lateness]) -> list[dict[str, Any]]:
+    """A row for each age."""
+    return [
+        {
+            "days after": row.age_days,
+            "asked again": row.asks,
+            "changed": row.changed,
+            "added": row.added,
+            "gone": row.gone,
+        }
+        for row in curve
     ]
 
 

@@ -42,7 +42,7 @@ class Patience:
     """How a job is waited for.
 
     Attributes:
-        timeout_seconds: from now to the last page, by the monotonic clock.
+        timeout_seconds: from when there is a job to its last page, by the monotonic clock.
         first_wait_seconds: the wait between the submit and the first poll.
         growth: each wait is this much longer than the one before.
         longest_wait_seconds: no wait is longer.
@@ -136,7 +136,7 @@ class JobResult:
                 smaller = _smaller_limit(error, limit)
                 if smaller is None:
                     raise
-                self._client.page_limit = smaller
+                self._client.page_limit = min(smaller, self._client.page_limit)
                 continue
             self.request_id = page.request_id
             return page

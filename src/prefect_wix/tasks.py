@@ -25,6 +25,7 @@ from pydantic import BaseModel
 from prefect_wix.blocks import AnyWixCredentials, SessionsWarehouse
 from prefect_wix.errors import MarkError, RequestError, WixError
 from prefect_wix.files import check_output, write_session_ids
+from prefect_wix.lateness import Lateness, lateness_curve
 from prefect_wix.listing import Listing, ListingSummary, submit_job
 from prefect_wix.loading import LoadOptions, Outcome, load_partitions
 from prefect_wix.models import MarkOutcome, MarkState, SessionsJob, SessionsQuery
@@ -43,6 +44,7 @@ __all__ = [
     "load_sessions_partitions",
     "mark_recordings_as_deleted",
     "mark_session_as_recorded",
+    "measure_lateness",
     "plan_sessions_load",
     "submit_sessions_job",
     "wait_for_sessions_job",
@@ -277,6 +279,21 @@ async def load_sessions_partitions(
             on_progress=progress.tell,
             log=log,
         )
+
+
+@task(cache_policy=NO_CACHE)
+async def measure_lateness(
+    warehouse: SessionsWarehouse, site_id: str, window: Window
+) -> list[Lateness]:
+    """What asking the same days again has brought, by the days' age.
+
+    Args:
+        warehouse: whose ledger to read.
+        site_id: whose days.
+        window: which days.
+    """
+    asks = await warehouse.get_warehouse().history(site_id, window)
+    return lateness_curve(asks)
 
 
 @task(task_run_name="mark {session_id} recorded", cache_policy=NO_CACHE)

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from prefect_wix.client import ApiKeyAuth, WixClient
 from prefect_wix.loading import LoadOptions, load_partitions
@@ -99,5 +99,4 @@ async def nothing(outcome):
 
 
 if __name__ == "__main__":
-    outcomes = asyncio.run(main(json.loads(sys.argv[1])))
-    print(json.dumps([(str(one.partition), one.state.value, one.reason) for one in outcomes]))
+    asyncio.run(main(json.loads(sys.argv[1])))

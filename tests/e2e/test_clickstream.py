@@ -117,9 +117,7 @@ async def test_every_filter_lands_what_sql_finds(tmp_path):
                 client,
                 warehouse,
                 partitions,
-                LoadOptions(
-                    as_of=datetime.now(UTC), patience=Patience(first_wait_seconds=0.001)
-                ),
+                LoadOptions(as_of=datetime.now(UTC), patience=Patience(first_wait_seconds=0.001)),
                 on_progress=nothing,
             )
     assert {one.state for one in outcomes} == {AskState.LANDED}

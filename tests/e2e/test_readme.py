@@ -46,9 +46,7 @@ class Newcomer:
     def start(self, command):
         log = self.checkout / "output.txt"
         self.stack.enter_context(
-            background(
-                self.said_before + command, cwd=self.checkout, env=self.environment, log=log
-            )
+            background(self.said_before + command, cwd=self.checkout, env=self.environment, log=log)
         )
         if "server" in command:
             health = f"http://127.0.0.1:{self.server_port}/api/health"

@@ -18,7 +18,6 @@ from prefect.testing.utilities import prefect_test_harness
 
 from prefect_wix import SessionsWarehouse, WixCredentials
 
-
 MARKS = (
     # Everything that needs the Prefect server runs in one process, which has one.
     pytest.mark.xdist_group("prefect"),

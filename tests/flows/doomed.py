@@ -18,9 +18,7 @@ async def main(flow_run_id, output):
         flow_run = await client.read_flow_run(UUID(flow_run_id))
     parameters = {
         "credentials": await WixCredentials.aload("doomed"),
-        "query": SessionsQuery(
-            start_date="2024-03-01", end_date="2024-03-04", device_type="ALL"
-        ),
+        "query": SessionsQuery(start_date="2024-03-01", end_date="2024-03-04", device_type="ALL"),
         "output": output,
     }
     await run_flow(list_sessions, flow_run=flow_run, parameters=parameters)

@@ -23,7 +23,8 @@ class TestStandard(BlockStandardTestSuite):
 
 def test_the_package_offers_its_blocks_to_register():
     """`prefect block register -m prefect_wix` finds exactly the three block types."""
-    offered = {name for name in dir(prefect_wix) if Block.is_block_class(getattr(prefect_wix, name))}
+    members = {name: getattr(prefect_wix, name) for name in dir(prefect_wix)}
+    offered = {name for name, member in members.items() if Block.is_block_class(member)}
     assert offered == {"WixCredentials", "WixAppCredentials", "SessionsWarehouse"}
 
 
@@ -89,12 +90,16 @@ async def test_documents_are_made_from_variables():
     settings = {"WIX_API_KEY": "c4nary-key", "WIX_SITE_ID": "site", "WIX_WAREHOUSE_URL": "md:shop"}
     for _ in range(2):
         assert await save_documents(settings, said.append)
-    assert said[:3] == said[3:] == [
-        "saved     wix-credentials/wix",
-        "left out  wix-app-credentials/wix-app: "
-        "set WIX_APP_ID and WIX_APP_SECRET and WIX_INSTANCE_ID to have it",
-        "saved     wix-sessions-warehouse/sessions",
-    ]
+    assert (
+        said[:3]
+        == said[3:]
+        == [
+            "saved     wix-credentials/wix",
+            "left out  wix-app-credentials/wix-app: "
+            "set WIX_APP_ID and WIX_APP_SECRET and WIX_INSTANCE_ID to have it",
+            "saved     wix-sessions-warehouse/sessions",
+        ]
+    )
     assert (await WixCredentials.aload("wix")).api_key.get_secret_value() == "c4nary-key"
     assert "c4nary" not in "".join(said)
 

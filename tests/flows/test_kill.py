@@ -8,7 +8,6 @@ import signal
 import sys
 
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.states import AwaitingRetry, Pending
 

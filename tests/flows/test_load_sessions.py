@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, date, datetime, timedelta
 
 import duckdb
@@ -11,8 +12,9 @@ from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
 
-from flows.load_sessions import PLAN_KEY, RESULT_KEY, load_sessions
+from flows.load_sessions import LATENESS_KEY, PLAN_KEY, RESULT_KEY, load_sessions
 from prefect_wix import SessionsQuery
+from prefect_wix.announce import LANDED_EVENT
 from prefect_wix.errors import AuthenticationError, LoadError, WixError
 from prefect_wix.partitions import AskState
 from prefect_wix.progress import ARTIFACT_KEY as PROGRESS_KEY
@@ -20,6 +22,7 @@ from prefect_wix.sandbox import Fault, Rules, running
 from tests.conftest import NOW, make_world
 
 START, END = date(2024, 3, 1), date(2024, 3, 4)
+MATERIALIZED = "prefect.asset.materialization.succeeded"
 DEVICES = ("DESKTOP", "MOBILE", "TABLET")
 
 
@@ -92,6 +95,15 @@ async def test_the_same_answer_again_writes_nothing(shop, credentials, warehouse
     assert_exact(database, truth(shop))
 
 
+async def test_asking_again_measures_how_late_sessions_come(credentials, warehouse, artifacts):
+    """What the same days brought the second time is shown, and what lookback follows from it."""
+    await load_sessions(credentials, warehouse, START, END)
+    await load_sessions(credentials, warehouse, START, END, refresh="all")
+    curve = (await artifacts(LATENESS_KEY))[0]
+    assert curve.description == "Nothing was seen to change later than 0 days after a day was over"
+    assert sum(row["asked again"] for row in json.loads(curve.data)) == 9
+
+
 async def test_one_partition_that_fails_does_not_stop_the_others(
     shop, credentials, warehouse, database
 ):
@@ -154,9 +166,7 @@ async def test_days_are_the_complete_ones_before_the_scheduled_time(shop, creden
         "segments": ["device_type=ALL"],
     }
     async with get_client() as client:
-        run = await client.create_flow_run(
-            load_sessions, state=Scheduled(scheduled_time=scheduled)
-        )
+        run = await client.create_flow_run(load_sessions, state=Scheduled(scheduled_time=scheduled))
     await run_flow(load_sessions, flow_run=run, parameters=parameters)
     days = [body["customTimePeriod"]["startDate"] for body in shop.submits]
     assert sorted(days) == ["2024-03-08", "2024-03-09"]
@@ -208,7 +218,7 @@ async def test_bad_parameters_are_refused_in_words(
 
 
 async def test_a_site_without_a_zone_is_asked_for_one(credentials, warehouse):
-    """Without a zone in Wix's settings the run says where to set one, and takes one as parameter."""
+    """Without a zone in Wix's settings the run says so, and takes one as a parameter."""
     with running(make_world(100), now=NOW, rules=Rules(site_timezone_known=False)) as shop:
         credentials = credentials.model_copy(update={"base_url": shop.url})
         with pytest.raises(WixError, match="has no time zone in its Wix settings"):
@@ -224,12 +234,12 @@ async def test_what_landed_is_shown_and_announced(shop, credentials, warehouse, 
     sessions = sum(one.sessions for one in outcomes)
     assert f"9 partitions: 9 landed; {sessions} sessions" in table.description
     assert progress.data == 100.0
-    events = await read_events(started, {"wix.sessions.landed", "prefect.asset.materialization.succeeded"})
-    payload = events["wix.sessions.landed"]["payload"]
+    events = await read_events(started, {LANDED_EVENT, MATERIALIZED})
+    payload = events[LANDED_EVENT]["payload"]
     assert payload["changed_days"] == ["2024-03-01", "2024-03-02", "2024-03-03"]
     assert (payload["start_date"], payload["end_date"]) == ("2024-03-01", "2024-03-04")
     assert payload["sessions"] == sessions
-    asset = events["prefect.asset.materialization.succeeded"]
+    asset = events[MATERIALIZED]
     assert asset["resource"]["prefect.resource.id"] == f"wix://{shop.site_id}/sessions"
 
 

@@ -60,10 +60,13 @@ def _world(told: argparse.Namespace) -> World:
 def _welcome(sandbox: Sandbox) -> str:
     """What was started, as a ``.env`` file: the settings that `python -m blocks` reads."""
     world, sites = sandbox.world, len(sandbox.worlds)
+    greeting = (
+        f"# A sandbox Wix with {len(world):,} sessions ({world.timezone}) and {sites} site(s) "
+        f"listens at {sandbox.url} until Ctrl-C."
+    )
     return "\n".join(
         (
-            f"# A sandbox Wix with {len(world):,} sessions ({world.timezone}) and {sites} site(s) "
-            f"listens at {sandbox.url} until Ctrl-C.",
+            greeting,
             f"WIX_BASE_URL={sandbox.url}",
             f"WIX_API_KEY={sandbox.api_key}",
             f"WIX_SITE_ID={sandbox.site_id}",

@@ -6,11 +6,10 @@ somebody else holds is waited for until a deadline.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +25,8 @@ from prefect_wix.extras import import_extra
 from prefect_wix.partitions import Ask, Receipt
 from prefect_wix.spool import Spool
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
-from prefect_wix.warehouse.steps import STAGED, Rows, Stage, Statement, Steps, Tables, drive
+from prefect_wix.warehouse.staging import stage, to_the_end
+from prefect_wix.warehouse.steps import Rows, Statement, Steps, Tables, drive
 from prefect_wix.windows import Window
 
 __all__ = ["DuckDBWarehouse"]
@@ -47,7 +47,8 @@ class DuckDBWarehouse:
     Args:
         database: a file's path, or ``md:name`` for MotherDuck.
         schema: the schema of the tables; made if it is not there.
-        config: DuckDB's own settings, such as ``{"memory_limit": "512MB"}``.
+        config: DuckDB's own settings. ``{"memory_limit": "512MB"}`` is enough for a day of ten
+            million ids; without it DuckDB takes what makes it fast.
         busy_timeout_seconds: how long to wait for a file that another process holds.
     """
 
@@ -64,7 +65,7 @@ class DuckDBWarehouse:
         self._is_file = not database.startswith("md:")
         self._config = dict(config or {})
         self._busy_timeout = busy_timeout_seconds
-        self._tables = Tables(f'"{schema}"')
+        self._tables = Tables(schema)
 
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
@@ -73,6 +74,10 @@ class DuckDBWarehouse:
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
         """See `Warehouse.receipts`."""
         return await self._run(self._tables.read_receipts(site_id, window))
+
+    async def history(self, site_id: str, window: Window) -> list[Ask]:
+        """See `Warehouse.history`."""
+        return await self._run(self._tables.read_history(site_id, window))
 
     async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
@@ -87,16 +92,15 @@ class DuckDBWarehouse:
         return await self._run(self._tables.publish(answer, datetime.now(UTC)), answer.spool)
 
     async def _run(self, steps: Steps[T], spool: Spool | None = None) -> T:
-        return await _to_the_end(lambda: self._transact(steps, spool))
+        return await to_the_end(lambda: self._transact(steps, spool))
 
     def _transact(self, steps: Steps[T], spool: Spool | None) -> T:
         with self._errors(), self._connection() as connection:
+            if spool is not None:
+                stage(connection, spool)
+            # What is not committed when the connection closes is undone.
             connection.execute("BEGIN")
-            try:
-                value = drive(steps, lambda step: _execute(connection, step, spool))
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
+            value = drive(steps, lambda statement: _execute(connection, statement))
             connection.execute("COMMIT")
             return value
 
@@ -117,7 +121,7 @@ class DuckDBWarehouse:
             try:
                 return self._duckdb.connect(self._database, config=self._config)
             except self._duckdb.IOException as error:
-                if "lock" not in str(error):
+                if "Could not set lock" not in str(error):
                     raise
                 if time.monotonic() >= deadline:
                     raise self._busy(error) from error
@@ -139,7 +143,11 @@ class DuckDBWarehouse:
                 f"The tables in {self._name} are not the ones this version writes; nothing was "
                 f"written. DuckDB says: {error}"
             ) from error
-        except (duckdb.IOException, duckdb.InvalidInputException, OSError) as error:
+        except (
+            # A commit that finds the disk full is a TransactionException.
+            *(duckdb.IOException, duckdb.InvalidInputException, duckdb.TransactionException),
+            OSError,
+        ) as error:
             raise WarehouseAccessError(
                 f"{self._name} can't be opened or written; it holds what it held before. Check "
                 f"the path, the rights and the free space. DuckDB says: {error}"
@@ -154,32 +162,6 @@ class DuckDBWarehouse:
         return self._database.partition("?")[0]
 
 
-def _execute(connection: Any, step: Statement | Stage, spool: Spool | None) -> Rows:
-    if isinstance(step, Statement):
-        rows: Rows = connection.execute(step.sql, step.values).fetchall()
-        return rows
-    if spool is not None:
-        _stage(connection, spool)
-    return []
-
-
-def _stage(connection: Any, spool: Spool) -> None:
-    lines = spool.folder / "ids.txt"
-    spool.write_lines(lines)
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {STAGED} AS SELECT * FROM read_csv(?, auto_detect = false, "
-        "header = false, columns = {'session_id': 'VARCHAR'}, "
-        "delim = '\x01', quote = '', escape = '')",
-        [str(lines)],
-    )
-    lines.unlink()
-
-
-async def _to_the_end(work: Callable[[], T]) -> T:
-    """Run blocking work in a thread; a cancellation waits for it, since it is short and whole."""
-    thread = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        await asyncio.wait([thread])
-        raise
+def _execute(connection: Any, statement: Statement) -> Rows:
+    rows: Rows = connection.execute(statement.sql, statement.values).fetchall()
+    return rows

@@ -1,4 +1,4 @@
-"""What every warehouse can do: five verbs, each of them one short transaction.
+"""What every warehouse can do: six verbs, each of them one short transaction.
 
 No verb holds anything while Wix is waited for. An engine that crashes in a verb leaves what was
 there before it or what it was to leave, never a mix.
@@ -68,6 +68,9 @@ class Warehouse(Protocol):
 
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
         """The receipts of a site's landed partitions in a window, every segment."""
+
+    async def history(self, site_id: str, window: Window) -> list[Ask]:
+        """The asks of a site in a window that were answered, oldest first, every segment."""
 
     async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
         """Note the intent to submit, unless a job submitted since then is open: then take that."""

@@ -1,23 +1,33 @@
 """The transactions of a SQL warehouse, in words that every SQL engine here understands.
 
 Each is a generator that yields statements and is sent their rows, so that one text serves drivers
-that block and drivers that are awaited. An engine only runs them, inside one transaction, and
-stages ids when it is asked to. Upserts are DELETE and INSERT, which every dialect has.
+that block and drivers that are awaited. An engine only runs them, each inside one transaction; for
+`Tables.publish` it stages the answer's ids first. Upserts are DELETE and INSERT, which every
+dialect has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from prefect_wix.errors import WarehouseSchemaError
 from prefect_wix.partitions import Ask, AskState, Partition, Receipt
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
+from prefect_wix.warehouse.landing import (
+    CONFIRMING,
+    OPEN,
+    Held,
+    choose_claim,
+    choose_landing,
+    ended_by,
+    new_receipt,
+)
 from prefect_wix.windows import Window
 
-__all__ = ["STAGED", "Statement", "Steps", "Tables", "drive", "drive_async"]
+__all__ = ["STAGED", "Rows", "Statement", "Steps", "Tables", "drive", "drive_async"]
 
 T = TypeVar("T")
 Rows = Sequence[Sequence[Any]]
@@ -34,12 +44,7 @@ class Statement:
     values: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True)
-class Stage:
-    """Not a statement: a request to have the answer's ids in the table `STAGED` now."""
-
-
-Steps = Generator[Statement | Stage, Rows, T]
+Steps = Generator[Statement, Rows, T]
 
 _COLUMNS = {
     "wix_session_ids": ("site_id", "session_date", "segment", "session_id", "job_id"),
@@ -59,6 +64,7 @@ _TYPES = {
         ("asked_at", "landed_at", "intended_at", "submitted_at", "ended_at"), "TIMESTAMPTZ"
     ),
 }
+_VERSIONS = "wix_session_schema"
 _PARTITION = "site_id = $1 AND session_date = $2 AND segment = $3"
 
 
@@ -67,69 +73,112 @@ class Tables:
     """The tables of one schema, and the transactions over them.
 
     Attributes:
-        schema: the schema's name, quoted where it must be.
-        keys: table -> columns of its primary key, where the engine is better off with one.
+        schema: the schema's name, as the engine files it.
+        keys: whether the engine is better off with primary keys and an index.
+        staged: the table that the engine stages an answer's ids in.
     """
 
     schema: str
     keys: bool = False
+    staged: str = STAGED
 
     def name(self, table: str) -> str:
         """The table with its schema."""
-        return f"{self.schema}.{table}"
+        return f'"{self.schema}".{table}'
 
     # -- making the tables ---------------------------------------------------------------------
 
     def prepare(self) -> Steps[None]:
-        """Bring the schema to this version, one migration after the other, and check it."""
-        yield Statement(f"CREATE SCHEMA IF NOT EXISTS {self.schema}")
-        versions = self.name("wix_session_schema")
-        yield Statement(f"CREATE TABLE IF NOT EXISTS {versions} (version BIGINT NOT NULL)")
-        rows = yield Statement(f"SELECT max(version) FROM {versions}")
-        version = rows[0][0] or 0
+        """Bring the schema to this version, one migration after the other, and check it.
+
+        Where there is nothing to do nothing is written, so that a role may lack the right to.
+        """
+        version = yield from self._version()
         migrations = self.migrations()
         if version > len(migrations):
             raise self._too_new(version, len(migrations))
         for number, statements in enumerate(migrations[version:], start=version + 1):
             for sql in statements:
                 yield Statement(sql)
-            yield Statement(f"INSERT INTO {versions} VALUES ($1)", (number,))
+            yield Statement(f"INSERT INTO {self.name(_VERSIONS)} VALUES ($1)", (number,))
         yield from self._check_columns()
 
     def migrations(self) -> tuple[tuple[str, ...], ...]:
-        """What makes each version of the schema out of the one before; the first makes it whole."""
-        return ((*map(self._create_table, _COLUMNS), self._create_view()),)
+        """What makes each version of the schema out of the one before; the first makes it whole.
+
+        Each can be run again where DDL is not undone with its transaction.
+        """
+        return (
+            (*map(self._create_table, _COLUMNS), *self._create_indexes(), *self._create_views()),
+        )
+
+    def _version(self) -> Steps[int]:
+        if _VERSIONS not in (yield from self._columns()):
+            yield from self._create_schema()
+            columns = "(version BIGINT NOT NULL)"
+            yield Statement(f"CREATE TABLE IF NOT EXISTS {self.name(_VERSIONS)} {columns}")
+        rows = yield Statement(f"SELECT max(version) FROM {self.name(_VERSIONS)}")
+        return rows[0][0] or 0
+
+    def _create_schema(self) -> Steps[None]:
+        there = yield Statement(
+            "SELECT count(*) FROM information_schema.schemata "
+            "WHERE catalog_name = current_database() AND schema_name = $1",
+            (self.schema,),
+        )
+        if not there[0][0]:
+            yield Statement(f'CREATE SCHEMA "{self.schema}"')
 
     def _create_table(self, table: str) -> str:
         columns = [f"{column} {_TYPES.get(column, 'TEXT')}" for column in _COLUMNS[table]]
         if self.keys:
             columns.append(f"PRIMARY KEY ({', '.join(_KEYS[table])})")
-        return f"CREATE TABLE {self.name(table)} ({', '.join(columns)})"
+        return f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({', '.join(columns)})"
 
-    def _create_view(self) -> str:
-        return (
-            f"CREATE VIEW {self.name('wix_landed_sessions')} AS "
+    def _create_indexes(self) -> tuple[str, ...]:
+        index = "CREATE INDEX IF NOT EXISTS wix_session_asks_partition"
+        on = f"{self.name('wix_session_asks')} (site_id, session_date, segment)"
+        return (f"{index} ON {on}",) if self.keys else ()
+
+    def _create_views(self) -> tuple[str, ...]:
+        ids, receipts = self.name("wix_session_ids"), self.name("wix_session_receipts")
+        landed = (
             "SELECT i.site_id, i.session_date, r.timezone, i.segment, i.session_id, i.job_id, "
-            "r.asked_at, r.landed_at "
-            f"FROM {self.name('wix_session_ids')} i JOIN {self.name('wix_session_receipts')} r "
-            "ON r.site_id = i.site_id AND r.session_date = i.session_date "
-            "AND r.segment = i.segment"
+            f"r.asked_at, r.landed_at FROM {ids} i JOIN {receipts} r ON r.site_id = i.site_id "
+            "AND r.session_date = i.session_date AND r.segment = i.segment"
+        )
+        # A visit over midnight may be listed under both days: that is no repeat.
+        on_two_days = (
+            "SELECT site_id, segment, session_id, min(session_date) AS first_date, "
+            "max(session_date) AS last_date, count(*) AS days, CASE WHEN max(session_date) - "
+            "min(session_date) = count(*) - 1 THEN 'over midnight' ELSE 'days apart' END AS kind "
+            f"FROM {ids} GROUP BY site_id, segment, session_id HAVING count(*) > 1"
+        )
+        views = {"wix_landed_sessions": landed, "wix_sessions_on_two_days": on_two_days}
+        return tuple(
+            f"CREATE OR REPLACE VIEW {self.name(view)} AS {query}" for view, query in views.items()
         )
 
     def _check_columns(self) -> Steps[None]:
-        rows = yield Statement(
-            "SELECT table_name, column_name FROM information_schema.columns "
-            "WHERE table_schema = $1",
-            (self.schema.strip('"'),),
-        )
-        there = {(str(table), str(column)) for table, column in rows}
+        there = yield from self._columns()
         for table, columns in _COLUMNS.items():
-            missing = [column for column in columns if (table, column) not in there]
+            missing = [column for column in columns if column not in there.get(table, ())]
             if missing:
                 raise WarehouseSchemaError(
                     f"Table {self.name(table)} lacks {', '.join(missing)}: somebody altered it. "
                     "Nothing was written. Put the columns back, or rename the table and load anew."
                 )
+
+    def _columns(self) -> Steps[dict[str, set[str]]]:
+        rows = yield Statement(
+            "SELECT table_name, column_name FROM information_schema.columns "
+            "WHERE table_catalog = current_database() AND table_schema = $1",
+            (self.schema,),
+        )
+        columns: dict[str, set[str]] = {}
+        for table, column in rows:
+            columns.setdefault(str(table).lower(), set()).add(str(column).lower())
+        return columns
 
     def _too_new(self, version: int, known: int) -> WarehouseSchemaError:
         return WarehouseSchemaError(
@@ -141,17 +190,34 @@ class Tables:
 
     def read_receipts(self, site_id: str, window: Window) -> Steps[list[Receipt]]:
         """The receipts of a site in a window, each with the last job that confirmed it."""
-        receipts, asks = self.name("wix_session_receipts"), self.name("wix_session_asks")
-        columns = ", ".join(f"r.{column}" for column in _COLUMNS["wix_session_receipts"])
+        return (
+            yield from self._receipts(
+                "site_id = $1 AND session_date >= $2 AND session_date < $3",
+                (site_id, window.start, window.end),
+            )
+        )
+
+    def read_history(self, site_id: str, window: Window) -> Steps[list[Ask]]:
+        """The asks of a site in a window that were answered, oldest first."""
         rows = yield Statement(
-            f"SELECT {columns}, (SELECT max(a.submitted_at) FROM {asks} a "
-            "WHERE a.site_id = r.site_id AND a.session_date = r.session_date "
-            "AND a.segment = r.segment AND a.timezone = r.timezone "
-            "AND a.state IN ('landed', 'unchanged')) "
-            f"FROM {receipts} r "
-            "WHERE r.site_id = $1 AND r.session_date >= $2 AND r.session_date < $3 "
-            "ORDER BY r.session_date, r.segment",
+            f"SELECT {_list('wix_session_asks')} FROM {self.name('wix_session_asks')} "
+            f"WHERE site_id = $1 AND session_date >= $2 AND session_date < $3 "
+            f"AND state IN ({_quoted(CONFIRMING)}) ORDER BY intended_at",
             (site_id, window.start, window.end),
+        )
+        return [_ask(row) for row in rows]
+
+    def _receipts(self, where: str, values: tuple[Any, ...]) -> Steps[list[Receipt]]:
+        rows = yield Statement(
+            f"SELECT r.*, c.confirmed_at FROM (SELECT {_list('wix_session_receipts')} "
+            f"FROM {self.name('wix_session_receipts')} WHERE {where}) r LEFT JOIN ("
+            "SELECT site_id, session_date, segment, timezone, max(submitted_at) AS confirmed_at "
+            f"FROM {self.name('wix_session_asks')} "
+            f"WHERE state IN ({_quoted(CONFIRMING)}) AND {where} "
+            "GROUP BY site_id, session_date, segment, timezone) c ON c.site_id = r.site_id "
+            "AND c.session_date = r.session_date AND c.segment = r.segment "
+            "AND c.timezone = r.timezone ORDER BY r.session_date, r.segment",
+            values,
         )
         return [_receipt(row) for row in rows]
 
@@ -159,96 +225,67 @@ class Tables:
 
     def claim(self, ask: Ask, adopt_since: datetime) -> Steps[Claim]:
         """Take the open job of the partition, or note the intent to submit one."""
-        asks, partition = self.name("wix_session_asks"), ask.partition
-        columns = ", ".join(_COLUMNS["wix_session_asks"])
-        open_asks = yield Statement(
-            f"SELECT {columns} FROM {asks} WHERE {_PARTITION} AND timezone = $4 "
-            "AND state = 'submitted' AND submitted_at >= $5 ORDER BY submitted_at DESC",
-            (*partition.key, partition.timezone, adopt_since),
+        rows = yield Statement(
+            f"SELECT {_list('wix_session_asks')} FROM {self.name('wix_session_asks')} "
+            f"WHERE {_PARTITION} AND state IN ({_quoted(OPEN)})",
+            ask.partition.key,
         )
-        if open_asks:
-            return Claim(_ask(open_asks[0]), orphans=0)
-        lost = yield Statement(
-            f"SELECT {columns} FROM {asks} WHERE {_PARTITION} AND state = 'intended'",
-            partition.key,
-        )
-        for row in lost:
-            yield from self.record(_ask(row).ended(AskState.ORPHANED, at=ask.intended_at))
-        yield from self.record(ask)
-        return Claim(ask, orphans=len(lost))
+        claim, to_record = choose_claim(ask, map(_ask, rows), adopt_since)
+        for one in to_record:
+            yield from self.record(one)
+        return claim
 
     def record(self, ask: Ask) -> Steps[None]:
         """Write how far an ask has come."""
-        yield Statement(
-            f"DELETE FROM {self.name('wix_session_asks')} WHERE ask_id = $1", (ask.ask_id,)
-        )
+        asks = self.name("wix_session_asks")
+        yield Statement(f"DELETE FROM {asks} WHERE ask_id = $1", (ask.ask_id,))
         yield self._insert("wix_session_asks", _ask_values(ask))
 
     # -- landing -------------------------------------------------------------------------------
 
     def publish(self, answer: Answer, landed_at: datetime) -> Steps[Landed]:
         """Replace the partition and its receipt, unless it holds this answer or a newer one."""
-        held = yield self._about("count(*)", "wix_session_ids", answer.ask.partition)
-        if (yield from self._is_superseded(answer)):
-            landed = _untouched(AskState.SUPERSEDED, held[0][0])
-        elif (yield from self._is_held(answer, held[0][0])):
-            landed = _untouched(AskState.UNCHANGED, held[0][0])
-        else:
-            landed = yield from self._replace(answer, held[0][0], landed_at)
-        yield from self.record(_landed_ask(answer.ask, landed, landed_at))
+        landed = choose_landing(answer, (yield from self._held(answer.ask.partition)))
+        if landed.state is AskState.LANDED:
+            yield from self._replace(answer)
+            yield from self._file(new_receipt(answer, landed, landed_at))
+        yield from self.record(ended_by(answer.ask, landed, landed_at))
         return landed
 
-    def _is_superseded(self, answer: Answer) -> Steps[bool]:
-        """Whether the partition holds the answer to a job submitted later than this one."""
-        newest = yield Statement(
-            f"SELECT max(submitted_at) FROM {self.name('wix_session_asks')} WHERE {_PARTITION} "
-            "AND timezone = $4 AND state IN ('landed', 'unchanged')",
-            (*answer.ask.partition.key, answer.ask.partition.timezone),
+    def _held(self, partition: Partition) -> Steps[Held]:
+        ids = f"FROM {self.name('wix_session_ids')} WHERE {_PARTITION}"
+        held = yield Statement(f"SELECT count(*) {ids}", partition.key)
+        stayed = yield Statement(
+            f"SELECT count(*) FROM {self.staged} WHERE session_id IN (SELECT session_id {ids})",
+            partition.key,
         )
-        newest_at, asked_at = newest[0][0], answer.ask.submitted_at
-        return newest_at is not None and asked_at is not None and _utc(newest_at) > asked_at
+        staged = yield Statement(f"SELECT count(*) FROM {self.staged}")
+        receipts = yield from self._receipts(_PARTITION, partition.key)
+        receipt = receipts[0] if receipts else None
+        return Held(held[0][0], stayed=stayed[0][0], staged=staged[0][0], receipt=receipt)
 
-    def _is_held(self, answer: Answer, held: int) -> Steps[bool]:
+    def _replace(self, answer: Answer) -> Steps[None]:
         partition = answer.ask.partition
-        rows = yield self._about("digest, timezone, sessions", "wix_session_receipts", partition)
-        # The rows are counted too, so that a table altered by hand is put right.
-        return [tuple(row) for row in rows] == [(answer.digest, partition.timezone, held)]
-
-    def _replace(self, answer: Answer, held: int, landed_at: datetime) -> Steps[Landed]:
-        ask, partition = answer.ask, answer.ask.partition
-        yield Stage()
-        stayed = yield self._about(
-            f"count(*) FILTER (WHERE session_id IN (SELECT session_id FROM {STAGED}))",
-            "wix_session_ids",
-            partition,
-        )
-        landed = _diff(len(answer.spool), held=held, stayed=stayed[0][0])
         yield self._delete("wix_session_ids", partition)
         yield Statement(
-            f"INSERT INTO {self.name('wix_session_ids')} "
-            f"({', '.join(_COLUMNS['wix_session_ids'])}) "
-            f"SELECT $1, CAST($2 AS DATE), $3, session_id, $4 FROM {STAGED}",
-            (*partition.key, ask.job_id),
+            f"INSERT INTO {self.name('wix_session_ids')} ({_list('wix_session_ids')}) SELECT "
+            "CAST($1 AS TEXT), CAST($2 AS DATE), CAST($3 AS TEXT), session_id, CAST($4 AS TEXT) "
+            f"FROM {self.staged}",
+            (*partition.key, answer.ask.job_id),
         )
-        yield self._delete("wix_session_receipts", partition)
-        counts = (landed.added, landed.gone, landed.stayed, answer.repeats, ask.run_id)
-        proof = (partition.timezone, landed.sessions, answer.digest, ask.job_id)
-        yield self._insert(
-            "wix_session_receipts",
-            (*partition.key, *proof, ask.submitted_at, landed_at, *counts),
-        )
-        return landed
 
-    def _about(self, what: str, table: str, partition: Partition) -> Statement:
-        return Statement(f"SELECT {what} FROM {self.name(table)} WHERE {_PARTITION}", partition.key)
+    def _file(self, receipt: Receipt) -> Steps[None]:
+        yield self._delete("wix_session_receipts", receipt.partition)
+        yield self._insert("wix_session_receipts", _receipt_values(receipt))
 
     def _delete(self, table: str, partition: Partition) -> Statement:
         return Statement(f"DELETE FROM {self.name(table)} WHERE {_PARTITION}", partition.key)
 
     def _insert(self, table: str, values: tuple[Any, ...]) -> Statement:
         places = ", ".join(f"${n}" for n in range(1, len(values) + 1))
-        columns = ", ".join(_COLUMNS[table])
-        return Statement(f"INSERT INTO {self.name(table)} ({columns}) VALUES ({places})", values)
+        return Statement(
+            f"INSERT INTO {self.name(table)} ({_list(table)}) VALUES ({places})", values
+        )
 
 
 _KEYS = {
@@ -258,7 +295,7 @@ _KEYS = {
 }
 
 
-def drive(steps: Steps[T], execute: Callable[[Statement | Stage], Rows]) -> T:
+def drive(steps: Steps[T], execute: Callable[[Statement], Rows]) -> T:
     """Run the steps with a driver that blocks."""
     rows: Rows | None = None
     try:
@@ -269,9 +306,7 @@ def drive(steps: Steps[T], execute: Callable[[Statement | Stage], Rows]) -> T:
         return value
 
 
-async def drive_async(
-    steps: Steps[T], execute: Callable[[Statement | Stage], Awaitable[Rows]]
-) -> T:
+async def drive_async(steps: Steps[T], execute: Callable[[Statement], Awaitable[Rows]]) -> T:
     """Run the steps with a driver that is awaited."""
     rows: Rows | None = None
     while True:
@@ -283,23 +318,12 @@ async def drive_async(
         rows = await execute(step)
 
 
-def _diff(sessions: int, *, held: int, stayed: int) -> Landed:
-    return Landed(
-        AskState.LANDED, sessions, added=sessions - stayed, gone=held - stayed, stayed=stayed
-    )
+def _list(table: str) -> str:
+    return ", ".join(_COLUMNS[table])
 
 
-def _untouched(state: AskState, held: int) -> Landed:
-    return Landed(state, held, added=0, gone=0, stayed=held)
-
-
-def _landed_ask(ask: Ask, landed: Landed, at: datetime) -> Ask:
-    return replace(
-        ask.ended(landed.state, at=at),
-        sessions=landed.sessions,
-        added=landed.added,
-        gone=landed.gone,
-    )
+def _quoted(states: Iterable[AskState]) -> str:
+    return ", ".join(f"'{state}'" for state in states)
 
 
 def _ask_values(ask: Ask) -> tuple[Any, ...]:
@@ -345,6 +369,13 @@ def _receipt(row: Sequence[Any]) -> Receipt:
         repeats=repeats,
         run_id=run_id,
     )
+
+
+def _receipt_values(receipt: Receipt) -> tuple[Any, ...]:
+    what = (receipt.partition.timezone, receipt.sessions, receipt.digest, receipt.job_id)
+    when = (receipt.asked_at, receipt.landed_at)
+    counts = (receipt.added, receipt.gone, receipt.stayed, receipt.repeats)
+    return (*receipt.partition.key, *what, *when, *counts, receipt.run_id)
 
 
 def _utc(instant: datetime) -> datetime:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from prefect_wix.warehouse.adbc import POSTGRESQL, SNOWFLAKE, AdbcWarehouse
 from prefect_wix.warehouse.duckdb import DuckDBWarehouse
 from prefect_wix.warehouse.interface import Warehouse
+from prefect_wix.warehouse.parquet import ParquetWarehouse
+from prefect_wix.warehouse.postgres import PostgresWarehouse, place_of
+from prefect_wix.warehouse.stores import Folder, ObjectStore
 
 __all__ = ["open_warehouse"]
 
@@ -15,8 +20,16 @@ def open_warehouse(url: str, *, schema: str | None = None) -> Warehouse:
     """The warehouse that a URL names. Nothing is opened yet.
 
     Args:
-        url: ``duckdb:///sessions.duckdb`` (relative), ``duckdb:////data/sessions.duckdb``
-            (absolute), either with DuckDB's settings as ``?memory_limit=512MB``; or ``md:name``.
+        url: one of
+
+            - ``duckdb:///sessions.duckdb`` (three slashes: a relative path; four: an absolute
+              one), with DuckDB's settings as ``?memory_limit=512MB``; or ``md:name``;
+            - ``postgresql://user:password@host:5432/database``;
+            - ``adbc+postgresql://…``: the same by ADBC, for those who prefer it;
+            - ``snowflake://user:password@account/database/schema?warehouse=…``;
+            - ``parquet:///folder`` (relative, or absolute with four slashes) for Parquet files;
+            - ``s3://bucket/prefix``, ``gs://…`` or ``abfs://…`` for Parquet files in an object
+              store, which takes its credentials from the environment.
         schema: where the tables are; the engine's usual one if left out.
 
     Raises:
@@ -28,13 +41,78 @@ def open_warehouse(url: str, *, schema: str | None = None) -> Warehouse:
             f"schema {schema!r} must be letters, digits and underscores, 63 at most, "
             "and not begin with a digit."
         )
-    parts = urlsplit(url)
-    if parts.scheme == "duckdb" and not parts.netloc and len(parts.path) > 1:
-        config = dict(parse_qsl(parts.query))
-        return DuckDBWarehouse(unquote(parts.path[1:]), schema=schema or "main", config=config)
-    if parts.scheme == "md":
+    open_it = _ENGINES.get(url.partition(":")[0].lower())
+    if open_it is None:
+        raise ValueError(f"No warehouse is known for this URL. {_FORMS}")
+    return open_it(url, schema)
+
+
+def _duckdb(url: str, schema: str | None) -> Warehouse:
+    if url.startswith("md:"):
         return DuckDBWarehouse(url, schema=schema or "main")
-    raise ValueError(
-        f"No warehouse is known for a URL that begins with {parts.scheme or 'nothing'}:// . Use "
-        "duckdb:///sessions.duckdb (three slashes: relative; four: absolute) or md:name."
+    config = dict(parse_qsl(urlsplit(url).query))
+    return DuckDBWarehouse(_local_path(url), schema=schema or "main", config=config)
+
+
+def _postgres(url: str, schema: str | None) -> Warehouse:
+    return PostgresWarehouse(url, schema=schema or "public")
+
+
+def _adbc_postgres(url: str, schema: str | None) -> Warehouse:
+    return AdbcWarehouse(
+        url.partition("+")[2],
+        place=place_of(url),
+        dialect=POSTGRESQL,
+        schema=schema or "public",
     )
+
+
+def _snowflake(url: str, schema: str | None) -> Warehouse:
+    names = urlsplit(url).path.split("/")[1:]
+    return AdbcWarehouse(
+        url.partition("://")[2],
+        place=place_of(url),
+        dialect=SNOWFLAKE,
+        schema=schema or (names[1] if len(names) > 1 else "public"),
+    )
+
+
+def _parquet(url: str, schema: str | None) -> Warehouse:
+    _refuse_schema(schema)
+    return ParquetWarehouse(Folder(_local_path(url)))
+
+
+def _object_store(url: str, schema: str | None) -> Warehouse:
+    _refuse_schema(schema)
+    return ParquetWarehouse(ObjectStore(url))
+
+
+def _local_path(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.netloc or len(parts.path) < 2:  # noqa: PLR2004 - the slash, and a name
+        raise ValueError(f"A {parts.scheme}:// URL names a path and no host. {_FORMS}")
+    return unquote(parts.path[1:])
+
+
+def _refuse_schema(schema: str | None) -> None:
+    if schema is not None:
+        raise ValueError("Files have no schema: leave it out, and name another folder instead.")
+
+
+_ENGINES: dict[str, Callable[[str, str | None], Warehouse]] = {
+    "duckdb": _duckdb,
+    "md": _duckdb,
+    "postgres": _postgres,
+    "postgresql": _postgres,
+    "postgresql+asyncpg": _postgres,
+    "adbc+postgresql": _adbc_postgres,
+    "snowflake": _snowflake,
+    "parquet": _parquet,
+    **dict.fromkeys(("s3", "gs", "abfs", "memory"), _object_store),
+}
+_FORMS = (
+    "Use duckdb:///sessions.duckdb or parquet:///folder (three slashes: relative; four: absolute), "
+    "md:name, postgresql://user:password@host:5432/database, "
+    "snowflake://user:password@account/database/schema?warehouse=name, or s3://bucket/prefix "
+    "(gs, abfs). For BigQuery land files at gs://, and make them an external table."
+)

@@ -1,0 +1,299 @@
+"""Snowflake, by ADBC: Arrow from DuckDB into a staging table, and one transaction over that.
+
+DuckDB makes the Arrow streams and reads them, so nothing else is installed for it. Run in the tests
+against PostgreSQL, which ADBC has a driver for too. Not yet run against Snowflake itself: there
+only the statements have been checked, by a parser. BigQuery is not here, since its ADBC driver
+can't ingest and has no transactions; land Parquet files at ``gs://`` and make them a table there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from prefect_wix.errors import (
+    WarehouseAccessError,
+    WarehouseBusyError,
+    WarehouseError,
+    WarehouseSchemaError,
+)
+from prefect_wix.extras import import_extra
+from prefect_wix.partitions import Ask, Receipt
+from prefect_wix.spool import Spool
+from prefect_wix.warehouse.interface import Answer, Claim, Landed
+from prefect_wix.warehouse.staging import stage, to_the_end
+from prefect_wix.warehouse.steps import STAGED, Rows, Statement, Steps, Tables, drive
+from prefect_wix.windows import Window
+
+__all__ = ["POSTGRESQL", "SNOWFLAKE", "AdbcWarehouse", "Dialect"]
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What one database wants otherwise than another.
+
+    Attributes:
+        name: what to call it in a message.
+        driver: the package of its ADBC driver.
+        extra: the extra that installs it.
+        numbered: whether a statement's values are ``$1`` or ``?``.
+        uppercase: whether names that are not quoted are filed in capitals.
+        keys: as `Tables.keys`.
+        options: for the driver.
+        be_patient: sets how many seconds (``{seconds}``) a lock is waited for.
+        lock: waits for other loads (``{versions}``: the table of the schema's version), and keeps
+            them out until the transaction ends.
+        locks_a_table: whether that table has to be there for it.
+    """
+
+    name: str
+    driver: str
+    extra: str
+    numbered: bool
+    uppercase: bool
+    keys: bool
+    be_patient: str
+    lock: str
+    locks_a_table: bool
+    options: tuple[tuple[str, str], ...] = ()
+
+    def filed(self, name: str) -> str:
+        """How the database files a name that is not quoted."""
+        return name.upper() if self.uppercase else name
+
+
+POSTGRESQL = Dialect(
+    name="PostgreSQL",
+    driver="adbc_driver_postgresql",
+    extra="adbc-postgresql",
+    numbered=True,
+    uppercase=False,
+    keys=True,
+    be_patient="SET lock_timeout = '{seconds:g}s'",
+    lock="SELECT pg_advisory_xact_lock(hashtextextended('{versions}', 0))",
+    locks_a_table=False,
+)
+SNOWFLAKE = Dialect(
+    name="Snowflake",
+    driver="adbc_driver_snowflake",
+    extra="adbc-snowflake",
+    numbered=False,
+    uppercase=True,
+    keys=False,
+    be_patient="ALTER SESSION SET LOCK_TIMEOUT = {seconds:.0f}",
+    # An UPDATE locks its table until the transaction ends; each later statement sees what has
+    # been committed before it.
+    lock="UPDATE {versions} SET version = version",
+    locks_a_table=True,
+    # Whole numbers come as such.
+    options=(("adbc.snowflake.sql.client_option.use_high_precision", "false"),),
+)
+
+
+class AdbcWarehouse:
+    """Sessions in a database that an ADBC driver reaches.
+
+    Loads of one schema take turns. A process that is killed while it stages may leave a table
+    ``wix_staged_…``, which is of no use to anybody.
+
+    Args:
+        url: as the driver takes it.
+        place: what to call it in messages; without credentials.
+        dialect: which database it is.
+        schema: the schema of the tables; made if it is not there.
+        busy_timeout_seconds: how long to wait for a lock that another session holds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        place: str,
+        dialect: Dialect,
+        schema: str,
+        busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
+    ) -> None:
+        what = f"A {dialect.name} warehouse by ADBC"
+        self._duckdb = import_extra("duckdb", extra=dialect.extra, what_for=what)
+        import_extra(dialect.driver, extra=dialect.extra, what_for=what)
+        self._driver: Any = import_module(f"{dialect.driver}.dbapi")
+        self._url = url
+        self._place = place
+        self._dialect = dialect
+        self._schema = dialect.filed(schema)
+        self._tables = Tables(self._schema, keys=dialect.keys)
+        self._busy_timeout = busy_timeout_seconds
+
+    async def prepare(self) -> None:
+        """See `Warehouse.prepare`."""
+        # Where a table is locked there may be none yet; every statement there can be run twice.
+        await self._run(self._tables.prepare(), lock=not self._dialect.locks_a_table)
+
+    async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
+        """See `Warehouse.receipts`."""
+        return await self._run(self._tables.read_receipts(site_id, window), lock=False)
+
+    async def history(self, site_id: str, window: Window) -> list[Ask]:
+        """See `Warehouse.history`."""
+        return await self._run(self._tables.read_history(site_id, window), lock=False)
+
+    async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
+        """See `Warehouse.claim`."""
+        return await self._run(self._tables.claim(ask, adopt_since))
+
+    async def record(self, ask: Ask) -> None:
+        """See `Warehouse.record`."""
+        await self._run(self._tables.record(ask))
+
+    async def publish(self, answer: Answer) -> Landed:
+        """See `Warehouse.publish`."""
+        return await to_the_end(lambda: self._publish(answer))
+
+    async def _run(self, steps: Steps[T], *, lock: bool = True) -> T:
+        def work() -> T:
+            with self._session() as session:
+                return self._transact(session, steps, lock=lock)
+
+        return await to_the_end(work)
+
+    def _publish(self, answer: Answer) -> Landed:
+        # Drivers quote the names that they ingest into.
+        name, column = map(self._dialect.filed, (f"{STAGED}_{uuid4().hex}", "session_id"))
+        staged = self._tables.name(name)
+        tables = Tables(self._schema, keys=self._dialect.keys, staged=staged)
+        with self._session() as session:
+            try:
+                session.ingest((self._schema, name, column), answer.spool)
+                return self._transact(session, tables.publish(answer, datetime.now(UTC)))
+            finally:
+                session.drop(staged)
+
+    def _transact(self, session: _Session, steps: Steps[T], *, lock: bool = True) -> T:
+        if lock:
+            versions = self._tables.name("wix_session_schema")
+            session.execute(Statement(self._dialect.lock.format(versions=versions)))
+        value = drive(steps, session.execute)
+        session.commit()
+        return value
+
+    @contextmanager
+    def _session(self) -> Iterator[_Session]:
+        """A connection; what is not committed when it closes is undone."""
+        with (
+            self._errors(),
+            closing(self._connect()) as connection,
+            closing(connection.cursor()) as cursor,
+            self._duckdb.connect() as duckdb,
+        ):
+            session = _Session(connection, cursor, duckdb, numbered=self._dialect.numbered)
+            patience = self._dialect.be_patient.format(seconds=self._busy_timeout)
+            session.execute(Statement(patience))
+            session.commit()
+            yield session
+
+    def _connect(self) -> Any:
+        return self._driver.connect(self._url, db_kwargs=dict(self._dialect.options))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._driver.Error as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: Exception) -> WarehouseError:
+        says = f"{self._dialect.name} says: {error}"
+        state = str(getattr(error, "sqlstate", None) or "")
+        status = getattr(getattr(error, "status_code", None), "name", "")
+        if state in _BUSY or status == "TIMEOUT":
+            return WarehouseBusyError(
+                f"Another session held a lock in {self._place} for all of "
+                f"{self._busy_timeout:g} s. End it, or wait for it, and run again. {says}"
+            )
+        if state.startswith(_NO_ACCESS) or status in _CUT_OFF:
+            return WarehouseAccessError(
+                f"{self._place} can't be reached or written; it holds what it held before. Check "
+                f"the host, the password, the rights of the user and the free space. {says}"
+            )
+        if state.startswith(_NOT_OURS) or status in _UNKNOWN_NAMES:
+            return WarehouseSchemaError(
+                f"The tables in {self._place} are not the ones this version writes; nothing was "
+                f"written. {says}"
+            )
+        return WarehouseError(f"{self._place} holds what it held before. {says}")
+
+
+_BUSY = ("55P03", "40P01")
+_NO_ACCESS = ("08", "25006", "28", "3D", "42501", "53", "57")
+_NOT_OURS = ("22", "23", "42")
+_CUT_OFF = ("IO", "UNAUTHENTICATED", "UNAUTHORIZED")
+_UNKNOWN_NAMES = ("NOT_FOUND", "ALREADY_EXISTS", "INVALID_ARGUMENT", "INVALID_DATA")
+
+
+class _Session:
+    """A connection of a driver, with DuckDB to make and to read what goes over it."""
+
+    def __init__(self, connection: Any, cursor: Any, duckdb: Any, *, numbered: bool) -> None:
+        self._connection = connection
+        self._cursor = cursor
+        self._duckdb = duckdb
+        self._numbered = numbered
+
+    def execute(self, statement: Statement) -> Rows:
+        """Run a statement inside the transaction."""
+        sql, values = statement.sql, statement.values
+        if not self._numbered:
+            sql, values = _by_position(statement)
+        with self._duckdb.cursor() as made:
+            self._cursor.execute(sql, _one_row(made, values) if values else None)
+        return self._fetch() if sql.startswith("SELECT") else []
+
+    def _fetch(self) -> Rows:
+        result = self._cursor.fetch_arrow()
+        with self._duckdb.cursor() as reader:
+            rows: Rows = reader.from_arrow(result).fetchall()
+        return rows
+
+    def ingest(self, names: tuple[str, str, str], spool: Spool) -> None:
+        """Make a table (schema, table, column) of the spool's ids, and commit it.
+
+        Some databases commit it on their own.
+        """
+        schema, table, column = names
+        with self._duckdb.cursor() as made:
+            stage(made, spool, kind="VIEW")
+            ids = made.sql(f'SELECT session_id AS "{column}" FROM {STAGED}')
+            self._cursor.adbc_ingest(table, ids, mode="create", db_schema_name=schema)
+        self.commit()
+
+    def drop(self, table: str) -> None:
+        """Remove a staging table, whatever has become of the transaction."""
+        self._connection.rollback()
+        self.execute(Statement(f"DROP TABLE IF EXISTS {table}"))
+        self.commit()
+
+    def commit(self) -> None:
+        """Make what was done last."""
+        self._connection.commit()
+
+
+def _one_row(duckdb: Any, values: tuple[Any, ...]) -> Any:
+    columns = ", ".join(f"${n} AS p{n}" for n in range(1, len(values) + 1))
+    return duckdb.sql(f"SELECT {columns}", params=list(values))
+
+
+def _by_position(statement: Statement) -> tuple[str, tuple[Any, ...]]:
+    """The statement with ``?`` for its values, each as often as it is named."""
+    numbers = [int(number) for number in re.findall(r"\$(\d+)", statement.sql)]
+    sql = re.sub(r"\$\d+", "?", statement.sql)
+    return sql, tuple(statement.values[number - 1] for number in numbers)

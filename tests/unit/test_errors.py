@@ -1,0 +1,148 @@
+"""The tree of errors: drawn, exported, whole after pickling."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+
+import cloudpickle
+import pytest
+
+from prefect_wix import errors
+from prefect_wix.errors import (
+    ConflictError,
+    IncompleteListingError,
+    JobFailedError,
+    JobTimeoutError,
+    LoadError,
+    LostReplyError,
+    MarkError,
+    MissingExtraError,
+    NotFoundError,
+    NotSentError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    StatusError,
+    UnreadableReplyError,
+    Violation,
+    WixError,
+)
+from prefect_wix.models import MarkOutcome, MarkState
+
+CLASSES = [
+    value
+    for value in vars(errors).values()
+    if inspect.isclass(value) and issubclass(value, Exception)
+]
+OUTCOME = MarkOutcome(session_ids=("a",), state=MarkState.REFUSED, reason="no", request_id="r1")
+VIOLATION = Violation("limit", "is too large", "MAX", {"threshold": 100})
+REQUEST = {"endpoint": "GET /x", "request_id": "r1"}
+STATUS = REQUEST | {
+    "status": 418,
+    "code": "TEAPOT",
+    "violations": (VIOLATION,),
+    "retry_after": 3.5,
+    "empty": True,
+}
+JOB = {"job_id": "j1", "request_id": "r1"}
+OWN = {
+    MarkError: {"outcomes": (OUTCOME,)},
+    LoadError: {"failures": {"2024-01-01 device_type=ALL": "no"}},
+    IncompleteListingError: JOB | {"received": 3, "total": 4},
+}
+
+
+def attributes_of(kind):
+    if kind in OWN:
+        return OWN[kind]
+    families = {
+        errors.StatusError: STATUS,
+        errors.RequestError: REQUEST,
+        errors.ListingError: JOB,
+    }
+    return next((own for family, own in families.items() if issubclass(kind, family)), {})
+
+
+def drawn_tree():
+    """Child -> parent, as the picture at the top of the module has it."""
+    parents, path = {}, {}
+    for line in inspect.getdoc(errors).splitlines():
+        found = re.match(r"^(?P<lead>[ │├└─]*)(?P<name>[A-Z]\w+Error)\b", line)
+        if found:
+            depth = len(found["lead"])
+            path = {at: name for at, name in path.items() if at < depth} | {depth: found["name"]}
+            above = [at for at in path if at < depth]
+            parents[found["name"]] = path[max(above)] if above else None
+    return parents
+
+
+def test_every_error_is_drawn_where_it_stands():
+    assert drawn_tree() == {
+        kind.__name__: None if kind is WixError else kind.__bases__[0].__name__ for kind in CLASSES
+    }
+
+
+def test_every_error_is_exported_and_explained():
+    assert sorted(errors.__all__) == sorted([*(kind.__name__ for kind in CLASSES), "Violation"])
+    assert [kind for kind in CLASSES if not inspect.getdoc(kind)] == []
+
+
+@pytest.mark.parametrize("pickler", [pickle, cloudpickle])
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_error_survives_pickling_whole(kind, pickler):
+    """Prefect hands errors between processes: message, attributes and class all arrive."""
+    error = kind("what happened", **attributes_of(kind))
+    error.add_note("by the way")
+    copy = pickle.loads(pickler.dumps(error))
+    assert type(copy) is kind
+    assert (str(copy), copy.args) == ("what happened", ("what happened",))
+    assert vars(copy) == vars(error)
+    for name, value in attributes_of(kind).items():
+        assert getattr(copy, name) == value
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_error_is_a_wix_error(kind):
+    with pytest.raises(WixError, match="what happened"):
+        raise kind("what happened")
+
+
+def test_a_job_that_timed_out_gives_a_run_the_state_timed_out():
+    assert issubclass(JobTimeoutError, TimeoutError)
+
+
+def test_a_missing_package_is_an_import_error():
+    assert issubclass(MissingExtraError, ImportError)
+
+
+@pytest.mark.parametrize(
+    ("error", "safe", "effect", "worth"),
+    [
+        (NotSentError(""), True, False, True),
+        (LostReplyError(""), False, True, True),
+        (UnreadableReplyError(""), False, True, True),
+        (RateLimitError("", status=429), True, False, True),
+        (ServerError("", status=503), True, False, True),
+        (ServerError("", status=500), False, True, True),
+        (ServerError("", status=502), False, True, True),
+        (ServerError("", status=504), False, True, False),
+        (PermissionDeniedError("", status=403, empty=True), False, False, True),
+        (PermissionDeniedError("", status=403), False, False, False),
+        (NotFoundError("", status=404), False, False, False),
+        (ConflictError("", status=409), False, False, False),
+        (StatusError("", status=302), False, False, False),
+    ],
+)
+def test_an_error_says_what_may_be_done_about_it(error, safe, effect, worth):
+    assert (error.safe_to_resend, error.may_have_taken_effect, error.worth_retrying) == (
+        safe,
+        effect,
+        worth,
+    )
+
+
+def test_a_failed_job_is_no_failed_request():
+    """The two halves of the tree do not meet: a job's end is never taken for a broken line."""
+    assert not issubclass(JobFailedError, errors.RequestError)

@@ -1,0 +1,190 @@
+"""Arrows point one way, and the client works where Prefect is not installed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import prefect_wix
+
+PACKAGE = Path(prefect_wix.__file__).parent
+FILES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+OURS = {name: path for name, path in FILES.items() if ".sandbox" not in name}
+# What works without Prefect.
+CORE = ["client", "listing", "loading", "warehouse", "plan", "files", "reports"]
+FACE = {"announce", "blocks", "progress", "tasks", "reports"}
+
+REFUSE = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {refused!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def imports_of(path):
+    """Every module that a file names in an import, wherever in the file it stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            yield node.module
+
+
+def importers_of(package, files=OURS):
+    return {
+        name.removeprefix("prefect_wix.")
+        for name, path in files.items()
+        if any(one.split(".")[0] == package for one in imports_of(path))
+    }
+
+
+def ours(name):
+    """The modules of the package that a module imports, by their short names."""
+    return {
+        one.removeprefix("prefect_wix.")
+        for one in imports_of(FILES[f"prefect_wix.{name}"])
+        if one.startswith("prefect_wix.")
+    }
+
+
+def run_python(code):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={"PYTHONPATH": str(PACKAGE.parent), "PATH": ""},
+    )
+
+
+@pytest.mark.parametrize("module", ["client", "listing", "loading", "warehouse", "plan", "files"])
+def test_the_core_works_where_prefect_cannot_be_imported(module):
+    done = run_python(REFUSE.format(refused={"prefect"}) + f"import prefect_wix.{module}")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["SessionsQuery", "SessionsJob", "Period"])
+def test_the_nouns_need_no_prefect_either(name):
+    done = run_python(REFUSE.format(refused={"prefect"}) + f"from prefect_wix import {name}")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_warehouse_needs_neither_prefect_nor_httpx():
+    done = run_python(REFUSE.format(refused={"prefect", "httpx"}) + "import prefect_wix.warehouse")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_package_that_is_refused_cannot_be_imported():
+    """The trick of the tests above works: without it they would pass for nothing."""
+    done = run_python(REFUSE.format(refused={"prefect"}) + "import prefect_wix.blocks")
+    assert "No module named 'prefect'" in done.stderr
+
+
+def test_httpx_is_known_only_where_requests_are_made():
+    # progress: only the name of the error that Prefect's own client raises.
+    assert importers_of("httpx") == {"auth", "client", "replies", "progress"}
+
+
+def test_prefect_is_known_only_to_its_own_face():
+    assert importers_of("prefect") <= FACE
+    assert importers_of("prefect") >= {"blocks", "tasks"}
+
+
+def test_nothing_in_the_package_imports_a_flow_or_a_deployment():
+    for package in ("flows", "blocks", "deployments", "benchmarks", "tests"):
+        assert importers_of(package, FILES) == set()
+
+
+def test_the_sandbox_and_the_package_share_no_code():
+    """Else the sandbox would agree with every mistake of the client."""
+    assert {
+        name for name in OURS if any(".sandbox" in one for one in imports_of(OURS[name]))
+    } == set()
+    for name, path in FILES.items():
+        if ".sandbox" in name:
+            named = {one for one in imports_of(path) if one.startswith("prefect_wix")}
+            assert all(one.startswith("prefect_wix.sandbox") for one in named), name
+
+
+ALLOWED = {
+    "clock": set(),
+    "errors": set(),
+    "models": set(),
+    "extras": {"errors"},
+    "budget": {"clock"},
+    "replies": {"errors", "models"},
+    "retry": {"errors"},
+    "auth": {"errors", "replies"},
+    "client": {"auth", "budget", "clock", "errors", "models", "replies", "retry"},
+    "result": {"client", "errors", "models"},
+    "spool": {"errors"},
+    "files": {"errors", "extras", "spool"},
+    "listing": {"client", "errors", "models", "result", "spool"},
+    "windows": set(),
+    "segments": {"models", "windows"},
+    "partitions": {"models", "segments", "windows"},
+    "plan": {"partitions", "segments", "windows"},
+}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_a_module_knows_only_what_lies_below_it(name):
+    assert ours(name) <= ALLOWED[name]
+
+
+@pytest.mark.parametrize("name", [one for one in OURS if ".warehouse" in one])
+def test_the_warehouse_knows_neither_the_api_nor_the_listing(name):
+    above = {"client", "auth", "replies", "listing", "result", "loading", *FACE}
+    assert ours(name.removeprefix("prefect_wix.")).isdisjoint(above)
+
+
+def test_imports_make_no_circle():
+    def visit(name, above):
+        assert name not in above, f"{' -> '.join([*above, name])}"
+        if name not in done and f"prefect_wix.{name}" in FILES:
+            for one in ours(name):
+                visit(one, [*above, name])
+        done.add(name)
+
+    done = set()
+    for name in OURS:
+        visit(name.removeprefix("prefect_wix."), [])
+
+
+def test_every_public_name_is_there_and_listed():
+    for name in prefect_wix.__all__:
+        assert getattr(prefect_wix, name).__name__ == name
+        assert name in dir(prefect_wix)
+
+
+def test_a_name_that_is_not_there_is_missed_as_usual():
+    with pytest.raises(AttributeError, match="has no attribute 'Sessions'"):
+        _ = prefect_wix.Sessions
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_module_lists_its_names_and_has_them(name):
+    names = [
+        node.value
+        for node in ast.parse(OURS[name].read_text()).body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+    ]
+    (listed,) = names
+    exported = ast.literal_eval(listed)
+    module = __import__(name, fromlist=exported or ["__doc__"])
+    assert [one for one in exported if not hasattr(module, one)] == []
+    assert module.__doc__

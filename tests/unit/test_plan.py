@@ -1,0 +1,188 @@
+"""Gaps are a query: what is asked follows from the receipts alone."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefect_wix.partitions import Ask, AskState, Partition, Receipt
+from prefect_wix.plan import Plan, PlannedPartition, Reason, Refresh, make_plan, partitions_of
+from prefect_wix.segments import DEVICES, Segment
+from prefect_wix.windows import Window
+
+DAY = date(2024, 5, 1)
+ENDS = datetime(2024, 5, 2, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+LOOKBACK = 48 * HOUR
+AS_OF = ENDS + 100 * HOUR
+PARTITION = Partition("site", DAY, "device_type=MOBILE", "UTC")
+
+
+def receipt(confirmed_at, partition=PARTITION):
+    return Receipt(
+        partition=partition,
+        sessions=1,
+        digest="d",
+        job_id="j",
+        asked_at=confirmed_at,
+        landed_at=confirmed_at,
+        confirmed_at=confirmed_at,
+        added=1,
+        gone=0,
+        stayed=0,
+        repeats=0,
+    )
+
+
+def plan(confirmed_at, refresh, as_of=AS_OF, lookback=LOOKBACK):
+    receipts = [] if confirmed_at is None else [receipt(confirmed_at)]
+    return make_plan([PARTITION], receipts, refresh=refresh, lookback=lookback, as_of=as_of)
+
+
+MISSING, STALE, ALL = Refresh.MISSING, Refresh.STALE, Refresh.ALL
+INSTANT = timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(
+    ("confirmed_at", "refresh", "reason"),
+    [
+        (None, MISSING, Reason.MISSING),
+        (None, STALE, Reason.MISSING),
+        (None, ALL, Reason.MISSING),
+        # Asked while the day was still running: whatever is wanted, it is asked again.
+        (ENDS - INSTANT, MISSING, Reason.UNFINISHED),
+        (ENDS - INSTANT, STALE, Reason.UNFINISHED),
+        (ENDS - INSTANT, ALL, Reason.UNFINISHED),
+        # Asked as soon as it was over, and up to the end of the lookback.
+        (ENDS, MISSING, None),
+        (ENDS, STALE, Reason.STALE),
+        (ENDS, ALL, Reason.REFRESH),
+        (ENDS + LOOKBACK - INSTANT, STALE, Reason.STALE),
+        (ENDS + LOOKBACK, STALE, None),
+        (ENDS + LOOKBACK, MISSING, None),
+        (ENDS + LOOKBACK, ALL, Reason.REFRESH),
+        # Confirmed since this load was due, as by its own first try.
+        (AS_OF - INSTANT, ALL, Reason.REFRESH),
+        (AS_OF, ALL, None),
+        (AS_OF + HOUR, ALL, None),
+        (AS_OF + HOUR, STALE, None),
+    ],
+)
+def test_a_partition_is_asked_for_a_reason_or_left_alone(confirmed_at, refresh, reason):
+    expected = (
+        Plan(to_ask=(), settled=(PARTITION,))
+        if reason is None
+        else Plan(to_ask=(PlannedPartition(PARTITION, reason),), settled=())
+    )
+    got = plan(confirmed_at, refresh)
+    # ALL says "refresh" also of what is stale: the caller's wish is the reason he will recognise.
+    if refresh is ALL and reason is Reason.REFRESH:
+        assert [one.reason for one in got.to_ask] in ([Reason.REFRESH], [Reason.STALE])
+    else:
+        assert got == expected
+
+
+@pytest.mark.parametrize("refresh", Refresh)
+@pytest.mark.parametrize("confirmed_at", [AS_OF, AS_OF + HOUR])
+def test_a_retried_run_leaves_alone_what_its_first_try_confirmed(refresh, confirmed_at):
+    """Even a day that is not over: this very run has asked for it."""
+    assert plan(confirmed_at, refresh).to_ask == ()
+    running = plan(ENDS - HOUR, refresh, as_of=ENDS - HOUR)
+    assert running.to_ask == ()
+
+
+def test_the_next_run_asks_again_for_the_day_that_was_not_over():
+    assert plan(ENDS - HOUR, MISSING, as_of=ENDS - HOUR / 2).to_ask[0].reason is Reason.UNFINISHED
+
+
+def test_without_a_lookback_nothing_is_stale():
+    assert plan(ENDS, STALE, lookback=timedelta(0)).to_ask == ()
+
+
+def test_gaps_come_first_then_the_unfinished_the_stale_and_the_rest():
+    """And within one reason in the order of the range."""
+    confirmed = {
+        1: ENDS + LOOKBACK + 24 * HOUR,
+        2: ENDS + 2 * 24 * HOUR,
+        4: ENDS,
+        5: ENDS + LOOKBACK + 24 * HOUR,
+    }
+    days = [Partition("site", date(2024, 5, n), "device_type=ALL", "UTC") for n in range(1, 7)]
+    receipts = [receipt(at, days[n - 1]) for n, at in confirmed.items()]
+    got = make_plan(days, receipts, refresh=ALL, lookback=LOOKBACK, as_of=AS_OF)
+    order = [(one.partition.day.day, one.reason) for one in got.to_ask]
+    assert [day for day, _ in order[:3]] == [3, 6, 4]
+    assert [reason for _, reason in order[:3]] == [
+        Reason.MISSING,
+        Reason.MISSING,
+        Reason.UNFINISHED,
+    ]
+    ranks = [list(Reason).index(reason) for _, reason in order]
+    assert ranks == sorted(ranks)
+    assert {day for day, _ in order} == {1, 2, 3, 4, 5, 6}
+
+
+@given(st.lists(st.none() | st.integers(-200, 400), max_size=20), st.sampled_from(Refresh))
+def test_every_partition_is_either_asked_or_settled_never_both_or_neither(hours, refresh):
+    days = [Partition("s", DAY + n * timedelta(days=1), "k", "UTC") for n in range(len(hours))]
+    receipts = [
+        receipt(ENDS + hour * HOUR, day)
+        for day, hour in zip(days, hours, strict=True)
+        if hour is not None
+    ]
+    got = make_plan(days, receipts, refresh=refresh, lookback=LOOKBACK, as_of=AS_OF)
+    assert sorted([*(one.partition for one in got.to_ask), *got.settled]) == days
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Partition("other", DAY, "device_type=MOBILE", "UTC"),
+        Partition("site", DAY, "device_type=TABLET", "UTC"),
+        Partition("site", date(2024, 4, 30), "device_type=MOBILE", "UTC"),
+        # The same date in another zone is another day.
+        Partition("site", DAY, "device_type=MOBILE", "Asia/Jerusalem"),
+    ],
+)
+def test_a_receipt_speaks_for_its_own_partition_only(other):
+    receipts = [receipt(ENDS + LOOKBACK, other)]
+    got = make_plan([PARTITION], receipts, refresh=MISSING, lookback=LOOKBACK, as_of=AS_OF)
+    assert [one.reason for one in got.to_ask] == [Reason.MISSING]
+
+
+def test_a_range_is_every_day_times_every_segment():
+    window = Window(date(2024, 2, 28), date(2024, 3, 1), "UTC")
+    got = partitions_of("site", window, DEVICES)
+    assert [(one.day.day, one.segment) for one in got] == [
+        (day, f"device_type={device}")
+        for day in (28, 29)
+        for device in ("DESKTOP", "MOBILE", "TABLET")
+    ]
+
+
+def test_a_partition_asks_for_its_own_day_zone_and_segment():
+    segment = Segment(page_interactions=("/{Homepage}", "", "__DROP__"))
+    partition = Partition("site", DAY, segment.key, "Asia/Jerusalem")
+    assert partition.query.to_wire() == {
+        "customTimePeriod": {"startDate": "2024-05-01", "endDate": "2024-05-02"},
+        "navigationFlow": {"pageInteractions": ["/{Homepage}", "", "__DROP__"]},
+        "timezone": "Asia/Jerusalem",
+    }
+
+
+def test_an_ask_gives_back_the_job_that_was_noted_and_no_other():
+    ask = Ask.intend(PARTITION, at=AS_OF, run_id="run")
+    with pytest.raises(ValueError, match="No job is known for 2024-05-01 device_type=MOBILE"):
+        _ = ask.job
+    submitted = ask.submitted(job := ask_job())
+    assert submitted.state is AskState.SUBMITTED
+    assert submitted.job == job
+
+
+def ask_job():
+    from prefect_wix.models import SessionsJob  # noqa: PLC0415
+
+    return SessionsJob(job_id="j", query=PARTITION.query, site_id="site", submitted_at=AS_OF)

@@ -1,0 +1,314 @@
+"""The query: every documented body, every refusal in words a person understands."""
+
+from __future__ import annotations
+
+import json
+from datetime import date, timedelta
+from zoneinfo import available_timezones
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from prefect_wix.models import (
+    DeviceType,
+    FunnelStep,
+    JobPage,
+    JobStatus,
+    Period,
+    SessionsJob,
+    SessionsQuery,
+)
+from prefect_wix.sandbox.replies import Refusal
+from prefect_wix.sandbox.requests import Call, sessions_query
+
+PERIODS = [
+    *("TODAY", "YESTERDAY", "LAST_7_DAYS", "LAST_14_DAYS", "LAST_28_DAYS", "LAST_30_DAYS"),
+    *("LAST_90_DAYS", "LAST_180_DAYS", "LAST_365_DAYS", "THIS_WEEK", "THIS_MONTH"),
+    *("THIS_QUARTER", "THIS_YEAR", "LAST_WEEK", "LAST_MONTH", "LAST_QUARTER", "LAST_YEAR"),
+    "LAST_12_MONTHS",
+]
+DEVICES = ["DESKTOP", "MOBILE", "TABLET", "ALL"]
+STEPS = [
+    *("SITE_SESSIONS", "VIEWED_PRODUCT", "ADDED_TO_CART", "REACHED_CHECKOUT"),
+    "SESSIONS_CONVERTED",
+]
+DAYS = {"start_date": "2024-01-01", "end_date": "2024-01-03"}
+DAYS_ON_THE_WIRE = {"customTimePeriod": {"startDate": "2024-01-01", "endDate": "2024-01-03"}}
+MOBILE = {"device_type": "MOBILE"}
+
+
+def refused(**fields):
+    """The sentences of a refusal, as pydantic shows them."""
+    with pytest.raises(ValidationError) as caught:
+        SessionsQuery(**fields)
+    return [error["msg"] for error in caught.value.errors()]
+
+
+def test_the_vocabulary_is_the_documented_one():
+    """18 periods, 4 devices and 5 funnel steps: no more and no fewer."""
+    assert [period.value for period in Period] == PERIODS
+    assert [device.value for device in DeviceType] == DEVICES
+    assert [step.value for step in FunnelStep] == STEPS
+
+
+def test_the_documented_example_is_sent_as_documented():
+    query = SessionsQuery(period=Period.LAST_30_DAYS, device_type=DeviceType.MOBILE)
+    assert query.to_wire() == {
+        "deviceType": {"type": "MOBILE"},
+        "predefinedTimePeriod": "LAST_30_DAYS",
+    }
+
+
+@pytest.mark.parametrize("period", PERIODS)
+@pytest.mark.parametrize("device", DEVICES)
+def test_each_period_and_device_is_sent_by_its_documented_name(period, device):
+    wire = SessionsQuery(period=period, device_type=device).to_wire()
+    assert wire == {"predefinedTimePeriod": period, "deviceType": {"type": device}}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("other", STEPS)
+def test_a_funnel_is_sent_with_either_step_or_both(step, other):
+    assert SessionsQuery(**DAYS, funnel_include=step).to_wire() == {
+        **DAYS_ON_THE_WIRE,
+        "conversionFunnel": {"include": step},
+    }
+    assert SessionsQuery(**DAYS, funnel_exclude=step).to_wire() == {
+        **DAYS_ON_THE_WIRE,
+        "conversionFunnel": {"exclude": step},
+    }
+    assert SessionsQuery(**DAYS, funnel_include=step, funnel_exclude=other).to_wire() == {
+        **DAYS_ON_THE_WIRE,
+        "conversionFunnel": {"include": step, "exclude": other},
+    }
+
+
+@pytest.mark.parametrize(
+    "pages", [["/{Homepage}"], [""], ["", "", "__DROP__"], ["/{Homepage}", "/cart-page"]]
+)
+def test_a_page_flow_is_sent_page_by_page_also_any_page_and_the_exit(pages):
+    assert SessionsQuery(**DAYS, page_interactions=pages).to_wire() == {
+        **DAYS_ON_THE_WIRE,
+        "navigationFlow": {"pageInteractions": pages},
+    }
+
+
+def test_a_time_zone_is_sent_only_where_one_is_given():
+    assert "timezone" not in SessionsQuery(**DAYS, **MOBILE).to_wire()
+    wire = SessionsQuery(**DAYS, **MOBILE, timezone="Asia/Jerusalem").to_wire()
+    assert wire["timezone"] == "Asia/Jerusalem"
+
+
+FUNNEL = {"funnel_include": "VIEWED_PRODUCT"}
+PAGES = {"page_interactions": [""]}
+REFUSALS = {
+    "no period": (MOBILE, "No time period: give start_date and end_date, or period."),
+    "both periods": (
+        {**DAYS, **MOBILE, "period": "TODAY"},
+        "Give either start_date and end_date, or period, not both.",
+    ),
+    "a period and one date": (
+        {"end_date": "2024-01-03", **MOBILE, "period": "TODAY"},
+        "Give either start_date and end_date, or period, not both.",
+    ),
+    "only a start": (
+        {"start_date": "2024-01-01", **MOBILE},
+        "start_date and end_date go together: give both.",
+    ),
+    "only an end": (
+        {"end_date": "2024-01-01", **MOBILE},
+        "start_date and end_date go together: give both.",
+    ),
+    "end equals start": (
+        {"start_date": "2024-01-01", "end_date": "2024-01-01", **MOBILE},
+        (
+            "end_date 2024-01-01 must come after start_date 2024-01-01. "
+            "The end date is not included, so one day is 2024-01-01 to 2024-01-02."
+        ),
+    ),
+    "end before start": (
+        {"start_date": "2024-01-02", "end_date": "2024-01-01", **MOBILE},
+        (
+            "end_date 2024-01-01 must come after start_date 2024-01-02. "
+            "The end date is not included, so one day is 2024-01-01 to 2024-01-02."
+        ),
+    ),
+    "no filter": (
+        DAYS,
+        (
+            "No session filter: give device_type (ALL for every session), funnel_include and/or "
+            "funnel_exclude, or page_interactions."
+        ),
+    ),
+    "device and funnel": (
+        {**DAYS, **MOBILE, **FUNNEL},
+        "One session filter a query, but device_type and funnel_include/funnel_exclude are given.",
+    ),
+    "device and pages": (
+        {**DAYS, **MOBILE, **PAGES},
+        "One session filter a query, but device_type and page_interactions are given.",
+    ),
+    "funnel and pages": (
+        {**DAYS, "funnel_exclude": "VIEWED_PRODUCT", **PAGES},
+        (
+            "One session filter a query, but funnel_include/funnel_exclude and page_interactions "
+            "are given."
+        ),
+    ),
+    "all three": (
+        {**DAYS, **MOBILE, **FUNNEL, **PAGES},
+        (
+            "One session filter a query, but device_type and funnel_include/funnel_exclude and "
+            "page_interactions are given."
+        ),
+    ),
+    "no pages": (
+        {**DAYS, "page_interactions": []},
+        (
+            'page_interactions is empty. Give at least one page, for example ["/{Homepage}", "", '
+            '"__DROP__"], or leave it out.'
+        ),
+    ),
+    "unknown zone": (
+        {**DAYS, **MOBILE, "timezone": "Mars/Olympus"},
+        "timezone 'Mars/Olympus' is not an IANA time zone. Use a name such as Europe/Berlin.",
+    ),
+    "zone with a placeholder": (
+        {**DAYS, **MOBILE, "timezone": "{zone}"},
+        "timezone '{zone}' is not an IANA time zone. Use a name such as Europe/Berlin.",
+    ),
+    "101 characters": (
+        {**DAYS, **MOBILE, "timezone": "Z" * 101},
+        "timezone has 101 characters; Wix takes an IANA name of at most 100.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("fields", "sentence"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_what_wix_would_refuse_is_refused_here_in_one_plain_sentence(fields, sentence):
+    assert refused(**fields) == [sentence]
+
+
+@pytest.mark.parametrize(
+    "zone", ["", " ", ".", "..", "../UTC", "/etc/passwd", "utc\0", "America", "Europe/berlin "]
+)
+def test_what_only_looks_like_a_zone_is_refused_as_one(zone):
+    """A folder of the zone database, a path out of it, an empty name: none of them is a zone."""
+    assert refused(**DAYS, **MOBILE, timezone=zone) == [
+        f"timezone {zone!r} is not an IANA time zone. Use a name such as Europe/Berlin."
+    ]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"device_type": "NOT_SELECTED_DEVICE_TYPE"},
+        {"funnel_include": "NOT_SELECTED_FUNNEL_STEP"},
+        {"funnel_exclude": "NOT_SELECTED_FUNNEL_STEP"},
+        {"device_type": "mobile"},
+    ],
+)
+def test_the_unset_values_of_the_enums_are_never_sent(fields):
+    """Wix's NOT_SELECTED_* are no choice; the refusal lists what is."""
+    (sentence,) = refused(**DAYS, **fields)
+    assert "'MOBILE'" in sentence or "'VIEWED_PRODUCT'" in sentence
+
+
+def test_an_unknown_field_is_refused_and_named():
+    with pytest.raises(ValidationError, match="not permitted") as caught:
+        SessionsQuery(**DAYS, **MOBILE, timeZone="UTC")
+    assert [error["loc"] for error in caught.value.errors()] == [("timeZone",)]
+
+
+@pytest.mark.parametrize("day", ["2024-02-30", "yesterday", "2024-13-01"])
+def test_a_date_that_no_calendar_has_is_refused(day):
+    assert refused(start_date=day, end_date="2024-12-01", **MOBILE)
+
+
+def test_a_query_never_changes():
+    query = SessionsQuery(**DAYS, **MOBILE)
+    with pytest.raises(ValidationError, match="frozen"):
+        query.device_type = DeviceType.ALL
+    assert hash(query) == hash(SessionsQuery(**DAYS, **MOBILE))
+
+
+steps = st.sampled_from(FunnelStep)
+filters = st.one_of(
+    st.fixed_dictionaries({"device_type": st.sampled_from(DeviceType)}),
+    st.fixed_dictionaries({"funnel_include": steps}, optional={"funnel_exclude": steps}),
+    st.fixed_dictionaries({"funnel_exclude": steps}),
+    st.fixed_dictionaries({"page_interactions": st.lists(st.text(), min_size=1, max_size=6)}),
+)
+starts = st.dates(date(1, 1, 1), date(9000, 1, 1))
+ranges = st.builds(
+    lambda start, days: {"start_date": start, "end_date": start + timedelta(days=days)},
+    starts,
+    st.integers(1, 1000),
+)
+periods = st.one_of(ranges, st.fixed_dictionaries({"period": st.sampled_from(Period)}))
+# "localtime" is whatever the machine is set to.
+zones = st.none() | st.sampled_from(sorted(available_timezones() - {"localtime"}))
+queries = st.builds(
+    lambda period, chosen, zone: SessionsQuery(**period, **chosen, timezone=zone),
+    periods,
+    filters,
+    zones,
+)
+
+
+@given(queries)
+@settings(max_examples=300, deadline=None)
+def test_whatever_this_accepts_wix_accepts(query):
+    """Every query that can be made passes the sandbox's strict reading of the documentation."""
+    content = json.dumps(query.to_wire()).encode()
+    try:
+        assert sessions_query(Call("list", "POST", {}, {}, content)) == query.to_wire()
+    except Refusal as refusal:
+        pytest.fail(f"{query!r}: {refusal.body}")
+
+
+@given(queries)
+@settings(max_examples=100, deadline=None)
+def test_a_query_and_its_job_survive_json(query):
+    assert SessionsQuery.model_validate_json(query.model_dump_json()) == query
+    job = SessionsJob(job_id="j", query=query, site_id="s", submitted_at="2024-01-01T00:00:00Z")
+    assert SessionsJob.model_validate_json(job.model_dump_json()) == job
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({**DAYS, **MOBILE}, "2024-01-01 to 2024-01-03 (site zone), device MOBILE"),
+        (
+            {"period": "TODAY", "funnel_exclude": "VIEWED_PRODUCT", "timezone": "UTC"},
+            "TODAY (UTC), not reached VIEWED_PRODUCT",
+        ),
+        (
+            {**DAYS, **FUNNEL, "funnel_exclude": "ADDED_TO_CART"},
+            (
+                "2024-01-01 to 2024-01-03 (site zone), reached VIEWED_PRODUCT, "
+                "not reached ADDED_TO_CART"
+            ),
+        ),
+        (
+            {**DAYS, "page_interactions": ["/{Homepage}", "", "__DROP__"]},
+            "2024-01-01 to 2024-01-03 (site zone), pages /{Homepage} > * > __DROP__",
+        ),
+    ],
+)
+def test_a_query_reads_as_one_line(fields, line):
+    assert str(SessionsQuery(**fields)) == line
+
+
+@pytest.mark.parametrize("status", ["SOMETHING_NEW", "", "finished", None, "UNKNOWN_JOB_STATUS"])
+def test_a_status_that_is_not_documented_reads_as_unknown(status):
+    """Never as finished, whatever it looks like."""
+    assert JobStatus(status) is JobStatus.UNKNOWN
+
+
+def test_a_page_never_changes():
+    page = JobPage(status="FINISHED", status_text="FINISHED", total=1, session_ids=("a",))
+    with pytest.raises(ValidationError, match="frozen"):
+        page.total = 2

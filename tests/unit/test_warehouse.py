@@ -1,0 +1,748 @@
+"""Every warehouse keeps the same promises: one suite over all engines, each of them real."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import tracemalloc
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from prefect_wix.errors import (
+    MissingExtraError,
+    WarehouseAccessError,
+    WarehouseBusyError,
+    WarehouseError,
+    WarehouseSchemaError,
+)
+from prefect_wix.partitions import Ask, AskState
+from prefect_wix.segments import Segment
+from prefect_wix.warehouse import Landed, open_warehouse
+from prefect_wix.warehouse.steps import Tables
+from prefect_wix.windows import Window
+from tests.warehouses import (
+    MOBILE,
+    NOON,
+    PASSWORD,
+    QUOTED,
+    ZONE,
+    DuckDBBench,
+    ParquetBench,
+    PostgresBench,
+    an_answer,
+    an_ask,
+    another_process,
+    digest_of,
+    ids_of,
+    land,
+    on_day,
+)
+
+ENGINES = ["duckdb", "postgres", "parquet", "adbc"]
+
+
+@pytest.fixture(params=ENGINES)
+def bench(request, make_bench):
+    return make_bench(request.param)
+
+
+@pytest.fixture(params=["duckdb", "postgres", "adbc"])
+def sql_bench(request, make_bench):
+    return make_bench(request.param)
+
+
+@pytest.fixture
+async def warehouse(bench):
+    return await bench.ready()
+
+
+# -- landing -------------------------------------------------------------------------------------
+
+
+async def test_an_answer_lands_with_its_receipt(bench, warehouse):
+    """What is asked is what is there, and the receipt proves it."""
+    ask = an_ask()
+    with an_answer(["b", "a", "c"], ask=ask, repeats=4) as answer:
+        assert await warehouse.publish(answer) == Landed(AskState.LANDED, 3, 3, 0, 0)
+    assert sorted(await bench.check()) == ["a", "b", "c"]
+    receipt = await bench.receipt()
+    assert receipt.digest == digest_of(["a", "b", "c"])
+    assert (receipt.job_id, receipt.run_id, receipt.repeats) == (ask.job_id, "run-1", 4)
+    assert receipt.asked_at == receipt.confirmed_at == NOON
+    assert receipt.landed_at.utcoffset() == timedelta(0)
+    assert datetime.now(UTC) - receipt.landed_at < timedelta(minutes=1)
+
+
+async def test_a_later_answer_takes_the_place_of_an_earlier_one(bench, warehouse):
+    """Ids that went are gone, ids that came are there, and both are counted."""
+    await land(warehouse, ["a", "b", "c", "d"])
+    landed = await land(warehouse, ["c", "d", "e"], hours=1)
+    assert landed == Landed(AskState.LANDED, 3, added=1, gone=2, stayed=2)
+    assert sorted(await bench.check()) == ["c", "d", "e"]
+    receipt = await bench.receipt()
+    assert (receipt.added, receipt.gone, receipt.stayed) == (1, 2, 2)
+
+
+async def test_an_empty_answer_removes_what_was_there(bench, warehouse):
+    """No session is an answer too, and has its receipt."""
+    await land(warehouse, ["a", "b"])
+    landed = await land(warehouse, [], hours=1)
+    assert landed == Landed(AskState.LANDED, 0, added=0, gone=2, stayed=0)
+    assert await bench.check() == []
+    assert (await bench.receipt()).sessions == 0
+
+
+async def test_an_empty_first_answer_is_a_receipt(bench, warehouse):
+    """A day without sessions is not a gap."""
+    assert (await land(warehouse, [])).state is AskState.LANDED
+    assert (await bench.receipt()).digest == digest_of([])
+
+
+async def test_the_same_answer_again_writes_no_session(bench, warehouse):
+    """A rerun confirms what is held, and leaves every row as it was."""
+    await land(warehouse, ["a", "b"])
+    before = await bench.version()
+    landed = await land(warehouse, ["b", "a"], hours=5)
+    assert landed == Landed(AskState.UNCHANGED, 2, added=0, gone=0, stayed=2)
+    assert await bench.version() == before
+    receipt = await bench.receipt()
+    assert receipt.asked_at == NOON
+    assert receipt.confirmed_at == NOON + timedelta(hours=5)
+
+
+async def test_an_answer_that_comes_late_does_not_replace_a_newer_one(bench, warehouse):
+    """The job that was submitted last wins, whichever is drained last."""
+    await land(warehouse, ["new"], hours=2)
+    before = await bench.version()
+    assert await land(warehouse, ["old", "older"], hours=1) == Landed(
+        AskState.SUPERSEDED, 1, added=0, gone=0, stayed=1
+    )
+    assert await bench.check() == ["new"]
+    assert await bench.version() == before
+
+
+async def test_the_last_to_confirm_counts_when_answers_come_late(bench, warehouse):
+    """An answer older than the last that confirmed the partition is superseded too."""
+    await land(warehouse, ["a"], hours=1)
+    await land(warehouse, ["a"], hours=3)
+    assert (await land(warehouse, ["b"], hours=2)).state is AskState.SUPERSEDED
+
+
+async def test_the_newest_job_wins_in_any_zone(bench, warehouse):
+    """A site that moves to another zone files its day anew, and not back again."""
+    moved = replace(MOBILE, timezone="America/New_York")
+    await land(warehouse, ["a"])
+    assert (await land(warehouse, ["a"], moved, hours=2)).state is AskState.LANDED
+    assert (await land(warehouse, ["b"], hours=1)).state is AskState.SUPERSEDED
+    assert (await bench.receipt(moved)).sessions == 1
+    assert await bench.receipt() is None
+
+
+async def test_a_table_altered_by_hand_is_put_right(bench, warehouse):
+    """The ids are compared and not only counted."""
+    await land(warehouse, ["a", "b"])
+    await bench.alter("b", "forged")
+    landed = await land(warehouse, ["a", "b"], hours=1)
+    assert landed == Landed(AskState.LANDED, 2, added=1, gone=1, stayed=1)
+    assert sorted(await bench.check()) == ["a", "b"]
+
+
+ODD = [
+    *("it's", '"quoted"', "com,ma", "back\\slash", "\\N", "NULL", "semi;colon", "%s $1 ?"),
+    *(" leading", "trailing ", "-- x", "é", "e\u0301", "日本語", "🛒", "{'a': 1}", "0", "1e5"),
+]
+
+
+async def test_odd_ids_come_back_as_they_went(bench, warehouse):
+    """An id is text, whatever is in it."""
+    assert (await land(warehouse, ODD)).sessions == len(ODD)
+    assert sorted(await bench.check()) == sorted(ODD)
+    assert (await land(warehouse, ODD, hours=1)).state is AskState.UNCHANGED
+
+
+ODD_FLOWS = [("/{It's}", "", "__DROP__"), ("/a", "../b"), ("/a/../b",), ("/é🛒",) * 30]
+ODD_PARTITIONS = [
+    *(replace(MOBILE, segment=Segment(page_interactions=flow).key) for flow in ODD_FLOWS),
+    *(replace(MOBILE, site_id=site) for site in ("0123", "123", "a/b", "a%2Fb", "..", "A b")),
+]
+
+
+async def test_odd_segments_and_sites_are_filed_apart(bench, warehouse):
+    """No quote, slash, star or length of a key touches another partition."""
+    for number, partition in enumerate(ODD_PARTITIONS):
+        await land(warehouse, [f"id-{number}"], partition)
+    for number, partition in enumerate(ODD_PARTITIONS):
+        assert await bench.check(partition) == [f"id-{number}"]
+
+
+async def test_only_the_partition_is_touched(bench, warehouse):
+    """Its neighbours by site, day and segment keep what they hold."""
+    desktop = replace(MOBILE, segment="device_type=DESKTOP")
+    elsewhere = replace(MOBILE, site_id="site-2")
+    for partition in (MOBILE, on_day(9), desktop, elsewhere):
+        await land(warehouse, ["a", "b"], partition)
+    await land(warehouse, [], hours=1)
+    for partition in (on_day(9), desktop, elsewhere):
+        assert sorted(await bench.check(partition)) == ["a", "b"]
+
+
+async def test_receipts_are_those_of_the_window(bench, warehouse):
+    """One site, from the first day on, and before the last one."""
+    for day in (7, 8, 9, 10):
+        await land(warehouse, [str(day)], on_day(day))
+    await land(warehouse, ["x"], replace(MOBILE, site_id="site-2"))
+    window = Window(on_day(8).day, on_day(10).day, ZONE)
+    receipts = await warehouse.receipts("site-1", window)
+    assert [receipt.partition for receipt in receipts] == [on_day(8), on_day(9)]
+
+
+async def test_the_history_is_every_answer_of_the_window(warehouse):
+    """Oldest first, with what each of them brought; what came to nothing is not in it."""
+    await land(warehouse, ["a"])
+    await land(warehouse, ["a", "b"], hours=1)
+    await land(warehouse, ["a", "b"], hours=2)
+    await land(warehouse, ["late"], hours=1)
+    await land(warehouse, ["c"], on_day(9))
+    await warehouse.record(an_ask(hours=3).ended(AskState.FAILED, at=NOON))
+    history = await warehouse.history("site-1", Window(MOBILE.day, on_day(9).day, ZONE))
+    assert [(ask.state, ask.sessions, ask.added) for ask in history] == [
+        (AskState.LANDED, 1, 1),
+        (AskState.LANDED, 2, 1),
+        (AskState.UNCHANGED, 2, 0),
+    ]
+
+
+async def test_many_ids_are_never_all_in_memory(warehouse):
+    """They stream from the spool; 100,000 of them as one list would be 10 MB and more."""
+    with an_answer(f"3f2a7c1e-0000-4000-8000-{n:012d}" for n in range(100_000)) as answer:
+        tracemalloc.start()
+        try:
+            assert (await warehouse.publish(answer)).sessions == 100_000
+            assert tracemalloc.get_traced_memory()[1] < 4_000_000
+        finally:
+            tracemalloc.stop()
+
+
+# -- the ledger ----------------------------------------------------------------------------------
+
+
+async def test_a_claim_is_leave_to_submit(warehouse):
+    """Nobody asked before."""
+    intent = Ask.intend(MOBILE, at=NOON, run_id=None)
+    claim = await warehouse.claim(intent, adopt_since=NOON)
+    assert (claim.ask, claim.adopted, claim.orphans) == (intent, False, 0)
+
+
+async def test_a_job_that_runs_is_adopted(warehouse):
+    """Another run submitted it: wait for that one, the latest."""
+    for hours in (1, 3, 2):
+        await warehouse.record(an_ask(hours=hours))
+    claim = await warehouse.claim(Ask.intend(MOBILE, at=NOON, run_id="run-2"), adopt_since=NOON)
+    assert claim.adopted
+    assert claim.ask.submitted_at == NOON + timedelta(hours=3)
+    assert claim.ask.run_id == "run-1"
+    assert claim.ask.job.query == MOBILE.query
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        pytest.param(an_ask(hours=-1), id="too old"),
+        pytest.param(an_ask(on_day(9)), id="of another day"),
+        pytest.param(an_ask(replace(MOBILE, timezone="UTC")), id="of another zone"),
+        pytest.param(an_ask().ended(AskState.FAILED, at=NOON), id="failed"),
+        pytest.param(an_ask().ended(AskState.LANDED, at=NOON), id="landed"),
+    ],
+)
+async def test_a_job_is_not_adopted_when_it_is(warehouse, ask):
+    """A job too old, ended, or of another partition is not this one's."""
+    await warehouse.record(ask)
+    claim = await warehouse.claim(Ask.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
+    assert (claim.adopted, claim.orphans) == (False, 0)
+
+
+async def test_an_intent_without_a_job_may_be_an_orphan(warehouse):
+    """It is counted once, by the claim that takes its place."""
+    first, second, third = (
+        Ask.intend(MOBILE, at=NOON + timedelta(hours=n), run_id=None) for n in range(3)
+    )
+    await warehouse.claim(first, adopt_since=NOON)
+    assert (await warehouse.claim(second, adopt_since=NOON)).orphans == 1
+    await warehouse.record(second.ended(AskState.FAILED, at=NOON, reason="it's \\ no use"))
+    assert (await warehouse.claim(third, adopt_since=NOON)).orphans == 0
+
+
+async def test_a_landed_job_is_not_open_any_more(bench, warehouse):
+    """Publishing closes the ask it answers."""
+    ask = an_ask()
+    await warehouse.record(ask)
+    await land(warehouse, ["a"], ask=ask)
+    claim = await warehouse.claim(Ask.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
+    assert not claim.adopted
+
+
+async def test_two_claims_at_once_agree(bench, warehouse):
+    """The second sees what the first one wrote."""
+    intents = [Ask.intend(MOBILE, at=NOON, run_id=str(n)) for n in range(6)]
+    claims = await asyncio.gather(
+        *(warehouse.claim(intent, adopt_since=NOON) for intent in intents)
+    )
+    assert sorted(claim.orphans for claim in claims) == [0, 1, 1, 1, 1, 1]
+
+
+# -- the schema ----------------------------------------------------------------------------------
+
+
+async def test_preparing_twice_changes_nothing(bench, warehouse):
+    """Every run prepares."""
+    await land(warehouse, ["a"])
+    before = await bench.version()
+    await bench.open().prepare()
+    assert await bench.version() == before
+
+
+async def test_preparing_at_once_is_safe(bench):
+    """Many flows may meet a new warehouse together."""
+    await asyncio.gather(*(bench.open().prepare() for _ in range(8)))
+    await land(bench.open(), ["a"])
+    assert await bench.check() == ["a"]
+
+
+async def test_a_newer_schema_is_refused(bench, warehouse):
+    """What a newer version made is not touched by an older one."""
+    await bench.set_version(99)
+    with pytest.raises(WarehouseSchemaError, match="version 99, made by a newer"):
+        await warehouse.prepare()
+
+
+async def test_publishing_unprepared_names_the_tables(sql_bench):
+    """Nothing is made up on the way."""
+    with pytest.raises(WarehouseSchemaError, match="not the ones this version writes"):
+        await land(sql_bench.open(), ["a"])
+
+
+async def test_a_missing_column_is_refused(sql_bench):
+    """A table altered by hand is named, with what it lacks."""
+    bench, warehouse = sql_bench, await sql_bench.ready()
+    await bench.sql(f"ALTER TABLE {bench.name('wix_session_receipts')} DROP COLUMN digest")
+    with pytest.raises(WarehouseSchemaError, match=r"wix_session_receipts.* lacks digest"):
+        await warehouse.prepare()
+    with pytest.raises(WarehouseSchemaError):
+        await land(warehouse, ["a"])
+
+
+async def test_a_table_of_the_same_name_is_refused(sql_bench):
+    """Somebody else's table is not written to."""
+    bench = sql_bench
+    await bench.sql(f"CREATE SCHEMA {bench.schema}")
+    await bench.sql(f"CREATE TABLE {bench.name('wix_session_ids')} (mine INTEGER)")
+    with pytest.raises(WarehouseSchemaError):
+        await bench.open().prepare()
+
+
+async def test_the_view_shows_what_is_landed(sql_bench):
+    """Analysts read one relation: ids with their day, zone and time of landing."""
+    bench, warehouse = sql_bench, await sql_bench.ready()
+    await land(warehouse, ["a"])
+    rows = await bench.sql(f"SELECT session_id, timezone FROM {bench.name('wix_landed_sessions')}")
+    assert rows == [("a", ZONE)]
+
+
+async def test_a_visit_over_midnight_is_told_from_a_repeat(sql_bench):
+    """An id on two days in a row is one visit; on days apart it is something to look at."""
+    bench, warehouse = sql_bench, await sql_bench.ready()
+    for day, ids in {7: ["once", "night", "apart"], 8: ["night"], 9: ["apart"]}.items():
+        await land(warehouse, ids, on_day(day))
+    view = bench.name("wix_sessions_on_two_days")
+    rows = await bench.sql(f"SELECT session_id, days, kind FROM {view} ORDER BY session_id")
+    assert rows == [("apart", 2, "days apart"), ("night", 2, "over midnight")]
+
+
+def two_migrations(second):
+    first = Tables.migrations
+
+    def migrations(tables):
+        asks = tables.name("wix_session_asks")
+        return (*first(tables), tuple(text.format(asks=asks) for text in second))
+
+    return migrations
+
+
+async def test_an_older_schema_moves_on_with_all_it_holds(sql_bench, monkeypatch):
+    """The second version is made out of the first, and an old client then keeps out."""
+    bench, warehouse = sql_bench, await sql_bench.ready()
+    await land(warehouse, ["a", "b"])
+    alter = "ALTER TABLE {asks} ADD COLUMN attempts BIGINT", "UPDATE {asks} SET attempts = 7"
+    with monkeypatch.context() as newer:
+        newer.setattr(Tables, "migrations", two_migrations(alter))
+        await warehouse.prepare()
+        await warehouse.prepare()
+    assert await bench.sql(f"SELECT attempts FROM {bench.name('wix_session_asks')}") == [(7,)]
+    versions = await bench.sql(f"SELECT version FROM {bench.name('wix_session_schema')}")
+    assert sorted(versions) == [(1,), (2,)]
+    assert sorted(await bench.check()) == ["a", "b"]
+    with pytest.raises(WarehouseSchemaError, match="Upgrade prefect-wix"):
+        await warehouse.prepare()
+
+
+async def test_a_migration_that_fails_leaves_the_old_schema(sql_bench, monkeypatch):
+    """All of it, or nothing."""
+    bench, warehouse = sql_bench, await sql_bench.ready()
+    await land(warehouse, ["a"])
+    broken = "ALTER TABLE {asks} ADD COLUMN attempts BIGINT", "UPDATE {asks} SET nothing = 1"
+    with monkeypatch.context() as newer:
+        newer.setattr(Tables, "migrations", two_migrations(broken))
+        with pytest.raises(WarehouseError):
+            await warehouse.prepare()
+    await warehouse.prepare()
+    assert await bench.check() == ["a"]
+    with pytest.raises(Exception, match="attempts"):
+        await bench.sql(f"SELECT attempts FROM {bench.name('wix_session_asks')}")
+
+
+# -- what can go wrong ---------------------------------------------------------------------------
+
+
+async def test_a_warehouse_that_is_held_is_waited_for(bench, warehouse):
+    """Another process has it: that is a delay first, and an error only at the deadline."""
+    async with bench.held():
+        patient = asyncio.create_task(land(bench.open(), ["a"]))
+        with pytest.raises(WarehouseBusyError, match=r"for all of 0\.3 s"):
+            await land(bench.open(busy_timeout_seconds=0.3), ["b"])
+        assert not patient.done()
+    assert (await patient).sessions == 1
+    assert await bench.check() == ["a"]
+
+
+async def test_a_cancelled_landing_is_whole_or_nothing(bench, warehouse):
+    """Whenever it is cancelled, old or new is there, and the next landing goes through."""
+    old, new = ids_of("old", 3000), ids_of("new", 3000)
+    for number in range(6):
+        await land(warehouse, old, hours=2 * number)
+        task = asyncio.create_task(land(warehouse, new, hours=2 * number + 1))
+        await asyncio.sleep(random.uniform(0, 0.06))
+        task.cancel()
+        await asyncio.wait([task])
+        assert sorted(await bench.check()) in (sorted(old), sorted(new))
+
+
+async def finish(*processes):
+    for process in processes:
+        output, errors = await asyncio.to_thread(process.communicate)
+        assert process.returncode == 0, output + errors
+
+
+async def test_processes_that_land_the_same_partition_take_turns(bench, warehouse):
+    """Nothing is doubled, however often they meet."""
+    rounds = 12
+    await finish(*(another_process(bench, (8, tag, 200), rounds=rounds) for tag in ("x", "y", "z")))
+    assert len(await bench.check(on_day(8))) == 200
+
+
+async def test_processes_that_land_different_partitions_do_not_mix(bench, warehouse):
+    """Each finds its own, and only that."""
+    days = {8: "x", 9: "y", 10: "z"}
+    await finish(*(another_process(bench, (day, tag, 200), rounds=8) for day, tag in days.items()))
+    for day, tag in days.items():
+        assert sorted(await bench.check(on_day(day))) == sorted(ids_of(tag, 200))
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_kill_at_any_moment_leaves_old_or_new(bench, warehouse, seed):
+    """The receipt matches the rows, and nothing stands in the way of the next landing."""
+    process = another_process(bench, (8, "x", 5000), (8, "y", 4000), rounds=1000)
+    await asyncio.to_thread(process.stdout.readline)
+    await asyncio.sleep(random.Random(seed).uniform(0, 0.5))
+    process.send_signal(signal.SIGKILL)
+    await asyncio.to_thread(process.communicate)
+    ids = sorted(await bench.check(on_day(8)))
+    assert ids in ([], sorted(ids_of("x", 5000)), sorted(ids_of("y", 4000)))
+    assert (await land(bench.open(), ["next"], on_day(8), hours=9999)).sessions == 1
+    assert await bench.check(on_day(8)) == ["next"]
+
+
+# -- places that can't be written ----------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk():
+    """A disk of 3 MB; it takes the right to mount one."""
+    folder = Path(tempfile.mkdtemp(prefix="wix-disk-"))
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    # The server of the tests has a user of its own, who has to get there.
+    folder.chmod(0o755)
+    if mounted:
+        yield folder
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+    folder.rmdir()
+    if not mounted:
+        pytest.skip("this user may not mount a small disk")
+
+
+def differing(count):
+    """Ids that no compression makes small."""
+    numbers = random.Random(7)
+    return [f"{numbers.getrandbits(256):064x}" for _ in range(count)]
+
+
+async def assert_full(bench):
+    warehouse = await bench.ready()
+    await land(warehouse, ["a", "b"])
+    with pytest.raises(WarehouseAccessError, match="free space") as caught:
+        await land(warehouse, differing(60_000), hours=1)
+    assert "space" in str(caught.value.__cause__)
+    assert sorted(await bench.check()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("make", [DuckDBBench, ParquetBench])
+async def test_a_full_disk_leaves_what_was_there(make, small_disk):
+    """It is said that space is wanted, and the next answer that fits lands."""
+    bench = make(small_disk)
+    await assert_full(bench)
+    assert (await land(bench.open(), ["c"], hours=2)).state is AskState.LANDED
+    assert await bench.check() == ["c"]
+
+
+@pytest.mark.parametrize("make", [DuckDBBench, ParquetBench])
+async def test_a_disk_that_is_read_only_is_an_access_error(make, small_disk):
+    """It reads, and says that it can't be written."""
+    bench = make(small_disk)
+    await land(await bench.ready(), ["a"])
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)  # noqa: ASYNC221
+    with pytest.raises(WarehouseAccessError, match=r"(?i)read-only"):
+        await land(bench.open(), ["b"])
+
+
+@pytest.mark.parametrize("scheme", ["duckdb", "parquet"])
+async def test_a_path_that_leads_nowhere_is_an_access_error(scheme, tmp_path):
+    """A file is where a folder should be."""
+    (tmp_path / "file").write_text("")
+    warehouse = open_warehouse(f"{scheme}:///{tmp_path}/file/sessions")
+    with pytest.raises(WarehouseAccessError, match="can't be"):
+        await warehouse.prepare()
+
+
+async def test_a_folder_is_no_database(tmp_path):
+    """DuckDB wants a file."""
+    with pytest.raises(WarehouseAccessError, match="directory"):
+        await open_warehouse(f"duckdb:///{tmp_path}").prepare()
+
+
+async def test_a_file_that_is_no_partition_is_refused(tmp_path):
+    """It is named, and stays as it is."""
+    bench = ParquetBench(tmp_path)
+    warehouse = await bench.ready()
+    await land(warehouse, ["a"])
+    [file] = bench.folder.glob("wix_session_ids/*/*/*.parquet")
+    file.write_text("not by us")
+    with pytest.raises(WarehouseSchemaError, match="Move it away"):
+        await land(warehouse, ["b"])
+    assert file.read_text() == "not by us"
+
+
+# -- an object store -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket():
+    fsspec = pytest.importorskip("fsspec")
+    yield "memory://bucket/prefix"
+    fsspec.filesystem("memory").store.clear()
+
+
+async def test_an_object_store_keeps_the_promises(bucket):
+    """fsspec's own store in memory: the same files, the same answers."""
+    warehouse = open_warehouse(bucket)
+    await warehouse.prepare()
+    assert (await land(warehouse, ["a", "b"])).state is AskState.LANDED
+    assert (await land(warehouse, ["a", "b"], hours=1)).state is AskState.UNCHANGED
+    assert await land(warehouse, ["b", "c"], hours=3) == Landed(AskState.LANDED, 2, 1, 1, 1)
+    assert (await land(warehouse, ["x"], hours=2)).state is AskState.SUPERSEDED
+    await land(warehouse, [], on_day(9))
+    receipts = await open_warehouse(bucket).receipts("site-1", Window(MOBILE.day, NEXT_WEEK, ZONE))
+    assert [receipt.sessions for receipt in receipts] == [2, 0]
+    claim = await warehouse.claim(Ask.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
+    assert not claim.adopted
+
+
+NEXT_WEEK = MOBILE.day + timedelta(days=7)
+
+
+# -- URLs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "schema", "says"),
+    [
+        ("mysql://me:hush@host/db", None, "No warehouse is known"),
+        ("me:hush@host", None, "No warehouse is known"),
+        ("", None, "No warehouse is known"),
+        ("duckdb://host/file", None, "names a path and no host"),
+        ("duckdb:///", None, "names a path and no host"),
+        ("parquet://folder", None, "names a path and no host"),
+        ("parquet:///folder", "wix", "Files have no schema"),
+        ("postgresql://me:hush@host/db", "a b", "must be letters"),
+        ("bigquery://project/dataset", None, "gs://"),
+    ],
+)
+def test_a_url_that_names_no_warehouse_is_explained(url, schema, says):
+    """It is said what to write; nothing of a password is."""
+    with pytest.raises(ValueError, match=says) as caught:
+        open_warehouse(url, schema=schema)
+    assert "hush" not in spoken(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "module", "extra"),
+    [
+        ("duckdb:///x", "duckdb", "duckdb"),
+        ("parquet:///x", "duckdb", "duckdb"),
+        ("adbc+postgresql://host/db", "adbc_driver_postgresql", "adbc-postgresql"),
+        ("snowflake://account/db", "adbc_driver_snowflake", "adbc-snowflake"),
+        ("s3://bucket", "s3fs", "s3"),
+        ("gs://bucket", "gcsfs", "gs"),
+        ("abfs://bucket", "adlfs", "abfs"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_command(url, module, extra, monkeypatch):
+    """One sentence, to be pasted into a shell."""
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'prefect-wix\[{extra}\]'"):
+        open_warehouse(url)
+
+
+# -- PostgreSQL alone ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def postgres(postgres_server):
+    bench = PostgresBench(postgres_server)
+    yield bench
+    await bench.close()
+
+
+def spoken(error):
+    """All that an error says, and all that its causes say."""
+    texts = []
+    while error is not None:
+        texts += [str(error), repr(error)]
+        error = error.__cause__ or error.__context__
+    return "\n".join(texts)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (QUOTED, "wrong%20secret"),
+        ("/postgres", "/nowhere"),
+        ("127.0.0.1", "no-such-host.invalid"),
+        ("postgres:", "nobody-we-know:"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["postgresql", "adbc+postgresql"])
+async def test_a_server_that_lets_nobody_in_is_named_without_the_secret(postgres, scheme, old, new):
+    """Wrong password, database, host and user: one error, one sentence, no password."""
+    url = postgres.url.replace("postgresql:", f"{scheme}:")
+    warehouse = open_warehouse(url.replace(old, new, 1))
+    with pytest.raises(WarehouseAccessError, match="can't be reached or written") as caught:
+        await warehouse.prepare()
+    for secret in (PASSWORD, QUOTED, "wrong secret", "wrong%20secret"):
+        assert secret not in spoken(caught.value)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+async def test_a_server_that_is_not_there_is_named():
+    """The address is in the sentence, the password is not."""
+    warehouse = open_warehouse("postgresql://me:hush@127.0.0.1:1/db")
+    with pytest.raises(WarehouseAccessError, match=r"postgresql://127\.0\.0\.1:1/db") as caught:
+        await warehouse.prepare()
+    assert "hush" not in spoken(caught.value)
+
+
+@pytest.mark.parametrize("secret", ["hu/sh", "hu?sh", "hu#sh", "12/hush"])
+def test_a_password_that_is_not_encoded_is_not_repeated(secret):
+    """It is said how to write it."""
+    with pytest.raises(ValueError, match="percent-encoded") as caught:
+        open_warehouse(f"postgresql://me:{secret}@host/db")
+    assert "sh@" not in spoken(caught.value)
+    assert secret not in spoken(caught.value)
+
+
+async def test_a_read_only_database_is_an_access_error(postgres):
+    """It reads, and says that it can't be written."""
+    await postgres.ready()
+    warehouse = open_warehouse(
+        postgres.url + "?default_transaction_read_only=on", schema=postgres.schema
+    )
+    await warehouse.prepare()
+    with pytest.raises(WarehouseAccessError, match="read-only transaction"):
+        await land(warehouse, ["a"])
+
+
+async def test_a_role_without_rights_is_an_access_error(postgres):
+    """A role that may only read can prepare what is prepared, and not write."""
+    await postgres.ready()
+    role = f"reader_{postgres.schema}"
+    await postgres.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'r'")
+    await postgres.sql(f"GRANT USAGE ON SCHEMA {postgres.schema} TO {role}")
+    await postgres.sql(f"GRANT SELECT ON ALL TABLES IN SCHEMA {postgres.schema} TO {role}")
+    url = postgres.url.replace(f"postgres:{QUOTED}", f"{role}:r")
+    warehouse = open_warehouse(url, schema=postgres.schema)
+    await warehouse.prepare()
+    with pytest.raises(WarehouseAccessError, match="permission denied"):
+        await land(warehouse, ["a"])
+    await postgres.sql(f"DROP OWNED BY {role}")
+    await postgres.sql(f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
+async def test_a_url_may_be_written_as_elsewhere(postgres, scheme):
+    """As libpq, as Heroku and as SQLAlchemy write it."""
+    url = postgres.url.replace("postgresql", scheme, 1)
+    await open_warehouse(url, schema=postgres.schema).prepare()
+
+
+async def test_a_full_disk_at_the_server_is_an_access_error(postgres, small_disk):
+    """PostgreSQL's own sentence is passed on, and what was there stays."""
+    space = f"space_{postgres.schema}"
+    shutil.chown(small_disk, postgres.server.user)
+    await postgres.sql(f"CREATE TABLESPACE {space} LOCATION '{small_disk}'")
+    postgres.url += f"?default_tablespace={space}"
+    await assert_full(postgres)
+    await postgres.close()
+    await postgres.sql(f"DROP TABLESPACE {space}")
+
+
+async def test_both_ways_into_postgresql_meet(postgres_server):
+    """What asyncpg landed ADBC finds, and the other way round."""
+    first = PostgresBench(postgres_server)
+    second = PostgresBench(postgres_server, "adbc+postgresql")
+    second.schema = first.schema
+    await land(await first.ready(), ["a"])
+    assert (await land(await second.ready(), ["a"], hours=1)).state is AskState.UNCHANGED
+    assert (await land(second.open(), ["b"], hours=2)).gone == 1
+    assert (await land(first.open(), ["b"], hours=3)).state is AskState.UNCHANGED
+    await first.close()
+
+
+async def test_no_staging_table_is_left(postgres_server):
+    """Not after a landing, and not after one that failed."""
+    bench = PostgresBench(postgres_server, "adbc+postgresql")
+    warehouse = await bench.ready()
+    await land(warehouse, ["a"])
+    await bench.sql(f"DROP TABLE {bench.name('wix_session_asks')}")
+    with pytest.raises(WarehouseSchemaError):
+        await land(warehouse, ["b"], hours=1)
+    tables = await bench.sql(f"SELECT tablename FROM pg_tables WHERE schemaname = '{bench.schema}'")
+    assert not [name for (name,) in tables if "staged" in name]
+    await bench.close()

