@@ -16,12 +16,13 @@ from collections.abc import AsyncGenerator, Generator
 
 import httpx
 
-from prefect_wix.errors import AuthenticationError
+from prefect_wix.errors import AuthenticationError, NotSentError, UnreadableReplyError
 from prefect_wix.replies import error_for, read_reply, request_id_of
 
 __all__ = ["ApiKeyAuth", "AppAuth", "SiteAuth", "header_value"]
 
 TOKEN_PATH = "/oauth2/token"  # noqa: S105
+TOKEN_ENDPOINT = f"POST {TOKEN_PATH}"
 RENEWAL_MARGIN_SECONDS = 600.0
 """Wix's own recipe: renew ten minutes before the token ends."""
 DEFAULT_LIFETIME_SECONDS = 14_400.0
@@ -41,6 +42,31 @@ def header_value(text: str, name: str) -> str:
             f"{name} is empty or holds characters that no {name} has; copy it from Wix once more."
         )
     return text
+
+
+def check_base_url(base_url: str) -> str:
+    """The base URL without a slash at its end.
+
+    Raises:
+        ValueError: it is not an https URL (http is allowed for this machine), or holds a login.
+    """
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL:
+        raise ValueError("base_url is not a URL.") from None
+    if url.userinfo:
+        raise ValueError("base_url must not hold a user name or password.")
+    encrypted = url.scheme == "https" and url.host
+    if not encrypted and not (url.scheme == "http" and _is_this_machine(url.host)):
+        raise ValueError(
+            f"base_url must be https, or http on this machine, since it is sent the key; "
+            f"got {url.scheme or 'no scheme'}://{url.host}."
+        )
+    return base_url.rstrip("/")
+
+
+def _is_this_machine(host: str) -> bool:
+    return host in ("127.0.0.1", "::1", "localhost")
 
 
 class SiteAuth(httpx.Auth):
@@ -91,7 +117,7 @@ class AppAuth(SiteAuth):
             "client_secret": app_secret,
             "instance_id": instance_id,
         }
-        self._token_url = base_url.rstrip("/") + TOKEN_PATH
+        self._token_url = check_base_url(base_url) + TOKEN_PATH
         self.site_id = instance_id
         self._token: str | None = None
         self._renew_at = 0.0
@@ -128,24 +154,37 @@ class AppAuth(SiteAuth):
 
 
 def _read_token(response: httpx.Response) -> tuple[str, float]:
-    endpoint = f"POST {TOKEN_PATH}"
     if response.status_code in (400, UNAUTHORIZED, 403):
-        raise _no_token(response, endpoint)
-    if not response.is_success:
-        raise error_for(response, endpoint)
-    reply = read_reply(response, endpoint)
-    token, lifetime = reply.body.get("access_token"), reply.body.get("expires_in")
+        raise _refused(response)
+    if not response.is_success and not response.is_server_error:
+        raise error_for(response, TOKEN_ENDPOINT)
+    if response.is_server_error:
+        raise no_token(f"the token request was answered {response.status_code}", response)
+    try:
+        body = read_reply(response, TOKEN_ENDPOINT).body
+    except UnreadableReplyError as error:
+        raise no_token("the token request was answered with no JSON", response) from error
+    token, lifetime = body.get("access_token"), body.get("expires_in")
     if not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
-        raise reply.unreadable("no token")
+        raise no_token("the token request was answered without a token", response)
     known = isinstance(lifetime, int | float) and lifetime > 0
     return token, float(lifetime) if known else DEFAULT_LIFETIME_SECONDS  # type: ignore[arg-type]
 
 
-def _no_token(response: httpx.Response, endpoint: str) -> AuthenticationError:
+def no_token(what: str, response: httpx.Response | None = None) -> NotSentError:
+    """The error that says a call was not made, since there was no token to make it with."""
+    return NotSentError(
+        f"Nothing was asked, since {what}. Try again later.",
+        endpoint=TOKEN_ENDPOINT,
+        request_id=request_id_of(response) if response is not None else None,
+    )
+
+
+def _refused(response: httpx.Response) -> AuthenticationError:
     return AuthenticationError(
         f"Wix minted no token for the app ({response.status_code}{_oauth_reason(response)}). "
         "Check the app id, the app secret and that the app is installed on the instance.",
-        endpoint=endpoint,
+        endpoint=TOKEN_ENDPOINT,
         status=response.status_code,
         request_id=request_id_of(response),
     )

@@ -29,6 +29,9 @@ class RequestBudget:
     Args:
         requests_per_minute: how many requests any minute may hold.
         clock: the clock that turns are measured on.
+
+    Raises:
+        ValueError: no request at all is allowed.
     """
 
     def __init__(
@@ -36,37 +39,67 @@ class RequestBudget:
     ) -> None:
         self._clock = clock
         self._guard = threading.Lock()
-        self._turns: deque[float] = deque(maxlen=requests_per_minute)
+        self._turns: deque[float] = deque(maxlen=_checked(requests_per_minute))
         self._paused_until = 0.0
+        self._held = 0.0
+        """Seconds that pauses have put off the turns that were booked before them."""
 
     async def turn(self) -> None:
         """Return when one more request may be sent. First come, first served."""
-        at = self._book()
-        while (wait := max(at, self._paused_until) - self._clock.now()) > 0:
+        at, held = self._book()
+        while (wait := at + (self._held - held) - self._clock.now()) > 0:
             await self._clock.sleep(wait)
 
     def pause(self, seconds: float) -> None:
-        """Hold every turn of this site, also those already booked, for ``seconds`` from now."""
-        with self._guard:
-            self._paused_until = max(self._paused_until, self._clock.now() + seconds)
+        """Hold every turn of this site for ``seconds`` from now.
 
-    def _book(self) -> float:
+        Turns that are booked are put off as a row, so that the end of a pause is no stampede.
+        """
+        with self._guard:
+            now = self._clock.now()
+            until = max(self._paused_until, now + seconds)
+            longer = until - max(self._paused_until, now)
+            self._paused_until = until
+            self._held += longer
+            for place, at in enumerate(self._turns):
+                if at >= now:
+                    self._turns[place] = at + longer
+
+    def narrow(self, requests_per_minute: int) -> None:
+        """Allow no more than this many requests a minute from now on."""
+        with self._guard:
+            if _checked(requests_per_minute) < (self._turns.maxlen or 0):
+                self._turns = deque(self._turns, maxlen=requests_per_minute)
+
+    def _book(self) -> tuple[float, float]:
         with self._guard:
             at = max(self._clock.now(), self._paused_until)
             if len(self._turns) == self._turns.maxlen:
                 at = max(at, self._turns[0] + _WINDOW_SECONDS)
             self._turns.append(at)
-            return at
+            return at, self._held
 
 
-_budgets: dict[tuple[str, str, int, Clock], RequestBudget] = {}
+def _checked(requests_per_minute: int) -> int:
+    if requests_per_minute < 1:
+        raise ValueError(f"requests_per_minute must be at least 1, not {requests_per_minute}.")
+    return requests_per_minute
+
+
+_budgets: dict[tuple[str, str, Clock], RequestBudget] = {}
 _budgets_guard = threading.Lock()
 
 
 def shared_budget(
     base_url: str, site_id: str, requests_per_minute: int, clock: Clock = SYSTEM_CLOCK
 ) -> RequestBudget:
-    """The one budget of this process for a site."""
-    key = (base_url, site_id, requests_per_minute, clock)
+    """The one budget of this process for a site; the lowest figure that anybody named holds.
+
+    Raises:
+        ValueError: no request at all is allowed.
+    """
     with _budgets_guard:
-        return _budgets.setdefault(key, RequestBudget(requests_per_minute, clock=clock))
+        new = RequestBudget(requests_per_minute, clock=clock)
+        budget = _budgets.setdefault((base_url, site_id, clock), new)
+    budget.narrow(requests_per_minute)
+    return budget

@@ -6,14 +6,23 @@ for jobs or page through results: that is `prefect_wix.listing`. Prefect is not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import ssl
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 
-from prefect_wix.auth import ApiKeyAuth, AppAuth, SiteAuth
+from prefect_wix.auth import (
+    TOKEN_PATH,
+    ApiKeyAuth,
+    AppAuth,
+    SiteAuth,
+    check_base_url,
+    no_token,
+)
 from prefect_wix.budget import REQUESTS_PER_MINUTE, shared_budget
 from prefect_wix.clock import SYSTEM_CLOCK, Clock
 from prefect_wix.errors import (
@@ -30,6 +39,7 @@ from prefect_wix.replies import (
     Reply,
     error_for,
     read_job_id,
+    read_nothing,
     read_page,
     read_reply,
     read_timezone,
@@ -46,6 +56,8 @@ MARK_LIMIT = 100
 RATE_LIMIT_PAUSE_SECONDS = 60.0
 """Wix: after a 429 wait a minute. Used where the reply has no ``Retry-After``."""
 TIMEOUT_SECONDS = 30.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -110,7 +122,11 @@ class WixClient:
         self._retry = retry
         # Redirects are never followed: the next host would be handed the key.
         self._http = httpx.AsyncClient(
-            base_url=self.base_url, auth=auth, timeout=timeout_seconds, follow_redirects=False
+            base_url=self.base_url,
+            auth=auth,
+            timeout=timeout_seconds,
+            follow_redirects=False,
+            verify=_tls(),
         )
 
     async def __aenter__(self) -> Self:
@@ -131,7 +147,7 @@ class WixClient:
         Raises:
             RequestError: see the tree in `prefect_wix.errors`.
         """
-        return read_job_id(await self._call(_LIST, json=query.to_wire()))
+        return await self._call(_LIST, read_job_id, json=query.to_wire())
 
     async def get_list_sessions_job_result(
         self, job_id: str, *, limit: int = PAGE_LIMIT, offset: int = 0
@@ -147,7 +163,7 @@ class WixClient:
             RequestError: see the tree in `prefect_wix.errors`.
         """
         params = {"jobId": job_id, "limit": limit, "offset": offset}
-        return read_page(await self._call(_RESULT, params=params))
+        return await self._call(_RESULT, read_page, params=params)
 
     async def mark_session_as_recorded(self, session_id: str) -> None:
         """Tell Wix that a recording of this session exists ("Mark Session As Recorded").
@@ -156,7 +172,7 @@ class WixClient:
             RequestError: see the tree in `prefect_wix.errors`. After a `LostReplyError` the mark
                 may have been made.
         """
-        await self._call(_RECORDED, json={"sessionId": session_id})
+        await self._call(_RECORDED, read_nothing, json={"sessionId": session_id})
 
     async def mark_recordings_as_deleted(self, session_ids: Iterable[str]) -> list[MarkOutcome]:
         """Tell Wix that recordings are gone ("Mark Recordings As Deleted").
@@ -166,7 +182,12 @@ class WixClient:
 
         Returns:
             What became of every call, in order. Nothing is raised for a call that failed.
+
+        Raises:
+            TypeError: one text was given instead of a list.
         """
+        if isinstance(session_ids, str):
+            raise TypeError("session_ids must be a list of ids, not one text.")
         outcomes: list[MarkOutcome] = []
         hopeless = False
         for ids in _in_hundreds(session_ids):
@@ -184,25 +205,25 @@ class WixClient:
         Raises:
             RequestError: see the tree in `prefect_wix.errors`.
         """
-        return read_timezone(await self._call(_PROPERTIES, params={"fields.paths": "timeZone"}))
+        return await self._call(_PROPERTIES, read_timezone, params={"fields.paths": "timeZone"})
 
     async def _mark_deleted(self, session_ids: tuple[str, ...]) -> RequestError | None:
         try:
-            await self._call(_DELETED, json={"sessionIds": list(session_ids)})
+            await self._call(_DELETED, read_nothing, json={"sessionIds": list(session_ids)})
         except RequestError as error:
             return error
         return None
 
-    async def _call(self, endpoint: _Endpoint, **content: Any) -> Reply:
-        """The JSON answer to one request, repeated where that is safe and worth it."""
+    async def _call(self, endpoint: _Endpoint, read: Callable[[Reply], T], **content: Any) -> T:
+        """What a request answers, which is repeated where that is safe and worth it."""
         for repeats, wait in enumerate(self._retry.waits()):
             try:
-                return await self._call_once(endpoint, **content)
+                return read(await self._call_once(endpoint, **content))
             except RequestError as error:
                 if not may_repeat(error, reads=endpoint.reads, repeats=repeats):
                     raise
                 await self.clock.sleep(max(wait, wait_asked_for(error)))
-        return await self._call_once(endpoint, **content)
+        return read(await self._call_once(endpoint, **content))
 
     async def _call_once(self, endpoint: _Endpoint, **content: Any) -> Reply:
         await self._budget.turn()
@@ -221,29 +242,10 @@ class WixClient:
             raise _transport_error(error, endpoint) from _without_credentials(error)
 
 
-def check_base_url(base_url: str) -> str:
-    """The base URL without a slash at its end.
-
-    Raises:
-        ValueError: it is not an https URL (http is allowed for this machine), or holds a login.
-    """
-    try:
-        url = httpx.URL(base_url)
-    except httpx.InvalidURL:
-        raise ValueError("base_url is not a URL.") from None
-    if url.userinfo:
-        raise ValueError("base_url must not hold a user name or password.")
-    encrypted = url.scheme == "https" and url.host
-    if not encrypted and not (url.scheme == "http" and _is_this_machine(url.host)):
-        raise ValueError(
-            f"base_url must be https, or http on this machine, since it is sent the key; "
-            f"got {url.scheme or 'no scheme'}://{url.host}."
-        )
-    return base_url.rstrip("/")
-
-
-def _is_this_machine(host: str) -> bool:
-    return host in ("127.0.0.1", "::1", "localhost")
+@cache
+def _tls() -> ssl.SSLContext:
+    # Reading the authorities takes 30 ms; every client of a process trusts the same ones.
+    return httpx.create_ssl_context()
 
 
 def _in_hundreds(session_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
@@ -265,6 +267,8 @@ def _outcome(session_ids: tuple[str, ...], error: RequestError | None) -> MarkOu
 
 def _transport_error(error: httpx.RequestError, endpoint: _Endpoint) -> RequestError:
     what = _describe(error)
+    if error.request.url.path == TOKEN_PATH:
+        return no_token(f"the token request failed: {what}")
     if isinstance(error, _NEVER_SENT):
         return NotSentError(
             f"{endpoint} could not be sent: {what}. Check the network and the base URL.",

@@ -136,7 +136,8 @@ class Listing:
 
     Raises (while it is iterated):
         JobFailedError: the job ended as ERROR, and so did its resubmission.
-        UnknownJobError: Wix forgot the job, and its resubmission.
+        UnknownJobError: Wix forgot the job, and its resubmission; or it forgot a job that it had
+            begun to hand out.
         JobTimeoutError: the deadline passed.
         IncompleteListingError: ids and total never agreed.
         RequestError: a request failed in a way that asking again does not mend.

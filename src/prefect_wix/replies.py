@@ -5,6 +5,7 @@ Turns an httpx response into plain values or into an error of the tree; sends no
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,11 +33,15 @@ __all__ = [
     "Reply",
     "error_for",
     "read_job_id",
+    "read_nothing",
     "read_page",
     "read_reply",
     "read_timezone",
     "request_id_of",
 ]
+
+LONGEST_RETRY_AFTER_SECONDS = 3600.0
+"""No hint holds a site's requests for longer: one absurd header must not stop it for good."""
 
 _FORBIDDEN = (
     'Likely causes: the key lacks the permission "Manage Session Recording Analytics", the site '
@@ -148,6 +153,10 @@ def read_page(reply: Reply) -> JobPage:
     )
 
 
+def read_nothing(reply: Reply) -> None:
+    """A reply that says no more than that it was done."""
+
+
 def read_timezone(reply: Reply) -> str | None:
     """``properties.timeZone`` of "Get Site Properties", or None where the site has none."""
     zone = _mapping(reply.body.get("properties")).get("timeZone")
@@ -167,13 +176,19 @@ def _read_total(value: object) -> int | None:
 
 def _details_of(response: httpx.Response) -> tuple[Mapping[str, Any], str]:
     try:
-        body = _mapping(response.json())
+        body = _mapping(json.loads(_without_key(response)))
     except (ValueError, RecursionError):
         return {}, "a body that is not JSON" if response.content else ""
     message = body.get("message")
     details = _mapping(body.get("details"))
     described = _mapping(details.get("applicationError")).get("description")
     return details, str(message or described or "")
+
+
+def _without_key(response: httpx.Response) -> str:
+    """The body's text. A server that repeats the key it was sent does not get it into an error."""
+    key = response.request.headers.get("authorization")
+    return response.text.replace(key, "***") if key else response.text
 
 
 def _read_violations(details: Mapping[str, Any]) -> list[Violation]:
@@ -195,13 +210,14 @@ def _read_retry_after(response: httpx.Response) -> float | None:
     """Seconds to wait, from seconds or an HTTP date; None where there is no usable hint."""
     hint = response.headers.get("retry-after", "").strip()
     if hint.isascii() and hint.isdigit():
-        return float(hint)
+        return min(float(hint), LONGEST_RETRY_AFTER_SECONDS)
     try:
         until = parsedate_to_datetime(hint)
     except (ValueError, OverflowError):
         return None
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+    seconds = (until - datetime.now(UTC)).total_seconds()
+    return min(max(0.0, seconds), LONGEST_RETRY_AFTER_SECONDS)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

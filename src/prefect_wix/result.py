@@ -35,6 +35,8 @@ SMALLEST_PAGE_LIMIT = 100
 UNKNOWN_JOB_POLLS = 3
 """Polls that a job just submitted may go unknown before that is believed."""
 GATEWAY_TIMEOUT = 504
+GATEWAY_TIMEOUTS = 5
+"""How often one page is asked for that ends in a 504, each time for fewer ids."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class JobResult:
         self._patience = patience
         self._deadline = deadline
         self._log = log
+        self._limit = client.page_limit
         self._odd_statuses: set[str] = set()
 
     async def first_page(self, *, just_submitted: bool) -> JobPage:
@@ -128,11 +131,23 @@ class JobResult:
         raise AssertionError("the waits have no end")
 
     async def _ask(self, offset: int) -> JobPage:
+        for patience in reversed(range(GATEWAY_TIMEOUTS)):
+            try:
+                return await self._ask_within_limit(offset)
+            except ServerError as error:
+                if error.status != GATEWAY_TIMEOUT or not patience:
+                    raise
+            # Wix: try a smaller page.
+            self._limit = max(self._limit // 2, SMALLEST_PAGE_LIMIT)
+            await self.pause()
+        raise AssertionError("the last try returns or raises")
+
+    async def _ask_within_limit(self, offset: int) -> JobPage:
         while True:
-            limit = self._client.page_limit
+            limit = min(self._limit, self._client.page_limit)
             try:
                 page = await self._ask_once(limit, offset)
-            except (BadRequestError, ServerError) as error:
+            except BadRequestError as error:
                 smaller = _smaller_limit(error, limit)
                 if smaller is None:
                     raise
@@ -220,11 +235,8 @@ def _at_once(waits: Iterable[float]) -> Iterable[float]:
     return itertools.chain([0.0], waits)
 
 
-def _smaller_limit(error: BadRequestError | ServerError, limit: int) -> int | None:
+def _smaller_limit(error: BadRequestError, limit: int) -> int | None:
     """The page limit to fall back to, or None where the error is about something else."""
-    if isinstance(error, ServerError):
-        halved = max(limit // 2, SMALLEST_PAGE_LIMIT)
-        return halved if error.status == GATEWAY_TIMEOUT and halved < limit else None
     about_limit = [one for one in error.violations if one.field.split(".")[-1] == "limit"]
     if not about_limit:
         return None

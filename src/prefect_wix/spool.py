@@ -10,7 +10,7 @@ import json
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -38,21 +38,11 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="prefect-wix-")
-        self._db = sqlite3.connect(
-            Path(self._folder.name) / "ids.sqlite", isolation_level=None, check_same_thread=False
-        )
-        # A spool is never reopened, so nothing has to survive a crash: no journal, and one
-        # transaction that is never committed, so that pages leave memory only for want of room.
-        self._db.executescript(f"""
-            PRAGMA journal_mode = OFF;
-            PRAGMA synchronous = OFF;
-            PRAGMA locking_mode = EXCLUSIVE;
-            PRAGMA cache_size = -{_CACHE_KIB};
-            CREATE TABLE ids (id TEXT PRIMARY KEY, first INTEGER, last INTEGER) WITHOUT ROWID;
-            BEGIN;
-        """)
         self._count = 0
+        with _disk_errors(), ExitStack() as undo:
+            self._folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="prefect-wix-"))
+            self._db = undo.enter_context(closing(_make_database(Path(self._folder))))
+            self._close = undo.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -62,8 +52,7 @@ class Spool:
 
     def close(self) -> None:
         """Remove the file. Safe to call twice."""
-        self._db.close()
-        self._folder.cleanup()
+        self._close.close()
 
     def __len__(self) -> int:
         """How many distinct ids are held."""
@@ -72,7 +61,7 @@ class Spool:
     @property
     def folder(self) -> Path:
         """A private folder that lives as long as the spool, for files made from it."""
-        return Path(self._folder.name)
+        return Path(self._folder)
 
     def add(self, session_ids: Sequence[str], *, in_pass: int = 1) -> _Added:
         """Take in one page of one pass.
@@ -111,12 +100,27 @@ class Spool:
                 file.writelines(f"{session_id}\n" for session_id in batch)
 
 
+def _make_database(folder: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(folder / "ids.sqlite", isolation_level=None, check_same_thread=False)
+    # A spool is never reopened, so nothing has to survive a crash: no journal, and one
+    # transaction that is never committed, so that pages leave memory only for want of room.
+    database.executescript(f"""
+        PRAGMA journal_mode = OFF;
+        PRAGMA synchronous = OFF;
+        PRAGMA locking_mode = EXCLUSIVE;
+        PRAGMA cache_size = -{_CACHE_KIB};
+        CREATE TABLE ids (id TEXT PRIMARY KEY, first INTEGER, last INTEGER) WITHOUT ROWID;
+        BEGIN;
+    """)
+    return database
+
+
 @contextmanager
 def _disk_errors() -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
         raise SpoolError(
-            f"The ids of the listing could not be kept on local disk ({error}). Free space in "
-            f"{tempfile.gettempdir()}, or point TMPDIR at a larger disk, and run again."
+            f"The ids of the listing could not be kept on local disk ({error}). Free space in the "
+            "folder for temporary files, or point TMPDIR at a larger disk, and run again."
         ) from error

@@ -58,7 +58,14 @@ def last_complete_days(days: int, *, before: datetime, timezone: str) -> Window:
         days: how many, at least one.
         before: an aware instant, such as the time a run was scheduled for.
         timezone: the IANA zone that days are counted in.
+
+    Raises:
+        ValueError: no day is asked for, or the instant has no zone.
     """
+    if days < 1:
+        raise ValueError(f"days must be at least 1, not {days}.")
+    if before.tzinfo is None:
+        raise ValueError(f"{before} has no time zone, so the day that it is in is not known.")
     today = before.astimezone(ZoneInfo(timezone)).date()
     return Window(today - days * ONE_DAY, today, timezone)
 

@@ -88,10 +88,6 @@ async def test_no_minute_holds_more_than_the_budget(limit, arrivals):
     assert max(times, default=0) <= max(arrivals, default=0) + 61 * (len(arrivals) // limit + 1)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="bug: turns that were booked for the time of a pause all come at its end, at once",
-)
 @given(
     limit=st.integers(1, 5),
     arrivals=arrivals,
@@ -193,17 +189,12 @@ async def test_two_clients_of_a_site_share_its_budget():
     await two.__aexit__()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="bug: clients of one site that are told different budgets have two, side by side",
-)
 def test_a_site_has_one_budget_whatever_it_is_told_to_be():
     clock = VirtualClock()
     one = shared_budget("https://wix.test", "site", 200, clock)
     assert shared_budget("https://wix.test", "site", 100, clock) is one
 
 
-@pytest.mark.xfail(strict=True, reason="bug: 0 is an IndexError at the first request")
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_budget_of_nothing_is_refused_at_once(limit):
     """In the words of the one who gave it."""

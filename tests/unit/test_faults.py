@@ -216,9 +216,6 @@ async def test_each_fault_is_survived_or_ends_a_listing_by_its_name(sandbox, cli
     assert outcome.requests <= MOST_REQUESTS
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: at the smallest page one 504 ends a listing, without a second try"
-)
 async def test_one_gateway_timeout_is_survived_at_any_page_size(sandbox, client):
     fault = Fault("server_error", status=504, on="result", after=1, times=1)
     outcome = await listing_with(client, sandbox, [fault], page=100)

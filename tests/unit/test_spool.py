@@ -218,9 +218,6 @@ def test_a_full_disk_is_told_as_one():
     assert "point TMPDIR at a larger disk" in done.stdout
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: a spool that can't even be made fails with a raw error"
-)
 @pytest.mark.parametrize("reason", ["full", "gone"])
 def test_a_disk_without_room_for_the_first_page_is_told_too(reason, tmp_path):
     if reason == "full":

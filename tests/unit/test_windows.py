@@ -181,5 +181,5 @@ def test_a_choice_that_names_no_window_is_refused(start, end, days, sentence):
 
 @pytest.mark.parametrize("days", [0, -1])
 def test_a_number_of_days_below_one_is_refused(days):
-    with pytest.raises(ValueError, match="after"):
+    with pytest.raises(ValueError, match="days must be at least 1"):
         choose_window(None, None, days, before=AS_OF, timezone="UTC")

@@ -371,7 +371,8 @@ def _repeats(armed: _Armed, page: Page) -> None:
 def _lossy_repeats(armed: _Armed, page: Page) -> None:
     if page.offset and not armed.turn((page.job_id, page.offset)):
         n = min(armed.fault.values["n"], page.offset, len(page.places))
-        page.places = [*range(page.offset - n, page.offset), *page.places[n:]]
+        before = range(page.offset - n, min(page.offset, page.total))
+        page.places = [*before, *page.places[n:]]
 
 
 def _drift(armed: _Armed, page: Page) -> int:
