@@ -3,7 +3,7 @@
 DuckDB makes the Arrow streams and reads them, so nothing else is installed for it. Run in the tests
 against PostgreSQL, which ADBC has a driver for too. Not yet run against Snowflake itself: there
 only the statements have been checked, by a parser. BigQuery is not here, since its ADBC driver
-can't ingest and has no transactions; land Parquet files at ``gs://`` and make them a table there.
+can't ingest and keeps no transaction open: see `prefect_wix.warehouse.bigquery`.
 """
 
 from __future__ import annotations

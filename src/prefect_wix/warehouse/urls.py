@@ -7,6 +7,7 @@ from collections.abc import Callable
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from prefect_wix.warehouse.adbc import POSTGRESQL, SNOWFLAKE, AdbcWarehouse
+from prefect_wix.warehouse.bigquery import BigQueryWarehouse
 from prefect_wix.warehouse.duckdb import DuckDBWarehouse
 from prefect_wix.warehouse.interface import Warehouse
 from prefect_wix.warehouse.parquet import ParquetWarehouse
@@ -27,6 +28,8 @@ def open_warehouse(url: str, *, schema: str | None = None) -> Warehouse:
             - ``postgresql://user:password@host:5432/database``;
             - ``adbc+postgresql://…``: the same by ADBC, for those who prefer it;
             - ``snowflake://user:password@account/database/schema?warehouse=…``;
+            - ``bigquery://project/dataset``, with ``?location=EU`` where it matters, and the
+              application default credentials, or ``?credentials=/path/of/key.json``;
             - ``parquet:///folder`` (relative, or absolute with four slashes) for Parquet files;
             - ``s3://bucket/prefix``, ``gs://…`` or ``abfs://…`` for Parquet files in an object
               store, which takes its credentials from the environment.
@@ -77,6 +80,21 @@ def _snowflake(url: str, schema: str | None) -> Warehouse:
     )
 
 
+def _bigquery(url: str, schema: str | None) -> Warehouse:
+    parts = urlsplit(url)
+    dataset = schema or parts.path[1:]
+    options = dict(parse_qsl(parts.query))
+    named = re.fullmatch(r"[A-Za-z0-9.:_-]+", parts.netloc) and re.fullmatch(
+        r"[A-Za-z0-9_]+", dataset
+    )
+    if not named or not options.keys() <= {"location", "credentials"}:
+        raise ValueError(
+            "Write bigquery://project/dataset, and after it no more than ?location=EU and "
+            "credentials=/path/of/key.json. A user or a password has no place in it."
+        )
+    return BigQueryWarehouse(parts.netloc, dataset, **options)
+
+
 def _parquet(url: str, schema: str | None) -> Warehouse:
     _refuse_schema(schema)
     return ParquetWarehouse(Folder(_local_path(url)))
@@ -107,12 +125,13 @@ _ENGINES: dict[str, Callable[[str, str | None], Warehouse]] = {
     "postgresql+asyncpg": _postgres,
     "adbc+postgresql": _adbc_postgres,
     "snowflake": _snowflake,
+    "bigquery": _bigquery,
     "parquet": _parquet,
     **dict.fromkeys(("s3", "gs", "abfs", "memory"), _object_store),
 }
 _FORMS = (
     "Use duckdb:///sessions.duckdb or parquet:///folder (three slashes: relative; four: absolute), "
     "md:name, postgresql://user:password@host:5432/database, "
-    "snowflake://user:password@account/database/schema?warehouse=name, or s3://bucket/prefix "
-    "(gs, abfs). For BigQuery land files at gs://, and make them an external table."
+    "snowflake://user:password@account/database/schema?warehouse=name, bigquery://project/dataset, "
+    "or s3://bucket/prefix (gs, abfs)."
 )
