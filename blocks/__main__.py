@@ -97,7 +97,8 @@ async def _save(document: Document, settings: Settings, say: Callable[[str], Non
     except ValidationError as error:
         say(f"refused   {document.slug}: {'; '.join(one['msg'] for one in error.errors())}")
         return False
-    await block.asave(document.name, overwrite=True)
+    # `asave` is newer than the oldest Prefect that is allowed; `save` can be awaited in all.
+    await block.save(document.name, overwrite=True)
     say(f"saved     {document.slug}")
     return True
 

@@ -16,7 +16,7 @@ from prefect_wix.errors import LoadError
 from prefect_wix.lateness import Lateness
 from prefect_wix.loading import LoadOptions, Outcome
 from prefect_wix.models import check_timezone
-from prefect_wix.plan import Plan, Refresh
+from prefect_wix.plan import Plan, Refresh, RefreshPolicy
 from prefect_wix.reports import (
     describe_lateness,
     describe_load,
@@ -27,6 +27,7 @@ from prefect_wix.reports import (
     plan_rows,
 )
 from prefect_wix.result import Patience
+from prefect_wix.schedule import scheduled_time
 from prefect_wix.segments import DEVICES, parse_segments
 from prefect_wix.tasks import (
     find_site_timezone,
@@ -65,7 +66,8 @@ async def load_sessions(
         warehouse: The warehouse block to load into.
         start_date: First local day. Goes with the end date; or give days instead.
         end_date: The day after the last one; it is not included.
-        days: Instead of dates: the last so many complete local days before the scheduled time.
+        days: Without dates: the last so many complete local days before the scheduled time, and
+            what earlier runs left open in the 30 days before.
         lookback_days: For how many days after it is over a day may get late sessions.
         segments: Session filters by key, such as device_type=MOBILE.
         refresh: What to ask again: nothing (missing), days that may have changed (stale), or all.
@@ -74,16 +76,19 @@ async def load_sessions(
         jobs_in_flight: How many jobs may run at Wix at once.
         timeout_seconds: How long one job may take before its partition fails.
     """
-    as_of = prefect.runtime.flow_run.scheduled_start_time or datetime.now(UTC)
+    as_of = await scheduled_time()
     wanted = parse_segments(segments)
     if timezone is not None:
         check_timezone(timezone)
     zone = timezone or await find_site_timezone(credentials)
     window = choose_window(start_date, end_date, days, before=as_of, timezone=zone)
+    policy = RefreshPolicy(refresh, timedelta(lookback_days), as_of, datetime.now(UTC))
     plan = await plan_sessions_load(
-        warehouse, credentials.site_id, window, wanted, refresh, timedelta(lookback_days), as_of
+        warehouse, credentials.site_id, window, wanted, policy, catch_up=start_date is None
     )
     await _show_plan(plan, window, credentials.site_id)
+    if dry_run:
+        _say_plan(plan)
     if dry_run or not plan.to_ask:
         return []
     options = LoadOptions(
@@ -106,6 +111,11 @@ async def _show_plan(plan: Plan, window: Window, site_id: str) -> None:
     await acreate_table_artifact(
         plan_rows(plan), key=PLAN_KEY, description=f"{window}: {describe_plan(plan)}"
     )
+
+
+def _say_plan(plan: Plan) -> None:
+    for row in plan_rows(plan):
+        get_run_logger().info("Would ask for %(day)s %(segment)s: %(why)s", row)
 
 
 async def _show_outcomes(outcomes: list[Outcome], window: Window) -> None:

@@ -24,15 +24,16 @@ def sessions_asset(site_id: str) -> Asset:
 
 
 async def announce_landing(site_id: str, window: Window, outcomes: Sequence[Outcome]) -> None:
-    """Emit ``wix.sessions.landed`` and materialize the site's asset, where anything landed.
+    """Emit ``wix.sessions.landed`` and materialize the site's asset, where sessions changed.
 
     The payload holds plain values, so that an automation can hand them on as flow parameters:
     ``site_id``, ``start_date``, ``end_date``, ``timezone``, ``changed_days`` and counts.
     """
-    landed = [one for one in outcomes if one.state is not AskState.FAILED]
+    landed = [one for one in outcomes if one.state is AskState.LANDED]
     if not landed:
         return
-    payload = _payload(site_id, window, landed, failed=len(outcomes) - len(landed))
+    failed = sum(one.state is AskState.FAILED for one in outcomes)
+    payload = _payload(site_id, window, landed, failed=failed)
     emit_event(
         event=LANDED_EVENT,
         resource={"prefect.resource.id": f"wix.site.{site_id}", "prefect.resource.name": site_id},
@@ -50,13 +51,13 @@ async def announce_landing(site_id: str, window: Window, outcomes: Sequence[Outc
 def _payload(
     site_id: str, window: Window, landed: Sequence[Outcome], *, failed: int
 ) -> dict[str, Any]:
-    changed = {str(one.partition.day) for one in landed if one.state is AskState.LANDED}
+    changed = {one.partition.day for one in landed}
     return {
         "site_id": site_id,
-        "start_date": str(window.start),
+        "start_date": str(min(window.start, *changed)),
         "end_date": str(window.end),
         "timezone": window.timezone,
-        "changed_days": sorted(changed),
+        "changed_days": sorted(map(str, changed)),
         "partitions": len(landed),
         "failed_partitions": failed,
         "sessions": sum(one.sessions for one in landed),

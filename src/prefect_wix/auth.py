@@ -157,7 +157,7 @@ def _read_token(response: httpx.Response) -> tuple[str, float]:
     if response.status_code in (400, UNAUTHORIZED, 403):
         raise _refused(response)
     if not response.is_success and not response.is_server_error:
-        raise error_for(response, TOKEN_ENDPOINT)
+        raise error_for(response, TOKEN_ENDPOINT, quoting=False)
     if response.is_server_error:
         raise no_token(f"the token request was answered {response.status_code}", response)
     try:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Self
 
 from prefect.blocks.core import Block
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
 from pydantic import ConfigDict, Field, HttpUrl, SecretStr, field_validator, model_validator
 
 from prefect_wix.auth import ApiKeyAuth, AppAuth, header_value
 from prefect_wix.budget import REQUESTS_PER_MINUTE
-from prefect_wix.client import BASE_URL, WixClient, check_base_url
+from prefect_wix.client import BASE_URL, Log, WixClient, check_base_url
 from prefect_wix.warehouse import Warehouse, open_warehouse
 
 __all__ = ["AnyWixCredentials", "SessionsWarehouse", "WixAppCredentials", "WixCredentials"]
@@ -37,6 +39,14 @@ _BUDGET_FIELD = Field(
     title="Requests a minute",
     description="How many requests a minute Wix allows for the site.",
 )
+
+
+def _run_log() -> Log:
+    """The log of the run that is going on, or the package's own."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return get_logger("prefect_wix")
 
 
 class WixCredentials(Block):
@@ -95,6 +105,7 @@ class WixCredentials(Block):
             ApiKeyAuth(self.api_key.get_secret_value(), self.site_id),
             base_url=self.base_url,
             requests_per_minute=self.requests_per_minute,
+            log=_run_log(),
         )
 
 
@@ -160,6 +171,7 @@ class WixAppCredentials(Block):
             AppAuth(self.app_id, secret, self.instance_id, base_url=self.base_url),
             base_url=self.base_url,
             requests_per_minute=self.requests_per_minute,
+            log=_run_log(),
         )
 
 
@@ -189,7 +201,9 @@ class SessionsWarehouse(Block):
     url: SecretStr = Field(
         default=...,
         title="URL",
-        description="Such as duckdb:///sessions.duckdb (three slashes: a relative path).",
+        description="Such as duckdb:///sessions.duckdb, postgresql://user:password@host/database, "
+        "parquet:///folder or s3://bucket/prefix. Three slashes begin a relative path, four an "
+        "absolute one.",
     )
     schema_: str | None = Field(
         default=None,

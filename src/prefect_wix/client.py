@@ -6,6 +6,8 @@ for jobs or page through results: that is `prefect_wix.listing`. Prefect is not 
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -26,11 +28,8 @@ from prefect_wix.auth import (
 from prefect_wix.budget import REQUESTS_PER_MINUTE, shared_budget
 from prefect_wix.clock import SYSTEM_CLOCK, Clock
 from prefect_wix.errors import (
-    AuthenticationError,
     LostReplyError,
     NotSentError,
-    PermissionDeniedError,
-    PreconditionError,
     RateLimitError,
     RequestError,
 )
@@ -46,7 +45,7 @@ from prefect_wix.replies import (
 )
 from prefect_wix.retry import Retry, may_repeat, wait_asked_for
 
-__all__ = ["BASE_URL", "ApiKeyAuth", "AppAuth", "WixClient", "check_base_url"]
+__all__ = ["BASE_URL", "ApiKeyAuth", "AppAuth", "Log", "WixClient", "check_base_url"]
 
 BASE_URL = "https://www.wixapis.com"
 PAGE_LIMIT = 1000
@@ -56,8 +55,10 @@ MARK_LIMIT = 100
 RATE_LIMIT_PAUSE_SECONDS = 60.0
 """Wix: after a 429 wait a minute. Used where the reply has no ``Retry-After``."""
 TIMEOUT_SECONDS = 30.0
+_LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Log = logging.Logger | logging.LoggerAdapter[Any]
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,6 @@ _NEVER_SENT = (
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
 )
-_HOPELESS = (AuthenticationError, PermissionDeniedError, PreconditionError)
 
 
 class WixClient:
@@ -95,9 +95,10 @@ class WixClient:
         auth: `ApiKeyAuth` or `AppAuth`; it also says which site is meant.
         base_url: Wix, or a sandbox. Must be https, except on this machine.
         requests_per_minute: the site's budget, shared by every client of the site in this process.
-        timeout_seconds: how long one request may take to connect, and to answer.
+        timeout_seconds: how long one request may take, from its turn to the end of the answer.
         retry: how requests that may be repeated are repeated.
         clock: what waiting goes by.
+        log: where to tell that requests have to wait.
 
     Raises:
         ValueError: the base URL would send the key in clear.
@@ -112,7 +113,9 @@ class WixClient:
         timeout_seconds: float = TIMEOUT_SECONDS,
         retry: Retry = Retry(),
         clock: Clock = SYSTEM_CLOCK,
+        log: Log = _LOG,
     ) -> None:
+        self.log = log
         self.base_url = check_base_url(base_url)
         self.site_id = auth.site_id
         self.clock = clock
@@ -120,6 +123,7 @@ class WixClient:
         """Ids to ask for a page; lowered for good when Wix says that it takes fewer."""
         self._budget = shared_budget(self.base_url, self.site_id, requests_per_minute, clock)
         self._retry = retry
+        self._timeout = timeout_seconds
         # Redirects are never followed: the next host would be handed the key.
         self._http = httpx.AsyncClient(
             base_url=self.base_url,
@@ -196,7 +200,7 @@ class WixClient:
                 continue
             error = await self._mark_deleted(ids)
             outcomes.append(_outcome(ids, error))
-            hopeless = isinstance(error, _HOPELESS)
+            hopeless = error is not None and error.holds_for_site
         return outcomes
 
     async def get_site_timezone(self) -> str | None:
@@ -232,14 +236,23 @@ class WixClient:
             return read_reply(response, str(endpoint))
         error = error_for(response, str(endpoint))
         if isinstance(error, RateLimitError):
-            self._budget.pause(error.retry_after or RATE_LIMIT_PAUSE_SECONDS)
+            self._pause(error)
         raise error
+
+    def _pause(self, error: RateLimitError) -> None:
+        hint = error.retry_after
+        seconds = RATE_LIMIT_PAUSE_SECONDS if hint is None else hint
+        self.log.warning("%s Every request of the site waits %g s.", error, seconds)
+        self._budget.pause(seconds)
 
     async def _send(self, endpoint: _Endpoint, **content: Any) -> httpx.Response:
         try:
-            return await self._http.request(endpoint.method, endpoint.path, **content)
+            async with asyncio.timeout(self._timeout):
+                return await self._http.request(endpoint.method, endpoint.path, **content)
         except httpx.RequestError as error:
             raise _transport_error(error, endpoint) from _without_credentials(error)
+        except TimeoutError:
+            raise _lost_reply(f"none within {self._timeout:g} s", endpoint) from None
 
 
 @cache
@@ -274,6 +287,10 @@ def _transport_error(error: httpx.RequestError, endpoint: _Endpoint) -> RequestE
             f"{endpoint} could not be sent: {what}. Check the network and the base URL.",
             endpoint=str(endpoint),
         )
+    return _lost_reply(what, endpoint)
+
+
+def _lost_reply(what: str, endpoint: _Endpoint) -> LostReplyError:
     return LostReplyError(
         f"The reply to {endpoint} was lost: {what}. It may have taken effect.",
         endpoint=str(endpoint),

@@ -84,9 +84,11 @@ class RequestError(WixError):
         safe_to_resend: it surely had no effect, so it may be sent again.
         may_have_taken_effect: nobody can say whether Wix acted on it.
         worth_retrying: a read may well succeed when it is asked again.
+        holds_for_site: every other request of the site would be refused in the same way.
     """
 
     safe_to_resend = False
+    holds_for_site = False
     may_have_taken_effect = False
     worth_retrying = False
 
@@ -167,9 +169,13 @@ class BadRequestError(StatusError):
 class AuthenticationError(StatusError):
     """401: the key or token is missing, wrong or expired; or the token endpoint refused."""
 
+    holds_for_site = True
+
 
 class PermissionDeniedError(StatusError):
     """403: no permission, a missing header, or (with an empty body) sometimes throttling."""
+
+    holds_for_site = True
 
     @property
     def worth_retrying(self) -> bool:  # type: ignore[override]
@@ -187,6 +193,8 @@ class ConflictError(StatusError):
 
 class PreconditionError(StatusError):
     """428: a precondition failed; mostly the app is not installed on the site."""
+
+    holds_for_site = True
 
 
 class RateLimitError(StatusError):

@@ -1,7 +1,7 @@
 """How late sessions still come: what asking the same day again has brought, by the day's age.
 
-Pure functions over the ledger of asks. The first answer for a partition is the measure; each later
-one tells what changed until then.
+Pure functions over the ledger of asks. The first answer after the end of a day, within a day of it,
+is the measure; each later one tells what changed until then. Other days tell nothing.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
 from math import ceil
 
-from prefect_wix.partitions import Ask, Partition
+from prefect_wix.partitions import Ask, AskState, Partition
 
 __all__ = ["Lateness", "lateness_curve", "lookback_to_choose"]
 
 ONE_DAY = timedelta(days=1)
+
+ENOUGH_ASKS = 7
+"""Later asks without a change that a lookback is founded on: a week of daily loads."""
+_ANSWERED = (AskState.LANDED, AskState.UNCHANGED)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ def lateness_curve(asks: Iterable[Ask]) -> list[Lateness]:
     """The curve, youngest first.
 
     Args:
-        asks: asks that landed or found their answer unchanged; others are passed over.
+        asks: the ledger; asks that were not answered are passed over.
     """
     by_age: defaultdict[int, list[Ask]] = defaultdict(list)
     for age, ask in _later_asks(asks):
@@ -49,24 +52,24 @@ def lateness_curve(asks: Iterable[Ask]) -> list[Lateness]:
 def lookback_to_choose(curve: Iterable[Lateness]) -> int | None:
     """The days after which nothing was ever seen to change.
 
-    None where that is not known: nobody has asked again at a greater age than the last change.
+    None where that is not known: too few have asked again at a greater age than the last change.
     """
     rows = list(curve)
     last_change = max((row.age_days for row in rows if row.changed), default=0)
-    asked_later = any(row.age_days > last_change for row in rows)
-    return last_change if asked_later else None
+    asked_later = sum(row.asks for row in rows if row.age_days > last_change)
+    return last_change if asked_later >= ENOUGH_ASKS else None
 
 
 def _later_asks(asks: Iterable[Ask]) -> Iterable[tuple[int, Ask]]:
     partitions: defaultdict[Partition, list[Ask]] = defaultdict(list)
     for ask in asks:
-        if ask.sessions is not None and ask.submitted_at is not None:
+        if ask.state in _ANSWERED and _when(ask) >= ask.partition.ends_at:
             partitions[ask.partition].append(ask)
     for partition, history in partitions.items():
         history.sort(key=_when)
-        for before, later in pairwise(history):
-            # An ask before the day was over is no measure of lateness.
-            if _when(before) >= partition.ends_at:
+        # A day that was first asked when it was old tells nothing of its youth.
+        if _when(history[0]) <= partition.ends_at + ONE_DAY:
+            for later in history[1:]:
                 yield ceil((_when(later) - partition.ends_at) / ONE_DAY), later
 
 

@@ -48,7 +48,9 @@ class ListingSummary(BaseModel):
     passes: int
     """How often the result was drained; more than once where it drifted."""
     requests: int
-    """Polls and pages asked for, the submit left out."""
+    """Requests after the first submit: polls, pages, and a resubmission."""
+    possible_orphans: int
+    """Submits whose reply was lost: each may have left a job that nobody waits for."""
     resubmitted: bool
     """The first job failed or was forgotten, and the query was asked once more."""
 
@@ -130,7 +132,6 @@ class Listing:
         query: what to ask.
         job: a job that already runs for this query; without it one is submitted.
         submit: how to submit, where the caller keeps a record of jobs; `submit_job` if left out.
-        resubmissions: how often a job that failed or was forgotten may be asked again.
         patience: how to wait.
         log: where to tell what a person should know.
 
@@ -151,7 +152,6 @@ class Listing:
         *,
         job: SessionsJob | None = None,
         submit: Callable[[], Awaitable[SessionsJob]] | None = None,
-        resubmissions: int = 1,
         patience: Patience = Patience(),
         log: Log = _LOG,
     ) -> None:
@@ -161,11 +161,10 @@ class Listing:
         """Set when the listing has ended as complete."""
         self._client = client
         self._submit = submit or (lambda: submit_job(client, query, log=log))
-        self._resubmissions = resubmissions
         self._patience = patience
         self._log = log
+        self._earlier_requests = self._earlier_orphans = self._repeats = 0
         self._resubmitted = False
-        self._repeats = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -186,7 +185,7 @@ class Listing:
         return self.summary
 
     async def __aiter__(self) -> AsyncIterator[list[str]]:
-        result, page = await self._start()
+        result, page = await self.first_page()
         for number in range(1, PASSES + 1):
             this_pass = _Pass(number, known_before=len(self.spool))
             async for unseen in self._drain_once(result, page, this_pass):
@@ -199,8 +198,14 @@ class Listing:
             page = await result.page(0)
         raise self._incomplete(result, page)
 
-    async def _start(self) -> tuple[JobResult, JobPage]:
-        """Have a job and its first finished page; ask again where the job came to nothing."""
+    async def first_page(self) -> tuple[JobResult, JobPage]:
+        """A finished job and its first page; asked once more where a job came to nothing.
+
+        For those who want no more than that the job is finished; iterating begins with it too.
+
+        Raises:
+            See the class.
+        """
         adopted = self.job is not None
         job = self.job or await self._submit()
         # A submit may have to wait for its turn; a job's time begins when there is a job.
@@ -211,9 +216,10 @@ class Listing:
             try:
                 return result, await result.first_page(just_submitted=not adopted)
             except (JobFailedError, UnknownJobError) as error:
-                if self._resubmissions == 0:
+                if self._resubmitted:
                     raise
-                self._resubmissions -= 1
+                self._earlier_requests += result.requests + 1
+                self._earlier_orphans += job.possible_orphans
                 self._log.warning("%s Asking the same query once more.", error)
             job, adopted, self._resubmitted = await self._submit(), False, True
 
@@ -246,7 +252,8 @@ class Listing:
             sessions=len(self.spool),
             repeats=self._repeats,
             passes=passes,
-            requests=result.requests,
+            requests=self._earlier_requests + result.requests,
+            possible_orphans=self._earlier_orphans + result.job.possible_orphans,
             resubmitted=self._resubmitted,
         )
 

@@ -15,16 +15,17 @@ from datetime import UTC, datetime, timedelta
 
 from prefect_wix.client import WixClient
 from prefect_wix.errors import (
-    AuthenticationError,
     IncompleteListingError,
     JobFailedError,
     ListingError,
     PermissionDeniedError,
-    PreconditionError,
     RequestError,
     UnknownJobError,
+    WarehouseBusyError,
+    WarehouseError,
     WixError,
 )
+from prefect_wix.finish import finish_in_thread
 from prefect_wix.listing import Listing, ListingSummary, submit_job
 from prefect_wix.models import SessionsJob
 from prefect_wix.partitions import Ask, AskState, Partition
@@ -36,8 +37,6 @@ __all__ = ["ADOPT_WITHIN", "LoadOptions", "Outcome", "load_partitions"]
 ADOPT_WITHIN = timedelta(hours=6)
 """A job older than this is not waited for any more: its answer would be old news."""
 
-_HOPELESS = (AuthenticationError, PermissionDeniedError, PreconditionError)
-"""What fails for one partition so fails for all of the site."""
 _USELESS_JOB = (JobFailedError, UnknownJobError, IncompleteListingError)
 """After these it is of no use to ask for the same job again."""
 
@@ -95,12 +94,11 @@ async def load_partitions(
 ) -> list[Outcome]:
     """Load each partition; one that fails does not stop the others.
 
+    Where a failure holds for all of them (a wrong key, a warehouse that can't be written) those
+    that have not begun are not begun any more, and fail for the same reason.
+
     Returns:
         What became of each, in the order they were given.
-
-    Raises:
-        RequestError: the key is wrong or lacks a right, so that no partition can be loaded.
-        WarehouseError: the warehouse can't be written. What has landed stays.
     """
     load = _Load(client, warehouse, options, log)
 
@@ -110,12 +108,8 @@ async def load_partitions(
         await on_progress(outcome)
         return outcome
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(partition)) for partition in partitions]
-    except* WixError as errors:
-        # Every one of them says the same; the first says it best.
-        raise errors.exceptions[0] from None
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(partition)) for partition in partitions]
     return [task.result() for task in tasks]
 
 
@@ -131,6 +125,23 @@ class _Load:
         self.log = log
         self.slots = asyncio.Semaphore(options.jobs_in_flight)
         self.submitting = asyncio.Lock()
+        self.had_a_job = False
+        """Wix has started a job for us, so that an empty 403 can only mean that it throttles."""
+        self.stopped: WixError | None = None
+        """Why no further partition is begun."""
+
+    def learn(self, error: WixError) -> None:
+        """Stop where a failure holds for every partition."""
+        if self.stopped is None and self._holds_for_all(error):
+            self.log.error("No further partition is begun, since this holds for all of them.")
+            self.stopped = error
+
+    def _holds_for_all(self, error: WixError) -> bool:
+        if isinstance(error, WarehouseError):
+            return not isinstance(error, WarehouseBusyError)
+        if isinstance(error, PermissionDeniedError) and error.empty and self.had_a_job:
+            return False
+        return isinstance(error, RequestError) and error.holds_for_site
 
 
 class _PartitionLoad:
@@ -144,12 +155,13 @@ class _PartitionLoad:
         self._orphans = 0
 
     async def run(self) -> Outcome:
+        if self._load.stopped is not None:
+            return self._outcome(AskState.FAILED, reason=str(self._load.stopped))
         try:
             return await self._load_it()
-        except _HOPELESS:
-            raise
-        except (ListingError, RequestError) as error:
+        except (ListingError, RequestError, WarehouseError) as error:
             self._load.log.error("%s failed: %s", self._partition, error)  # noqa: TRY400
+            self._load.learn(error)
             await self._note_failure(error)
             return self._outcome(AskState.FAILED, reason=str(error))
 
@@ -164,7 +176,7 @@ class _PartitionLoad:
         return self._landed(landed, summary)
 
     async def _answer(self, listing: Listing, summary: ListingSummary) -> Answer:
-        digest = await asyncio.to_thread(listing.spool.digest)
+        digest = await finish_in_thread(listing.spool.digest)
         return Answer(self._known_ask, listing.spool, digest, summary.repeats)
 
     async def _submit(self) -> SessionsJob:
@@ -176,27 +188,42 @@ class _PartitionLoad:
             )
             self._ask, self._adopted = claim.ask, claim.adopted
             self._orphans += claim.orphans
-            return claim.ask.job if claim.adopted else await self._submit_new(claim.ask)
+            return self._adopt(claim.ask) if claim.adopted else await self._submit_new()
 
-    async def _submit_new(self, ask: Ask) -> SessionsJob:
+    def _adopt(self, ask: Ask) -> SessionsJob:
+        self._load.log.info(
+            "%s: waiting for job %s, which runs since %s.",
+            self._partition,
+            ask.job_id,
+            f"{ask.job.submitted_at:%F %T} UTC",
+        )
+        return ask.job
+
+    async def _submit_new(self) -> SessionsJob:
         try:
             job = await submit_job(
                 self._load.client,
                 self._partition.query,
                 log=self._load.log,
-                reply_lost=self._note_orphan,
+                reply_lost=self._begin_again,
             )
         except RequestError as error:
-            state = AskState.ORPHANED if error.may_have_taken_effect else AskState.FAILED
-            await self._end_ask(state, str(error))
+            if error.may_have_taken_effect:
+                await self._note_orphan()
+            else:
+                await self._end_ask(AskState.FAILED, str(error))
             raise
-        self._ask = (self._ask or ask).submitted(job)
+        self._load.had_a_job = True
+        self._ask = self._known_ask.submitted(job)
         await self._load.warehouse.record(self._ask)
         return job
 
     async def _note_orphan(self) -> None:
         self._orphans += 1
         await self._end_ask(AskState.ORPHANED, "the reply to the submit was lost")
+
+    async def _begin_again(self) -> None:
+        await self._note_orphan()
         self._ask = self._intent()
         await self._load.warehouse.record(self._ask)
 
@@ -206,8 +233,13 @@ class _PartitionLoad:
             await self._end_ask(AskState.FAILED, "the job failed or was forgotten; asked once more")
 
     async def _note_failure(self, error: WixError) -> None:
-        if isinstance(error, _USELESS_JOB):
+        if not isinstance(error, _USELESS_JOB):
+            return
+        try:
             await self._end_ask(AskState.FAILED, str(error))
+        except WarehouseError as another:
+            self._load.log.error("%s: %s", self._partition, another)  # noqa: TRY400
+            self._load.learn(another)
 
     async def _end_ask(self, state: AskState, reason: str) -> None:
         self._ask = self._known_ask.ended(state, at=datetime.now(UTC), reason=reason)

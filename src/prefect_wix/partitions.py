@@ -47,6 +47,11 @@ class Partition:
         return Segment.parse(self.segment).query(self.window)
 
     @property
+    def begins_at(self) -> datetime:
+        """The instant at which the local day begins."""
+        return day_begins(self.day, self.timezone)
+
+    @property
     def ends_at(self) -> datetime:
         """The instant at which the local day is over; no session can begin in it after that."""
         return day_begins(self.day + ONE_DAY, self.timezone)

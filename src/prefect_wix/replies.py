@@ -101,10 +101,15 @@ def read_reply(response: httpx.Response, endpoint: str) -> Reply:
     return reply
 
 
-def error_for(response: httpx.Response, endpoint: str) -> StatusError:
-    """The error of the tree for a reply whose status is not a success."""
+def error_for(response: httpx.Response, endpoint: str, *, quoting: bool = True) -> StatusError:
+    """The error of the tree for a reply whose status is not a success.
+
+    Args:
+        endpoint: what was asked.
+        quoting: whether the message may hold what Wix says. Not where a secret was in the body.
+    """
     status, request_id = response.status_code, request_id_of(response)
-    details, said = _details_of(response)
+    details, said = _details_of(response) if quoting else ({}, "")
     kind, advice = _SERVER_ERROR if status >= 500 else _ERRORS.get(status, _OTHER)  # noqa: PLR2004
     violations = tuple(_read_violations(details))
     said = "; ".join(f"{v.field}: {v.description}" for v in violations) or said

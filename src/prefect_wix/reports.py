@@ -23,24 +23,28 @@ __all__ = [
     "plan_rows",
 ]
 
+ROWS_SHOWN = 1000
+"""As many as a person scrolls through; the sentence above a table counts all."""
+
 
 def describe_plan(plan: Plan) -> str:
     """One sentence: how many partitions are asked for, why, and how many are left alone."""
     reasons = Counter(planned.reason.value for planned in plan.to_ask)
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     asked = f"{len(plan.to_ask)} partitions to ask for" + (f" ({why})" if why else "")
-    return f"{asked}, {len(plan.settled)} settled"
+    not_begun = f", {len(plan.not_begun)} in the future" if plan.not_begun else ""
+    return f"{asked}, {len(plan.settled)} settled{not_begun}"
 
 
 def plan_rows(plan: Plan) -> list[dict[str, Any]]:
-    """A row for each partition that is asked for."""
+    """A row for each partition that is asked for, up to `ROWS_SHOWN`."""
     return [
         {
             "day": str(planned.partition.day),
             "segment": planned.partition.segment,
             "why": planned.reason.value,
         }
-        for planned in plan.to_ask
+        for planned in plan.to_ask[:ROWS_SHOWN]
     ]
 
 
@@ -59,7 +63,8 @@ def describe_load(outcomes: Sequence[Outcome]) -> str:
 
 
 def outcome_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """A row for each partition."""
+    """A row for each partition, up to `ROWS_SHOWN`; what failed comes first."""
+    failed_first = sorted(outcomes, key=lambda outcome: outcome.state is not AskState.FAILED)
     return [
         {
             "day": str(outcome.partition.day),
@@ -69,9 +74,10 @@ def outcome_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             "added": outcome.added,
             "gone": outcome.gone,
             "job": outcome.job_id or "",
+            "adopted": "yes" if outcome.adopted else "",
             "reason": outcome.reason or "",
         }
-        for outcome in outcomes
+        for outcome in failed_first[:ROWS_SHOWN]
     ]
 
 
@@ -119,7 +125,7 @@ def describe_listing(summary: ListingSummary, *, where: str) -> str:
         "Repeats dropped": f"{summary.repeats:,}" if summary.repeats else "",
         "Drained": f"{summary.passes} times, since it drifted" if summary.passes > 1 else "",
         "Asked again": "yes, since the first job failed" if summary.resubmitted else "",
-        "Possible orphans": str(job.possible_orphans) if job.possible_orphans else "",
+        "Possible orphans": str(summary.possible_orphans) if summary.possible_orphans else "",
     }
     rows = [f"| {name} | {text} |" for name, text in notes.items() if text]
     return "\n".join(["| | |", "| --- | --- |", *rows])

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import assert_never
 
-from prefect_wix.client import WixClient
+from prefect_wix.client import Log, WixClient
 from prefect_wix.errors import (
     BadRequestError,
     JobFailedError,
     JobTimeoutError,
+    LostReplyError,
     NotFoundError,
+    NotSentError,
     RequestError,
     ServerError,
     UnknownJobError,
@@ -28,12 +29,11 @@ from prefect_wix.models import JobPage, JobStatus, SessionsJob
 
 __all__ = ["JobResult", "Log", "Patience"]
 
-Log = logging.Logger | logging.LoggerAdapter[Any]
-
 SMALLEST_PAGE_LIMIT = 100
 """What Wix surely takes; asked for when it refuses more without saying how much it takes."""
 UNKNOWN_JOB_POLLS = 3
 """Polls that a job just submitted may go unknown before that is believed."""
+_OUTAGE = (NotSentError, LostReplyError, ServerError)
 GATEWAY_TIMEOUT = 504
 GATEWAY_TIMEOUTS = 5
 """How often one page is asked for that ends in a 504, each time for fewer ids."""
@@ -125,6 +125,12 @@ class JobResult:
                 unknown += 1
                 if unknown > UNKNOWN_JOB_POLLS:
                     raise self._unknown(error) from error
+                continue
+            except _OUTAGE as error:
+                if not error.worth_retrying:
+                    raise
+                # The job goes on without us: an outage ends, or the deadline comes first.
+                self._log.warning("%s Waiting for job %s all the same.", error, self.job.job_id)
                 continue
             if self._is_finished(page):
                 return page

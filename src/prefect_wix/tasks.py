@@ -8,9 +8,7 @@ so that the poll that finds a job finished is page one already.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +26,24 @@ from prefect_wix.files import check_output, write_session_ids
 from prefect_wix.lateness import Lateness, lateness_curve
 from prefect_wix.listing import Listing, ListingSummary, submit_job
 from prefect_wix.loading import LoadOptions, Outcome, load_partitions
-from prefect_wix.models import MarkOutcome, MarkState, SessionsJob, SessionsQuery
+from prefect_wix.models import (
+    MarkOutcome,
+    MarkState,
+    SessionsJob,
+    SessionsQuery,
+    check_timezone,
+)
 from prefect_wix.partitions import Partition
-from prefect_wix.plan import Plan, Refresh, make_plan, partitions_of
+from prefect_wix.plan import (
+    CATCH_UP,
+    Plan,
+    RefreshPolicy,
+    earlier_partitions,
+    make_plan,
+    partitions_of,
+)
 from prefect_wix.progress import LoadProgress
-from prefect_wix.result import JobResult, Patience
+from prefect_wix.result import Patience
 from prefect_wix.segments import Segment
 from prefect_wix.windows import Window
 
@@ -119,14 +130,17 @@ async def wait_for_sessions_job(
 ) -> SessionsJob:
     """Return when a job is finished. Its ids are for `fetch_session_ids`.
 
+    A job that ends as ERROR, or that Wix has forgotten, is asked once more; so go on with the
+    handle that comes back, which is then another one.
+
     Args:
         credentials: who asks; of the site that the job was submitted for.
         job: from `submit_sessions_job`, of this run or another.
         timeout_seconds: when to give up; the task run ends as TimedOut then.
 
     Raises:
-        JobFailedError: the job ended as ERROR.
-        UnknownJobError: Wix does not know the job.
+        JobFailedError: the job ended as ERROR, and so did its resubmission.
+        UnknownJobError: Wix does not know the job, nor its resubmission.
         JobTimeoutError: the deadline passed.
     """
     _check_site(credentials, job)
@@ -134,12 +148,12 @@ async def wait_for_sessions_job(
         # Only the status is wanted, so the page may be as small as can be.
         client.page_limit = 1
         patience = Patience(timeout_seconds=timeout_seconds)
-        deadline = client.clock.now() + timeout_seconds
-        result = JobResult(client, job, patience, deadline, get_run_logger())
-        page = await result.first_page(just_submitted=False)
+        log = get_run_logger()
+        async with Listing(client, job.query, job=job, patience=patience, log=log) as listing:
+            result, page = await listing.first_page()
     total = "unknown" if page.total is None else page.total
-    get_run_logger().info("Job %s is finished; total %s.", job.job_id, total)
-    return job
+    log.info("Job %s is finished; total %s.", result.job.job_id, total)
+    return result.job
 
 
 @task(task_run_name="fetch {job.job_id}", cache_policy=NO_CACHE)
@@ -163,9 +177,7 @@ async def fetch_session_ids(
     patience = Patience(timeout_seconds=timeout_seconds)
     async with (
         credentials.get_client() as client,
-        Listing(
-            client, job.query, job=job, resubmissions=0, patience=patience, log=get_run_logger()
-        ) as listing,
+        Listing(client, job.query, job=job, patience=patience, log=get_run_logger()) as listing,
     ):
         return [session_id async for batch in listing for session_id in batch]
 
@@ -220,6 +232,7 @@ async def find_site_timezone(credentials: AnyWixCredentials) -> str:
 
     Raises:
         WixError: the site has not set one.
+        ValueError: what it has set is no zone that is known here.
     """
     async with credentials.get_client() as client:
         zone = await client.get_site_timezone()
@@ -228,6 +241,7 @@ async def find_site_timezone(credentials: AnyWixCredentials) -> str:
             f"Site {credentials.site_id} has no time zone in its Wix settings. Set one there, or "
             "give the flow a timezone such as Europe/Berlin."
         )
+    check_timezone(zone)
     return zone
 
 
@@ -237,20 +251,33 @@ async def plan_sessions_load(
     site_id: str,
     window: Window,
     segments: list[Segment],
-    refresh: Refresh,
-    lookback: timedelta,
-    as_of: datetime,
+    policy: RefreshPolicy,
+    *,
+    catch_up: bool,
 ) -> Plan:
     """Hold what is wanted against what is landed. Makes the tables where they are not there.
+
+    Args:
+        warehouse: what is landed there.
+        site_id: whose sessions.
+        window: the days that are wanted.
+        segments: the segments that are wanted.
+        policy: how much to ask again.
+        catch_up: whether gaps and stale days before the window are taken up too.
 
     Raises:
         WarehouseError: see the tree in `prefect_wix.errors`.
     """
     landing_place = warehouse.get_warehouse()
     await landing_place.prepare()
-    receipts = await landing_place.receipts(site_id, window)
     wanted = partitions_of(site_id, window, segments)
-    return make_plan(wanted, receipts, refresh=refresh, lookback=lookback, as_of=as_of)
+    if not catch_up:
+        return make_plan(wanted, await landing_place.receipts(site_id, window), policy)
+    longer = Window(window.start - CATCH_UP, window.end, window.timezone)
+    known = [ask.partition for ask in await landing_place.history(site_id, longer)]
+    earlier = earlier_partitions(site_id, window, segments, known)
+    receipts = await landing_place.receipts(site_id, longer)
+    return make_plan(wanted, receipts, policy, earlier=earlier)
 
 
 @task(cache_policy=NO_CACHE)
@@ -265,9 +292,8 @@ async def load_sessions_partitions(
     Shows its progress as an artifact. Safe to retry, and to kill: what has landed stays landed,
     and jobs that run are waited for by whoever loads the same partitions next.
 
-    Raises:
-        RequestError: the key is wrong or lacks a right, so that no partition can be loaded.
-        WarehouseError: the warehouse can't be written.
+    Returns:
+        What became of each; look for those that failed.
     """
     log = get_run_logger()
     async with credentials.get_client() as client, LoadProgress(len(partitions), log) as progress:
@@ -296,7 +322,11 @@ async def measure_lateness(
     return lateness_curve(asks)
 
 
-@task(task_run_name="mark {session_id} recorded", cache_policy=NO_CACHE)
+@task(
+    task_run_name="mark {session_id} recorded",
+    cache_policy=NO_CACHE,
+    retry_condition_fn=_had_no_effect,
+)
 async def mark_session_as_recorded(credentials: AnyWixCredentials, session_id: str) -> None:
     """Tell Wix that a recording of a session exists.
 
@@ -308,18 +338,23 @@ async def mark_session_as_recorded(credentials: AnyWixCredentials, session_id: s
         await client.mark_session_as_recorded(session_id)
 
 
-@task(cache_policy=NO_CACHE)
+@task(cache_policy=NO_CACHE, retry_condition_fn=_had_no_effect)
 async def mark_recordings_as_deleted(
-    credentials: AnyWixCredentials, session_ids: Iterable[str]
+    credentials: AnyWixCredentials, session_ids: list[str]
 ) -> list[MarkOutcome]:
     """Tell Wix that recordings are gone: any number, in calls of 100.
+
+    What failed is for the caller to look at and to ask again; ``retries`` do not repeat it.
 
     Returns:
         What became of every call.
 
     Raises:
         MarkError: some calls did not go through; its ``outcomes`` say which.
+        TypeError: what was given is not a list.
     """
+    if not isinstance(session_ids, list):
+        raise TypeError("session_ids must be a list of ids.")
     async with credentials.get_client() as client:
         outcomes = await client.mark_recordings_as_deleted(session_ids)
     undone = [one for one in outcomes if one.state is not MarkState.DONE]

@@ -78,18 +78,22 @@ def choose_window(
     before: datetime,
     timezone: str,
 ) -> Window:
-    """The window that a run is asked for: two dates, or the last complete days before an instant.
+    """The window that a run is asked for: two dates, or else the last days before an instant.
+
+    Dates win over ``days``, which a deployment may have set for its schedule.
 
     Raises:
-        ValueError: neither or both are given, or only one date, or the end is not after the start.
+        ValueError: neither is given, or only one date, or the end is not after the start.
     """
-    if days is not None and (start_date is not None or end_date is not None):
-        raise ValueError("Give either start_date and end_date, or days, not both.")
-    if days is not None:
-        return last_complete_days(days, before=before, timezone=timezone)
-    if start_date is None or end_date is None:
+    if start_date is not None and end_date is not None:
+        return Window(start_date, end_date, timezone)
+    if start_date is not None or end_date is not None:
+        raise ValueError(
+            "start_date and end_date go together: give both (the end is not included)."
+        )
+    if days is None:
         raise ValueError(
             "Which days? Give start_date and end_date (it is not included), or days, "
             "the last so many complete local days."
         )
-    return Window(start_date, end_date, timezone)
+    return last_complete_days(days, before=before, timezone=timezone)

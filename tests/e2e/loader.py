@@ -11,11 +11,11 @@ import os
 import signal
 import sys
 import threading
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from prefect_wix.client import ApiKeyAuth, WixClient
 from prefect_wix.loading import LoadOptions, load_partitions
-from prefect_wix.plan import Refresh, make_plan, partitions_of
+from prefect_wix.plan import Refresh, RefreshPolicy, make_plan, partitions_of
 from prefect_wix.result import Patience
 from prefect_wix.segments import Segment
 from prefect_wix.warehouse import open_warehouse
@@ -70,9 +70,7 @@ async def main(told):
     plan = make_plan(
         partitions_of(told["site_id"], window, segments),
         receipts,
-        refresh=Refresh.ALL,
-        lookback=timedelta(0),
-        as_of=as_of,
+        RefreshPolicy(Refresh.ALL, timedelta(0), as_of, datetime.now(UTC)),
     )
     auth = ApiKeyAuth(told["api_key"], told["site_id"])
     async with WixClient(auth, base_url=told["base_url"], requests_per_minute=100_000) as client:

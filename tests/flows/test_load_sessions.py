@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import duckdb
 import pytest
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
@@ -15,10 +16,10 @@ from prefect.states import Scheduled
 from flows.load_sessions import LATENESS_KEY, PLAN_KEY, RESULT_KEY, load_sessions
 from prefect_wix import SessionsQuery
 from prefect_wix.announce import LANDED_EVENT
-from prefect_wix.errors import AuthenticationError, LoadError, WixError
+from prefect_wix.errors import LoadError, WixError
 from prefect_wix.partitions import AskState
 from prefect_wix.progress import ARTIFACT_KEY as PROGRESS_KEY
-from prefect_wix.sandbox import Fault, Rules, running
+from prefect_wix.sandbox import Fault, Rules, World, running
 from tests.conftest import NOW, make_world
 
 START, END = date(2024, 3, 1), date(2024, 3, 4)
@@ -96,12 +97,16 @@ async def test_the_same_answer_again_writes_nothing(shop, credentials, warehouse
 
 
 async def test_asking_again_measures_how_late_sessions_come(credentials, warehouse, artifacts):
-    """What the same days brought the second time is shown, and what lookback follows from it."""
-    await load_sessions(credentials, warehouse, START, END)
-    await load_sessions(credentials, warehouse, START, END, refresh="all")
+    """What yesterday brought the second time is shown, with what can be said of the lookback."""
+    with running(World.generate(sessions=300, days=3)) as today:
+        block = credentials.model_copy(update={"base_url": today.url})
+        for _ in range(2):
+            await load_sessions(block, warehouse, days=1)
     curve = (await artifacts(LATENESS_KEY))[0]
-    assert curve.description == "Nothing was seen to change later than 0 days after a day was over"
-    assert sum(row["asked again"] for row in json.loads(curve.data)) == 9
+    assert json.loads(curve.data) == [
+        {"days after": 1, "asked again": 3, "changed": 0, "added": 0, "gone": 0}
+    ]
+    assert "look back further to know" in curve.description
 
 
 async def test_one_partition_that_fails_does_not_stop_the_others(
@@ -137,11 +142,73 @@ async def test_a_job_that_timed_out_is_taken_up_by_the_next_run(
 
 
 async def test_a_wrong_key_stops_the_load_at_once(shop, credentials, warehouse):
-    """A key that Wix refuses fails the run with that reason, not partition by partition."""
+    """A key that Wix refuses is not tried for every partition; the run says what it is."""
     wrong = credentials.model_copy(update={"api_key": type(credentials.api_key)("wrong-key")})
-    with pytest.raises(AuthenticationError, match="Check the API key"):
+    with pytest.raises(LoadError, match=r"9 of 9 partitions .* Check the API key"):
         await load_sessions(wrong, warehouse, START, END, timezone="Asia/Jerusalem")
     assert shop.count() <= 8
+
+
+async def test_what_landed_before_a_stop_is_announced(shop, credentials, warehouse):
+    """A load that is stopped half way tells of the half that landed, and names the other."""
+    started = datetime.now(UTC)
+    shop.faults = [Fault("expired_token", on="list", after=4)]
+    with pytest.raises(LoadError, match="5 of 9 partitions"):
+        await load_sessions(credentials, warehouse, START, END, jobs_in_flight=1)
+    payload = (await read_events(started, {LANDED_EVENT}))[LANDED_EVENT]["payload"]
+    assert (payload["partitions"], payload["failed_partitions"]) == (4, 5)
+    assert payload["changed_days"] == ["2024-03-01", "2024-03-02"]
+
+
+async def test_one_throttled_403_fails_one_partition(shop, credentials, warehouse, database):
+    """An empty 403 in the midst of a load is Wix throttling, and holds for nothing else."""
+    shop.faults = [Fault("forbidden", on="list", after=3, times=1)]
+    with pytest.raises(LoadError, match="1 of 9 partitions"):
+        await load_sessions(credentials, warehouse, START, END)
+    shop.faults = []
+    await load_sessions(credentials, warehouse, START, END)
+    assert_exact(database, truth(shop))
+
+
+async def test_a_failed_morning_is_made_up_by_the_next(shop, credentials, warehouse, database):
+    """A daily load of one day takes up the day that failed, though it is not its day any more."""
+    mornings = [datetime(2024, 3, day, 4, tzinfo=UTC) for day in (5, 6, 7)]
+    await a_morning(mornings[0], credentials, warehouse)
+    shop.faults = [Fault("job_error", times=6)]
+    with pytest.raises(LoadError):
+        await a_morning(mornings[1], credentials, warehouse)
+    shop.faults = []
+    await a_morning(mornings[2], credentials, warehouse)
+    assert_exact(database, truth(shop, start=date(2024, 3, 4), end=date(2024, 3, 7)))
+
+
+async def a_morning(scheduled, credentials, warehouse):
+    """The daily load, as a schedule would have it run."""
+    parameters = {"credentials": credentials, "warehouse": warehouse, "days": 1}
+    async with get_client() as client:
+        run = await client.create_flow_run(load_sessions, state=Scheduled(scheduled_time=scheduled))
+    return await run_flow(load_sessions, flow_run=run, parameters=parameters)
+
+
+async def test_a_subflow_counts_from_when_its_parent_was_due(shop, credentials, warehouse):
+    """Inside another flow, too, a late run asks for the right day."""
+
+    @flow
+    async def parent():
+        await load_sessions(credentials, warehouse, days=1, segments=["device_type=ALL"])
+
+    scheduled = datetime(2024, 3, 8, 4, tzinfo=UTC)
+    async with get_client() as client:
+        run = await client.create_flow_run(parent, state=Scheduled(scheduled_time=scheduled))
+    await run_flow(parent, flow_run=run)
+    assert [body["customTimePeriod"]["startDate"] for body in shop.submits] == ["2024-03-07"]
+
+
+async def test_dates_win_over_the_days_of_a_deployment(shop, credentials, warehouse):
+    """A backfill can be started from the daily deployment's form."""
+    await load_sessions(credentials, warehouse, START, END, days=7, segments=["device_type=ALL"])
+    days = [body["customTimePeriod"]["startDate"] for body in shop.submits]
+    assert sorted(days) == ["2024-03-01", "2024-03-02", "2024-03-03"]
 
 
 async def test_a_dry_run_shows_the_plan_and_asks_nothing(
@@ -199,8 +266,7 @@ async def test_every_kind_of_segment_lands_under_its_key(shop, credentials, ware
     ("parameters", "sentence"),
     [
         ({}, "Which days?"),
-        ({"start_date": START}, "Which days?"),
-        ({"start_date": START, "end_date": END, "days": 3}, "not both"),
+        ({"start_date": START}, "start_date and end_date go together"),
         ({"start_date": END, "end_date": START}, "must come after"),
         ({"days": 1, "segments": ["device=MOBILE"]}, "is not known. Write device_type=MOBILE"),
         ({"days": 1, "timezone": "Mars/Olympus"}, "is not an IANA time zone"),

@@ -119,8 +119,8 @@ async def test_retries_do_not_repeat_a_submit_that_may_have_worked(shop, credent
     assert len(shop.jobs) == 2
 
 
-async def test_a_job_that_errors_fails_the_run_with_its_name(shop, credentials):
-    """The verbs do not swap a failed job for another; the error says which job and what now."""
+async def test_a_job_that_errors_twice_fails_the_run_with_its_name(shop, credentials):
+    """One ERROR is asked once more; the second ends the run, and the error says which job."""
     shop.faults = [Fault("job_error")]
 
     @flow
@@ -132,7 +132,23 @@ async def test_a_job_that_errors_fails_the_run_with_its_name(shop, credentials):
     with pytest.raises(JobFailedError, match="status ERROR") as failure:
         await wait()
     assert failure.value.job_id in str(failure.value)
-    assert len(shop.submits) == 1
+    assert len(shop.submits) == 2
+
+
+async def test_the_handle_that_comes_back_is_the_job_that_finished(shop, credentials):
+    """A chain that goes on with what the wait returned ends in the true answer."""
+    shop.faults = [Fault("job_error", times=1)]
+
+    @flow
+    async def chain():
+        submitted = await submit_sessions_job(credentials, QUERY)
+        finished = await wait_for_sessions_job(credentials, submitted)
+        return submitted, finished, await fetch_session_ids(credentials, finished)
+
+    submitted, finished, ids = await chain()
+    assert submitted.job_id != finished.job_id
+    assert set(ids) == shop.answer(QUERY.to_wire())
+    assert len(shop.submits) == 2
 
 
 async def test_a_wait_that_ends_is_timed_out(shop, credentials):
@@ -202,3 +218,29 @@ async def test_marks_that_fail_fail_the_run(shop, credentials):
     states = [one.state for one in failure.value.outcomes]
     assert states == [MarkState.DONE, MarkState.UNKNOWN, MarkState.DONE]
     assert shop.deleted == {*ids[:100], *ids[200:]}
+
+
+@pytest.mark.parametrize("ids", [iter(["a"]), "abc"])
+async def test_marks_take_a_list(shop, credentials, ids):
+    """An iterator would be empty for a retry, and a text is no list of ids."""
+
+    @flow(validate_parameters=False)
+    async def mark():
+        return await mark_recordings_as_deleted(credentials, ids)
+
+    with pytest.raises(TypeError, match="must be a list of ids"):
+        await mark()
+    assert shop.count() == 0
+
+
+async def test_a_mark_whose_reply_is_lost_is_not_made_twice(shop, credentials):
+    """With `retries`, a mark that may have been made is not repeated."""
+    shop.faults = [Fault("dropped_after", on="recorded")]
+
+    @flow
+    async def mark():
+        await mark_session_as_recorded.with_options(retries=3)(credentials, "a-session")
+
+    with pytest.raises(LostReplyError):
+        await mark()
+    assert shop.count("recorded") == 1

@@ -35,7 +35,7 @@ class VirtualClock:
         heappush(self._asleep, me)
         try:
             await asyncio.sleep(0)
-            while self._asleep[0] != me:  # noqa: ASYNC110 - somebody must wind the clock on
+            while self._asleep[0] != me:
                 await asyncio.sleep(0)
         finally:
             if self._asleep[0] == me:
@@ -213,7 +213,7 @@ class _HandWoundClock:
 
     async def sleep(self, seconds):
         until = self.at + seconds
-        while self.at < until:  # noqa: ASYNC110 - it is wound on from another thread
+        while self.at < until:
             await asyncio.sleep(0.001)
 
 

@@ -44,6 +44,11 @@ def test_an_answer_from_before_the_end_of_the_day_measures_nothing():
     assert lateness_curve([asked(DAY, -3, added=5), asked(DAY, 2, added=5)]) == []
 
 
+def test_a_day_first_asked_when_it_was_old_measures_nothing():
+    """A backfill sees no late sessions come; that does not mean that none come."""
+    assert lateness_curve([asked(DAY, 500, added=5), asked(DAY, 600)]) == []
+
+
 def test_asks_that_came_to_nothing_are_passed_over():
     """A failed ask has no answer to compare."""
     failed = replace(asked(DAY, 26), state=AskState.FAILED, sessions=None)
@@ -54,16 +59,17 @@ def test_asks_that_came_to_nothing_are_passed_over():
     ("changed_by_age", "lookback"),
     [
         ({}, None),
-        ({1: 0}, 0),
+        ({1: 0}, None),
         ({1: 0, 2: 0}, 0),
-        ({1: 3, 2: 0}, 1),
-        ({1: 3, 2: 0, 3: 1, 4: 0}, 3),
+        ({1: 3, 2: 0, 3: 0}, 1),
+        ({1: 3, 2: 0, 3: 1, 4: 0, 5: 0}, 3),
+        ({1: 3, 2: 0, 3: 1, 4: 0}, None),
         ({1: 3}, None),
         ({1: 0, 2: 1}, None),
     ],
 )
 def test_the_lookback_is_the_last_age_at_which_something_changed(changed_by_age, lookback):
-    """It is known only where somebody asked later than that, and found nothing new."""
+    """It is known only where enough asks were later than that, and found nothing new."""
     curve = [
         Lateness(age_days=age, asks=5, changed=changed, added=changed, gone=0)
         for age, changed in changed_by_age.items()

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_wix.partitions import Ask, AskState, Partition, Receipt
-from prefect_wix.plan import Plan, PlannedPartition, Reason, Refresh, make_plan, partitions_of
+from prefect_wix.plan import (
+    CATCH_UP,
+    Plan,
+    PlannedPartition,
+    Reason,
+    Refresh,
+    RefreshPolicy,
+    earlier_partitions,
+    make_plan,
+    partitions_of,
+)
 from prefect_wix.segments import DEVICES, Segment
 from prefect_wix.windows import Window
 
@@ -18,6 +28,7 @@ ENDS = datetime(2024, 5, 2, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 LOOKBACK = 48 * HOUR
 AS_OF = ENDS + 100 * HOUR
+NOW = AS_OF + 1000 * HOUR
 PARTITION = Partition("site", DAY, "device_type=MOBILE", "UTC")
 
 
@@ -39,7 +50,11 @@ def receipt(confirmed_at, partition=PARTITION):
 
 def plan(confirmed_at, refresh, as_of=AS_OF, lookback=LOOKBACK):
     receipts = [] if confirmed_at is None else [receipt(confirmed_at)]
-    return make_plan([PARTITION], receipts, refresh=refresh, lookback=lookback, as_of=as_of)
+    return make_plan([PARTITION], receipts, policy(refresh, as_of=as_of, lookback=lookback))
+
+
+def policy(refresh, *, as_of=AS_OF, lookback=LOOKBACK, now=NOW):
+    return RefreshPolicy(refresh, lookback, as_of, now)
 
 
 MISSING, STALE, ALL = Refresh.MISSING, Refresh.STALE, Refresh.ALL
@@ -112,7 +127,7 @@ def test_gaps_come_first_then_the_unfinished_the_stale_and_the_rest():
     }
     days = [Partition("site", date(2024, 5, n), "device_type=ALL", "UTC") for n in range(1, 7)]
     receipts = [receipt(at, days[n - 1]) for n, at in confirmed.items()]
-    got = make_plan(days, receipts, refresh=ALL, lookback=LOOKBACK, as_of=AS_OF)
+    got = make_plan(days, receipts, policy(ALL))
     order = [(one.partition.day.day, one.reason) for one in got.to_ask]
     assert [day for day, _ in order[:3]] == [3, 6, 4]
     assert [reason for _, reason in order[:3]] == [
@@ -133,7 +148,7 @@ def test_every_partition_is_either_asked_or_settled_never_both_or_neither(hours,
         for day, hour in zip(days, hours, strict=True)
         if hour is not None
     ]
-    got = make_plan(days, receipts, refresh=refresh, lookback=LOOKBACK, as_of=AS_OF)
+    got = make_plan(days, receipts, policy(refresh))
     assert sorted([*(one.partition for one in got.to_ask), *got.settled]) == days
 
 
@@ -143,14 +158,72 @@ def test_every_partition_is_either_asked_or_settled_never_both_or_neither(hours,
         Partition("other", DAY, "device_type=MOBILE", "UTC"),
         Partition("site", DAY, "device_type=TABLET", "UTC"),
         Partition("site", date(2024, 4, 30), "device_type=MOBILE", "UTC"),
-        # The same date in another zone is another day.
-        Partition("site", DAY, "device_type=MOBILE", "Asia/Jerusalem"),
     ],
 )
 def test_a_receipt_speaks_for_its_own_partition_only(other):
     receipts = [receipt(ENDS + LOOKBACK, other)]
-    got = make_plan([PARTITION], receipts, refresh=MISSING, lookback=LOOKBACK, as_of=AS_OF)
+    got = make_plan([PARTITION], receipts, policy(MISSING))
     assert [one.reason for one in got.to_ask] == [Reason.MISSING]
+
+
+def test_the_same_date_in_another_zone_is_another_day():
+    """Two runs that count days in two zones undo each other; the reason says so."""
+    other = Partition("site", DAY, "device_type=MOBILE", "Asia/Jerusalem")
+    got = make_plan([PARTITION], [receipt(ENDS + LOOKBACK, other)], policy(MISSING))
+    assert [one.reason for one in got.to_ask] == [Reason.OTHER_ZONE]
+
+
+def test_a_receipt_from_the_future_proves_nothing():
+    """A clock that ran ahead once must not settle a day for good."""
+    got = make_plan([PARTITION], [receipt(NOW + HOUR)], policy(MISSING))
+    assert [one.reason for one in got.to_ask] == [Reason.MISSING]
+
+
+def test_a_day_that_has_not_begun_is_not_asked():
+    """Its answer would be empty today and land as such."""
+    got = make_plan([PARTITION], [], policy(ALL, now=PARTITION.begins_at - INSTANT))
+    assert got == Plan(to_ask=(), settled=(), not_begun=(PARTITION,))
+
+
+MOBILE = Segment.parse("device_type=MOBILE")
+LAST_DAY = Window(DAY, DAY + 24 * HOUR, "UTC")
+
+
+def days_before(count):
+    return [Partition("site", DAY - n * 24 * HOUR, MOBILE.key, "UTC") for n in range(count, 0, -1)]
+
+
+def test_a_load_of_the_last_day_takes_up_what_was_left_behind():
+    """From the first day that was ever asked on, whether it landed or not; gaps of a pause too."""
+    earlier = earlier_partitions("site", LAST_DAY, [MOBILE], known=[days_before(5)[0]])
+    assert earlier == days_before(5)
+    landed = [receipt(ENDS + LOOKBACK, one) for one in days_before(5)[:2]]
+    got = make_plan([PARTITION], landed, policy(ALL), earlier=earlier)
+    assert {one.partition for one in got.to_ask} == {PARTITION, *days_before(5)[2:]}
+    assert got.settled == ()
+
+
+def test_what_was_never_asked_is_no_gap():
+    """The first load of the last day asks for no other, nor for another segment's days."""
+    other = Partition("site", DAY - 72 * HOUR, "device_type=ALL", "UTC")
+    assert earlier_partitions("site", LAST_DAY, [MOBILE], known=[]) == []
+    assert earlier_partitions("site", LAST_DAY, [MOBILE], known=[other, PARTITION]) == []
+
+
+def test_the_catch_up_ends_somewhere():
+    """Days of long ago are asked for by their dates, and not by surprise."""
+    long_ago = Partition("site", DAY - 300 * 24 * HOUR, MOBILE.key, "UTC")
+    earlier = earlier_partitions("site", LAST_DAY, [MOBILE], known=[long_ago])
+    assert earlier == days_before(CATCH_UP.days)
+
+
+def test_late_sessions_of_days_before_the_range_are_asked_for():
+    """A load of one day with a lookback of three asks for three days again."""
+    earlier = days_before(5)
+    landed = [receipt(one.ends_at + HOUR, one) for one in earlier]
+    lookback = policy(STALE, lookback=72 * HOUR, as_of=ENDS + HOUR, now=ENDS + HOUR)
+    got = make_plan([PARTITION], landed, lookback, earlier=earlier)
+    assert [one.reason for one in got.to_ask] == [Reason.MISSING] + 5 * [Reason.STALE]
 
 
 def test_a_range_is_every_day_times_every_segment():

@@ -205,19 +205,21 @@ async def test_receipts_are_those_of_the_window(bench, warehouse):
     assert [receipt.partition for receipt in receipts] == [on_day(8), on_day(9)]
 
 
-async def test_the_history_is_every_answer_of_the_window(warehouse):
-    """Oldest first, with what each of them brought; what came to nothing is not in it."""
+async def test_the_history_is_every_ask_of_the_window(warehouse):
+    """Oldest first, with what each of them brought, also of what came to nothing."""
     await land(warehouse, ["a"])
     await land(warehouse, ["a", "b"], hours=1)
     await land(warehouse, ["a", "b"], hours=2)
-    await land(warehouse, ["late"], hours=1)
+    await land(warehouse, ["late"], hours=1.5)
     await land(warehouse, ["c"], on_day(9))
     await warehouse.record(an_ask(hours=3).ended(AskState.FAILED, at=NOON))
     history = await warehouse.history("site-1", Window(MOBILE.day, on_day(9).day, ZONE))
     assert [(ask.state, ask.sessions, ask.added) for ask in history] == [
         (AskState.LANDED, 1, 1),
         (AskState.LANDED, 2, 1),
+        (AskState.SUPERSEDED, 2, 0),
         (AskState.UNCHANGED, 2, 0),
+        (AskState.FAILED, None, None),
     ]
 
 
@@ -592,7 +594,6 @@ NEXT_WEEK = MOBILE.day + timedelta(days=7)
         ("parquet://folder", None, "names a path and no host"),
         ("parquet:///folder", "wix", "Files have no schema"),
         ("postgresql://me:hush@host/db", "a b", "must be letters"),
-        ("bigquery://project/dataset", None, "gs://"),
     ],
 )
 def test_a_url_that_names_no_warehouse_is_explained(url, schema, says):

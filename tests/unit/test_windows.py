@@ -157,19 +157,23 @@ def test_a_window_is_chosen_by_two_dates_or_by_a_number_of_days():
     )
 
 
-BOTH = "Give either start_date and end_date, or days, not both."
-NEITHER = "Which days"
+def test_two_dates_win_over_a_number_of_days():
+    """A deployment's schedule sets the number; a person who gives dates means them."""
+    start, end = date(2024, 1, 1), date(2024, 1, 3)
+    chosen = choose_window(start, end, 7, before=AS_OF, timezone="UTC")
+    assert chosen == Window(start, end, "UTC")
+
+
+TOGETHER = "start_date and end_date go together"
 
 
 @pytest.mark.parametrize(
     ("start", "end", "days", "sentence"),
     [
-        (None, None, None, NEITHER),
-        (date(2024, 1, 1), None, None, NEITHER),
-        (None, date(2024, 1, 1), None, NEITHER),
-        (date(2024, 1, 1), date(2024, 1, 3), 2, BOTH),
-        (date(2024, 1, 1), None, 2, BOTH),
-        (None, date(2024, 1, 1), 0, BOTH),
+        (None, None, None, "Which days"),
+        (date(2024, 1, 1), None, None, TOGETHER),
+        (None, date(2024, 1, 1), None, TOGETHER),
+        (date(2024, 1, 1), None, 2, TOGETHER),
         (date(2024, 1, 1), date(2024, 1, 1), None, "it is not included"),
         (date(2024, 1, 2), date(2024, 1, 1), None, "it is not included"),
     ],

@@ -24,10 +24,11 @@ from prefect_wix.errors import (
     WarehouseSchemaError,
 )
 from prefect_wix.extras import import_extra
+from prefect_wix.finish import finish_in_thread
 from prefect_wix.partitions import Ask, Receipt
 from prefect_wix.spool import Spool
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
-from prefect_wix.warehouse.staging import stage, to_the_end
+from prefect_wix.warehouse.staging import stage
 from prefect_wix.warehouse.steps import STAGED, Rows, Statement, Steps, Tables, drive
 from prefect_wix.windows import Window
 
@@ -157,14 +158,14 @@ class AdbcWarehouse:
 
     async def publish(self, answer: Answer) -> Landed:
         """See `Warehouse.publish`."""
-        return await to_the_end(lambda: self._publish(answer))
+        return await finish_in_thread(lambda: self._publish(answer))
 
     async def _run(self, steps: Steps[T], *, lock: bool = True) -> T:
         def work() -> T:
             with self._session() as session:
                 return self._transact(session, steps, lock=lock)
 
-        return await to_the_end(work)
+        return await finish_in_thread(work)
 
     def _publish(self, answer: Answer) -> Landed:
         # Drivers quote the names that they ingest into.
@@ -208,14 +209,15 @@ class AdbcWarehouse:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except self._driver.Error as error:
+        # What a statement fails with may come only when DuckDB reads its rows.
+        except (self._driver.Error, self._duckdb.Error) as error:
             raise self._translated(error) from error
 
     def _translated(self, error: Exception) -> WarehouseError:
         says = f"{self._dialect.name} says: {error}"
         state = str(getattr(error, "sqlstate", None) or "")
         status = getattr(getattr(error, "status_code", None), "name", "")
-        if state in _BUSY or status == "TIMEOUT":
+        if state in _BUSY or status == "TIMEOUT" or "lock timeout" in says:
             return WarehouseBusyError(
                 f"Another session held a lock in {self._place} for all of "
                 f"{self._busy_timeout:g} s. End it, or wait for it, and run again. {says}"

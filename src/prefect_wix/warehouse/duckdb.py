@@ -22,10 +22,11 @@ from prefect_wix.errors import (
     WarehouseSchemaError,
 )
 from prefect_wix.extras import import_extra
+from prefect_wix.finish import finish_in_thread
 from prefect_wix.partitions import Ask, Receipt
 from prefect_wix.spool import Spool
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
-from prefect_wix.warehouse.staging import stage, to_the_end
+from prefect_wix.warehouse.staging import stage
 from prefect_wix.warehouse.steps import Rows, Statement, Steps, Tables, drive
 from prefect_wix.windows import Window
 
@@ -92,7 +93,7 @@ class DuckDBWarehouse:
         return await self._run(self._tables.publish(answer, datetime.now(UTC)), answer.spool)
 
     async def _run(self, steps: Steps[T], spool: Spool | None = None) -> T:
-        return await to_the_end(lambda: self._transact(steps, spool))
+        return await finish_in_thread(lambda: self._transact(steps, spool))
 
     def _transact(self, steps: Steps[T], spool: Spool | None) -> T:
         with self._errors(), self._connection() as connection:
@@ -106,17 +107,22 @@ class DuckDBWarehouse:
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
-        with _TURNS[self._database]:
-            connection = self._connect()
+        deadline = time.monotonic() + self._busy_timeout
+        turn = _TURNS[self._database]
+        if not turn.acquire(timeout=self._busy_timeout):
+            raise self._busy("other transactions of this process took all of it")
+        try:
+            connection = self._connect(deadline)
             try:
                 yield connection
             finally:
                 connection.close()
+        finally:
+            turn.release()
 
-    def _connect(self) -> Any:
+    def _connect(self, deadline: float) -> Any:
         if self._is_file:
             Path(self._database).parent.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + self._busy_timeout
         while True:
             try:
                 return self._duckdb.connect(self._database, config=self._config)
@@ -127,7 +133,7 @@ class DuckDBWarehouse:
                     raise self._busy(error) from error
             time.sleep(_BUSY_POLL_SECONDS)
 
-    def _busy(self, error: Exception) -> WarehouseBusyError:
+    def _busy(self, error: object) -> WarehouseBusyError:
         return WarehouseBusyError(
             f"Another process held {self._database} for all of {self._busy_timeout:g} s. Close "
             f"it there (a shell, a notebook, another run) and run again. DuckDB says: {error}"

@@ -70,7 +70,7 @@ class Warehouse(Protocol):
         """The receipts of a site's landed partitions in a window, every segment."""
 
     async def history(self, site_id: str, window: Window) -> list[Ask]:
-        """The asks of a site in a window that were answered, oldest first, every segment."""
+        """The ledger: the asks of a site in a window, oldest first, every segment."""
 
     async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
         """Note the intent to submit, unless a job submitted since then is open: then take that."""

@@ -72,8 +72,8 @@ def _submitted_at(ask: Ask) -> datetime:
     return ask.submitted_at or datetime.min.replace(tzinfo=UTC)
 
 
-def choose_landing(answer: Answer, held: Held) -> Landed:
-    """What landing the answer does.
+def choose_landing(answer: Answer, held: Held, at: datetime) -> Landed:
+    """What landing the answer does, at an instant.
 
     The ids are compared and not only counted, so that a partition altered by hand is put right.
 
@@ -87,7 +87,7 @@ def choose_landing(answer: Answer, held: Held) -> Landed:
             f"{held.staged} arrived: an id has a line break in it, or the like. "
             "The warehouse holds what it held before."
         )
-    if _is_superseded(answer.ask, held.receipt):
+    if _is_superseded(answer.ask, held.receipt, at):
         return _untouched(AskState.SUPERSEDED, held)
     if held.sessions == held.stayed == sessions and _is_proven(answer, held.receipt):
         return _untouched(AskState.UNCHANGED, held)
@@ -95,9 +95,12 @@ def choose_landing(answer: Answer, held: Held) -> Landed:
     return Landed(AskState.LANDED, sessions, sessions - held.stayed, gone, held.stayed)
 
 
-def _is_superseded(ask: Ask, receipt: Receipt | None) -> bool:
-    """Whether what is held came from a job submitted later: the newest job wins, in any zone."""
-    return receipt is not None and receipt.confirmed_at > _submitted_at(ask)
+def _is_superseded(ask: Ask, receipt: Receipt | None, at: datetime) -> bool:
+    """Whether what is held came from a job submitted later: the newest job wins, in any zone.
+
+    A job from the future was submitted by a clock that ran ahead, and proves nothing.
+    """
+    return receipt is not None and _submitted_at(ask) < receipt.confirmed_at <= at
 
 
 def _is_proven(answer: Answer, receipt: Receipt | None) -> bool:

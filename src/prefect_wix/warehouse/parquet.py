@@ -25,6 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from prefect_wix.errors import WarehouseAccessError, WarehouseSchemaError
 from prefect_wix.extras import import_extra
+from prefect_wix.finish import finish_in_thread
 from prefect_wix.partitions import Ask, AskState, Partition, Receipt
 from prefect_wix.spool import Spool
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
@@ -37,7 +38,7 @@ from prefect_wix.warehouse.landing import (
     ended_by,
     new_receipt,
 )
-from prefect_wix.warehouse.staging import stage, to_the_end
+from prefect_wix.warehouse.staging import stage
 from prefect_wix.warehouse.steps import STAGED
 from prefect_wix.warehouse.stores import Store
 from prefect_wix.windows import Window
@@ -102,7 +103,7 @@ class ParquetWarehouse:
                 with self._store.locked(f"{lock.site_id} {lock.segment}", self._busy_timeout):
                     return work()
 
-        return await to_the_end(locked)
+        return await finish_in_thread(locked)
 
     # -- the verbs -----------------------------------------------------------------------------
 
@@ -128,8 +129,7 @@ class ParquetWarehouse:
         paths = self._store.files(f"wix_session_asks/{_name(site_id)}")
         paths = [path for path in paths if window.start <= _day(_folder(path)) < window.end]
         asks = (_ASKS.validate_json(text) for text in self._store.read(paths))
-        answered = (ask for ask in asks if ask.state in CONFIRMING)
-        return sorted(answered, key=lambda ask: ask.intended_at)
+        return sorted(asks, key=lambda ask: ask.intended_at)
 
     def _claim(self, ask: Ask, adopt_since: datetime) -> Claim:
         open_asks = (one for one in self._asks(ask.partition) if one.state in OPEN)
@@ -145,11 +145,17 @@ class ParquetWarehouse:
     def _publish(self, answer: Answer) -> Landed:
         landed_at = datetime.now(UTC)
         with self._connection(answer.spool) as connection:
-            landed = choose_landing(answer, self._held(connection, answer.ask.partition))
+            landed = choose_landing(answer, self._held(connection, answer.ask.partition), landed_at)
             if landed.state is AskState.LANDED:
                 self._replace(connection, new_receipt(answer, landed, landed_at))
-        self._record(ended_by(answer.ask, landed, landed_at))
+        # Two runs may land one job; the first has written what changed.
+        if not self._is_answered(answer.ask):
+            self._record(ended_by(answer.ask, landed, landed_at))
         return landed
+
+    def _is_answered(self, ask: Ask) -> bool:
+        asks = (one for one in self._asks(ask.partition) if one.ask_id == ask.ask_id)
+        return any(one.state in CONFIRMING for one in asks)
 
     # -- files ---------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from prefect_wix.errors import (
     WarehouseSchemaError,
 )
 from prefect_wix.extras import import_extra
+from prefect_wix.finish import finish
 from prefect_wix.partitions import Ask, Partition, Receipt
 from prefect_wix.spool import Spool
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
@@ -102,12 +103,15 @@ class PostgresWarehouse:
     async def _run(
         self, steps: Steps[T], *, lock: Statement | None = None, spool: Spool | None = None
     ) -> T:
+        return await finish(self._transact(steps, lock, spool))
+
+    async def _transact(self, steps: Steps[T], lock: Statement | None, spool: Spool | None) -> T:
         with self._errors():
             async with self._transaction() as connection:
-                if lock is not None:
-                    await _execute(connection, lock)
                 if spool is not None:
                     await _stage(connection, spool)
+                if lock is not None:
+                    await _execute(connection, lock)
                 return await drive_async(steps, lambda one: _execute(connection, one))
 
     @asynccontextmanager

@@ -1,20 +1,16 @@
-"""An answer's ids on their way into DuckDB, and blocking work on its way to a thread.
+"""An answer's ids on their way into DuckDB, for the engines that stand on it.
 
-What the engines that stand on DuckDB share. No statement here touches a landed table.
+No statement here touches a landed table.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from prefect_wix.spool import Spool
 from prefect_wix.warehouse.steps import STAGED
 
-__all__ = ["stage", "to_the_end"]
-
-T = TypeVar("T")
+__all__ = ["stage"]
 
 
 def stage(connection: Any, spool: Spool, *, kind: str = "TABLE") -> None:
@@ -31,15 +27,3 @@ def stage(connection: Any, spool: Spool, *, kind: str = "TABLE") -> None:
         "auto_detect = false, header = false, columns = {'session_id': 'VARCHAR'}, "
         "delim = '\x01', quote = '', escape = '')"
     )
-
-
-async def to_the_end(work: Callable[[], T]) -> T:
-    """Run blocking work in a thread; a cancellation waits for it, since it is short and whole."""
-    thread = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        await asyncio.wait([thread])
-        # Whoever cancelled has no use for how it ended; asyncio would log it as never looked at.
-        thread.exception()
-        raise

@@ -198,11 +198,11 @@ class Tables:
         )
 
     def read_history(self, site_id: str, window: Window) -> Steps[list[Ask]]:
-        """The asks of a site in a window that were answered, oldest first."""
+        """The asks of a site in a window, oldest first."""
         rows = yield Statement(
             f"SELECT {_list('wix_session_asks')} FROM {self.name('wix_session_asks')} "
-            f"WHERE site_id = $1 AND session_date >= $2 AND session_date < $3 "
-            f"AND state IN ({_quoted(CONFIRMING)}) ORDER BY intended_at",
+            "WHERE site_id = $1 AND session_date >= $2 AND session_date < $3 "
+            "ORDER BY intended_at",
             (site_id, window.start, window.end),
         )
         return [_ask(row) for row in rows]
@@ -245,12 +245,22 @@ class Tables:
 
     def publish(self, answer: Answer, landed_at: datetime) -> Steps[Landed]:
         """Replace the partition and its receipt, unless it holds this answer or a newer one."""
-        landed = choose_landing(answer, (yield from self._held(answer.ask.partition)))
+        landed = choose_landing(answer, (yield from self._held(answer.ask.partition)), landed_at)
         if landed.state is AskState.LANDED:
             yield from self._replace(answer)
             yield from self._file(new_receipt(answer, landed, landed_at))
-        yield from self.record(ended_by(answer.ask, landed, landed_at))
+        # Two runs may land one job; the first has written what changed.
+        if not (yield from self._is_answered(answer.ask)):
+            yield from self.record(ended_by(answer.ask, landed, landed_at))
         return landed
+
+    def _is_answered(self, ask: Ask) -> Steps[bool]:
+        rows = yield Statement(
+            f"SELECT count(*) FROM {self.name('wix_session_asks')} "
+            f"WHERE ask_id = $1 AND state IN ({_quoted(CONFIRMING)})",
+            (ask.ask_id,),
+        )
+        return bool(rows[0][0])
 
     def _held(self, partition: Partition) -> Steps[Held]:
         ids = f"FROM {self.name('wix_session_ids')} WHERE {_PARTITION}"

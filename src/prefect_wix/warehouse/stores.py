@@ -144,7 +144,7 @@ class ObjectStore:
         if self._protocol in _PACKAGES:
             extra = self._protocol
             import_extra(_PACKAGES[extra], extra=extra, what_for=f"A {extra}:// warehouse")
-        fsspec = import_extra("fsspec", extra="parquet", what_for="An object store")
+        fsspec = import_extra("fsspec", extra="duckdb", what_for="An object store")
         self._root = url.rstrip("/")
         self.name = self._root
         # A listing that is kept would hide what other processes write.

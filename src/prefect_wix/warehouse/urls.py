@@ -53,6 +53,8 @@ def open_warehouse(url: str, *, schema: str | None = None) -> Warehouse:
 def _duckdb(url: str, schema: str | None) -> Warehouse:
     if url.startswith("md:"):
         return DuckDBWarehouse(url, schema=schema or "main")
+    if _local_path(url) == ":memory:":
+        raise ValueError("A database in memory would be gone after each transaction: name a file.")
     config = dict(parse_qsl(urlsplit(url).query))
     return DuckDBWarehouse(_local_path(url), schema=schema or "main", config=config)
 
@@ -84,9 +86,7 @@ def _bigquery(url: str, schema: str | None) -> Warehouse:
     parts = urlsplit(url)
     dataset = schema or parts.path[1:]
     options = dict(parse_qsl(parts.query))
-    named = re.fullmatch(r"[A-Za-z0-9.:_-]+", parts.netloc) and re.fullmatch(
-        r"[A-Za-z0-9_]+", dataset
-    )
+    named = re.fullmatch(r"[A-Za-z0-9.:_-]+/[A-Za-z0-9_]+", f"{parts.netloc}/{dataset}")
     if not named or not options.keys() <= {"location", "credentials"}:
         raise ValueError(
             "Write bigquery://project/dataset, and after it no more than ?location=EU and "

@@ -1,0 +1,29 @@
+"""Work that a cancellation waits for: short, and worth nothing when it is half done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+__all__ = ["finish", "finish_in_thread"]
+
+T = TypeVar("T")
+
+
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """The result of the work, which goes on to its end also when the caller is cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        # Whoever cancelled has no use for how it ended; asyncio would log it as never looked at.
+        if not task.cancelled():
+            task.exception()
+        raise
+
+
+async def finish_in_thread(work: Callable[[], T]) -> T:
+    """The same for blocking work, in a thread."""
+    return await finish(asyncio.to_thread(work))

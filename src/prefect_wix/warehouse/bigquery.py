@@ -1,0 +1,308 @@
+"""BigQuery, by its ADBC driver: what follows from what was read is sent as one script.
+
+The driver can't ingest, and keeps no transaction open from one call to the next. So an answer's ids
+are staged as literals; what is held is read and decided on; and one script, a transaction, looks
+whether that is still held before it writes. It first updates the table of the schema's version:
+BigQuery cancels a transaction that mutates rows of a table while another one does, reads of a
+transaction are of one snapshot, and a script that fails is undone
+(https://cloud.google.com/bigquery/docs/transactions). Whoever loses such a race reads anew.
+
+Never run against BigQuery itself. In the tests every statement is parsed as GoogleSQL, translated
+and run in DuckDB. BigQuery makes tables outside of transactions: a migration that fails stays half
+done until it is run again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib import import_module
+from itertools import chain
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from prefect_wix.errors import (
+    WarehouseAccessError,
+    WarehouseBusyError,
+    WarehouseError,
+    WarehouseSchemaError,
+)
+from prefect_wix.extras import import_extra
+from prefect_wix.finish import finish_in_thread
+from prefect_wix.partitions import Ask, Receipt
+from prefect_wix.retry import Retry
+from prefect_wix.spool import Spool
+from prefect_wix.warehouse.googlesql import googlesql, inserts, literal
+from prefect_wix.warehouse.interface import Answer, Claim, Landed
+from prefect_wix.warehouse.steps import STAGED, Rows, Statement, Steps, Tables, drive
+from prefect_wix.windows import Window
+
+__all__ = ["BigQueryWarehouse"]
+
+T = TypeVar("T")
+
+_STAGED_FOR = timedelta(days=1)
+# The driver tries for ever where there is no network.
+_ANSWER_SECONDS = 900.0
+_AGAIN = Retry(times=7, first_seconds=1.0, ceiling_seconds=15.0, jitter=0.5)
+# Within one process loads take turns, rather than cancel each other's transactions.
+_TURNS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+
+class BigQueryWarehouse:
+    """Sessions in a BigQuery dataset.
+
+    Loads of one dataset take turns. What a process that is killed has staged expires after a day.
+    Beside the rights to edit the dataset's data and to run jobs, the driver needs
+    ``roles/bigquery.readSessionUser``.
+
+    Args:
+        project: the project of the dataset, which also runs (and pays for) the jobs.
+        dataset: the dataset of the tables; made if it is not there.
+        location: where the dataset is, such as ``EU``. If left out BigQuery finds out, and makes
+            a new one in its default location.
+        credentials: the path of a JSON key; if left out, the application default credentials.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        dataset: str,
+        *,
+        location: str | None = None,
+        credentials: str | None = None,
+    ) -> None:
+        what = "A bigquery:// warehouse"
+        self._duckdb = import_extra("duckdb", extra="adbc-bigquery", what_for=what)
+        import_extra("adbc_driver_bigquery", extra="adbc-bigquery", what_for=what)
+        self._driver: Any = import_module("adbc_driver_bigquery.dbapi")
+        self._place = f"bigquery://{project}/{dataset}"
+        self._key_file = credentials
+        self._options = _options(project, location, credentials)
+        self._translate = partial(googlesql, project=project, dataset=dataset)
+        self._tables = Tables(dataset)
+        self._answer_seconds = _ANSWER_SECONDS
+        self._again = _AGAIN
+
+    async def prepare(self) -> None:
+        """See `Warehouse.prepare`."""
+        await self._run(self._prepare)
+
+    async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
+        """See `Warehouse.receipts`."""
+        steps = self._tables.read_receipts(site_id, window)
+        return await self._run(lambda session: drive(steps, session.execute))
+
+    async def history(self, site_id: str, window: Window) -> list[Ask]:
+        """See `Warehouse.history`."""
+        steps = self._tables.read_history(site_id, window)
+        return await self._run(lambda session: drive(steps, session.execute))
+
+    async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
+        """See `Warehouse.claim`."""
+        return await self._run(
+            lambda session: self._transact(session, lambda: self._tables.claim(ask, adopt_since))
+        )
+
+    async def record(self, ask: Ask) -> None:
+        """See `Warehouse.record`."""
+        await self._run(lambda session: self._transact(session, lambda: self._tables.record(ask)))
+
+    async def publish(self, answer: Answer) -> Landed:
+        """See `Warehouse.publish`."""
+        return await self._run(lambda session: self._publish(session, answer))
+
+    async def _run(self, work: Callable[[_Session], T]) -> T:
+        def in_a_session() -> T:
+            with self._session() as session:
+                return work(session)
+
+        return await finish_in_thread(in_a_session)
+
+    def _prepare(self, session: _Session) -> None:
+        with _TURNS[self._place]:
+            try:
+                drive(self._tables.prepare(), session.execute)
+            except self._driver.Error as error:
+                if "Not found: Dataset" not in str(error):
+                    raise
+                session.run(f"CREATE SCHEMA IF NOT EXISTS `{self._tables.schema}`")
+                drive(self._tables.prepare(), session.execute)
+
+    def _publish(self, session: _Session, answer: Answer) -> Landed:
+        staged = self._tables.name(f"{STAGED}_{uuid4().hex}")
+        tables = Tables(self._tables.schema, staged=staged)
+        try:
+            session.stage(staged, answer.spool)
+            return self._transact(session, lambda: tables.publish(answer, datetime.now(UTC)))
+        finally:
+            # If not now, then when it expires.
+            with suppress(self._driver.Error):
+                session.execute(Statement(f"DROP TABLE IF EXISTS {staged}"))
+
+    def _transact(self, session: _Session, begin: Callable[[], Steps[T]]) -> T:
+        """Read, decide and write; all of it again if somebody else wrote in between."""
+        lost = None
+        with _TURNS[self._place]:
+            for wait in (0.0, *self._again.waits()):
+                time.sleep(wait)
+                script = _Script(session, lock=self._tables.name("wix_session_schema"))
+                value = drive(begin(), script.take)
+                try:
+                    script.send()
+                except self._driver.Error as error:
+                    if not _LOST.search(str(error)):
+                        raise
+                    lost = error
+                else:
+                    return value
+        raise WarehouseBusyError(
+            f"Others wrote to {self._place} each of the {self._again.times + 1} times that this "
+            "run was about to; it holds nothing of this answer. Let fewer processes load into it "
+            f"at once, and run again. BigQuery says: {lost}"
+        ) from lost
+
+    @contextmanager
+    def _session(self) -> Iterator[_Session]:
+        if self._key_file and not os.path.isfile(self._key_file):  # noqa: PTH113 - never raises
+            # It may be the key itself, which the driver would repeat.
+            raise WarehouseAccessError(
+                f"The credentials that are named for {self._place} are no file. Name the path of "
+                "a JSON key, or none for the application default credentials."
+            )
+        connect = partial(self._driver.connect, db_kwargs=self._options, autocommit=True)
+        try:
+            with closing(connect()) as connection, closing(connection.cursor()) as cursor:
+                yield _Session(cursor, self._duckdb, self._translate, self._answer_seconds)
+        except self._driver.Error as error:
+            raise self._translated(str(error)) from error
+
+    def _translated(self, says: str) -> WarehouseError:
+        if _NO_ACCESS.search(says):
+            return WarehouseAccessError(
+                f"{self._place} can't be reached or written. What was cut off has landed whole or "
+                "not at all: run again to find out. Check the network, the credentials, their "
+                f"rights and the location. BigQuery says: {says}"
+            )
+        if _NOT_OURS.search(says):
+            return WarehouseSchemaError(
+                f"The tables in {self._place} are not the ones this version writes; nothing was "
+                f"written. BigQuery says: {says}"
+            )
+        return WarehouseError(f"{self._place} holds what it held before. BigQuery says: {says}")
+
+
+# The driver passes on what Google's client says, and has no codes.
+_CHANGED = "wix_held_has_changed"
+_LOST = re.compile(rf"concurrent update|{_CHANGED}")
+_NO_ACCESS = re.compile(
+    r"Error (401|403|5\d\d)|constructing client|fetch token|dial tcp|context (canceled|deadline)|"
+    r"readSessionUser|Not found: Project"
+)
+_NOT_OURS = re.compile(
+    r"Error (404|409)|Unrecognized name|not present in table|not found inside|cannot be inserted"
+)
+
+
+class _Session:
+    """A cursor of the driver, with DuckDB to read what comes over it."""
+
+    def __init__(
+        self, cursor: Any, duckdb: Any, translate: Callable[[Statement], str], seconds: float
+    ) -> None:
+        self._cursor = cursor
+        self._duckdb = duckdb
+        self._seconds = seconds
+        self.translate = translate
+
+    def execute(self, statement: Statement) -> Rows:
+        """Run a statement as `Tables` writes it."""
+        return self.run(self.translate(statement))
+
+    def run(self, sql: str) -> Rows:
+        """Run GoogleSQL to its end."""
+        deadline = threading.Timer(self._seconds, self._cursor.adbc_cancel)
+        deadline.start()
+        try:
+            # Not `executescript`: it does not wait for the job, nor tell how it ended.
+            self._cursor.execute(sql)
+            return self._fetch() if sql.startswith("SELECT") else []
+        finally:
+            deadline.cancel()
+
+    def _fetch(self) -> Rows:
+        if not self._cursor.rowcount:
+            # Where there are no rows the driver gives no columns either.
+            return []
+        with self._duckdb.connect() as reader:
+            rows: Rows = reader.from_arrow(self._cursor.fetch_arrow()).fetchall()
+        if len(rows) != self._cursor.rowcount:
+            # The driver is silent when the stream breaks.
+            raise WarehouseAccessError("BigQuery's answer was cut short. Run again.")
+        return rows
+
+    def stage(self, table: str, spool: Spool) -> None:
+        """Make a table of the spool's ids, which goes by itself in the end."""
+        name = self.translate(Statement(table))
+        expires = f"expiration_timestamp = {literal(datetime.now(UTC) + _STAGED_FOR)}"
+        self.run(f"CREATE TABLE {name} (session_id STRING) OPTIONS({expires})")
+        for insert in inserts(name, chain.from_iterable(spool.batches())):
+            self.run(insert)
+
+
+class _Script:
+    """What the steps of a transaction have read, and what they write if that is still so.
+
+    Args:
+        session: to read in.
+        lock: the table that every script updates; `Tables.prepare` leaves a row in it.
+    """
+
+    def __init__(self, session: _Session, *, lock: str) -> None:
+        self._session = session
+        self._lock = session.translate(Statement(lock))
+        self._still: list[str] = []
+        self._writes: list[str] = []
+
+    def take(self, statement: Statement) -> Rows:
+        """Answer a question at once, from before all writes; put anything else off."""
+        sql = self._session.translate(statement)
+        if not sql.startswith("SELECT"):
+            self._writes.append(sql)
+            return []
+        said = f"TO_JSON_STRING(t) AS said FROM ({sql}) AS t ORDER BY said"
+        rows = self._session.run(f"SELECT t.*, {said}")
+        before = literal("\n".join(row[-1] for row in rows))
+        self._still.append(rf"ARRAY_TO_STRING(ARRAY(SELECT {said}), '\n') = {before}")
+        return [row[:-1] for row in rows]
+
+    def send(self) -> None:
+        """Write what there is to write, in one transaction."""
+        if self._writes:
+            # Nothing returns rows: of a script the driver can't always read them. No handler: it
+            # would have to roll back, which fails where BigQuery has done so already.
+            still = " AND ".join(self._still) or "TRUE"
+            check = f"WHERE IF({still}, TRUE, ERROR('{_CHANGED}'))"
+            first = ("BEGIN TRANSACTION", f"UPDATE {self._lock} SET version = version {check}")
+            self._session.run(";\n".join((*first, *self._writes, "COMMIT TRANSACTION;")))
+
+
+def _options(project: str, location: str | None, credentials: str | None) -> dict[str, str]:
+    """The driver's options, by the names that its module documents."""
+    sql = "adbc.bigquery.sql"
+    key_file = {
+        f"{sql}.auth_type": f"{sql}.auth_type.json_credential_file",
+        f"{sql}.auth_credentials": credentials or "",
+    }
+    return {
+        f"{sql}.project_id": project,
+        **({f"{sql}.location": location} if location else {}),
+        **(key_file if credentials else {}),
+    }
