@@ -45,7 +45,7 @@ STEPS = [
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(("verb", "moment"), STEPS, ids="-".join)
+@pytest.mark.parametrize(("verb", "moment"), STEPS, ids=map("-".join, STEPS))
 async def test_a_killed_load_is_made_whole_by_the_next(engine, verb, moment, make_bench):
     """Old or new, never a mix; then new everywhere, with one submit a kill too many at most."""
     bench = make_bench(engine)

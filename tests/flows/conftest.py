@@ -47,8 +47,13 @@ def prefect_server(tmp_path_factory):
         prefect_test_harness(server_startup_timeout=60),
     ):
         yield storage
+
+
+@pytest.fixture(autouse=True)
+def leave_nothing_for_other_tests():
+    """What Prefect's clients left behind goes here, and not in the midst of another test."""
+    yield
     with warnings.catch_warnings():
-        # What Prefect's clients left behind goes here, and not into the summary of the tests.
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
 

@@ -223,6 +223,20 @@ async def test_the_history_is_every_ask_of_the_window(warehouse):
     ]
 
 
+async def test_a_landing_that_only_its_file_knows_of_is_written_down(tmp_path):
+    """Killed between the file and the ledger: the job is not waited for once more."""
+    bench = ParquetBench(tmp_path)
+    warehouse, ask = await bench.ready(), an_ask()
+    await warehouse.record(ask)
+    await land(warehouse, ["a", "b"], ask=ask)
+    await warehouse.record(ask)
+    again = Ask.intend(MOBILE, at=NOON + timedelta(hours=1), run_id=None)
+    claim = await warehouse.claim(again, adopt_since=NOON - timedelta(hours=1))
+    assert (claim.adopted, claim.orphans) == (False, 0)
+    history = await warehouse.history("site-1", Window(MOBILE.day, on_day(9).day, ZONE))
+    assert (history[0].state, history[0].sessions, history[0].added) == (AskState.LANDED, 2, 2)
+
+
 async def test_many_ids_are_never_all_in_memory(warehouse):
     """They stream from the spool; 100,000 of them as one list would be 10 MB and more."""
     with an_answer(f"3f2a7c1e-0000-4000-8000-{n:012d}" for n in range(100_000)) as answer:

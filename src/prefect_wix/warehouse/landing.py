@@ -20,6 +20,7 @@ __all__ = [
     "choose_claim",
     "choose_landing",
     "ended_by",
+    "landed_by",
     "new_receipt",
 ]
 
@@ -116,10 +117,14 @@ def _untouched(state: AskState, held: Held) -> Landed:
 
 def ended_by(ask: Ask, landed: Landed, at: datetime) -> Ask:
     """The entry of the ledger for an ask whose answer landed so."""
-    counts = (landed.sessions, landed.added, landed.gone)
-    return replace(
-        ask.ended(landed.state, at=at), sessions=counts[0], added=counts[1], gone=counts[2]
-    )
+    ended = ask.ended(landed.state, at=at)
+    return replace(ended, sessions=landed.sessions, added=landed.added, gone=landed.gone)
+
+
+def landed_by(ask: Ask, receipt: Receipt) -> Ask:
+    """The entry of the ledger for an ask whose answer the receipt is for."""
+    ended = ask.ended(AskState.LANDED, at=receipt.landed_at)
+    return replace(ended, sessions=receipt.sessions, added=receipt.added, gone=receipt.gone)
 
 
 def new_receipt(answer: Answer, landed: Landed, at: datetime) -> Receipt:

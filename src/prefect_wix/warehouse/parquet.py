@@ -36,6 +36,7 @@ from prefect_wix.warehouse.landing import (
     choose_claim,
     choose_landing,
     ended_by,
+    landed_by,
     new_receipt,
 )
 from prefect_wix.warehouse.staging import stage
@@ -132,11 +133,27 @@ class ParquetWarehouse:
         return sorted(asks, key=lambda ask: ask.intended_at)
 
     def _claim(self, ask: Ask, adopt_since: datetime) -> Claim:
+        self._close_what_landed(ask.partition)
         open_asks = (one for one in self._asks(ask.partition) if one.state in OPEN)
         claim, to_record = choose_claim(ask, open_asks, adopt_since)
         for one in to_record:
             self._record(one)
         return claim
+
+    def _close_what_landed(self, partition: Partition) -> None:
+        """Write down what a process that was killed between file and ledger had landed."""
+        with self._connection() as connection:
+            receipts = self._read_receipts(connection, self._there(partition))
+        for receipt in receipts:
+            for ask in self._asks(partition):
+                job = (ask.job_id, ask.submitted_at)
+                if ask.state is AskState.SUBMITTED and job == (receipt.job_id, receipt.asked_at):
+                    self._record(landed_by(ask, receipt))
+
+    def _there(self, partition: Partition) -> list[str]:
+        """The partition's file, if it has one."""
+        path = _file(partition)
+        return [path] if path in self._store.files(_folder(path)) else []
 
     def _record(self, ask: Ask) -> None:
         path = f"wix_session_asks/{_where(ask.partition)}/{ask.ask_id}.json"
@@ -162,7 +179,7 @@ class ParquetWarehouse:
     def _held(self, connection: Any, partition: Partition) -> Held:
         path = _file(partition)
         staged = _count(connection, f"FROM {STAGED}")
-        if path not in self._store.files(_folder(path)):
+        if not self._there(partition):
             return Held(0, stayed=0, staged=staged, receipt=None)
         ids = f"FROM read_parquet({_text(self._store.address(path))})"
         receipts = self._read_receipts(connection, [path])
