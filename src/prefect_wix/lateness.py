@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
 
-from prefect_wix.partitions import Ask, AskState, Partition
+from prefect_wix.partitions import ANSWERED, Ask, Partition
 
 __all__ = ["Lateness", "lateness_curve", "lookback_to_choose"]
 
@@ -20,7 +20,6 @@ ONE_DAY = timedelta(days=1)
 
 ENOUGH_ASKS = 7
 """Later asks without a change that a lookback is founded on: a week of daily loads."""
-_ANSWERED = (AskState.LANDED, AskState.UNCHANGED)
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def lookback_to_choose(curve: Iterable[Lateness]) -> int | None:
 def _later_asks(asks: Iterable[Ask]) -> Iterable[tuple[int, Ask]]:
     partitions: defaultdict[Partition, list[Ask]] = defaultdict(list)
     for ask in asks:
-        if ask.state in _ANSWERED and _when(ask) >= ask.partition.ends_at:
+        if ask.state in ANSWERED and _when(ask) >= ask.partition.ends_at:
             partitions[ask.partition].append(ask)
     for partition, history in partitions.items():
         history.sort(key=_when)

@@ -15,7 +15,7 @@ from prefect_wix.models import SessionsJob, SessionsQuery
 from prefect_wix.segments import Segment
 from prefect_wix.windows import ONE_DAY, Window, day_begins
 
-__all__ = ["Ask", "AskState", "Partition", "Receipt"]
+__all__ = ["ANSWERED", "Ask", "AskState", "Partition", "Receipt"]
 
 
 @dataclass(frozen=True, order=True)
@@ -74,6 +74,10 @@ class AskState(StrEnum):
     """It came to nothing, and asking for the same job again is of no use."""
     ORPHANED = "orphaned"
     """Its submit got no reply, and another ask took its place."""
+
+
+ANSWERED = (AskState.LANDED, AskState.UNCHANGED)
+"""The states of an ask whose answer is what the partition held when it ended."""
 
 
 @dataclass(frozen=True)

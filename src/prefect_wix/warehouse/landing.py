@@ -14,7 +14,6 @@ from prefect_wix.partitions import Ask, AskState, Receipt
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
 
 __all__ = [
-    "CONFIRMING",
     "OPEN",
     "Held",
     "choose_claim",
@@ -26,8 +25,6 @@ __all__ = [
 
 OPEN = (AskState.INTENDED, AskState.SUBMITTED)
 """The states of an ask that something may still come of."""
-CONFIRMING = (AskState.LANDED, AskState.UNCHANGED)
-"""The states of an ask whose answer is what the partition held when it ended."""
 
 
 @dataclass(frozen=True)

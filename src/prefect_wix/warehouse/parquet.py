@@ -26,11 +26,10 @@ from pydantic import TypeAdapter, ValidationError
 from prefect_wix.errors import WarehouseAccessError, WarehouseSchemaError
 from prefect_wix.extras import import_extra
 from prefect_wix.finish import finish_in_thread
-from prefect_wix.partitions import Ask, AskState, Partition, Receipt
+from prefect_wix.partitions import ANSWERED, Ask, AskState, Partition, Receipt
 from prefect_wix.spool import Spool
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
 from prefect_wix.warehouse.landing import (
-    CONFIRMING,
     OPEN,
     Held,
     choose_claim,
@@ -172,7 +171,7 @@ class ParquetWarehouse:
 
     def _is_answered(self, ask: Ask) -> bool:
         asks = (one for one in self._asks(ask.partition) if one.ask_id == ask.ask_id)
-        return any(one.state in CONFIRMING for one in asks)
+        return any(one.state in ANSWERED for one in asks)
 
     # -- files ---------------------------------------------------------------------------------
 
@@ -218,7 +217,7 @@ class ParquetWarehouse:
         times = [
             ask.submitted_at
             for ask in self._asks(receipt.partition)
-            if ask.state in CONFIRMING and ask.partition == receipt.partition and ask.submitted_at
+            if ask.state in ANSWERED and ask.partition == receipt.partition and ask.submitted_at
         ]
         return replace(receipt, confirmed_at=max([receipt.asked_at, *times]))
 

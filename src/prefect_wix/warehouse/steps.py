@@ -14,10 +14,9 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from prefect_wix.errors import WarehouseSchemaError
-from prefect_wix.partitions import Ask, AskState, Partition, Receipt
+from prefect_wix.partitions import ANSWERED, Ask, AskState, Partition, Receipt
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
 from prefect_wix.warehouse.landing import (
-    CONFIRMING,
     OPEN,
     Held,
     choose_claim,
@@ -213,7 +212,7 @@ class Tables:
             f"FROM {self.name('wix_session_receipts')} WHERE {where}) r LEFT JOIN ("
             "SELECT site_id, session_date, segment, timezone, max(submitted_at) AS confirmed_at "
             f"FROM {self.name('wix_session_asks')} "
-            f"WHERE state IN ({_quoted(CONFIRMING)}) AND {where} "
+            f"WHERE state IN ({_quoted(ANSWERED)}) AND {where} "
             "GROUP BY site_id, session_date, segment, timezone) c ON c.site_id = r.site_id "
             "AND c.session_date = r.session_date AND c.segment = r.segment "
             "AND c.timezone = r.timezone ORDER BY r.session_date, r.segment",
@@ -257,7 +256,7 @@ class Tables:
     def _is_answered(self, ask: Ask) -> Steps[bool]:
         rows = yield Statement(
             f"SELECT count(*) FROM {self.name('wix_session_asks')} "
-            f"WHERE ask_id = $1 AND state IN ({_quoted(CONFIRMING)})",
+            f"WHERE ask_id = $1 AND state IN ({_quoted(ANSWERED)})",
             (ask.ask_id,),
         )
         return bool(rows[0][0])
