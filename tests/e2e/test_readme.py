@@ -18,7 +18,7 @@ LONG_RUNNING = ("prefect server start", "python -m prefect_wix.sandbox", "prefec
 RUN_ELSEWHERE = (
     "make demo\n",
     "make check\nmake test\n",
-    "python3 -m venv .venv\n.venv/bin/pip install -c constraints.txt '.[duckdb]'\n",
+    "python3 -m venv .venv\n. .venv/bin/activate\npip install -c constraints.txt '.[duckdb]'\n",
 )
 
 pytestmark = pytest.mark.xdist_group("readme")
@@ -38,7 +38,7 @@ class Newcomer:
         text = text.replace("sandbox >", f"sandbox --port {self.sandbox_port} >")
         if language == "python":
             self.run(f"set -a; . ./.env; set +a; python - <<'PROGRAM'\n{text}PROGRAM")
-        elif text.startswith(LONG_RUNNING):
+        elif text.splitlines()[-1].startswith(LONG_RUNNING):
             self.start(text)
         else:
             self.run(text)
