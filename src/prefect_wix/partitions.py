@@ -96,6 +96,12 @@ class Ask:
     gone: int | None = None
     reason: str | None = None
     run_id: str | None = None
+    derived_from: str | None = None
+    """The segments whose answers were put together to this one; None where Wix was asked."""
+    running_seconds: float | None = None
+    """Seconds after the submit at which the job was last seen running,"""
+    finished_seconds: float | None = None
+    """and at which it was first seen finished. None where nobody watched it from the submit."""
 
     @classmethod
     def intend(cls, partition: Partition, *, at: datetime, run_id: str | None) -> Self:
@@ -158,3 +164,5 @@ class Receipt:
     repeats: int
     """Ids that Wix handed out more than once."""
     run_id: str | None = None
+    derived_from: str | None = None
+    """The segments whose answers were put together to this one; None where Wix was asked."""

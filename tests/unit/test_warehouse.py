@@ -383,31 +383,47 @@ async def test_a_visit_over_midnight_is_told_from_a_repeat(sql_bench):
     assert rows == [("apart", 2, "days apart"), ("night", 2, "over midnight")]
 
 
-def two_migrations(second):
-    first = Tables.migrations
+def one_more_migration(next_one):
+    so_far = Tables.migrations
 
     def migrations(tables):
         asks = tables.name("wix_session_asks")
-        return (*first(tables), tuple(text.format(asks=asks) for text in second))
+        return (*so_far(tables), tuple(text.format(asks=asks) for text in next_one))
 
     return migrations
 
 
 async def test_an_older_schema_moves_on_with_all_it_holds(sql_bench, monkeypatch):
-    """The second version is made out of the first, and an old client then keeps out."""
+    """The next version is made out of this one, and an old client then keeps out."""
     bench, warehouse = sql_bench, await sql_bench.ready()
     await land(warehouse, ["a", "b"])
     alter = "ALTER TABLE {asks} ADD COLUMN attempts BIGINT", "UPDATE {asks} SET attempts = 7"
     with monkeypatch.context() as newer:
-        newer.setattr(Tables, "migrations", two_migrations(alter))
+        newer.setattr(Tables, "migrations", one_more_migration(alter))
         await warehouse.prepare()
         await warehouse.prepare()
     assert await bench.sql(f"SELECT attempts FROM {bench.name('wix_session_asks')}") == [(7,)]
     versions = await bench.sql(f"SELECT version FROM {bench.name('wix_session_schema')}")
-    assert sorted(versions) == [(1,), (2,)]
+    assert sorted(versions) == [(n,) for n in range(1, 2 + len(Tables("wix").migrations()))]
     assert sorted(await bench.check()) == ["a", "b"]
     with pytest.raises(WarehouseSchemaError, match="Upgrade prefect-wix"):
         await warehouse.prepare()
+
+
+async def test_what_the_first_version_made_is_brought_up_to_this_one(sql_bench):
+    """With all its rows, which nobody has derived."""
+    bench, warehouse = sql_bench, await sql_bench.ready()
+    await land(warehouse, ["a", "b"])
+    await bench.sql(f"DROP VIEW {bench.name('wix_landed_sessions')}")
+    for table in ("wix_session_receipts", "wix_session_asks"):
+        await bench.sql(f"ALTER TABLE {bench.name(table)} DROP COLUMN derived_from")
+    for column in ("running_seconds", "finished_seconds"):
+        await bench.sql(f"ALTER TABLE {bench.name('wix_session_asks')} DROP COLUMN {column}")
+    await bench.sql(f"DELETE FROM {bench.name('wix_session_schema')} WHERE version > 1")
+    await warehouse.prepare()
+    assert await bench.check() == ["a", "b"]
+    landed = f"SELECT derived_from FROM {bench.name('wix_landed_sessions')}"
+    assert await bench.sql(landed) == [(None,), (None,)]
 
 
 async def test_a_migration_that_fails_leaves_the_old_schema(sql_bench, monkeypatch):
@@ -416,7 +432,7 @@ async def test_a_migration_that_fails_leaves_the_old_schema(sql_bench, monkeypat
     await land(warehouse, ["a"])
     broken = "ALTER TABLE {asks} ADD COLUMN attempts BIGINT", "UPDATE {asks} SET nothing = 1"
     with monkeypatch.context() as newer:
-        newer.setattr(Tables, "migrations", two_migrations(broken))
+        newer.setattr(Tables, "migrations", one_more_migration(broken))
         with pytest.raises(WarehouseError):
             await warehouse.prepare()
     await warehouse.prepare()

@@ -39,6 +39,7 @@ from prefect_wix.warehouse.googlesql import _WORDS, googlesql, inserts, literal
 from prefect_wix.warehouse.steps import Statement, Tables
 from tests.unit.test_warehouse import (  # noqa: F401 - the promises of every warehouse
     ODD,
+    one_more_migration,
     spoken,
     test_a_claim_is_leave_to_submit,
     test_a_job_is_not_adopted_when_it_is,
@@ -68,7 +69,6 @@ from tests.unit.test_warehouse import (  # noqa: F401 - the promises of every wa
     test_the_same_answer_again_writes_no_session,
     test_the_view_shows_what_is_landed,
     test_two_claims_at_once_agree,
-    two_migrations,
 )
 from tests.warehouses import MOBILE, NOON, SqlBench, an_ask, ids_of, land, on_day
 
@@ -551,11 +551,11 @@ async def test_a_dataset_is_made_only_where_there_is_none(bench):
 
 
 async def test_an_older_schema_moves_on(bench, warehouse, monkeypatch):
-    """The second version is made out of the first, and an old client then keeps out."""
+    """The next version is made out of this one, and an old client then keeps out."""
     await land(warehouse, ["a"])
     alter = ("ALTER TABLE {asks} ADD COLUMN n BIGINT", "UPDATE {asks} SET n = 7 WHERE TRUE")
     with monkeypatch.context() as newer:
-        newer.setattr(Tables, "migrations", two_migrations(alter))
+        newer.setattr(Tables, "migrations", one_more_migration(alter))
         await warehouse.prepare()
     assert await bench.sql(f"SELECT n FROM {bench.name('wix_session_asks')}") == [(7,)]
     with pytest.raises(WarehouseSchemaError, match="Upgrade prefect-wix"):
@@ -570,7 +570,7 @@ def test_every_word_that_is_translated_is_one_that_is_used():
 
 def test_tables_are_clustered_by_partition():
     """A question for one partition is not billed for all of them."""
-    ((*tables, _, _),) = Tables("wix").migrations()
+    (*tables, _, _), *_ = Tables("wix").migrations()
     for sql in tables:
         made = googlesql(Statement(sql), project="project", dataset="wix")
         [statement] = understood(made)
@@ -618,8 +618,8 @@ def test_a_string_is_one_literal(text):
 
 def test_a_value_of_another_kind_has_no_literal():
     """Nothing is guessed."""
-    with pytest.raises(TypeError, match="float"):
-        literal(0.5)
+    with pytest.raises(TypeError, match="bytes"):
+        literal(b"")
 
 
 async def test_ids_with_line_breaks_and_quotes_land(bench, warehouse):

@@ -46,12 +46,13 @@ _WORDS = {
     "TEXT": "STRING",
     "BIGINT": "INT64",
     "TIMESTAMPTZ": "TIMESTAMP",
+    "DOUBLE PRECISION": "FLOAT64",
     # The difference of two dates is an interval there, and no number.
     _DAYS: "DATE_DIFF(max(session_date), min(session_date), DAY)",
 }
 _TO_TRANSLATE = re.compile(
-    r'\$(?P<value>\d+)|"(?P<name>\w+)"|\b(?:TEXT|BIGINT|TIMESTAMPTZ)\b|current_database\(\)|'
-    rf"information_schema\.\w+|{re.escape(_DAYS)}"
+    r'\$(?P<value>\d+)|"(?P<name>\w+)"|\b(?:TEXT|BIGINT|TIMESTAMPTZ|DOUBLE PRECISION)\b|'
+    rf"current_database\(\)|information_schema\.\w+|{re.escape(_DAYS)}"
 )
 
 
@@ -65,8 +66,8 @@ def literal(value: object) -> str:
             return "NULL"
         case str():
             return f"'{_ESCAPED.sub(_escape, value)}'"
-        case int():
-            return str(value)
+        case int() | float():
+            return repr(value)
         case datetime():
             return f"TIMESTAMP '{value.astimezone(UTC).isoformat()}'"
         case date():

@@ -105,7 +105,9 @@ def _is_proven(answer: Answer, receipt: Receipt | None) -> bool:
     if receipt is None:
         return False
     said = (receipt.digest, receipt.sessions, receipt.partition.timezone)
-    return said == (answer.digest, len(answer.spool), answer.ask.partition.timezone)
+    same = said == (answer.digest, len(answer.spool), answer.ask.partition.timezone)
+    # What was derived is not proven until Wix itself has said the same.
+    return same and receipt.derived_from in {None, answer.ask.derived_from}
 
 
 def _untouched(state: AskState, held: Held) -> Landed:
@@ -140,4 +142,5 @@ def new_receipt(answer: Answer, landed: Landed, at: datetime) -> Receipt:
         stayed=landed.stayed,
         repeats=answer.repeats,
         run_id=answer.ask.run_id,
+        derived_from=answer.ask.derived_from,
     )

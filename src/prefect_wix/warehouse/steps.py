@@ -8,7 +8,7 @@ dialect has.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -50,10 +50,12 @@ _COLUMNS = {
     "wix_session_receipts": (
         *("site_id", "session_date", "segment", "timezone", "sessions", "digest", "job_id"),
         *("asked_at", "landed_at", "added", "gone", "stayed", "repeats", "run_id"),
+        "derived_from",
     ),
     "wix_session_asks": (
         *("ask_id", "site_id", "session_date", "segment", "timezone", "state", "intended_at"),
         *("job_id", "submitted_at", "ended_at", "sessions", "added", "gone", "reason", "run_id"),
+        *("derived_from", "running_seconds", "finished_seconds"),
     ),
 }
 _TYPES = {
@@ -62,6 +64,11 @@ _TYPES = {
     **dict.fromkeys(
         ("asked_at", "landed_at", "intended_at", "submitted_at", "ended_at"), "TIMESTAMPTZ"
     ),
+    **dict.fromkeys(("running_seconds", "finished_seconds"), "DOUBLE PRECISION"),
+}
+_NEW_IN_2 = {
+    "wix_session_receipts": ("derived_from",),
+    "wix_session_asks": ("derived_from", "running_seconds", "finished_seconds"),
 }
 _VERSIONS = "wix_session_schema"
 _PARTITION = "site_id = $1 AND session_date = $2 AND segment = $3"
@@ -109,6 +116,7 @@ class Tables:
         """
         return (
             (*map(self._create_table, _COLUMNS), *self._create_indexes(), *self._create_views()),
+            (*self._add_columns(_NEW_IN_2), *self._create_views()),
         )
 
     def _version(self) -> Steps[int]:
@@ -129,10 +137,17 @@ class Tables:
             yield Statement(f'CREATE SCHEMA "{self.schema}"')
 
     def _create_table(self, table: str) -> str:
-        columns = [f"{column} {_TYPES.get(column, 'TEXT')}" for column in _COLUMNS[table]]
+        columns = [*map(_column, _COLUMNS[table])]
         if self.keys:
             columns.append(f"PRIMARY KEY ({', '.join(_KEYS[table])})")
         return f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({', '.join(columns)})"
+
+    def _add_columns(self, new: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+        return tuple(
+            f"ALTER TABLE {self.name(table)} ADD COLUMN IF NOT EXISTS {_column(column)}"
+            for table, columns in new.items()
+            for column in columns
+        )
 
     def _create_indexes(self) -> tuple[str, ...]:
         index = "CREATE INDEX IF NOT EXISTS wix_session_asks_partition"
@@ -143,8 +158,8 @@ class Tables:
         ids, receipts = self.name("wix_session_ids"), self.name("wix_session_receipts")
         landed = (
             "SELECT i.site_id, i.session_date, r.timezone, i.segment, i.session_id, i.job_id, "
-            f"r.asked_at, r.landed_at FROM {ids} i JOIN {receipts} r ON r.site_id = i.site_id "
-            "AND r.session_date = i.session_date AND r.segment = i.segment"
+            f"r.asked_at, r.landed_at, r.derived_from FROM {ids} i JOIN {receipts} r "
+            "ON r.site_id = i.site_id AND r.session_date = i.session_date AND r.segment = i.segment"
         )
         # A visit over midnight may be listed under both days: that is no repeat.
         on_two_days = (
@@ -327,6 +342,10 @@ async def drive_async(steps: Steps[T], execute: Callable[[Statement], Awaitable[
         rows = await execute(step)
 
 
+def _column(name: str) -> str:
+    return f"{name} {_TYPES.get(name, 'TEXT')}"
+
+
 def _list(table: str) -> str:
     return ", ".join(_COLUMNS[table])
 
@@ -339,12 +358,14 @@ def _ask_values(ask: Ask) -> tuple[Any, ...]:
     where = (*ask.partition.key, ask.partition.timezone)
     when = (ask.submitted_at, ask.ended_at)
     what = (ask.sessions, ask.added, ask.gone, ask.reason, ask.run_id)
-    return (ask.ask_id, *where, ask.state.value, ask.intended_at, ask.job_id, *when, *what)
+    how = (ask.derived_from, ask.running_seconds, ask.finished_seconds)
+    return (ask.ask_id, *where, ask.state.value, ask.intended_at, ask.job_id, *when, *what, *how)
 
 
 def _ask(row: Sequence[Any]) -> Ask:
     ask_id, site_id, day, segment, timezone, state, intended_at, job_id, submitted_at, *rest = row
-    ended_at, sessions, added, gone, reason, run_id = rest
+    ended_at, sessions, added, gone, reason, run_id, *how = rest
+    derived_from, running_seconds, finished_seconds = how
     return Ask(
         ask_id=ask_id,
         partition=Partition(site_id, day, segment, timezone),
@@ -358,12 +379,15 @@ def _ask(row: Sequence[Any]) -> Ask:
         gone=gone,
         reason=reason,
         run_id=run_id,
+        derived_from=derived_from,
+        running_seconds=running_seconds,
+        finished_seconds=finished_seconds,
     )
 
 
 def _receipt(row: Sequence[Any]) -> Receipt:
     site_id, day, segment, timezone, sessions, digest, job_id, asked_at, landed_at, *rest = row
-    added, gone, stayed, repeats, run_id, confirmed_at = rest
+    added, gone, stayed, repeats, run_id, derived_from, confirmed_at = rest
     return Receipt(
         partition=Partition(site_id, day, segment, timezone),
         sessions=sessions,
@@ -377,6 +401,7 @@ def _receipt(row: Sequence[Any]) -> Receipt:
         stayed=stayed,
         repeats=repeats,
         run_id=run_id,
+        derived_from=derived_from,
     )
 
 
@@ -384,7 +409,7 @@ def _receipt_values(receipt: Receipt) -> tuple[Any, ...]:
     what = (receipt.partition.timezone, receipt.sessions, receipt.digest, receipt.job_id)
     when = (receipt.asked_at, receipt.landed_at)
     counts = (receipt.added, receipt.gone, receipt.stayed, receipt.repeats)
-    return (*receipt.partition.key, *what, *when, *counts, receipt.run_id)
+    return (*receipt.partition.key, *what, *when, *counts, receipt.run_id, receipt.derived_from)
 
 
 def _utc(instant: datetime) -> datetime:
