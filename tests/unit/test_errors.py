@@ -23,6 +23,7 @@ from prefect_wix.errors import (
     NotSentError,
     PermissionDeniedError,
     RateLimitError,
+    RelationBrokenError,
     ServerError,
     StatusError,
     UnreadableReplyError,
@@ -48,6 +49,7 @@ STATUS = REQUEST | {
 }
 JOB = {"job_id": "j1", "request_id": "r1"}
 OWN = {
+    RelationBrokenError: JOB | {"segment": "s", "expression": "e", "examples": ("a",)},
     MarkError: {"outcomes": (OUTCOME,)},
     LoadError: {"failures": {"2024-01-01 device_type=ALL": "no"}},
     IncompleteListingError: JOB | {"received": 3, "total": 4},
