@@ -16,6 +16,7 @@ from prefect_wix.errors import LoadError
 from prefect_wix.lateness import Lateness
 from prefect_wix.loading import LoadOptions, Outcome
 from prefect_wix.models import check_timezone
+from prefect_wix.pace import Patience
 from prefect_wix.plan import Plan, Refresh, RefreshPolicy
 from prefect_wix.reports import (
     describe_lateness,
@@ -26,7 +27,6 @@ from prefect_wix.reports import (
     outcome_rows,
     plan_rows,
 )
-from prefect_wix.result import Patience
 from prefect_wix.schedule import scheduled_time
 from prefect_wix.segments import DEVICES, parse_segments
 from prefect_wix.tasks import (
@@ -56,7 +56,7 @@ async def load_sessions(
     refresh: Refresh = Refresh.STALE,
     timezone: str | None = None,
     dry_run: bool = False,
-    jobs_in_flight: AtLeastOne = 8,
+    jobs_in_flight: AtLeastOne = 16,
     timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0,
 ) -> list[Outcome]:
     """Load local days of sessions into the warehouse, by segment; gaps first.

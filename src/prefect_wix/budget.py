@@ -1,26 +1,74 @@
 """The request budget of one site: at most 200 requests in any minute, and pauses kept together.
 
-Everybody in this process who asks for a site shares one budget. Turns are handed out in the order
-they are asked for, as points in time, so that no lock is held while somebody waits and threads and
-event loops may mix.
+Everybody in this process who asks for a site shares one budget. Whoever finds a turn free gives it
+to the one whose turn it is: askers take turns, so that one with little to ask is not kept waiting
+by one with much, and each asker sends what is worth most first. No lock is held while somebody
+waits, and threads and event loops may mix. What other processes spend is known to a `Gate` alone.
 
 Source of the figure: Wix, "Rate limits" (200 requests a minute for one app instance).
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from prefect_wix.clock import SYSTEM_CLOCK, Clock
 
-__all__ = ["REQUESTS_PER_MINUTE", "RequestBudget", "shared_budget"]
+__all__ = [
+    "REQUESTS_PER_MINUTE",
+    "Gate",
+    "RequestBudget",
+    "Worth",
+    "shared_budget",
+    "worth_of_page",
+    "worth_of_submit",
+]
 
 REQUESTS_PER_MINUTE = 200
 
 # Wix counts when a request arrives, we when it leaves: a second over the minute keeps the
 # difference from showing as a 429.
 _WINDOW_SECONDS = 61.0
+_GATE_TURNS = 5
+"""As many turns as are asked of a gate at once, for those who wait."""
+_GATE_POLL_SECONDS = 0.05
+_AT_ONCE = 1e-6
+"""Less than a clock can be told to sleep."""
+
+Worth = Callable[[], float]
+"""What a request is worth now: the chance that it brings something, or more."""
+Gate = Callable[[int], Awaitable[None]]
+"""Returns when so many requests may be sent, as far as other processes are concerned."""
+
+
+def worth_of_page() -> float:
+    """A page surely brings something."""
+    return 1.0
+
+
+def worth_of_submit() -> float:
+    """More: once a job runs, it costs nothing while other requests are sent."""
+    return 2.0
+
+
+@dataclass(eq=False)
+class _Ticket:
+    asker: object
+    worth: Worth
+    number: int
+    granted: bool = False
+
+
+class _Anybody:
+    """The asker that all are who do not say who they are."""
+
+
+_ANYBODY = _Anybody()
 
 
 class RequestBudget:
@@ -37,47 +85,149 @@ class RequestBudget:
     def __init__(
         self, requests_per_minute: int = REQUESTS_PER_MINUTE, *, clock: Clock = SYSTEM_CLOCK
     ) -> None:
+        self.gate: Gate | None = None
+        """What other processes spend is waited for here; None where nobody knows."""
         self._clock = clock
         self._guard = threading.Lock()
-        self._turns: deque[float] = deque(maxlen=_checked(requests_per_minute))
+        self._spent: deque[float] = deque(maxlen=_checked(requests_per_minute))
         self._paused_until = 0.0
-        self._held = 0.0
-        """Seconds that pauses have put off the turns that were booked before them."""
+        self._waiting: list[_Ticket] = []
+        self._numbers = itertools.count()
+        self._had = _Shares()
+        self._through_gate = 0
+        self._at_gate = False
 
-    async def turn(self) -> None:
-        """Return when one more request may be sent. First come, first served."""
-        at, held = self._book()
-        while (wait := at + (self._held - held) - self._clock.now()) > 0:
-            await self._clock.sleep(wait)
+    def scarcity(self, to_come: int = 0) -> float:
+        """How scarce requests are: the share of a minute's budget that is spent, or spoken for.
 
-    def pause(self, seconds: float) -> None:
-        """Hold every turn of this site for ``seconds`` from now.
+        Args:
+            to_come: how many requests are yet to be asked for, beside those that wait.
 
-        Turns that are booked are put off as a row, so that the end of a pause is no stampede.
+        Returns:
+            From 0 to 1; 1 where somebody waits.
         """
         with self._guard:
-            now = self._clock.now()
-            until = max(self._paused_until, now + seconds)
-            longer = until - max(self._paused_until, now)
-            self._paused_until = until
-            self._held += longer
-            for place, at in enumerate(self._turns):
-                if at >= now:
-                    self._turns[place] = at + longer
+            since = self._clock.now() - _WINDOW_SECONDS
+            spent = sum(at > since for at in self._spent)
+            asked_for = spent + to_come + len(self._waiting)
+            return min(1.0, asked_for / (self._spent.maxlen or 1))
+
+    async def turn(self, worth: Worth = worth_of_page, *, asker: object = _ANYBODY) -> None:
+        """Return when one more request may be sent.
+
+        Args:
+            worth: what it is worth, held against the asker's other requests that wait.
+            asker: who asks; askers take turns.
+        """
+        ticket = self._join(asker, worth)
+        try:
+            while (wait := self._give_turns(ticket)) is not None:
+                if not wait:
+                    await self._pass_gate()
+                else:
+                    await self._clock.sleep(wait)
+        finally:
+            self._leave(ticket)
+
+    def spend(self) -> None:
+        """Count a request that could not wait for a turn, such as one that is sent once more."""
+        with self._guard:
+            self._spent.append(self._clock.now())
+
+    def pause(self, seconds: float) -> None:
+        """Hold every turn of this site for ``seconds`` from now."""
+        with self._guard:
+            self._paused_until = max(self._paused_until, self._clock.now() + seconds)
 
     def narrow(self, requests_per_minute: int) -> None:
         """Allow no more than this many requests a minute from now on."""
         with self._guard:
-            if _checked(requests_per_minute) < (self._turns.maxlen or 0):
-                self._turns = deque(self._turns, maxlen=requests_per_minute)
+            if _checked(requests_per_minute) < (self._spent.maxlen or 0):
+                self._spent = deque(self._spent, maxlen=requests_per_minute)
 
-    def _book(self) -> tuple[float, float]:
+    def _join(self, asker: object, worth: Worth) -> _Ticket:
         with self._guard:
-            at = max(self._clock.now(), self._paused_until)
-            if len(self._turns) == self._turns.maxlen:
-                at = max(at, self._turns[0] + _WINDOW_SECONDS)
-            self._turns.append(at)
-            return at, self._held
+            ticket = _Ticket(asker, worth, next(self._numbers))
+            self._had.welcome(asker)
+            self._waiting.append(ticket)
+            return ticket
+
+    def _leave(self, ticket: _Ticket) -> None:
+        with self._guard:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+            if not self._waiting:
+                self._through_gate = 0
+
+    def _give_turns(self, mine: _Ticket) -> float | None:
+        """Give the turns that are free to whose turn it is.
+
+        Returns:
+            None where mine was among them; else how long to wait before looking again: 0 where it
+            is for the caller to pass the gate.
+        """
+        with self._guard:
+            now = self._clock.now()
+            while self._waiting and (wait := self._free_at() - now) < _AT_ONCE:
+                if self.gate is not None and not self._through_gate:
+                    return self._wait_at_gate(mine)
+                self._give_one(now)
+            return None if mine.granted else wait
+
+    def _wait_at_gate(self, mine: _Ticket) -> float | None:
+        if mine.granted:
+            return None
+        if self._at_gate:
+            return _GATE_POLL_SECONDS
+        self._at_gate = True
+        return 0.0
+
+    def _give_one(self, now: float) -> None:
+        ticket = min(self._waiting, key=self._rank)
+        self._waiting.remove(ticket)
+        ticket.granted = True
+        self._had.count(ticket.asker)
+        self._through_gate = max(0, self._through_gate - 1)
+        self._spent.append(now)
+
+    def _rank(self, ticket: _Ticket) -> tuple[float, float, int]:
+        return self._had.of(ticket.asker), -ticket.worth(), ticket.number
+
+    def _free_at(self) -> float:
+        if len(self._spent) < (self._spent.maxlen or 0):
+            return self._paused_until
+        return max(self._paused_until, self._spent[0] + _WINDOW_SECONDS)
+
+    async def _pass_gate(self) -> None:
+        turns = min(len(self._waiting), _GATE_TURNS)
+        try:
+            if self.gate is not None:
+                await self.gate(turns)
+            self._through_gate = turns
+        finally:
+            self._at_gate = False
+
+
+class _Shares:
+    """How many turns each asker has had, as start-time fair queueing counts them.
+
+    One who comes late, or comes back, is treated as if he had had as many as the last one served:
+    so he neither waits for what others had before, nor may make up for the time he was away.
+    """
+
+    def __init__(self) -> None:
+        self._turns: WeakKeyDictionary[object, int] = WeakKeyDictionary()
+        self._last = 0
+
+    def welcome(self, asker: object) -> None:
+        self._turns[asker] = max(self._turns.get(asker, 0), self._last)
+
+    def of(self, asker: object) -> int:
+        return self._turns[asker]
+
+    def count(self, asker: object) -> None:
+        self._last = self._turns[asker]
+        self._turns[asker] += 1
 
 
 def _checked(requests_per_minute: int) -> int:

@@ -25,7 +25,14 @@ from prefect_wix.auth import (
     check_base_url,
     no_token,
 )
-from prefect_wix.budget import REQUESTS_PER_MINUTE, shared_budget
+from prefect_wix.budget import (
+    REQUESTS_PER_MINUTE,
+    Gate,
+    Worth,
+    shared_budget,
+    worth_of_page,
+    worth_of_submit,
+)
 from prefect_wix.clock import SYSTEM_CLOCK, Clock
 from prefect_wix.errors import (
     LostReplyError,
@@ -55,6 +62,7 @@ MARK_LIMIT = 100
 RATE_LIMIT_PAUSE_SECONDS = 60.0
 """Wix: after a 429 wait a minute. Used where the reply has no ``Retry-After``."""
 TIMEOUT_SECONDS = 30.0
+_HAS_TURN = "prefect_wix_turn"
 _LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -98,6 +106,7 @@ class WixClient:
         timeout_seconds: how long one request may take, from its turn to the end of the answer.
         retry: how requests that may be repeated are repeated.
         clock: what waiting goes by.
+        gate: waits for what other processes spend of the site's budget, where somebody keeps count.
         log: where to tell that requests have to wait.
 
     Raises:
@@ -113,6 +122,7 @@ class WixClient:
         timeout_seconds: float = TIMEOUT_SECONDS,
         retry: Retry = Retry(),
         clock: Clock = SYSTEM_CLOCK,
+        gate: Gate | None = None,
         log: Log = _LOG,
     ) -> None:
         self.log = log
@@ -121,7 +131,9 @@ class WixClient:
         self.clock = clock
         self.page_limit = PAGE_LIMIT
         """Ids to ask for a page; lowered for good when Wix says that it takes fewer."""
-        self._budget = shared_budget(self.base_url, self.site_id, requests_per_minute, clock)
+        self.budget = shared_budget(self.base_url, self.site_id, requests_per_minute, clock)
+        """The site's budget, shared with every client of the site in this process."""
+        self.budget.gate = gate or self.budget.gate
         self._retry = retry
         self._timeout = timeout_seconds
         # Redirects are never followed: the next host would be handed the key.
@@ -131,6 +143,7 @@ class WixClient:
             timeout=timeout_seconds,
             follow_redirects=False,
             verify=_tls(),
+            event_hooks={"request": [self._count_unplanned]},
         )
 
     async def __aenter__(self) -> Self:
@@ -151,10 +164,16 @@ class WixClient:
         Raises:
             RequestError: see the tree in `prefect_wix.errors`.
         """
-        return await self._call(_LIST, read_job_id, json=query.to_wire())
+        body = query.to_wire()
+        return await self._call(_LIST, read_job_id, worth=worth_of_submit, json=body)
 
     async def get_list_sessions_job_result(
-        self, job_id: str, *, limit: int = PAGE_LIMIT, offset: int = 0
+        self,
+        job_id: str,
+        *,
+        limit: int = PAGE_LIMIT,
+        offset: int = 0,
+        worth: Worth = worth_of_page,
     ) -> JobPage:
         """One page of a job's result, or its status while it runs ("Get List Sessions Job Result").
 
@@ -162,12 +181,14 @@ class WixClient:
             job_id: from `list_sessions_async`.
             limit: how many ids at most, 1 to 1000.
             offset: how many ids of the result to pass over.
+            worth: the chance that the job is finished, where that is not sure; of the requests
+                that wait for the site's budget the worthiest is sent first.
 
         Raises:
             RequestError: see the tree in `prefect_wix.errors`.
         """
         params = {"jobId": job_id, "limit": limit, "offset": offset}
-        return await self._call(_RESULT, read_page, params=params)
+        return await self._call(_RESULT, read_page, worth=worth, params=params)
 
     async def mark_session_as_recorded(self, session_id: str) -> None:
         """Tell Wix that a recording of this session exists ("Mark Session As Recorded").
@@ -218,19 +239,25 @@ class WixClient:
             return error
         return None
 
-    async def _call(self, endpoint: _Endpoint, read: Callable[[Reply], T], **content: Any) -> T:
+    async def _call(
+        self,
+        endpoint: _Endpoint,
+        read: Callable[[Reply], T],
+        worth: Worth = worth_of_page,
+        **content: Any,
+    ) -> T:
         """What a request answers, which is repeated where that is safe and worth it."""
         for repeats, wait in enumerate(self._retry.waits()):
             try:
-                return read(await self._call_once(endpoint, **content))
+                return read(await self._call_once(endpoint, worth, **content))
             except RequestError as error:
                 if not may_repeat(error, reads=endpoint.reads, repeats=repeats):
                     raise
                 await self.clock.sleep(max(wait, wait_asked_for(error)))
-        return read(await self._call_once(endpoint, **content))
+        return read(await self._call_once(endpoint, worth, **content))
 
-    async def _call_once(self, endpoint: _Endpoint, **content: Any) -> Reply:
-        await self._budget.turn()
+    async def _call_once(self, endpoint: _Endpoint, worth: Worth, **content: Any) -> Reply:
+        await self.budget.turn(worth, asker=self)
         response = await self._send(endpoint, **content)
         if response.is_success:
             return read_reply(response, str(endpoint))
@@ -243,12 +270,19 @@ class WixClient:
         hint = error.retry_after
         seconds = RATE_LIMIT_PAUSE_SECONDS if hint is None else hint
         self.log.warning("%s Every request of the site waits %g s.", error, seconds)
-        self._budget.pause(seconds)
+        self.budget.pause(seconds)
+
+    async def _count_unplanned(self, request: httpx.Request) -> None:
+        """Count what is sent beside the request that had a turn: one for a token, or a resend."""
+        if request.extensions.pop(_HAS_TURN, None) is None:
+            self.budget.spend()
 
     async def _send(self, endpoint: _Endpoint, **content: Any) -> httpx.Response:
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._http.request(endpoint.method, endpoint.path, **content)
+                return await self._http.request(
+                    endpoint.method, endpoint.path, extensions={_HAS_TURN: True}, **content
+                )
         except httpx.RequestError as error:
             raise _transport_error(error, endpoint) from _without_credentials(error)
         except TimeoutError:

@@ -23,10 +23,11 @@ from prefect_wix.errors import (
     UnknownJobError,
 )
 from prefect_wix.models import JobPage, SessionsJob, SessionsQuery
-from prefect_wix.result import JobResult, Log, Patience
+from prefect_wix.pace import Pace, Patience, Watch
+from prefect_wix.result import JobResult, Log, PagesAhead
 from prefect_wix.spool import Spool
 
-__all__ = ["Listing", "ListingSummary", "Patience", "submit_job"]
+__all__ = ["Listing", "ListingSummary", "submit_job"]
 
 STALE_PAGES = 3
 """Pages in a row that bring nothing new before a pass is given up."""
@@ -133,6 +134,7 @@ class Listing:
         job: a job that already runs for this query; without it one is submitted.
         submit: how to submit, where the caller keeps a record of jobs; `submit_job` if left out.
         patience: how to wait.
+        pace: when to poll, where several listings learn from each other.
         log: where to tell what a person should know.
 
     Raises (while it is iterated):
@@ -153,16 +155,22 @@ class Listing:
         job: SessionsJob | None = None,
         submit: Callable[[], Awaitable[SessionsJob]] | None = None,
         patience: Patience = Patience(),
+        pace: Pace | None = None,
         log: Log = _LOG,
     ) -> None:
         self.job = job
+        self.watch: Watch | None = None
+        """How the job was seen to run, where it was submitted here."""
         self.spool = Spool()
         self.summary: ListingSummary | None = None
         """Set when the listing has ended as complete."""
         self._client = client
         self._submit = submit or (lambda: submit_job(client, query, log=log))
+        self._query = query
         self._patience = patience
+        self._pace = pace or Pace(client.clock, patience, client.budget.scarcity)
         self._log = log
+        self._finished: tuple[JobResult, JobPage] | None = None
         self._earlier_requests = self._earlier_orphans = self._repeats = 0
         self._resubmitted = False
 
@@ -185,11 +193,12 @@ class Listing:
         return self.summary
 
     async def __aiter__(self) -> AsyncIterator[list[str]]:
-        result, page = await self.first_page()
+        result, page = self._finished or await self.first_page()
         for number in range(1, PASSES + 1):
             this_pass = _Pass(number, known_before=len(self.spool))
-            async for unseen in self._drain_once(result, page, this_pass):
-                yield unseen
+            async with PagesAhead(result, page) as pages:
+                async for unseen in self._drain_once(pages, page, this_pass):
+                    yield unseen
             if this_pass.agrees(len(self.spool)):
                 self.summary = self._summarize(result, number)
                 return
@@ -201,30 +210,44 @@ class Listing:
     async def first_page(self) -> tuple[JobResult, JobPage]:
         """A finished job and its first page; asked once more where a job came to nothing.
 
-        For those who want no more than that the job is finished; iterating begins with it too.
+        For those who want to know when the job is finished, before or without going on.
 
         Raises:
             See the class.
         """
-        adopted = self.job is not None
-        job = self.job or await self._submit()
+        job = self.job or await self._submit_watched()
         # A submit may have to wait for its turn; a job's time begins when there is a job.
         deadline = self._client.clock.now() + self._patience.timeout_seconds
         while True:
             self.job = job
             result = JobResult(self._client, job, self._patience, deadline, self._log)
             try:
-                return result, await result.first_page(just_submitted=not adopted)
+                self._finished = result, await result.first_page(self.watch)
             except (JobFailedError, UnknownJobError) as error:
                 if self._resubmitted:
                     raise
                 self._earlier_requests += result.requests + 1
                 self._earlier_orphans += job.possible_orphans
                 self._log.warning("%s Asking the same query once more.", error)
-            job, adopted, self._resubmitted = await self._submit(), False, True
+            else:
+                return self._finished
+            finally:
+                self._end_watch()
+            job, self._resubmitted = await self._submit_watched(), True
+
+    async def _submit_watched(self) -> SessionsJob:
+        now = datetime.now(UTC)
+        job = await self._submit()
+        # Of a job that runs already, nobody here has seen the beginning.
+        self.watch = self._pace.watch(self._query) if job.submitted_at >= now else None
+        return job
+
+    def _end_watch(self) -> None:
+        if self.watch is not None:
+            self.watch.end()
 
     async def _drain_once(
-        self, result: JobResult, page: JobPage, this_pass: _Pass
+        self, pages: PagesAhead, page: JobPage, this_pass: _Pass
     ) -> AsyncIterator[list[str]]:
         offset = stale = 0
         while True:
@@ -235,9 +258,7 @@ class Listing:
             stale = 0 if fresh else stale + 1
             if _is_last(page, this_pass.distinct) or stale == STALE_PAGES:
                 return
-            if not page.session_ids:
-                await result.pause()
-            page = await result.page(offset)
+            page = await pages.page(offset)
 
     def _take_in(self, page: JobPage, this_pass: _Pass) -> tuple[list[str], int]:
         added = self.spool.add(page.session_ids, in_pass=this_pass.number)

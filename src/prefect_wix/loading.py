@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -27,13 +27,19 @@ from prefect_wix.errors import (
 )
 from prefect_wix.finish import finish_in_thread
 from prefect_wix.listing import Listing, ListingSummary, submit_job
-from prefect_wix.models import SessionsJob
+from prefect_wix.models import SessionsJob, SessionsQuery
+from prefect_wix.pace import Pace, Patience
 from prefect_wix.partitions import Ask, AskState, Partition
-from prefect_wix.result import Log, Patience
+from prefect_wix.result import Log
 from prefect_wix.warehouse import Answer, Landed, Warehouse
+from prefect_wix.windows import ONE_DAY, Window
 
 __all__ = ["ADOPT_WITHIN", "LoadOptions", "Outcome", "load_partitions"]
 
+REQUESTS_A_JOB = 2
+"""A submit, and the poll that finds the job finished and is its first page."""
+LEARN_FROM = timedelta(days=30)
+"""Of how many days before the last one the ledger is asked how long jobs took."""
 ADOPT_WITHIN = timedelta(hours=6)
 """A job older than this is not waited for any more: its answer would be old news."""
 
@@ -53,7 +59,7 @@ class LoadOptions:
     """
 
     as_of: datetime
-    jobs_in_flight: int = 8
+    jobs_in_flight: int = 16
     patience: Patience = Patience()
     run_id: str | None = None
 
@@ -100,10 +106,12 @@ async def load_partitions(
     Returns:
         What became of each, in the order they were given.
     """
-    load = _Load(client, warehouse, options, log)
+    load = _Load(client, warehouse, options, await _watched(warehouse, partitions), log)
+    load.pace.to_come = REQUESTS_A_JOB * len(partitions)
 
     async def one(partition: Partition) -> Outcome:
-        async with load.slots:
+        async with load.begun:
+            load.pace.to_come -= REQUESTS_A_JOB
             outcome = await _PartitionLoad(load, partition).run()
         await on_progress(outcome)
         return outcome
@@ -113,22 +121,55 @@ async def load_partitions(
     return [task.result() for task in tasks]
 
 
+async def _watched(
+    warehouse: Warehouse, partitions: Sequence[Partition]
+) -> list[tuple[SessionsQuery, float, float]]:
+    """The jobs that earlier loads watched: (query, seen running at, finished at)."""
+    if not partitions:
+        return []
+    last = max(partitions, key=lambda one: one.day)
+    window = Window(last.day - LEARN_FROM, last.day + ONE_DAY, last.timezone)
+    try:
+        asks = await warehouse.history(last.site_id, window)
+    except WarehouseError:
+        return []  # Whoever writes to it next will say what is wrong.
+    return [
+        (ask.partition.query, ask.running_seconds or 0.0, ask.finished_seconds)
+        for ask in asks
+        if ask.finished_seconds is not None
+    ]
+
+
 class _Load:
     """What the partitions of one load share."""
 
     def __init__(
-        self, client: WixClient, warehouse: Warehouse, options: LoadOptions, log: Log
+        self,
+        client: WixClient,
+        warehouse: Warehouse,
+        options: LoadOptions,
+        history: Iterable[tuple[SessionsQuery, float, float]],
+        log: Log,
     ) -> None:
         self.client = client
         self.warehouse = warehouse
         self.options = options
         self.log = log
-        self.slots = asyncio.Semaphore(options.jobs_in_flight)
+        self.pace = Pace(client.clock, options.patience, client.budget.scarcity, history)
+        self.running = asyncio.Semaphore(options.jobs_in_flight)
+        """Jobs that run at Wix;"""
+        self.begun = asyncio.Semaphore(2 * options.jobs_in_flight)
+        """and those that are finished and not landed yet, whose ids take room on this machine."""
         self.submitting = asyncio.Lock()
         self.had_a_job = False
         """Wix has started a job for us, so that an empty 403 can only mean that it throttles."""
         self.stopped: WixError | None = None
         """Why no further partition is begun."""
+
+    def check(self) -> None:
+        """Raise what holds for every partition, if something does."""
+        if self.stopped is not None:
+            raise self.stopped
 
     def learn(self, error: WixError) -> None:
         """Stop where a failure holds for every partition."""
@@ -155,34 +196,46 @@ class _PartitionLoad:
         self._orphans = 0
 
     async def run(self) -> Outcome:
-        if self._load.stopped is not None:
-            return self._outcome(AskState.FAILED, reason=str(self._load.stopped))
         try:
+            self._load.check()
             return await self._load_it()
         except (ListingError, RequestError, WarehouseError) as error:
-            self._load.log.error("%s failed: %s", self._partition, error)  # noqa: TRY400
-            self._load.learn(error)
-            await self._note_failure(error)
+            if error is not self._load.stopped:
+                self._load.log.error("%s failed: %s", self._partition, error)  # noqa: TRY400
+                self._load.learn(error)
+                await self._note_failure(error)
             return self._outcome(AskState.FAILED, reason=str(error))
 
     async def _load_it(self) -> Outcome:
-        load = self._load
-        query, patience = self._partition.query, load.options.patience
-        async with Listing(
-            load.client, query, submit=self._submit, patience=patience, log=load.log
-        ) as listing:
+        async with self._listing() as listing:
+            async with self._load.running:
+                await listing.first_page()
             summary = await listing.drain()
-            landed = await load.warehouse.publish(await self._answer(listing, summary))
+            landed = await self._load.warehouse.publish(await self._answer(listing, summary))
         return self._landed(landed, summary)
+
+    def _listing(self) -> Listing:
+        return Listing(
+            self._load.client,
+            self._partition.query,
+            submit=self._submit,
+            patience=self._load.options.patience,
+            pace=self._load.pace,
+            log=self._load.log,
+        )
 
     async def _answer(self, listing: Listing, summary: ListingSummary) -> Answer:
         digest = await finish_in_thread(listing.spool.digest)
-        return Answer(self._known_ask, listing.spool, digest, summary.repeats)
+        ask = self._known_ask
+        if listing.watch is not None:
+            ask = ask.watched(listing.watch.running, listing.watch.finished)
+        return Answer(ask, listing.spool, digest, summary.repeats)
 
     async def _submit(self) -> SessionsJob:
         """A job for the partition: the one that runs already, or a new one that is on record."""
         await self._give_up_ask()
         async with self._load.submitting:
+            self._load.check()
             claim = await self._load.warehouse.claim(
                 self._intent(), adopt_since=self._adopt_since()
             )

@@ -169,6 +169,11 @@ class SessionsQuery(BaseModel):
         """The documented JSON body of "List Sessions Async" for this query."""
         return {**self._period_to_wire(), **self._filter_to_wire(), **self._zone_to_wire()}
 
+    @property
+    def sort_of_filter(self) -> str:
+        """What is filtered by, as Wix calls it, such as ``deviceType``."""
+        return next(iter(self._filter_to_wire()))
+
     def _period_to_wire(self) -> dict[str, Any]:
         if self.period is not None:
             return {"predefinedTimePeriod": self.period.value}

@@ -120,6 +120,10 @@ class Ask:
             self, state=AskState.SUBMITTED, job_id=job.job_id, submitted_at=job.submitted_at
         )
 
+    def watched(self, running: float, finished: float | None) -> Self:
+        """The entry with when, in seconds after the submit, its job was seen to run and to end."""
+        return replace(self, running_seconds=running, finished_seconds=finished)
+
     def ended(self, state: AskState, *, at: datetime, reason: str | None = None) -> Self:
         """The entry to write when nothing more will come of it."""
         return replace(self, state=state, ended_at=at, reason=reason)

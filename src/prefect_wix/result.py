@@ -7,12 +7,9 @@ one deadline. What the pages add up to is judged in `prefect_wix.listing`.
 from __future__ import annotations
 
 import asyncio
-import itertools
-import random
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import assert_never
+from typing import Self, assert_never
 
+from prefect_wix.budget import Worth
 from prefect_wix.client import Log, WixClient
 from prefect_wix.errors import (
     BadRequestError,
@@ -26,43 +23,20 @@ from prefect_wix.errors import (
     UnknownJobError,
 )
 from prefect_wix.models import JobPage, JobStatus, SessionsJob
+from prefect_wix.pace import Ladder, Patience, Watch
 
-__all__ = ["JobResult", "Log", "Patience"]
+__all__ = ["JobResult", "Log", "PagesAhead"]
 
 SMALLEST_PAGE_LIMIT = 100
 """What Wix surely takes; asked for when it refuses more without saying how much it takes."""
 UNKNOWN_JOB_POLLS = 3
 """Polls that a job just submitted may go unknown before that is believed."""
+PAGES_IN_FLIGHT = 4
+"""Pages of one job that are asked for at once: enough to hide the round trip."""
 _OUTAGE = (NotSentError, LostReplyError, ServerError)
 GATEWAY_TIMEOUT = 504
 GATEWAY_TIMEOUTS = 5
 """How often one page is asked for that ends in a 504, each time for fewer ids."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How a job is waited for.
-
-    Attributes:
-        timeout_seconds: from when there is a job to its last page, by the monotonic clock.
-        first_wait_seconds: the wait between the submit and the first poll.
-        growth: each wait is this much longer than the one before.
-        longest_wait_seconds: no wait is longer.
-        jitter: each wait is drawn from plus or minus this share, so that many jobs spread out.
-    """
-
-    timeout_seconds: float = 3600.0
-    first_wait_seconds: float = 1.0
-    growth: float = 1.5
-    longest_wait_seconds: float = 30.0
-    jitter: float = 0.2
-
-    def waits(self) -> Iterator[float]:
-        """The waits before each poll, in seconds, without end."""
-        wait = self.first_wait_seconds
-        while True:
-            yield wait * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311
-            wait = min(wait * self.growth, self.longest_wait_seconds)
 
 
 class JobResult:
@@ -91,8 +65,16 @@ class JobResult:
         self._limit = client.page_limit
         self._odd_statuses: set[str] = set()
 
-    async def first_page(self, *, just_submitted: bool) -> JobPage:
+    @property
+    def page_limit(self) -> int:
+        """How many ids a page is asked for."""
+        return min(self._limit, self._client.page_limit)
+
+    async def first_page(self, watch: Watch | None = None) -> JobPage:
         """Poll until the job is finished. The poll that finds it so is page one.
+
+        Args:
+            watch: tells when to ask, where the job was watched from its submit on.
 
         Raises:
             JobFailedError: the job ended as ERROR.
@@ -100,8 +82,7 @@ class JobResult:
             JobTimeoutError: the deadline passed.
             RequestError: a poll failed in a way that asking again does not mend.
         """
-        waits = self._patience.waits()
-        return await self._finished_page(0, waits if just_submitted else _at_once(waits))
+        return await self._finished_page(0, watch or Ladder(self._patience))
 
     async def page(self, offset: int) -> JobPage:
         """The page of a finished job that begins after ``offset`` ids.
@@ -109,37 +90,39 @@ class JobResult:
         Raises:
             See `first_page`.
         """
-        return await self._finished_page(offset, _at_once(self._patience.waits()))
+        return await self._finished_page(offset, Ladder(self._patience))
 
     async def pause(self) -> None:
         """One short wait, before asking again for what came out odd."""
         await self._sleep(next(self._patience.waits()))
 
-    async def _finished_page(self, offset: int, waits: Iterable[float]) -> JobPage:
-        unknown = 0
-        for wait in waits:
-            await self._sleep(wait)
-            try:
-                page = await self._ask(offset)
-            except NotFoundError as error:
-                unknown += 1
-                if unknown > UNKNOWN_JOB_POLLS:
-                    raise self._unknown(error) from error
-                continue
-            except _OUTAGE as error:
-                if not error.worth_retrying:
-                    raise
-                # The job goes on without us: an outage ends, or the deadline comes first.
-                self._log.warning("%s Waiting for job %s all the same.", error, self.job.job_id)
-                continue
-            if self._is_finished(page):
-                return page
-        raise AssertionError("the waits have no end")
+    async def _finished_page(self, offset: int, watch: Watch | Ladder) -> JobPage:
+        unknown, setbacks = 0, self._patience.waits()
+        while True:
+            async with watch.poll(self._sleep):
+                try:
+                    page = await self._ask(offset, watch.chance)
+                except NotFoundError as error:
+                    unknown += 1
+                    if unknown > UNKNOWN_JOB_POLLS:
+                        raise self._unknown(error) from error
+                except _OUTAGE as error:
+                    if not error.worth_retrying:
+                        raise
+                    # The job goes on without us: an outage ends, or the deadline comes first.
+                    self._log.warning("%s Waiting for job %s all the same.", error, self.job.job_id)
+                else:
+                    if self._is_finished(page):
+                        watch.saw_finished()
+                        return page
+                    watch.saw_running()
+                    continue
+            await self._sleep(next(setbacks))
 
-    async def _ask(self, offset: int) -> JobPage:
+    async def _ask(self, offset: int, worth: Worth) -> JobPage:
         for patience in reversed(range(GATEWAY_TIMEOUTS)):
             try:
-                return await self._ask_within_limit(offset)
+                return await self._ask_within_limit(offset, worth)
             except ServerError as error:
                 if error.status != GATEWAY_TIMEOUT or not patience:
                     raise
@@ -148,11 +131,11 @@ class JobResult:
             await self.pause()
         raise AssertionError("the last try returns or raises")
 
-    async def _ask_within_limit(self, offset: int) -> JobPage:
+    async def _ask_within_limit(self, offset: int, worth: Worth) -> JobPage:
         while True:
-            limit = min(self._limit, self._client.page_limit)
+            limit = self.page_limit
             try:
-                page = await self._ask_once(limit, offset)
+                page = await self._ask_once(limit, offset, worth)
             except BadRequestError as error:
                 smaller = _smaller_limit(error, limit)
                 if smaller is None:
@@ -162,12 +145,12 @@ class JobResult:
             self.request_id = page.request_id
             return page
 
-    async def _ask_once(self, limit: int, offset: int) -> JobPage:
+    async def _ask_once(self, limit: int, offset: int, worth: Worth) -> JobPage:
         self.requests += 1
         try:
             async with asyncio.timeout(self._seconds_left()):
                 return await self._client.get_list_sessions_job_result(
-                    self.job.job_id, limit=limit, offset=offset
+                    self.job.job_id, limit=limit, offset=offset, worth=worth
                 )
         except JobTimeoutError:
             raise
@@ -237,8 +220,51 @@ class JobResult:
         return f" (request id {self.request_id})" if self.request_id else ""
 
 
-def _at_once(waits: Iterable[float]) -> Iterable[float]:
-    return itertools.chain([0.0], waits)
+class PagesAhead:
+    """The pages of one drain, asked for ahead of their turn. Use it as ``async with``.
+
+    Where the total is known, so are the pages to come, as long as each is as long as it may be.
+    After one that is not, nothing more is asked for ahead.
+
+    Args:
+        result: whose pages.
+        first: the page that was received already.
+    """
+
+    def __init__(self, result: JobResult, first: JobPage) -> None:
+        self._result = result
+        self._length = result.page_limit
+        self._total = first.total or 0
+        self._ahead: dict[int, asyncio.Task[JobPage]] = {}
+        self._last = first
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for task in self._ahead.values():
+            task.cancel()
+        await asyncio.gather(*self._ahead.values(), return_exceptions=True)
+
+    async def page(self, offset: int) -> JobPage:
+        """The page that begins after ``offset`` ids; after an empty one it is waited a little.
+
+        Raises:
+            See `JobResult.page`.
+        """
+        if not self._last.session_ids:
+            await self._result.pause()
+        if len(self._last.session_ids) == self._length:
+            self._ask_ahead(offset)
+        task = self._ahead.pop(offset, None)
+        self._last = await (task or self._result.page(offset))
+        return self._last
+
+    def _ask_ahead(self, offset: int) -> None:
+        end = min(self._total, offset + PAGES_IN_FLIGHT * self._length)
+        for ahead in range(offset, end, self._length):
+            if ahead not in self._ahead:
+                self._ahead[ahead] = asyncio.create_task(self._result.page(ahead))
 
 
 def _smaller_limit(error: BadRequestError, limit: int) -> int | None:

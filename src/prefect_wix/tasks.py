@@ -33,6 +33,7 @@ from prefect_wix.models import (
     SessionsQuery,
     check_timezone,
 )
+from prefect_wix.pace import Patience
 from prefect_wix.partitions import Partition
 from prefect_wix.plan import (
     CATCH_UP,
@@ -43,7 +44,6 @@ from prefect_wix.plan import (
     partitions_of,
 )
 from prefect_wix.progress import LoadProgress
-from prefect_wix.result import Patience
 from prefect_wix.segments import Segment
 from prefect_wix.windows import Window
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-__all__ = ["Window", "choose_window", "day_begins", "last_complete_days"]
+__all__ = ["ONE_DAY", "Window", "choose_window", "day_begins", "last_complete_days"]
 
 ONE_DAY = timedelta(days=1)
 

@@ -15,8 +15,8 @@ from datetime import UTC, date, datetime, timedelta
 
 from prefect_wix.client import ApiKeyAuth, WixClient
 from prefect_wix.loading import LoadOptions, load_partitions
+from prefect_wix.pace import Patience
 from prefect_wix.plan import Refresh, RefreshPolicy, make_plan, partitions_of
-from prefect_wix.result import Patience
 from prefect_wix.segments import Segment
 from prefect_wix.warehouse import open_warehouse
 from prefect_wix.windows import Window

@@ -14,8 +14,8 @@ import pytest
 from prefect_wix.client import ApiKeyAuth, WixClient
 from prefect_wix.loading import LoadOptions, load_partitions
 from prefect_wix.models import FunnelStep
+from prefect_wix.pace import Patience
 from prefect_wix.partitions import AskState, Partition
-from prefect_wix.result import Patience
 from prefect_wix.sandbox import World, running
 from prefect_wix.segments import Segment
 from prefect_wix.warehouse import open_warehouse

@@ -14,7 +14,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from prefect_wix.auth import ApiKeyAuth
-from prefect_wix.budget import REQUESTS_PER_MINUTE, RequestBudget, shared_budget
+from prefect_wix.budget import (
+    REQUESTS_PER_MINUTE,
+    RequestBudget,
+    shared_budget,
+    worth_of_page,
+    worth_of_submit,
+)
 from prefect_wix.client import WixClient
 from prefect_wix.clock import SYSTEM_CLOCK
 
@@ -44,6 +50,10 @@ class VirtualClock:
                 self._asleep.remove(me)
                 self._asleep.sort()
         self._now = max(self._now, me[0])
+
+
+class WixAsker:
+    """Somebody who asks."""
 
 
 async def grants(budget, clock, arrivals, pauses=()):
@@ -149,6 +159,117 @@ async def test_a_pause_also_holds_a_turn_that_was_booked_before_it():
     assert (first, 90 <= second <= 91) == (0.0, True)
 
 
+async def test_askers_take_turns():
+    """One with little to ask is not kept waiting by one with much."""
+    clock = VirtualClock()
+    budget, order = RequestBudget(1, clock=clock), []
+    backfill, ad_hoc = WixAsker(), WixAsker()
+
+    async def ask(asker, name, after=0.0):
+        await clock.sleep(after)
+        await budget.turn(asker=asker)
+        order.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(6):
+            group.create_task(ask(backfill, "backfill"))
+        for _ in range(2):
+            group.create_task(ask(ad_hoc, "ad hoc", after=1.0))
+    assert order == ["backfill", "ad hoc", "backfill", "ad hoc", *["backfill"] * 4]
+
+
+async def test_one_who_comes_back_at_once_gets_no_more_than_his_share():
+    """Asking one at a time is no way past those who queue."""
+    clock = VirtualClock()
+    budget, order = RequestBudget(1, clock=clock), []
+    backfill, ad_hoc = WixAsker(), WixAsker()
+
+    async def ask(asker, name):
+        await budget.turn(asker=asker)
+        order.append(name)
+
+    async def ask_one_by_one():
+        for _ in range(4):
+            await ask(ad_hoc, "ad hoc")
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(ask(backfill, "backfill"))
+        group.create_task(ask_one_by_one())
+    assert abs(order[:8].count("ad hoc") - 4) <= 1
+
+
+async def test_the_worthiest_request_is_sent_first():
+    """A submit before a page, a page before a poll, the likeliest poll before the others."""
+    clock = VirtualClock()
+    budget, order = RequestBudget(1, clock=clock), []
+    await budget.turn()
+
+    async def ask(worth, name):
+        await budget.turn(worth)
+        order.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        for worth, name in (
+            (lambda: 0.2, "unlikely poll"),
+            (lambda: min(0.9, clock.now() / 100), "poll that ripens"),
+            (worth_of_page, "page"),
+            (worth_of_submit, "submit"),
+        ):
+            group.create_task(ask(worth, name))
+    assert order == ["submit", "page", "poll that ripens", "unlikely poll"]
+
+
+async def test_what_is_sent_without_a_turn_is_counted():
+    """A token request or a resend has no turn; the next turn waits for it all the same."""
+    clock = VirtualClock()
+    budget = RequestBudget(2, clock=clock)
+    budget.spend()
+    assert await grants(budget, clock, [0.0, 0.0]) == [0.0, 61.0]
+
+
+async def test_scarcity_is_the_share_that_is_spent_or_spoken_for():
+    clock = VirtualClock()
+    budget = RequestBudget(10, clock=clock)
+    await grants(budget, clock, [0.0] * 5)
+    assert (budget.scarcity(), budget.scarcity(3), budget.scarcity(99)) == (0.5, 0.8, 1.0)
+    await clock.sleep(62.0)
+    assert budget.scarcity() == 0.0
+
+
+async def test_turns_also_wait_for_what_other_processes_spend():
+    """The gate is asked for as many turns as are waited for, five at most, by one at a time."""
+    clock, asked = VirtualClock(), []
+    budget = RequestBudget(100, clock=clock)
+
+    async def gate(turns):
+        asked.append(turns)
+        await clock.sleep(turns * 1.0)
+
+    budget.gate = gate
+    times = await grants(budget, clock, [0.0] * 12)
+    assert asked == [1, 5, 5, 1]
+    assert [round(at) for at in times] == [1, *[6] * 5, *[11] * 5, 12]
+
+
+async def test_a_gate_that_is_left_by_the_one_who_stood_at_it_is_passed_by_the_next():
+    clock, asked = VirtualClock(), []
+    budget = RequestBudget(100, clock=clock)
+
+    async def gate(turns):
+        asked.append(turns)
+        await clock.sleep(5.0)
+
+    budget.gate = gate
+    first = asyncio.create_task(budget.turn())
+    second = asyncio.create_task(budget.turn())
+    await clock.sleep(1.0)
+    first.cancel()
+    await second
+    assert first.cancelled()
+    assert len(asked) == 2
+
+
 async def test_a_turn_that_is_given_up_lets_the_others_pass():
     clock = VirtualClock()
     budget = RequestBudget(1, clock=clock)
@@ -184,7 +305,7 @@ async def test_two_clients_of_a_site_share_its_budget():
         WixClient(ApiKeyAuth("key", "site"), base_url="https://wix.test", clock=clock)
         for _ in range(2)
     )
-    assert one._budget is two._budget
+    assert one.budget is two.budget
     await one.__aexit__()
     await two.__aexit__()
 

@@ -25,7 +25,7 @@ from prefect_wix.errors import (
 )
 from prefect_wix.listing import Listing
 from prefect_wix.models import SessionsQuery
-from prefect_wix.result import Patience
+from prefect_wix.pace import Patience
 from prefect_wix.sandbox import Fault, World, running
 from prefect_wix.sandbox.faults import KINDS
 from prefect_wix.sandbox.world import DerivedIds

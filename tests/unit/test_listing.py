@@ -30,7 +30,7 @@ from prefect_wix.errors import (
 )
 from prefect_wix.listing import Listing, submit_job
 from prefect_wix.models import SessionsQuery
-from prefect_wix.result import Patience
+from prefect_wix.pace import Patience
 from prefect_wix.sandbox import Fault, Rules, Session, World, running
 
 COUNTS = (0, 1, 7, 999, 1000, 1001, 2000, 2001, 5000)
@@ -129,8 +129,8 @@ async def test_a_job_that_needs_a_while_costs_one_poll_more_for_each_wait(sandbo
     start = client.clock.now()
     summary, ids = await drained(client, 7)
     assert (ids, summary.requests) == (truth(7), 7)
-    waits = (1, 1.5, 2.25, 3.375, 5.0625, 7.59375, 11.390625)
-    assert 0.8 * sum(waits) <= client.clock.now() - start <= 1.2 * sum(waits)
+    # Of jobs that nothing is known of, the age at each poll is half as much again.
+    assert 0.9 * 1.5**6 <= client.clock.now() - start <= 1.1 * 1.5**6
 
 
 async def test_waits_grow_to_a_ceiling_and_are_not_in_step():
@@ -143,7 +143,7 @@ async def test_waits_grow_to_a_ceiling_and_are_not_in_step():
 
 
 async def test_pages_are_handed_on_as_they_come(sandbox, client):
-    """A batch is out before the next page is asked for, so nothing has to hold the whole."""
+    """A batch is out while a few more are on their way, so nothing has to hold the whole."""
     async with Listing(client, day_with(5000)) as listing:
         sizes, requests = [], []
         async for batch in listing:
@@ -151,7 +151,9 @@ async def test_pages_are_handed_on_as_they_come(sandbox, client):
             requests.append(sandbox.count("result"))
             assert listing.summary is None, "complete only when the iteration has ended"
     assert sizes == [1000] * 5
-    assert requests == [1, 2, 3, 4, 5]
+    assert requests[0] == 1
+    assert all(sent <= page + 4 for page, sent in enumerate(requests, start=1))
+    assert requests[-1] == 5
 
 
 async def test_a_job_is_asked_for_no_sooner_than_it_can_be_done(sandbox, client):
@@ -200,7 +202,7 @@ async def test_a_gateway_timeout_halves_the_page(sandbox, client):
     sandbox.faults = [Fault("server_error", status=504, on="result", after=1, times=1)]
     _, ids = await drained(client, 2001)
     assert ids == truth(2001)
-    assert limits(sandbox) == [1000, 1000, 500, 500, 500]
+    assert sorted(limits(sandbox)) == [500, 500, 1000, 1000, 1000]
 
 
 async def test_a_gateway_timeout_that_stays_is_the_end(sandbox, client):

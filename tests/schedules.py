@@ -1,0 +1,142 @@
+"""A Wix that lives in virtual time: jobs with known latencies, a count of requests, one budget.
+
+It stands where `WixClient` stands, and knows only what a schedule depends on: the real client,
+its budget and its errors have tests of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from datetime import date, timedelta
+from random import Random
+
+from prefect_wix.budget import RequestBudget, worth_of_submit
+from prefect_wix.listing import Listing
+from prefect_wix.models import DeviceType, FunnelStep, JobPage, JobStatus, SessionsQuery
+from prefect_wix.pace import Pace, Patience
+from tests.virtual_time import LoopClock, run
+
+ROUND_TRIP = 0.02
+FLOOR_OF_A_MINUTE = 60.0
+
+
+class SimulatedWix:
+    """Args: latencies: seconds that each job takes, by its query; totals: how many ids it has."""
+
+    site_id = "site"
+    log = logging.getLogger("simulated")
+    page_limit = 1000
+
+    def __init__(self, latencies, totals, requests_per_minute=200):
+        self.clock = LoopClock()
+        self.budget = RequestBudget(requests_per_minute, clock=self.clock)
+        self.latencies = latencies
+        self.totals = totals
+        self.ready = {}
+        self.requests = 0
+        self.polls = 0
+        self.sent = []
+        self._ids = itertools.count()
+
+    async def _request(self, worth):
+        await self.budget.turn(worth, asker=self)
+        self.requests += 1
+        self.sent.append(self.clock.now())
+        await asyncio.sleep(ROUND_TRIP / 2)
+
+    async def list_sessions_async(self, query):
+        await self._request(worth_of_submit)
+        job = str(next(self._ids))
+        self.ready[job] = (self.clock.now() + self.latencies[query], self.totals.get(query, 10))
+        await asyncio.sleep(ROUND_TRIP / 2)
+        return job
+
+    async def get_list_sessions_job_result(self, job_id, *, limit, offset, worth):
+        await self._request(worth)
+        ready, total = self.ready[job_id]
+        finished = self.clock.now() >= ready
+        await asyncio.sleep(ROUND_TRIP / 2)
+        if not finished:
+            return JobPage(
+                status=JobStatus.IN_PROGRESS, status_text="IN_PROGRESS", total=None, session_ids=[]
+            )
+        ids = [f"{job_id}-{n}" for n in range(offset, min(total, offset + limit))]
+        return JobPage(
+            status=JobStatus.FINISHED, status_text="FINISHED", total=total, session_ids=ids
+        )
+
+
+class Clairvoyant(Pace):
+    """Knows of every job when it will be finished, and has it asked then and not before."""
+
+    def __init__(self, wix):
+        super().__init__(wix.clock)
+        self._wix = wix
+
+    def watch(self, query):
+        watch = super().watch(query)
+        ready = self._wix.clock.now() + self._wix.latencies[query] - ROUND_TRIP / 2
+        watch._likely_at = lambda: ready - watch._begun
+        watch._kind.latency.known = 10
+        watch.chance = lambda: 1.0
+        return watch
+
+
+KINDS = (
+    {"device_type": DeviceType.MOBILE},
+    {"funnel_include": FunnelStep.ADDED_TO_CART},
+    {"page_interactions": ("", "__DROP__")},
+)
+
+
+def queries(count, kinds=KINDS[:1]):
+    """So many days, and the kinds of filter in turn."""
+    day = date(2024, 1, 1)
+    return [
+        SessionsQuery(
+            start_date=day + timedelta(n),
+            end_date=day + timedelta(n + 1),
+            timezone="Etc/UTC",
+            **kinds[n % len(kinds)],
+        )
+        for n in range(count)
+    ]
+
+
+def mixed_jobs(count, seed, spread=0.3):
+    """Jobs of three kinds that take 1.5, 4 and 9 seconds or so; one in ten has several pages."""
+    random = Random(seed)
+    medians = (1.5, 4.0, 9.0)
+    jobs = queries(count, KINDS)
+    latencies = {
+        query: medians[n % 3] * random.lognormvariate(0, spread) for n, query in enumerate(jobs)
+    }
+    totals = {
+        query: random.randint(1001, 5000) if random.random() < 0.1 else random.randint(0, 1000)
+        for query in jobs
+    }
+    return latencies, totals
+
+
+def simulate(latencies, *, slots, totals=None, clairvoyant=False, patience=Patience()):
+    """Ask all the queries; returns how long that took, in seconds, and whom it was asked of."""
+    return run(_ask_all(latencies, totals or {}, slots, clairvoyant, patience))[::-1]
+
+
+async def _ask_all(latencies, totals, slots, clairvoyant, patience):
+    wix = SimulatedWix(latencies, totals)
+    free = asyncio.Semaphore(slots)
+    pace = Clairvoyant(wix) if clairvoyant else Pace(wix.clock, patience, wix.budget.scarcity)
+    pace.to_come = 2 * len(latencies)
+
+    async def drain(query):
+        async with free, Listing(wix, query, patience=patience, pace=pace) as listing:
+            pace.to_come -= 2
+            await listing.drain()
+
+    async with asyncio.TaskGroup() as group:
+        for query in latencies:
+            group.create_task(drain(query))
+    return wix

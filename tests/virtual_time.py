@@ -1,0 +1,64 @@
+"""An event loop whose time is wound on as soon as nothing is left to do: hours pass in seconds.
+
+For simulations of whole loads, with the code that a load runs: everything that sleeps by the loop
+or by its `clock` sleeps in virtual time. Work in threads is waited for, and takes no time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+
+
+class _Selector(selectors.DefaultSelector):
+    loop: VirtualLoop
+
+    def select(self, timeout=None):
+        if self.loop.in_threads:
+            return super().select(0.05 if timeout is None or timeout > 0 else 0)
+        if timeout:
+            self.loop.now += timeout
+        return super().select(0)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self):
+        self.now = 0.0
+        self.in_threads = 0
+        selector = _Selector()
+        selector.loop = self
+        super().__init__(selector)
+
+    def time(self):
+        return self.now
+
+    def run_in_executor(self, executor, func, *args):
+        self.in_threads += 1
+        future = super().run_in_executor(executor, func, *args)
+        future.add_done_callback(self._left_thread)
+        return future
+
+    def _left_thread(self, _):
+        self.in_threads -= 1
+
+
+class LoopClock:
+    """The clock of the loop that is running."""
+
+    def now(self):
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds):
+        await asyncio.sleep(seconds)
+
+
+def run(main):
+    """Run a coroutine in virtual time; returns its result and how long it took, in seconds."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+
+        async def timed():
+            start = asyncio.get_running_loop().time()
+            result = await main
+            return result, asyncio.get_running_loop().time() - start
+
+        return runner.run(timed())
