@@ -1,4 +1,4 @@
-"""``python -m blocks``: make or update the block documents from environment variables.
+"""``python -m blocks``: make or update block documents and limits from environment variables.
 
 Reads the environment and, for what is not set there, a ``.env`` file in the current folder. Says
 what it saved and what it left out; never prints a secret. Run it as often as you like.
@@ -14,9 +14,12 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 from prefect.blocks.core import Block
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from pydantic import ValidationError
 
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
+from prefect_wix.shared_limit import limit_name, rate_limit_for
 
 Settings = Mapping[str, str]
 
@@ -100,7 +103,21 @@ async def _save(document: Document, settings: Settings, say: Callable[[str], Non
     # `asave` is newer than the oldest Prefect that is allowed; `save` can be awaited in all.
     await block.save(document.name, overwrite=True)
     say(f"saved     {document.slug}")
+    if isinstance(block, WixCredentials | WixAppCredentials):
+        await _save_limit(block, say)
     return True
+
+
+async def _save_limit(
+    credentials: WixCredentials | WixAppCredentials, say: Callable[[str], None]
+) -> None:
+    """The site's request budget, which all runs share."""
+    name, rate = limit_name(credentials.site_id), rate_limit_for(credentials.requests_per_minute)
+    async with get_client() as client:
+        await client.upsert_global_concurrency_limit_by_name(name, rate.limit)
+        update = GlobalConcurrencyLimitUpdate(slot_decay_per_second=rate.slot_decay_per_second)
+        await client.update_global_concurrency_limit(name, update)
+    say(f"saved     limit {name}: {credentials.requests_per_minute} requests a minute")
 
 
 def read_settings(folder: Path) -> Settings:

@@ -14,8 +14,9 @@ from prefect.logging import get_logger, get_run_logger
 from pydantic import ConfigDict, Field, HttpUrl, SecretStr, field_validator, model_validator
 
 from prefect_wix.auth import ApiKeyAuth, AppAuth, header_value
-from prefect_wix.budget import REQUESTS_PER_MINUTE
+from prefect_wix.budget import REQUESTS_PER_MINUTE, Gate
 from prefect_wix.client import BASE_URL, Log, WixClient, check_base_url
+from prefect_wix.shared_limit import SharedLimit
 from prefect_wix.warehouse import Warehouse, open_warehouse
 
 __all__ = ["AnyWixCredentials", "SessionsWarehouse", "WixAppCredentials", "WixCredentials"]
@@ -41,12 +42,16 @@ _BUDGET_FIELD = Field(
 )
 
 
-def _run_log() -> Log:
-    """The log of the run that is going on, or the package's own."""
+def _log_and_gate(site_id: str) -> tuple[Log, Gate | None]:
+    """The log of the run that is going on, and the gate to the budget that runs share.
+
+    Outside of runs it is the package's own log, and there may be no server to ask.
+    """
     try:
-        return get_run_logger()
+        log = get_run_logger()
     except MissingContextError:
-        return get_logger("prefect_wix")
+        return get_logger("prefect_wix"), None
+    return log, SharedLimit(site_id, log)
 
 
 class WixCredentials(Block):
@@ -101,11 +106,13 @@ class WixCredentials(Block):
 
     def get_client(self) -> WixClient:
         """A new client for the site. Use it as ``async with``, once for many requests."""
+        log, gate = _log_and_gate(self.site_id)
         return WixClient(
             ApiKeyAuth(self.api_key.get_secret_value(), self.site_id),
             base_url=self.base_url,
             requests_per_minute=self.requests_per_minute,
-            log=_run_log(),
+            gate=gate,
+            log=log,
         )
 
 
@@ -167,11 +174,13 @@ class WixAppCredentials(Block):
     def get_client(self) -> WixClient:
         """A new client for the site. Use it as ``async with``, once for many requests."""
         secret = self.app_secret.get_secret_value()
+        log, gate = _log_and_gate(self.site_id)
         return WixClient(
             AppAuth(self.app_id, secret, self.instance_id, base_url=self.base_url),
             base_url=self.base_url,
             requests_per_minute=self.requests_per_minute,
-            log=_run_log(),
+            gate=gate,
+            log=log,
         )
 
 

@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 from prefect_wix.clock import SYSTEM_CLOCK, Clock
 
 __all__ = [
+    "GATE_TURNS",
     "REQUESTS_PER_MINUTE",
     "Gate",
     "RequestBudget",
@@ -34,7 +35,7 @@ REQUESTS_PER_MINUTE = 200
 # Wix counts when a request arrives, we when it leaves: a second over the minute keeps the
 # difference from showing as a 429.
 _WINDOW_SECONDS = 61.0
-_GATE_TURNS = 5
+GATE_TURNS = 5
 """As many turns as are asked of a gate at once, for those who wait."""
 _GATE_POLL_SECONDS = 0.05
 _AT_ONCE = 1e-6
@@ -199,7 +200,7 @@ class RequestBudget:
         return max(self._paused_until, self._spent[0] + _WINDOW_SECONDS)
 
     async def _pass_gate(self) -> None:
-        turns = min(len(self._waiting), _GATE_TURNS)
+        turns = min(len(self._waiting), GATE_TURNS)
         try:
             if self.gate is not None:
                 await self.gate(turns)

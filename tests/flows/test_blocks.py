@@ -10,6 +10,8 @@ from pydantic import ValidationError
 import prefect_wix
 from blocks.__main__ import save_documents
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
+from prefect_wix.budget import GATE_TURNS
+from prefect_wix.shared_limit import rate_limit_for
 
 
 @pytest.mark.parametrize("block", [WixCredentials, WixAppCredentials, SessionsWarehouse])
@@ -91,10 +93,11 @@ async def test_documents_are_made_from_variables():
     for _ in range(2):
         assert await save_documents(settings, said.append)
     assert (
-        said[:3]
-        == said[3:]
+        said[:4]
+        == said[4:]
         == [
             "saved     wix-credentials/wix",
+            "saved     limit wix-site: 200 requests a minute",
             "left out  wix-app-credentials/wix-app: "
             "set WIX_APP_ID and WIX_APP_SECRET and WIX_INSTANCE_ID to have it",
             "saved     wix-sessions-warehouse/sessions",
@@ -102,6 +105,15 @@ async def test_documents_are_made_from_variables():
     )
     assert (await WixCredentials.aload("wix")).api_key.get_secret_value() == "c4nary-key"
     assert "c4nary" not in "".join(said)
+
+
+@pytest.mark.parametrize("requests_per_minute", [10, 60, 200, 1000])
+def test_no_minute_of_the_shared_limit_holds_more_than_the_budget(requests_per_minute):
+    """All slots may go at once, and those that come back within the minute after them."""
+    rate = rate_limit_for(requests_per_minute)
+    assert rate.limit + 60 * rate.slot_decay_per_second <= requests_per_minute
+    assert rate.limit + 60 * rate.slot_decay_per_second >= 0.6 * requests_per_minute
+    assert rate.limit >= GATE_TURNS
 
 
 async def test_a_refused_document_is_said_and_fails():

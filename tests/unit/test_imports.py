@@ -19,7 +19,7 @@ FILES = {
 OURS = {name: path for name, path in FILES.items() if ".sandbox" not in name}
 # What works without Prefect.
 CORE = ["client", "listing", "loading", "warehouse", "plan", "files", "reports"]
-FACE = {"announce", "blocks", "progress", "schedule", "tasks", "reports"}
+FACE = {"announce", "blocks", "progress", "schedule", "shared_limit", "tasks", "reports"}
 
 REFUSE = """
 import sys

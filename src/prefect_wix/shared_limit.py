@@ -1,0 +1,82 @@
+"""The budget of a site across processes: a rate limit that the Prefect server keeps.
+
+The server holds a global concurrency limit for each site, whose slots come back by themselves
+(slot decay); ``python -m blocks`` makes it. Every run that asks for the site takes a slot for each
+request, beside the budget of its own process. Where there is no such limit a run says so, once, and
+goes on with its own budget alone.
+
+The server drops the fraction of a slot that has come back whenever it is asked, so slots are taken
+a few at a time where several requests wait (see `prefect_wix.budget`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError, rate_limit
+
+from prefect_wix.budget import GATE_TURNS
+from prefect_wix.client import Log
+
+__all__ = ["RateLimit", "SharedLimit", "limit_name", "rate_limit_for"]
+
+_MINUTE = 60.0
+_MARGIN = 0.02
+"""The share of the budget that is left alone: a request may take longer to arrive than another."""
+
+
+def limit_name(site_id: str) -> str:
+    """What the limit of a site is called on the server."""
+    return f"wix-{re.sub(r'[^A-Za-z0-9_.-]', '-', site_id)}"
+
+
+@dataclass(frozen=True)
+class RateLimit:
+    """A global concurrency limit with slot decay, in Prefect's words."""
+
+    limit: int
+    """Slots that may be taken at once."""
+    slot_decay_per_second: float
+    """Slots that come back each second."""
+
+
+def rate_limit_for(requests_per_minute: int) -> RateLimit:
+    """The limit that never lets more requests through in any minute than that.
+
+    In a minute all its slots may be taken, and those that come back within it: the two together
+    are the budget. Holds from 10 requests a minute on.
+    """
+    at_once = max(GATE_TURNS, requests_per_minute // 20)
+    spread = requests_per_minute * (1 - _MARGIN) - at_once
+    return RateLimit(at_once, max(spread, 1.0) / _MINUTE)
+
+
+class SharedLimit:
+    """Waits for what other processes spend; see `prefect_wix.budget.Gate`.
+
+    Args:
+        site_id: whose budget.
+        log: where to say that nobody keeps count.
+    """
+
+    def __init__(self, site_id: str, log: Log) -> None:
+        self._name = limit_name(site_id)
+        self._log = log
+        self._is_there = True
+
+    async def __call__(self, turns: int) -> None:
+        """Return when so many requests may be sent."""
+        if not self._is_there:
+            return
+        try:
+            await rate_limit(self._name, occupy=turns, strict=True)
+        except ConcurrencySlotAcquisitionError as error:
+            self._is_there = False
+            self._log.warning(
+                "The site's requests are counted in this process only, not across processes: %s. "
+                "If others ask for the site at the same time, make the limit %r with "
+                "`python -m blocks`.",
+                error,
+                self._name,
+            )
