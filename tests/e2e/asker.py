@@ -43,4 +43,4 @@ async def ask(seconds: float) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write("%d %d" % asyncio.run(ask(float(sys.argv[1]))))
+    sys.stdout.write(" ".join(map(str, asyncio.run(ask(float(sys.argv[1]))))))
