@@ -21,11 +21,13 @@
     │   ├── IncompleteListingError  ids and total do not agree, however often it is drained
     │   └── SpoolError              the local disk could not hold the ids
     ├── MarkError                   some recordings could not be marked
+    ├── SourceError                 ids could not be read from where they were said to be
     ├── OutputError                 a listing could not be written to its file
     ├── WarehouseError              sessions could not be landed
     │   ├── WarehouseBusyError      another process holds it past the deadline
     │   ├── WarehouseAccessError    wrong password, read-only, no such place, disk full
-    │   └── WarehouseSchemaError    its tables are not the ones this version writes
+    │   ├── WarehouseSchemaError    its tables are not the ones this version writes
+    │   └── WarehouseUnsupportedError  a feature that this kind of warehouse does not have
     ├── LoadError                   some partitions of a load did not land
     └── MissingExtraError           a feature needs a package that is not installed
 
@@ -58,6 +60,7 @@ __all__ = [
     "RateLimitError",
     "RequestError",
     "ServerError",
+    "SourceError",
     "SpoolError",
     "StatusError",
     "UnknownJobError",
@@ -67,6 +70,7 @@ __all__ = [
     "WarehouseBusyError",
     "WarehouseError",
     "WarehouseSchemaError",
+    "WarehouseUnsupportedError",
     "WixError",
 ]
 
@@ -289,6 +293,10 @@ class MarkError(WixError):
         self.outcomes = outcomes
 
 
+class SourceError(WixError):
+    """The ids to mark could not be read from the file or the query that was named."""
+
+
 class OutputError(WixError):
     """A listing could not be written to the file that was asked for."""
 
@@ -307,6 +315,10 @@ class WarehouseAccessError(WarehouseError):
 
 class WarehouseSchemaError(WarehouseError):
     """The tables are not the ones this version writes: a newer version, or altered by hand."""
+
+
+class WarehouseUnsupportedError(WarehouseError):
+    """A feature that this kind of warehouse does not have; the message names those that do."""
 
 
 class LoadError(WixError):

@@ -570,7 +570,7 @@ def test_every_word_that_is_translated_is_one_that_is_used():
 
 def test_tables_are_clustered_by_partition():
     """A question for one partition is not billed for all of them."""
-    ((*tables, _, _),) = Tables("wix").migrations()
+    (*tables, _, _), *_ = Tables("wix").migrations()
     for sql in tables:
         made = googlesql(Statement(sql), project="project", dataset="wix")
         [statement] = understood(made)

@@ -5,4 +5,4 @@ Computed from landed partitions, inside the warehouse. Nothing here knows Prefec
 
 from __future__ import annotations
 
-__all__: list[str] = []
+__all__ = ()

@@ -24,6 +24,12 @@ from prefect_wix.warehouse.landing import (
     ended_by,
     new_receipt,
 )
+from prefect_wix.warehouse.profile_tables import (
+    PROFILE_COLUMNS,
+    PROFILE_KEYS,
+    PROFILE_TYPES,
+    RECONCILIATION,
+)
 from prefect_wix.windows import Window
 
 __all__ = ["STAGED", "Rows", "Statement", "Steps", "Tables", "drive", "drive_async"]
@@ -55,13 +61,21 @@ _COLUMNS = {
         *("ask_id", "site_id", "session_date", "segment", "timezone", "state", "intended_at"),
         *("job_id", "submitted_at", "ended_at", "sessions", "added", "gone", "reason", "run_id"),
     ),
+    **PROFILE_COLUMNS,
+    "wix_session_marks": (
+        *("site_id", "session_id", "action", "state", "reason", "request_id", "noted_at"),
+        "run_id",
+    ),
 }
+_LANDING = ("wix_session_ids", "wix_session_receipts", "wix_session_asks")
 _TYPES = {
     "session_date": "DATE",
     **dict.fromkeys(("sessions", "added", "gone", "stayed", "repeats"), "BIGINT"),
     **dict.fromkeys(
-        ("asked_at", "landed_at", "intended_at", "submitted_at", "ended_at"), "TIMESTAMPTZ"
+        ("asked_at", "landed_at", "intended_at", "submitted_at", "ended_at", "noted_at"),
+        "TIMESTAMPTZ",
     ),
+    **PROFILE_TYPES,
 }
 _VERSIONS = "wix_session_schema"
 _PARTITION = "site_id = $1 AND session_date = $2 AND segment = $3"
@@ -103,12 +117,14 @@ class Tables:
         yield from self._check_columns()
 
     def migrations(self) -> tuple[tuple[str, ...], ...]:
-        """What makes each version of the schema out of the one before; the first makes it whole.
+        """What makes each version of the schema out of the one before.
 
         Each can be run again where DDL is not undone with its transaction.
         """
         return (
-            (*map(self._create_table, _COLUMNS), *self._create_indexes(), *self._create_views()),
+            (*map(self._create_table, _LANDING), *self._create_indexes(), *self._create_views()),
+            (*map(self._create_table, PROFILE_COLUMNS), self._create_reconciliation()),
+            (self._create_table("wix_session_marks"),),
         )
 
     def _version(self) -> Steps[int]:
@@ -157,6 +173,11 @@ class Tables:
         return tuple(
             f"CREATE OR REPLACE VIEW {self.name(view)} AS {query}" for view, query in views.items()
         )
+
+    def _create_reconciliation(self) -> str:
+        counts, profiles = self.name("wix_session_counts"), self.name("wix_session_profiles")
+        query = RECONCILIATION.format(counts=counts, profiles=profiles)
+        return f"CREATE OR REPLACE VIEW {self.name('wix_reconciliation')} AS {query}"
 
     def _check_columns(self) -> Steps[None]:
         there = yield from self._columns()
@@ -301,6 +322,8 @@ _KEYS = {
     "wix_session_ids": ("site_id", "segment", "session_date", "session_id"),
     "wix_session_receipts": ("site_id", "segment", "session_date"),
     "wix_session_asks": ("ask_id",),
+    **PROFILE_KEYS,
+    "wix_session_marks": ("site_id", "action", "session_id"),
 }
 
 
