@@ -34,9 +34,7 @@ PROFILE_KEYS = {
 PROFILE_TYPES = {
     "continued": "BOOLEAN",
     **dict.fromkeys(("segments", "exceptions", "counted"), "BIGINT"),
-    **dict.fromkeys(
-        ("first_seen_at", "last_seen_at", "computed_at", "counted_at"), "TIMESTAMPTZ"
-    ),
+    **dict.fromkeys(("first_seen_at", "last_seen_at", "computed_at", "counted_at"), "TIMESTAMPTZ"),
 }
 RECONCILIATION = (
     "SELECT site_id, session_date, timezone, landed, counted, ratio, ratio - avg(ratio) OVER ("

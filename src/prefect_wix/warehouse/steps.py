@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain, count, islice
 from typing import Any, TypeVar
 
 from prefect_wix.errors import WarehouseSchemaError
@@ -312,9 +313,17 @@ class Tables:
         return Statement(f"DELETE FROM {self.name(table)} WHERE {_PARTITION}", partition.key)
 
     def _insert(self, table: str, values: tuple[Any, ...]) -> Statement:
-        places = ", ".join(f"${n}" for n in range(1, len(values) + 1))
+        return self.insert(table, (values,))
+
+    def insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> Statement:
+        """Put whole rows in a table: at least one, few enough to be values of one statement."""
+        numbers = count(1)
+        places = ", ".join(
+            f"({', '.join(f'${n}' for n in islice(numbers, len(row)))})" for row in rows
+        )
         return Statement(
-            f"INSERT INTO {self.name(table)} ({_list(table)}) VALUES ({places})", values
+            f"INSERT INTO {self.name(table)} ({_list(table)}) VALUES {places}",
+            tuple(chain.from_iterable(rows)),
         )
 
 
