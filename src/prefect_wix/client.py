@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -45,7 +45,16 @@ from prefect_wix.replies import (
 )
 from prefect_wix.retry import Retry, may_repeat, wait_asked_for
 
-__all__ = ["BASE_URL", "ApiKeyAuth", "AppAuth", "Log", "WixClient", "check_base_url"]
+__all__ = [
+    "BASE_URL",
+    "MARK_LIMIT",
+    "ApiKeyAuth",
+    "AppAuth",
+    "Log",
+    "WixClient",
+    "check_base_url",
+    "mark_outcome",
+]
 
 BASE_URL = "https://www.wixapis.com"
 PAGE_LIMIT = 1000
@@ -199,9 +208,18 @@ class WixClient:
                 outcomes.append(MarkOutcome(session_ids=ids, state=MarkState.NOT_SENT))
                 continue
             error = await self._mark_deleted(ids)
-            outcomes.append(_outcome(ids, error))
+            outcomes.append(mark_outcome(ids, error))
             hopeless = error is not None and error.holds_for_site
         return outcomes
+
+    async def mark_hundred_recordings_as_deleted(self, session_ids: Sequence[str]) -> None:
+        """One call of "Mark Recordings As Deleted", for 1 to 100 ids.
+
+        Raises:
+            RequestError: see the tree in `prefect_wix.errors`. After a `LostReplyError` the marks
+                may have been made.
+        """
+        await self._call(_DELETED, read_nothing, json={"sessionIds": list(session_ids)})
 
     async def get_site_timezone(self) -> str | None:
         """The site's IANA time zone from Site Properties; None where the site has not set one.
@@ -213,7 +231,7 @@ class WixClient:
 
     async def _mark_deleted(self, session_ids: tuple[str, ...]) -> RequestError | None:
         try:
-            await self._call(_DELETED, read_nothing, json={"sessionIds": list(session_ids)})
+            await self.mark_hundred_recordings_as_deleted(session_ids)
         except RequestError as error:
             return error
         return None
@@ -267,7 +285,8 @@ def _in_hundreds(session_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
         yield ids
 
 
-def _outcome(session_ids: tuple[str, ...], error: RequestError | None) -> MarkOutcome:
+def mark_outcome(session_ids: tuple[str, ...], error: RequestError | None) -> MarkOutcome:
+    """What became of a mark call that ended so."""
     if error is None:
         return MarkOutcome(session_ids=session_ids, state=MarkState.DONE)
     return MarkOutcome(
