@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import asyncpg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,9 +18,11 @@ from prefect_wix.models import FunnelStep, SessionsJob
 from prefect_wix.partitions import Ask, Partition
 from prefect_wix.profiles import profiling
 from prefect_wix.profiles.profiling import keep_counts, profile_window, summarize
+from prefect_wix.profiles.steps import Profiling
 from prefect_wix.profiles.summary import FunnelStepCount, RelationState
 from prefect_wix.sandbox import Rules, Session, World
 from prefect_wix.sandbox.answers import answer
+from prefect_wix.warehouse.steps import Tables, drive_async
 from prefect_wix.windows import ONE_DAY, Window
 from tests.warehouses import DuckDBBench, an_answer
 
@@ -113,7 +116,7 @@ WORLDS = {
 }
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(world=st.fixed_dictionaries(WORLDS))
 def test_profiles_are_true_of_every_session_of_many_worlds(world):
     """Row by row, device and deepest step are those of the session, and nothing is broken."""
@@ -316,6 +319,28 @@ async def test_a_segment_that_is_taken_away_takes_what_it_said_with_it(bench, wa
 async def remove(bench, where):
     for table in ("wix_session_ids", "wix_session_receipts"):
         await bench.sql(f"DELETE FROM {bench.name(table)} WHERE {where}")
+
+
+async def test_a_load_that_lands_in_the_midst_is_not_lost(make_bench):
+    """A day is filed under the very receipts that it was computed from."""
+    bench = make_bench("postgres")
+    warehouse = await bench.ready()
+    await land_days(warehouse, {0: {ALL: ["a"]}})
+    landings = [{0: {ALL: ["b", "c"]}}]
+
+    async def execute(statement):
+        rows = await connection.fetch(statement.sql, *statement.values)
+        if statement.sql.startswith("INSERT INTO wix_listed") and landings:
+            await land_days(warehouse, landings.pop(), asked_at=NOW + ONE_DAY)
+        return rows
+
+    connection = await asyncpg.connect(bench.url)
+    async with connection.transaction():
+        profiling_it = Profiling(Tables(bench.schema, keys=True), SITE, ONE, {}, NOW)
+        await drive_async(profiling_it.steps(), execute)
+    await connection.close()
+    assert await profiles(bench, "session_id") == [("b",), ("c",)]
+    assert await profile_window(warehouse, SITE, ONE, {}) == []
 
 
 async def test_another_site_is_left_alone(bench, warehouse):

@@ -263,7 +263,8 @@ class Faults:
 
     def mix_up(self, job_id: str) -> str | None:
         """The kind of fault that has the job hand out another one's listing, if any."""
-        return next((one.fault.kind for one in self._striking(_MIX_UPS, "result", job_id)), None)
+        kinds = [armed.fault.kind for armed in self._striking(_MIX_UPS, "result", job_id)]
+        return kinds[0] if kinds else None
 
     def turn(self, page: Page) -> None:
         """Let the page hand out other places."""
