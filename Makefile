@@ -33,5 +33,5 @@ clean:
 	@touch $@
 
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) -e '.[duckdb,dev]'
+	$(PIP) -e '.[duckdb,report,dev]'
 	@touch $@ .venv/.demo

@@ -1,4 +1,4 @@
-"""Processes of their own: a copy of the project to run in, servers on free ports."""
+"""Processes of their own: a copy of the project to run in, servers on free ports, a browser."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -43,6 +44,20 @@ def environment(tmp_path):
         "DO_NOT_TRACK": "1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium of this machine, or a skip that says that there is none."""
+    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
+    program = next(filter(None, found), None)
+    if program is None:
+        pytest.skip("no chromium or google-chrome on PATH")
+    with sync_playwright() as playwright:
+        # Chromium's own sandbox does not run as root, and the pages are ours.
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def free_port():
