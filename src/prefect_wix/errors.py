@@ -29,6 +29,7 @@
     │   ├── WarehouseSchemaError    its tables are not the ones this version writes
     │   └── WarehouseUnsupportedError  a feature that this kind of warehouse does not have
     ├── LoadError                   some partitions of a load did not land
+    ├── CompletenessError           landed segments contradict each other, and that is not wanted
     └── MissingExtraError           a feature needs a package that is not installed
 
 Every message says what happened, to which request or job, and what to do next. No message,
@@ -43,6 +44,7 @@ from typing import Any
 __all__ = [
     "AuthenticationError",
     "BadRequestError",
+    "CompletenessError",
     "ConflictError",
     "IncompleteListingError",
     "JobFailedError",
@@ -331,6 +333,13 @@ class LoadError(WixError):
     def __init__(self, message: str, *, failures: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.failures = failures or {}
+
+
+class CompletenessError(WixError):
+    """Landed segments contradict each other, where the caller asked to fail on that.
+
+    Everything was computed and stored; the certificate has the counter-examples.
+    """
 
 
 class MissingExtraError(WixError, ImportError):
