@@ -94,7 +94,7 @@ async def serve(database: str, dbt: str = "dbt") -> None:
         "behind-profiles",
         parameters={"database": database, "dbt": dbt},
         triggers=[DeploymentEventTrigger(expect={PROFILED_EVENT})],
-        # dbt and a load can't both hold the file; two of these need not try.
+        # Only one process can have the file at a time.
         concurrency_limit=1,
     )
     await aserve(behind_profiles)

@@ -32,13 +32,18 @@ def checkout(tmp_path):
 @pytest.fixture
 def environment(tmp_path):
     """An environment with a Prefect of its own and this Python first on the path."""
+    return make_environment(tmp_path)
+
+
+def make_environment(folder):
+    """The same, with Prefect's files in a folder."""
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "WIX"))
     }
     return {
         **inherited,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "PREFECT_HOME": str(tmp_path / ".prefect"),
+        "PREFECT_HOME": str(folder / ".prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "DO_NOT_TRACK": "1",
@@ -46,7 +51,8 @@ def environment(tmp_path):
     }
 
 
-@pytest.fixture(scope="session")
+# One for each test: while it is open its event loop runs, and asynchronous tests could not.
+@pytest.fixture
 def browser():
     """A headless Chromium of this machine, or a skip that says that there is none."""
     found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
