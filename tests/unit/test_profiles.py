@@ -321,11 +321,12 @@ async def remove(bench, where):
         await bench.sql(f"DELETE FROM {bench.name(table)} WHERE {where}")
 
 
-async def test_a_load_that_lands_in_the_midst_is_not_lost(make_bench):
-    """A day is filed under the very receipts that it was computed from."""
+async def test_a_day_that_a_load_lands_in_meanwhile_waits_for_the_next_profile(make_bench):
+    """Its rows stay those of its old receipts; no day is filed under receipts of other ids."""
     bench = make_bench("postgres")
     warehouse = await bench.ready()
-    await land_days(warehouse, {0: {ALL: ["a"]}})
+    await land_days(warehouse, {0: {ALL: ["a"]}, 4: {ALL: ["x"]}})
+    window = Window(DAY, DAY + 5 * ONE_DAY, "UTC")
     landings = [{0: {ALL: ["b", "c"]}}]
 
     async def execute(statement):
@@ -336,11 +337,13 @@ async def test_a_load_that_lands_in_the_midst_is_not_lost(make_bench):
 
     connection = await asyncpg.connect(bench.url)
     async with connection.transaction():
-        profiling_it = Profiling(Tables(bench.schema, keys=True), SITE, ONE, {}, NOW)
-        await drive_async(profiling_it.steps(), execute)
+        steps = Profiling(Tables(bench.schema, keys=True), SITE, window, {}, NOW).steps()
+        done = await drive_async(steps, execute)
     await connection.close()
-    assert await profiles(bench, "session_id") == [("b",), ("c",)]
-    assert await profile_window(warehouse, SITE, ONE, {}) == []
+    assert done == [DAY + n * ONE_DAY for n in (2, 3, 4)]
+    assert await profiles(bench, "session_id") == [("x",)]
+    assert await profile_window(warehouse, SITE, window, {}) == [DAY, DAY + ONE_DAY]
+    assert await profiles(bench, "session_id") == [("b",), ("c",), ("x",)]
 
 
 async def test_another_site_is_left_alone(bench, warehouse):

@@ -61,16 +61,22 @@ class Profiling:
         """Compute the days that are out of date.
 
         Returns:
-            These days, oldest first.
+            These days, oldest first; without days that a load landed in meanwhile, which are left
+            as they were and still out of date.
         """
         days = yield from self._landed()
         stale = yield from self._stale(days)
-        if stale:
-            days = yield from self._gather(stale, days)
-            yield from self._delete(stale)
-            for segments, alike in _by_segments(stale, days).items():
-                yield from self._profile(alike, segments, days)
-        return stale
+        if not stale:
+            return []
+        yield from self._gather(stale, days)
+        settled = yield from self._settled(stale, days)
+        if settled:
+            yield from self._delete(settled)
+        for segments, alike in _by_segments(settled, days).items():
+            yield from self._profile(alike, segments, days)
+        for table in (_LISTED, _OVERLAPS):
+            yield Statement(f"DROP TABLE {table}")
+        return settled
 
     def _landed(self) -> Steps[dict[date, LandedDay]]:
         window = self.window
@@ -86,28 +92,21 @@ class Profiling:
             (self.site_id, self.window.start, self.window.end),
         )
         known = {day: told for day, zone, told in rows if zone == self.window.timezone}
-        wanted = {day: fingerprint(day, days, self.flows) for day in self.window.days()}
-        return [day for day, told in wanted.items() if known.get(day) != told]
+        return [day for day in self.window.days() if known.get(day) != self._print(day, days)]
+
+    def _settled(self, stale: Sequence[date], days: Mapping[date, LandedDay]) -> Steps[list[date]]:
+        """Those days whose receipts are still the ones that their ids were gathered beside."""
+        now = yield from self._landed()
+        return [day for day in stale if self._print(day, now) == self._print(day, days)]
+
+    def _print(self, day: date, days: Mapping[date, LandedDay]) -> str:
+        return fingerprint(day, days, self.flows)
 
     # -- gathering -----------------------------------------------------------------------------
 
-    def _gather(
-        self, stale: Sequence[date], days: Mapping[date, LandedDay]
-    ) -> Steps[dict[date, LandedDay]]:
-        """Fill the temporary tables from exactly the receipts that are returned."""
-        while True:
-            yield from self._fill(stale, days)
-            now = yield from self._landed()
-            if now == days:
-                return now
-            # A load landed between two questions.
-            days = now
-
-    def _fill(self, stale: Sequence[date], days: Mapping[date, LandedDay]) -> Steps[None]:
+    def _gather(self, stale: Sequence[date], days: Mapping[date, LandedDay]) -> Steps[None]:
         columns = _columns(days)
         flags = "".join(f", {column} BOOLEAN" for column in columns.values())
-        for table in (_LISTED, _OVERLAPS):
-            yield Statement(f"DROP TABLE IF EXISTS {table}")
         yield Statement(
             f"CREATE TEMP TABLE {_LISTED} (session_date DATE, session_id TEXT, "
             f"first_seen_at TIMESTAMPTZ, last_seen_at TIMESTAMPTZ{flags})"
@@ -161,7 +160,7 @@ class Profiling:
         rows = [row for day in stale for row in certify(day, days.get(day, LandedDay()), findings)]
         yield from self._insert("wix_completeness", map(self._certificate, rows))
         counts = {row.day: row.sessions for row in rows if row.relation == DAYS_TILE.name}
-        prints = {day: fingerprint(day, days, self.flows) for day in stale}
+        prints = {day: self._print(day, days) for day in stale}
         yield from self._insert(
             "wix_session_profiles",
             (
@@ -211,30 +210,39 @@ class Profiling:
 
     def _find(self, stale: Sequence[date], listed: Mapping[str, str]) -> Steps[Findings]:
         """Count, for each day and each relation whose segments are landed."""
-        testable = [one for one in relations(listed) if listed.keys() >= set(one.members)]
-        counts = "".join(
-            f", count(*) FILTER (WHERE {condition})"
-            for one in testable
-            for condition in (one.compared(listed), one.contradicted(listed))
-        )
-        days = f"p.session_date IN ({_places(1, stale)})"
-        rows = yield Statement(
-            f"SELECT p.session_date, count(*){counts} FROM {_LISTED} p WHERE {days} "
-            "GROUP BY p.session_date",
-            tuple(stale),
-        )
+        testable = [
+            one for one in (DAYS_TILE, *relations(listed)) if listed.keys() >= set(one.members)
+        ]
         findings = Findings()
-        for day, sessions, *pairs in rows:
-            findings.compared[day, DAYS_TILE.name] = sessions
+        days = f"p.session_date IN ({_places(1, stale)})"
+        for day, *pairs in (yield self._count(testable, listed, days, stale)):
             for one, compared, exceptions in zip(testable, pairs[::2], pairs[1::2], strict=True):
                 findings.compared[day, one.name] = compared
                 findings.exceptions[day, one.name] = exceptions
         for one in testable:
             if any(findings.exceptions[day, one.name] for day in stale):
-                condition = f"{days} AND ({one.contradicted(listed)})"
-                yield from _examples(findings, one, f"{_LISTED} p WHERE {condition}", stale)
+                rows = f"{_LISTED} p WHERE {days} AND ({one.contradicted(listed)})"
+                yield from _examples(findings, one, rows, stale)
         yield from self._find_overlaps(findings, stale)
         return findings
+
+    def _count(
+        self,
+        testable: Sequence[Relation],
+        listed: Mapping[str, str],
+        days: str,
+        stale: Sequence[date],
+    ) -> Statement:
+        counts = ", ".join(
+            f"count(*) FILTER (WHERE {condition})"
+            for one in testable
+            for condition in (one.compared(listed), one.contradicted(listed))
+        )
+        return Statement(
+            f"SELECT p.session_date, {counts} FROM {_LISTED} p WHERE {days} "
+            "GROUP BY p.session_date",
+            tuple(stale),
+        )
 
     def _find_overlaps(self, findings: Findings, stale: Sequence[date]) -> Steps[None]:
         overlaps = f"{_OVERLAPS} p WHERE p.session_date IN ({_places(1, stale)})"

@@ -74,7 +74,7 @@ class KindCount:
     """How many sessions are regular, or odd in one way."""
 
     kind: str
-    """One of `prefect_wix.profiles.model.Kind`."""
+    """One of `prefect_wix.profiles.expressions.Kind`."""
     sessions: int
 
 
