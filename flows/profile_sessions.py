@@ -128,7 +128,8 @@ async def _show(summary: ProfileSummary) -> None:
 
 async def _link(report: Path) -> None:
     get_run_logger().info("Wrote %s.", report)
-    await acreate_link_artifact(report.as_uri(), link_text=report.name, key=REPORT_KEY)
+    # The whole path, to be copied: a browser opens no file from a page of a server.
+    await acreate_link_artifact(report.as_uri(), link_text=str(report), key=REPORT_KEY)
 
 
 def _tell_what_is_broken(summary: ProfileSummary, on_broken: OnBroken) -> None:

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from flows.profile_sessions import CERTIFICATE_KEY, FUNNEL_KEY
+from flows.profile_sessions import CERTIFICATE_KEY, FUNNEL_KEY, REPORT_KEY
 from prefect_wix.profiles.relations import STEPS
 from prefect_wix.sandbox import running
 from tests.conftest import NOW, make_world
@@ -132,6 +132,16 @@ def test_the_certificate_is_shown_with_the_run(stage, run_page, tmp_path):
     row = table.get_by_role("row").filter(has_text="DESKTOP + MOBILE + TABLET = ALL").first
     expect(row).to_contain_text("held")
     run_page.screenshot(path=tmp_path / "certificate.png")
+
+
+def test_the_place_of_the_report_is_told_with_the_run(stage, run_page):
+    """The whole path is there to be copied, and the report is at it."""
+    run_page.get_by_role("link", name=REPORT_KEY).first.click()
+    link = run_page.get_by_role("link", name=stage.report)
+    expect(link).to_be_visible()
+    run_page.goto(link.get_attribute("href"))
+    heading = run_page.get_by_role("heading", name="Sessions, 1 Mar to 3 Mar 2024")
+    expect(heading).to_be_visible()
 
 
 @pytest.mark.skipif(not DBT.exists(), reason="dbt is not there: make .venv/dbt/.ready")

@@ -73,7 +73,10 @@ def run_python(code):
 
 @pytest.mark.parametrize(
     "module",
-    ["client", "listing", "loading", "warehouse", "plan", "files", "profiles.profiling"],
+    [
+        *("client", "listing", "loading", "warehouse", "plan", "files", "marking", "sources"),
+        *("profiles.profiling", "profiles.report"),
+    ],
 )
 def test_the_core_works_where_prefect_cannot_be_imported(module):
     done = run_python(REFUSE.format(refused={"prefect"}) + f"import prefect_wix.{module}")
@@ -142,6 +145,8 @@ ALLOWED = {
     "segments": {"models", "windows"},
     "partitions": {"models", "segments", "windows"},
     "plan": {"partitions", "segments", "windows"},
+    "sources": {"errors", "extras", "spool", "warehouse.sql", "warehouse.steps"},
+    "marking": {"client", "errors", "models", "result", "spool", "warehouse.marks"},
 }
 
 
