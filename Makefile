@@ -10,7 +10,7 @@ demo: .venv/.demo  ## a sandbox shop, the last 30 days by device, into a DuckDB 
 	@env -u PREFECT_API_URL PREFECT_HOME=.demo PREFECT_SERVER_ALLOW_EPHEMERAL_MODE=true \
 	 DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false $(BIN)/python -m flows.demo
 
-test: .venv/.dev  ## every test
+test: .venv/.dev .venv/dbt/.ready  ## every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: .venv/.dev  ## lint, format, strict types
@@ -33,5 +33,10 @@ clean:
 	@touch $@
 
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) -e '.[duckdb,dev]'
+	$(PIP) -e '.[duckdb,report,dev]'
 	@touch $@ .venv/.demo
+
+.venv/dbt/.ready: .venv/bin/python examples/dbt/requirements.txt  # the example's own environment
+	$(PYTHON) -m venv .venv/dbt
+	.venv/dbt/bin/pip install --quiet --disable-pip-version-check -r examples/dbt/requirements.txt
+	@touch $@

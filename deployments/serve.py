@@ -10,10 +10,13 @@ import asyncio
 from typing import Any
 
 from prefect import aserve
+from prefect.events import DeploymentEventTrigger
 from prefect.schedules import Cron
 
 from flows.list_sessions import list_sessions
 from flows.load_sessions import load_sessions
+from flows.profile_sessions import profile_sessions
+from prefect_wix.announce import LANDED_EVENT
 
 
 def block_reference(slug: str) -> dict[str, Any]:
@@ -23,6 +26,15 @@ def block_reference(slug: str) -> dict[str, Any]:
 
 CREDENTIALS = block_reference("wix-credentials/wix")
 WAREHOUSE = block_reference("wix-sessions-warehouse/sessions")
+# Days that landed are profiled as soon as the event says so; nobody polls for them.
+AFTER_LOAD = DeploymentEventTrigger(
+    match={"prefect.resource.id": "wix.site.*"},
+    expect={LANDED_EVENT},
+    parameters={
+        name: f"{{{{ event.payload.{name} }}}}"
+        for name in ("site_id", "start_date", "end_date", "timezone")
+    },
+)
 
 
 async def serve_all(cron: str, timezone: str) -> None:
@@ -34,7 +46,13 @@ async def serve_all(cron: str, timezone: str) -> None:
         schedule=Cron(cron, timezone=timezone),
         concurrency_limit=1,
     )
-    await aserve(ad_hoc, daily)
+    after_load = await profile_sessions.ato_deployment(
+        "after-load",
+        parameters={"credentials": CREDENTIALS, "warehouse": WAREHOUSE, "days": 7},
+        triggers=[AFTER_LOAD],
+        concurrency_limit=1,
+    )
+    await aserve(ad_hoc, daily, after_load)
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
-"""Telling the rest of Prefect that sessions landed: an event to chain on, and an asset."""
+"""Telling the rest of Prefect what landed and was profiled: events to chain on, and an asset."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 from prefect.assets import Asset, materialize
@@ -11,11 +12,19 @@ from prefect.events import emit_event
 
 from prefect_wix.loading import Outcome
 from prefect_wix.partitions import AskState
+from prefect_wix.profiles.summary import ProfileSummary
 from prefect_wix.windows import Window
 
-__all__ = ["LANDED_EVENT", "announce_landing", "sessions_asset"]
+__all__ = [
+    "LANDED_EVENT",
+    "PROFILED_EVENT",
+    "announce_landing",
+    "announce_profiles",
+    "sessions_asset",
+]
 
 LANDED_EVENT = "wix.sessions.landed"
+PROFILED_EVENT = "wix.sessions.profiled"
 
 
 def sessions_asset(site_id: str) -> Asset:
@@ -34,11 +43,7 @@ async def announce_landing(site_id: str, window: Window, outcomes: Sequence[Outc
         return
     failed = sum(one.state is AskState.FAILED for one in outcomes)
     payload = _payload(site_id, window, landed, failed=failed)
-    emit_event(
-        event=LANDED_EVENT,
-        resource={"prefect.resource.id": f"wix.site.{site_id}", "prefect.resource.name": site_id},
-        payload=payload,
-    )
+    _emit(LANDED_EVENT, site_id, payload)
     asset = sessions_asset(site_id)
 
     @materialize(asset, by="prefect-wix", name="announce sessions", cache_policy=NO_CACHE)
@@ -46,6 +51,33 @@ async def announce_landing(site_id: str, window: Window, outcomes: Sequence[Outc
         asset.add_metadata(payload)
 
     await announce_sessions()
+
+
+def announce_profiles(summary: ProfileSummary, computed_days: Sequence[date]) -> None:
+    """Emit ``wix.sessions.profiled``, where profiles changed.
+
+    The payload holds ``site_id``, ``start_date``, ``end_date``, ``timezone``, ``computed_days``
+    and how many ``sessions`` and ``broken`` relations there are in the window.
+    """
+    if computed_days:
+        _emit(
+            PROFILED_EVENT,
+            summary.site_id,
+            {
+                "site_id": summary.site_id,
+                "start_date": str(summary.window.start),
+                "end_date": str(summary.window.end),
+                "timezone": summary.timezone,
+                "computed_days": sorted(map(str, computed_days)),
+                "sessions": summary.sessions,
+                "broken": len(summary.broken),
+            },
+        )
+
+
+def _emit(event: str, site_id: str, payload: dict[str, Any]) -> None:
+    site = {"prefect.resource.id": f"wix.site.{site_id}", "prefect.resource.name": site_id}
+    emit_event(event=event, resource=site, payload=payload)
 
 
 def _payload(

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from itertools import islice
 from typing import Any, Self, TypeVar
@@ -44,6 +45,7 @@ from prefect_wix.models import JobPage, MarkOutcome, MarkState, SessionsQuery
 from prefect_wix.replies import (
     Reply,
     error_for,
+    read_counts,
     read_job_id,
     read_nothing,
     read_page,
@@ -52,7 +54,16 @@ from prefect_wix.replies import (
 )
 from prefect_wix.retry import Retry, may_repeat, wait_asked_for
 
-__all__ = ["BASE_URL", "ApiKeyAuth", "AppAuth", "Log", "WixClient", "check_base_url"]
+__all__ = [
+    "BASE_URL",
+    "MARK_LIMIT",
+    "ApiKeyAuth",
+    "AppAuth",
+    "Log",
+    "WixClient",
+    "check_base_url",
+    "mark_outcome",
+]
 
 BASE_URL = "https://www.wixapis.com"
 PAGE_LIMIT = 1000
@@ -85,6 +96,7 @@ _RESULT = _Endpoint("GET", "/analytics/v1/sessions/list/result", reads=True)
 _RECORDED = _Endpoint("POST", "/analytics/v1/sessions/session-recorded", reads=False)
 _DELETED = _Endpoint("POST", "/analytics/v1/sessions/recordings-deleted", reads=False)
 _PROPERTIES = _Endpoint("GET", "/site-properties/v4/properties", reads=True)
+_COUNTS = _Endpoint("GET", "/analytics/v2/site-analytics/data", reads=True)
 
 _NEVER_SENT = (
     httpx.ConnectError,
@@ -220,9 +232,18 @@ class WixClient:
                 outcomes.append(MarkOutcome(session_ids=ids, state=MarkState.NOT_SENT))
                 continue
             error = await self._mark_deleted(ids)
-            outcomes.append(_outcome(ids, error))
+            outcomes.append(mark_outcome(ids, error))
             hopeless = error is not None and error.holds_for_site
         return outcomes
+
+    async def mark_hundred_recordings_as_deleted(self, session_ids: Sequence[str]) -> None:
+        """One call of "Mark Recordings As Deleted", for 1 to 100 ids.
+
+        Raises:
+            RequestError: see the tree in `prefect_wix.errors`. After a `LostReplyError` the marks
+                may have been made.
+        """
+        await self._call(_DELETED, read_nothing, json={"sessionIds": list(session_ids)})
 
     async def get_site_timezone(self) -> str | None:
         """The site's IANA time zone from Site Properties; None where the site has not set one.
@@ -232,9 +253,31 @@ class WixClient:
         """
         return await self._call(_PROPERTIES, read_timezone, params={"fields.paths": "timeZone"})
 
+    async def get_total_sessions(self, start: date, end: date, timezone: str) -> dict[date, int]:
+        """Wix's own count of sessions by local day ("Get Analytics Data", TOTAL_SESSIONS).
+
+        Needs another permission than sessions do. Wix keeps the last 62 days; older ones are left
+        out of the answer.
+
+        Args:
+            start: the first local day.
+            end: the day after the last one; it is not included.
+            timezone: the IANA zone that days are counted in.
+
+        Raises:
+            RequestError: see the tree in `prefect_wix.errors`.
+        """
+        params = {
+            "measurementTypes": "TOTAL_SESSIONS",
+            "dateRange.startDate": str(start),
+            "dateRange.endDate": str(end),
+            "timeZone": timezone,
+        }
+        return await self._call(_COUNTS, read_counts, params=params)
+
     async def _mark_deleted(self, session_ids: tuple[str, ...]) -> RequestError | None:
         try:
-            await self._call(_DELETED, read_nothing, json={"sessionIds": list(session_ids)})
+            await self.mark_hundred_recordings_as_deleted(session_ids)
         except RequestError as error:
             return error
         return None
@@ -301,7 +344,8 @@ def _in_hundreds(session_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
         yield ids
 
 
-def _outcome(session_ids: tuple[str, ...], error: RequestError | None) -> MarkOutcome:
+def mark_outcome(session_ids: tuple[str, ...], error: RequestError | None) -> MarkOutcome:
+    """What became of a mark call that ended so."""
     if error is None:
         return MarkOutcome(session_ids=session_ids, state=MarkState.DONE)
     return MarkOutcome(

@@ -22,12 +22,15 @@
     │   ├── RelationBrokenError     answers contradict what a segment was to be derived by
     │   └── SpoolError              the local disk could not hold the ids
     ├── MarkError                   some recordings could not be marked
+    ├── SourceError                 ids could not be read from where they were said to be
     ├── OutputError                 a listing could not be written to its file
     ├── WarehouseError              sessions could not be landed
     │   ├── WarehouseBusyError      another process holds it past the deadline
     │   ├── WarehouseAccessError    wrong password, read-only, no such place, disk full
-    │   └── WarehouseSchemaError    its tables are not the ones this version writes
+    │   ├── WarehouseSchemaError    its tables are not the ones this version writes
+    │   └── WarehouseUnsupportedError  a feature that this kind of warehouse does not have
     ├── LoadError                   some partitions of a load did not land
+    ├── CompletenessError           landed segments contradict each other, and that is not wanted
     └── MissingExtraError           a feature needs a package that is not installed
 
 Every message says what happened, to which request or job, and what to do next. No message,
@@ -42,6 +45,7 @@ from typing import Any
 __all__ = [
     "AuthenticationError",
     "BadRequestError",
+    "CompletenessError",
     "ConflictError",
     "IncompleteListingError",
     "JobFailedError",
@@ -60,6 +64,7 @@ __all__ = [
     "RelationBrokenError",
     "RequestError",
     "ServerError",
+    "SourceError",
     "SpoolError",
     "StatusError",
     "UnknownJobError",
@@ -69,6 +74,7 @@ __all__ = [
     "WarehouseBusyError",
     "WarehouseError",
     "WarehouseSchemaError",
+    "WarehouseUnsupportedError",
     "WixError",
 ]
 
@@ -316,6 +322,10 @@ class MarkError(WixError):
         self.outcomes = outcomes
 
 
+class SourceError(WixError):
+    """The ids to mark could not be read from the file or the query that was named."""
+
+
 class OutputError(WixError):
     """A listing could not be written to the file that was asked for."""
 
@@ -336,6 +346,10 @@ class WarehouseSchemaError(WarehouseError):
     """The tables are not the ones this version writes: a newer version, or altered by hand."""
 
 
+class WarehouseUnsupportedError(WarehouseError):
+    """A feature that this kind of warehouse does not have; the message names those that do."""
+
+
 class LoadError(WixError):
     """Some partitions of a load did not land; the others did, and a rerun takes up these.
 
@@ -346,6 +360,13 @@ class LoadError(WixError):
     def __init__(self, message: str, *, failures: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.failures = failures or {}
+
+
+class CompletenessError(WixError):
+    """Landed segments contradict each other, where the caller asked to fail on that.
+
+    Everything was computed and stored; the certificate has the counter-examples.
+    """
 
 
 class MissingExtraError(WixError, ImportError):

@@ -19,6 +19,7 @@ __all__ = [
     "FunnelStep",
     "JobPage",
     "JobStatus",
+    "MarkAction",
     "MarkOutcome",
     "MarkState",
     "Period",
@@ -266,6 +267,15 @@ class JobPage(BaseModel):
     request_id: str | None = None
 
 
+class MarkAction(StrEnum):
+    """What Wix is told of a session."""
+
+    RECORDED = "recorded"
+    """A recording of it exists."""
+    DELETED = "deleted"
+    """Its recording is gone."""
+
+
 class MarkState(StrEnum):
     """What became of one mark call."""
 
@@ -287,5 +297,5 @@ class MarkOutcome(BaseModel):
     session_ids: tuple[str, ...]
     state: MarkState
     reason: str | None = None
-    """Why it is not done, in words; None when it is."""
+    """Why it is not done, in words; or what Wix said when it was done already."""
     request_id: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -32,6 +32,7 @@ from prefect_wix.models import JobPage, JobStatus
 __all__ = [
     "Reply",
     "error_for",
+    "read_counts",
     "read_job_id",
     "read_nothing",
     "read_page",
@@ -168,6 +169,34 @@ def read_timezone(reply: Reply) -> str | None:
     return zone if isinstance(zone, str) and zone else None
 
 
+def read_counts(reply: Reply) -> dict[date, int]:
+    """Day -> ``TOTAL_SESSIONS`` of "Get Analytics Data"; without days that Wix tells nothing of.
+
+    Raises:
+        UnreadableReplyError: a day or a value is not what it should be; none is made up.
+    """
+    return {
+        _read_day(value, reply): _read_count(value, reply)
+        for measured in _mappings(reply.body.get("data"))
+        if measured.get("type") == "TOTAL_SESSIONS"
+        for value in _mappings(measured.get("values"))
+    }
+
+
+def _read_day(value: Mapping[str, Any], reply: Reply) -> date:
+    try:
+        return date.fromisoformat(str(value.get("date")))
+    except ValueError:
+        raise reply.unreadable("a count without its day") from None
+
+
+def _read_count(value: Mapping[str, Any], reply: Reply) -> int:
+    count = _read_total(value.get("value"))
+    if count is None:
+        raise reply.unreadable("a count that is not a number")
+    return count
+
+
 def _is_session_id(value: object) -> bool:
     # Printable, so that an id is one line in every file and one value in every loader.
     return isinstance(value, str) and value != "" and value.isprintable()
@@ -223,6 +252,10 @@ def _read_retry_after(response: httpx.Response) -> float | None:
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
     seconds = (until - datetime.now(UTC)).total_seconds()
     return min(max(0.0, seconds), LONGEST_RETRY_AFTER_SECONDS)
+
+
+def _mappings(value: object) -> list[Mapping[str, Any]]:
+    return list(map(_mapping, value)) if isinstance(value, list) else []
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -1,4 +1,7 @@
-"""What a person is told about a load or a listing: sentences and table rows. Pure functions."""
+"""What a person is told about a load, a listing or a marking: sentences and table rows.
+
+Pure functions.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from typing import Any
 from prefect_wix.lateness import Lateness, lookback_to_choose
 from prefect_wix.listing import ListingSummary
 from prefect_wix.loading import Outcome
+from prefect_wix.marking import MarkSummary
+from prefect_wix.models import MarkAction, MarkOutcome
 from prefect_wix.partitions import AskState
 from prefect_wix.plan import Plan
 
@@ -16,11 +21,14 @@ __all__ = [
     "describe_lateness",
     "describe_listing",
     "describe_load",
+    "describe_marks",
     "describe_plan",
     "failures_of",
     "lateness_rows",
+    "mark_rows",
     "outcome_rows",
     "plan_rows",
+    "unmarked_rows",
 ]
 
 ROWS_SHOWN = 1000
@@ -129,3 +137,43 @@ def describe_listing(summary: ListingSummary, *, where: str) -> str:
     }
     rows = [f"| {name} | {text} |" for name, text in notes.items() if text]
     return "\n".join(["| | |", "| --- | --- |", *rows])
+
+
+def describe_marks(summary: MarkSummary) -> str:
+    """One sentence: how many ids are marked, how many were before, and what is left."""
+    what = {
+        MarkAction.RECORDED: "sessions marked as recorded",
+        MarkAction.DELETED: "recordings marked as deleted",
+    }[summary.action]
+    parts = {row["result"]: row["ids"] for row in mark_rows(summary)[1:]}
+    rest = "".join(f", {ids} {result}" for result, ids in parts.items() if ids)
+    return f"{summary.done} of {summary.wanted} {what}{rest}"
+
+
+def mark_rows(summary: MarkSummary) -> list[dict[str, Any]]:
+    """A row for each thing that can become of an id, with how many ids it became of."""
+    before = "marked in an earlier run"
+    rows = (
+        ("marked", summary.done, "Wix confirmed it."),
+        ("of them marked already", summary.already, "Wix answered 409: it was marked before."),
+        (before, summary.done_before, "Passed over."),
+        ("unknown since an earlier run", summary.unknown_before, "Ask again: retry_unknown."),
+        ("refused", summary.refused, "A rerun asks again."),
+        ("unknown", summary.unknown, "The reply was lost; it may be marked."),
+        ("not sent", summary.not_sent, summary.stopped or "A rerun sends it."),
+    )
+    return [{"result": result, "ids": ids, "what it means": means} for result, ids, means in rows]
+
+
+def unmarked_rows(outcomes: Sequence[MarkOutcome]) -> list[dict[str, Any]]:
+    """A row for each id that is not marked, up to `ROWS_SHOWN`."""
+    return [
+        {
+            "session": session_id,
+            "state": outcome.state.value,
+            "reason": outcome.reason or "",
+            "request id": outcome.request_id or "",
+        }
+        for outcome in outcomes[:ROWS_SHOWN]
+        for session_id in outcome.session_ids
+    ]

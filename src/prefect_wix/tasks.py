@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import prefect.runtime
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE, RUN_ID, CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
@@ -26,7 +27,9 @@ from prefect_wix.files import check_output, write_session_ids
 from prefect_wix.lateness import Lateness, lateness_curve
 from prefect_wix.listing import Listing, ListingSummary, submit_job
 from prefect_wix.loading import LoadOptions, Outcome, load_partitions
+from prefect_wix.marking import MarkSummary, mark_sessions, plan_marks
 from prefect_wix.models import (
+    MarkAction,
     MarkOutcome,
     MarkState,
     SessionsJob,
@@ -43,8 +46,12 @@ from prefect_wix.plan import (
     make_plan,
     partitions_of,
 )
-from prefect_wix.progress import LoadProgress
+from prefect_wix.progress import LoadProgress, MarkProgress
 from prefect_wix.segments import Segment
+from prefect_wix.sources import IdSource
+from prefect_wix.spool import Spool
+from prefect_wix.warehouse.marks import MarkLedger
+from prefect_wix.warehouse.sql import sql_warehouse
 from prefect_wix.windows import Window
 
 __all__ = [
@@ -52,10 +59,13 @@ __all__ = [
     "collect_sessions",
     "fetch_session_ids",
     "find_site_timezone",
+    "find_unmarked_sessions",
     "load_sessions_partitions",
+    "mark_many_sessions",
     "mark_recordings_as_deleted",
     "mark_session_as_recorded",
     "measure_lateness",
+    "plan_many_marks",
     "plan_sessions_load",
     "submit_sessions_job",
     "wait_for_sessions_job",
@@ -366,6 +376,101 @@ async def mark_recordings_as_deleted(
             outcomes=tuple(outcomes),
         )
     return outcomes
+
+
+@task(task_run_name="plan to mark as {action.value}", cache_policy=NO_CACHE)
+async def plan_many_marks(
+    warehouse: SessionsWarehouse,
+    site_id: str,
+    action: MarkAction,
+    source: IdSource,
+    *,
+    retry_unknown: bool = False,
+) -> MarkSummary:
+    """How many ids would be sent, given what is on record. Asks Wix for nothing.
+
+    Args:
+        warehouse: where what became of each id is on record.
+        site_id: whose sessions.
+        action: which mark.
+        source: where the ids are.
+        retry_unknown: whether ids that were sent without a reply are counted too.
+
+    Raises:
+        SourceError: the ids can't be read.
+        WarehouseError: see the tree in `prefect_wix.errors`.
+    """
+    ledger = await _open_ledger(warehouse, site_id, action, retry_unknown=retry_unknown)
+    with Spool() as spool:
+        await source.read(spool, ledger.warehouse)
+        return await plan_marks(ledger, spool)
+
+
+@task(task_run_name="mark as {action.value}", cache_policy=NO_CACHE)
+async def mark_many_sessions(
+    credentials: AnyWixCredentials,
+    warehouse: SessionsWarehouse,
+    action: MarkAction,
+    source: IdSource,
+    *,
+    calls_in_flight: int = 4,
+    retry_unknown: bool = False,
+) -> MarkSummary:
+    """Mark any number of sessions, each once. Safe to retry, and to kill.
+
+    Args:
+        credentials: who marks, and on which site.
+        warehouse: where what became of each id is kept.
+        action: which mark.
+        source: where the ids are.
+        calls_in_flight: how many calls may be on their way at once.
+        retry_unknown: whether ids that were sent without a reply are sent again.
+
+    Returns:
+        What became of how many; look for those that are not marked.
+
+    Raises:
+        SourceError: the ids can't be read.
+        WarehouseError: see the tree in `prefect_wix.errors`.
+    """
+    log = get_run_logger()
+    ledger = await _open_ledger(warehouse, credentials.site_id, action, retry_unknown=retry_unknown)
+    with Spool() as spool:
+        await source.read(spool, ledger.warehouse)
+        async with credentials.get_client() as client, MarkProgress(log) as progress:
+            return await mark_sessions(
+                client,
+                ledger,
+                spool,
+                calls_in_flight=calls_in_flight,
+                on_progress=progress.tell,
+                log=log,
+            )
+
+
+@task(cache_policy=NO_CACHE)
+async def find_unmarked_sessions(
+    warehouse: SessionsWarehouse, site_id: str, action: MarkAction, most: int = 1000
+) -> list[MarkOutcome]:
+    """Ids that are on record as refused or unknown, the latest first.
+
+    Args:
+        warehouse: where they are on record.
+        site_id: whose sessions.
+        action: which mark.
+        most: how many at most.
+    """
+    return await (await _open_ledger(warehouse, site_id, action)).unmarked(most)
+
+
+async def _open_ledger(
+    warehouse: SessionsWarehouse, site_id: str, action: MarkAction, *, retry_unknown: bool = False
+) -> MarkLedger:
+    place = sql_warehouse(warehouse.get_warehouse(), what_for="Marks")
+    await place.prepare()
+    return MarkLedger(
+        place, site_id, action, retry_unknown=retry_unknown, run_id=prefect.runtime.flow_run.id
+    )
 
 
 def _check_site(credentials: AnyWixCredentials, job: SessionsJob) -> None:

@@ -1,4 +1,4 @@
-"""Processes of their own: a copy of the project to run in, servers on free ports."""
+"""Processes of their own: a copy of the project to run in, servers on free ports, a browser."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -31,18 +32,38 @@ def checkout(tmp_path):
 @pytest.fixture
 def environment(tmp_path):
     """An environment with a Prefect of its own and this Python first on the path."""
+    return make_environment(tmp_path)
+
+
+def make_environment(folder):
+    """The same, with Prefect's files in a folder."""
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "WIX"))
     }
     return {
         **inherited,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "PREFECT_HOME": str(tmp_path / ".prefect"),
+        "PREFECT_HOME": str(folder / ".prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "DO_NOT_TRACK": "1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+# One for each test: while it is open its event loop runs, and asynchronous tests could not.
+@pytest.fixture
+def browser():
+    """A headless Chromium of this machine, or a skip that says that there is none."""
+    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
+    program = next(filter(None, found), None)
+    if program is None:
+        pytest.skip("no chromium or google-chrome on PATH")
+    with sync_playwright() as playwright:
+        # Chromium's own sandbox does not run as root, and the pages are ours.
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def free_port():

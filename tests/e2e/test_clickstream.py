@@ -16,9 +16,12 @@ from prefect_wix.loading import LoadOptions, load_partitions
 from prefect_wix.models import FunnelStep
 from prefect_wix.pace import Patience
 from prefect_wix.partitions import AskState, Partition
+from prefect_wix.profiles.profiling import profile_window, summarize
+from prefect_wix.profiles.summary import RelationState
 from prefect_wix.sandbox import World, running
 from prefect_wix.segments import Segment
 from prefect_wix.warehouse import open_warehouse
+from prefect_wix.windows import ONE_DAY, Window
 from tests.e2e.conftest import ROOT
 
 EVENTS = ROOT.parent / "shared" / "data" / "clickstream-2019-10-01.csv.gz"
@@ -107,20 +110,7 @@ CASES = [*device_cases(), *funnel_cases(), *flow_cases()]
 
 async def test_every_filter_lands_what_sql_finds(tmp_path):
     """Every device, every pair of funnel steps and fifteen page flows land exactly."""
-    warehouse = open_warehouse(f"duckdb:///{tmp_path}/sessions.duckdb")
-    await warehouse.prepare()
-    with running(World.from_events(EVENTS), now=datetime(2019, 10, 3, tzinfo=UTC)) as shop:
-        auth = ApiKeyAuth(shop.api_key, shop.site_id)
-        partitions = [Partition(shop.site_id, DAY, segment.key, "UTC") for segment, _ in CASES]
-        async with WixClient(auth, base_url=shop.url, requests_per_minute=100_000) as client:
-            outcomes = await load_partitions(
-                client,
-                warehouse,
-                partitions,
-                LoadOptions(as_of=datetime.now(UTC), patience=Patience(first_wait_seconds=0.001)),
-                on_progress=nothing,
-            )
-    assert {one.state for one in outcomes} == {AskState.LANDED}
+    _, _, outcomes = await land(tmp_path, [segment for segment, _ in CASES])
     with duckdb.connect(str(tmp_path / "sessions.duckdb")) as connection:
         connection.execute(SESSIONS)
         assert connection.execute("SELECT count(*) FROM sessions").fetchone() == (1906,)
@@ -132,6 +122,44 @@ async def test_every_filter_lands_what_sql_finds(tmp_path):
         ]
     assert wrong == []
     assert sum(one.sessions > 0 for one in outcomes) > 25
+
+
+async def test_every_session_is_profiled_as_sql_finds_it(tmp_path):
+    """From nine lists of bare ids: each session's device and deepest step, row by row."""
+    devices = [segment for segment, _ in device_cases()]
+    segments = [*devices, *(Segment(funnel_include=step) for step in STEPS)]
+    warehouse, site_id, _ = await land(tmp_path, segments)
+    window = Window(DAY, DAY + ONE_DAY, "UTC")
+    assert await profile_window(warehouse, site_id, window, {}) == [DAY]
+    summary = await summarize(warehouse, site_id, window, {})
+    assert {row.state for row in summary.certificate} == {RelationState.HELD}
+    with duckdb.connect(str(tmp_path / "sessions.duckdb")) as connection:
+        connection.execute(SESSIONS)
+        steps = ", ".join(f"'{step}'" for step in STEPS)
+        true = f"SELECT id, device, list_extract([{steps}], depth + 1) FROM sessions ORDER BY 1"
+        found = "SELECT session_id, device, deepest_step FROM wix_sessions ORDER BY 1"
+        rows = connection.execute(found).fetchall()
+        assert rows == connection.execute(true).fetchall()
+    assert len(rows) == summary.sessions == 1906
+
+
+async def land(tmp_path, segments):
+    """Ask for the day by these segments, and land the answers."""
+    warehouse = open_warehouse(f"duckdb:///{tmp_path}/sessions.duckdb")
+    await warehouse.prepare()
+    with running(World.from_events(EVENTS), now=datetime(2019, 10, 3, tzinfo=UTC)) as shop:
+        auth = ApiKeyAuth(shop.api_key, shop.site_id)
+        partitions = [Partition(shop.site_id, DAY, segment.key, "UTC") for segment in segments]
+        async with WixClient(auth, base_url=shop.url, requests_per_minute=100_000) as client:
+            outcomes = await load_partitions(
+                client,
+                warehouse,
+                partitions,
+                LoadOptions(as_of=datetime.now(UTC), patience=Patience(first_wait_seconds=0.001)),
+                on_progress=nothing,
+            )
+    assert {one.state for one in outcomes} == {AskState.LANDED}
+    return warehouse, shop.site_id, outcomes
 
 
 def compare(connection, key, condition):

@@ -18,7 +18,7 @@ from prefect_wix import SessionsQuery
 from prefect_wix.announce import LANDED_EVENT
 from prefect_wix.errors import LoadError, WixError
 from prefect_wix.partitions import AskState
-from prefect_wix.progress import ARTIFACT_KEY as PROGRESS_KEY
+from prefect_wix.progress import LOAD_KEY as PROGRESS_KEY
 from prefect_wix.sandbox import Fault, Rules, World, running
 from tests.conftest import NOW, make_world
 

@@ -11,8 +11,10 @@ from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
 
 from flows.list_sessions import list_sessions
 from flows.load_sessions import load_sessions
+from flows.mark_recordings import mark_recordings
 from prefect_wix import SessionsQuery, SessionsWarehouse, WixAppCredentials, WixCredentials
 from prefect_wix.errors import WixError
+from prefect_wix.models import MarkAction
 from prefect_wix.sandbox import Fault
 
 QUERY = SessionsQuery(start_date="2024-03-01", end_date="2024-03-04", device_type="ALL")
@@ -63,6 +65,7 @@ async def test_no_secret_is_left_anywhere(
         for run in (
             list_sessions(credentials, QUERY, tmp_path / "out.csv"),
             load_sessions(credentials, warehouse, QUERY.start_date, QUERY.end_date, days=None),
+            mark_recordings(credentials, warehouse, MarkAction.RECORDED, query="wix_session_ids"),
         ):
             try:
                 await run

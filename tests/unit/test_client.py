@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
 from urllib.parse import parse_qsl, urlsplit
@@ -46,14 +46,16 @@ RESULT = "GET /analytics/v1/sessions/list/result"
 RECORDED = "POST /analytics/v1/sessions/session-recorded"
 DELETED = "POST /analytics/v1/sessions/recordings-deleted"
 PROPERTIES = "GET /site-properties/v4/properties"
+COUNTS = "GET /analytics/v2/site-analytics/data"
 
 CALLS = {
     LIST: lambda client: client.list_sessions_async(QUERY),
     RESULT: lambda client: client.get_list_sessions_job_result("job", limit=7, offset=3),
     RECORDED: lambda client: client.mark_session_as_recorded("a"),
     PROPERTIES: lambda client: client.get_site_timezone(),
+    COUNTS: lambda client: client.get_total_sessions(date(2024, 3, 1), date(2024, 3, 2), "UTC"),
 }
-READS = [RESULT, PROPERTIES]
+READS = [RESULT, PROPERTIES, COUNTS]
 WRITES = [LIST, RECORDED]
 
 
@@ -199,6 +201,49 @@ async def test_the_other_calls_go_out_as_documented():
     bodies = [asked.body for asked in wix.asked]
     assert bodies == [{"sessionId": "a"}, {"sessionIds": ["a", "b"]}, None]
     assert wix.asked[2].params == {"fields.paths": "timeZone"}
+
+
+async def test_a_count_is_asked_for_as_documented():
+    """Half-open dates, and a zone whose name is spelt otherwise than a query's."""
+    values = [{"date": "2024-03-01", "value": 3}, {"date": "2024-03-02", "value": "0"}]
+    body = {"data": [{"type": "OTHER", "values": values}, {"type": "TOTAL_SESSIONS"}]}
+    told = {"data": [*body["data"], {"type": "TOTAL_SESSIONS", "values": values, "total": 3}]}
+    days = date(2024, 3, 1), date(2024, 3, 3)
+    async with asking(reply(body=body), reply(body=told), reply()) as (wix, client):
+        assert await client.get_total_sessions(*days, "Asia/Tokyo") == {}
+        counts = await client.get_total_sessions(*days, "Asia/Tokyo")
+        assert await client.get_total_sessions(*days, "Asia/Tokyo") == {}
+    assert counts == {date(2024, 3, 1): 3, date(2024, 3, 2): 0}
+    assert wix.endpoints[0] == COUNTS
+    assert wix.asked[0].params == {
+        "measurementTypes": "TOTAL_SESSIONS",
+        "dateRange.startDate": "2024-03-01",
+        "dateRange.endDate": "2024-03-03",
+        "timeZone": "Asia/Tokyo",
+    }
+
+
+@pytest.mark.parametrize(
+    "value", [{"value": 3}, {"date": "soon", "value": 3}, {"date": "2024-03-01"}]
+)
+async def test_a_count_is_never_made_up(value):
+    """Neither a day nor a number is guessed."""
+    body = {"data": [{"type": "TOTAL_SESSIONS", "values": [value]}]}
+    async with asking(reply(body=body), retry=Retry(times=0)) as (_, client):
+        with pytest.raises(UnreadableReplyError, match="Wix answered a count"):
+            await client.get_total_sessions(date(2024, 3, 1), date(2024, 3, 2), "UTC")
+
+
+async def test_the_sandbox_counts_what_it_lists():
+    """Every session of three days, counted by day; days that are not kept any more are left out."""
+    days = date(2024, 3, 1), date(2024, 3, 4)
+    world = World.generate(5, sessions=300, start=days[0], days=3, timezone="UTC")
+    for now, kept in ((datetime(2024, 3, 5, tzinfo=UTC), 3), (datetime(2024, 5, 2, tzinfo=UTC), 2)):
+        with running(world, now=now) as sandbox:
+            async with sandbox_client(sandbox) as client:
+                counts = await client.get_total_sessions(*days, "UTC")
+        assert len(counts) == kept
+        assert sum(counts.values()) == 300 or kept < 3
 
 
 @pytest.mark.parametrize("call", CALLS)

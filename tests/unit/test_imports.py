@@ -19,7 +19,10 @@ FILES = {
 OURS = {name: path for name, path in FILES.items() if ".sandbox" not in name}
 # What works without Prefect.
 CORE = ["client", "listing", "loading", "warehouse", "plan", "files", "reports"]
-FACE = {"announce", "blocks", "progress", "schedule", "shared_limit", "tasks", "reports"}
+FACE = {
+    *("announce", "blocks", "profile_tasks", "progress", "schedule", "shared_limit", "tasks"),
+    "reports",
+}
 
 REFUSE = """
 import sys
@@ -71,7 +74,13 @@ def run_python(code):
     )
 
 
-@pytest.mark.parametrize("module", ["client", "listing", "loading", "warehouse", "plan", "files"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("client", "listing", "loading", "warehouse", "plan", "files", "marking", "sources"),
+        *("profiles.profiling", "profiles.report"),
+    ],
+)
 def test_the_core_works_where_prefect_cannot_be_imported(module):
     done = run_python(REFUSE.format(refused={"prefect"}) + f"import prefect_wix.{module}")
     assert done.returncode == 0, done.stderr
@@ -83,8 +92,9 @@ def test_the_nouns_need_no_prefect_either(name):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_warehouse_needs_neither_prefect_nor_httpx():
-    done = run_python(REFUSE.format(refused={"prefect", "httpx"}) + "import prefect_wix.warehouse")
+@pytest.mark.parametrize("module", ["warehouse", "profiles.profiling", "profiles.tables"])
+def test_the_warehouse_and_its_profiles_need_neither_prefect_nor_httpx(module):
+    done = run_python(REFUSE.format(refused={"prefect", "httpx"}) + f"import prefect_wix.{module}")
     assert done.returncode == 0, done.stderr
 
 
@@ -141,6 +151,8 @@ ALLOWED = {
     "segments": {"models", "windows"},
     "partitions": {"models", "segments", "windows"},
     "plan": {"partitions", "segments", "windows"},
+    "sources": {"errors", "extras", "spool", "warehouse.sql", "warehouse.steps"},
+    "marking": {"client", "errors", "models", "result", "spool", "warehouse.marks"},
 }
 
 
@@ -151,6 +163,12 @@ def test_a_module_knows_only_what_lies_below_it(name):
 
 @pytest.mark.parametrize("name", [one for one in OURS if ".warehouse" in one])
 def test_the_warehouse_knows_neither_the_api_nor_the_listing(name):
+    above = {"client", "auth", "replies", "listing", "result", "loading", *FACE}
+    assert ours(name.removeprefix("prefect_wix.")).isdisjoint(above)
+
+
+@pytest.mark.parametrize("name", [one for one in OURS if ".profiles" in one])
+def test_profiles_know_the_warehouse_and_nothing_above_it(name):
     above = {"client", "auth", "replies", "listing", "result", "loading", *FACE}
     assert ours(name.removeprefix("prefect_wix.")).isdisjoint(above)
 

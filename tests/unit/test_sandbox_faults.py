@@ -413,6 +413,29 @@ def test_faults_are_combined(sandbox: Sandbox, wix: httpx.Client, truth: set[str
     assert set(drain(wix, job_id)) == truth
 
 
+def test_a_job_may_hand_out_the_listing_of_another(sandbox: Sandbox, wix: httpx.Client):
+    """Of the job before it that was asked something else."""
+    mobile = {**BODY, "deviceType": {"type": "MOBILE"}}
+    first = str(wix.post(LIST, json=mobile).json()["jobId"])
+    sandbox.faults = [Fault("swapped_job")]
+
+    assert set(drain(wix, submit(wix))) == sandbox.answer(mobile)
+    assert result(wix, submit(wix))["total"] == len(sandbox.answer(mobile)) != 100
+    assert set(drain(wix, first)) <= sandbox.answer(BODY)
+
+
+def test_a_job_may_hand_out_an_old_listing():
+    """Of the first job that was asked the same."""
+    hour = datetime(2024, 3, 3, tzinfo=UTC)
+    with running(WORLD, now=lambda: hour, faults=[Fault("stale_result")]) as sandbox:
+        headers = {"authorization": sandbox.api_key, "wix-site-id": sandbox.site_id}
+        with httpx.Client(base_url=sandbox.url, headers=headers, verify=False) as wix:
+            before = set(drain(wix, submit(wix)))
+            hour = datetime(2024, 3, 9, tzinfo=UTC)
+            assert set(drain(wix, submit(wix))) == before
+            assert before < sandbox.answer(BODY)
+
+
 @pytest.mark.parametrize(
     ("kind", "values", "sentence"),
     [

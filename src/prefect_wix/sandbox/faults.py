@@ -1,8 +1,8 @@
 """What can go wrong with Wix, one kind of `Fault` each, seeded and freely combined.
 
-Faults act at five moments of a request: instead of its answer, on the job's status, on the page
-of a finished job, on the result that carries it, and on the finished reply. They know requests
-and pages, not sessions: where a page's ids come from is in `service`.
+Faults act at six moments of a request: instead of its answer, on the job's status, on the choice
+of the listing, on the page of a finished job, on the result that carries it, and on the finished
+reply. They know requests and pages, not sessions: where a page's ids come from is in `service`.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "job_error": {},
     "job_never_finishes": {},
     "unknown_status": {"status": "SOMETHING_NEW", "polls": None},  # None: for ever
+    # Whose listing a job hands out; it looks like any other, and its total agrees.
+    "swapped_job": {},  # that of the job before it which was asked something else
+    "stale_result": {},  # that of the first job which was asked the same
     # The page of a finished job.
     "small_pages": {"size": 10},  # silently fewer ids than asked
     "repeats": {"n": 1},  # each page begins with the last ids of the one before, then goes on
@@ -75,6 +78,8 @@ _ONCE_PER_JOB = {
     "job_error",
     "job_never_finishes",
     "unknown_status",
+    "swapped_job",
+    "stale_result",
     "repeats",
     "lossy_repeats",
     "growing_result",
@@ -144,7 +149,7 @@ def _endpoints(kind: str, on: str | Iterable[str] | None) -> tuple[str, ...]:
 
 
 def _possible_endpoints(kind: str) -> tuple[str, ...]:
-    if kind in {*_STATUSES, *_PAGES, *_RESULTS, "unknown_job", "limit_violation"}:
+    if kind in {*_STATUSES, *_MIX_UPS, *_PAGES, *_RESULTS, "unknown_job", "limit_violation"}:
         return ("result",)
     return tuple(name for name in ENDPOINTS if (kind, name) != ("expired_token", "token"))
 
@@ -256,6 +261,11 @@ class Faults:
                 return status
         return None
 
+    def mix_up(self, job_id: str) -> str | None:
+        """The kind of fault that has the job hand out another one's listing, if any."""
+        kinds = [armed.fault.kind for armed in self._striking(_MIX_UPS, "result", job_id)]
+        return kinds[0] if kinds else None
+
     def turn(self, page: Page) -> None:
         """Let the page hand out other places."""
         for armed in self._striking(_PAGES, "result", page.job_id, page):
@@ -353,6 +363,10 @@ _STATUSES: dict[str, Callable[[_Armed, str], str | None]] = {
     "job_never_finishes": lambda *_: "IN_PROGRESS",
     "unknown_status": _unknown_status,
 }
+
+
+_MIX_UPS: dict[str, None] = dict.fromkeys(("swapped_job", "stale_result"))
+"""What they do is in `service`, which knows the jobs."""
 
 
 def _small_pages(armed: _Armed, page: Page) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,6 +91,10 @@ class DuckDBWarehouse:
     async def publish(self, answer: Answer) -> Landed:
         """See `Warehouse.publish`."""
         return await self._run(self._tables.publish(answer, datetime.now(UTC)), answer.spool)
+
+    async def transact(self, work: Callable[[Tables], Steps[T]]) -> T:
+        """See `SqlWarehouse.transact`."""
+        return await self._run(work(self._tables))
 
     async def _run(self, steps: Steps[T], spool: Spool | None = None) -> T:
         return await finish_in_thread(lambda: self._transact(steps, spool))

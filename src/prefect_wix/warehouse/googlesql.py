@@ -37,7 +37,7 @@ def googlesql(statement: Statement, *, project: str, dataset: str) -> str:
     }
     sql = _TO_TRANSLATE.sub(word, statement.sql)
     # So a question for a partition reads (and is billed for) its blocks and not the whole table.
-    by_partition = re.match(r"CREATE TABLE .*\bsession_date\b", sql)
+    by_partition = re.match(r"CREATE TABLE .*\bsession_date\b.*\bsegment\b", sql)
     return f"{sql} CLUSTER BY site_id, session_date, segment" if by_partition else sql
 
 

@@ -7,7 +7,7 @@ segment take turns by an advisory lock that also goes with it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -89,6 +89,10 @@ class PostgresWarehouse:
         steps = self._tables.publish(answer, datetime.now(UTC))
         lock = self._lock(answer.ask.partition)
         return await self._run(steps, lock=lock, spool=answer.spool)
+
+    async def transact(self, work: Callable[[Tables], Steps[T]]) -> T:
+        """See `SqlWarehouse.transact`."""
+        return await self._run(work(self._tables), lock=self._lock())
 
     def _lock(self, partition: Partition | None = None) -> Statement:
         """Nothing else of the site and segment, or of the schema, until the transaction ends.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain, count, islice
 from typing import Any, TypeVar
 
 from prefect_wix.errors import WarehouseSchemaError
@@ -23,6 +24,12 @@ from prefect_wix.warehouse.landing import (
     choose_landing,
     ended_by,
     new_receipt,
+)
+from prefect_wix.warehouse.profile_tables import (
+    PROFILE_COLUMNS,
+    PROFILE_KEYS,
+    PROFILE_TYPES,
+    RECONCILIATION,
 )
 from prefect_wix.windows import Window
 
@@ -57,14 +64,22 @@ _COLUMNS = {
         *("job_id", "submitted_at", "ended_at", "sessions", "added", "gone", "reason", "run_id"),
         *("derived_from", "running_seconds", "finished_seconds"),
     ),
+    **PROFILE_COLUMNS,
+    "wix_session_marks": (
+        *("site_id", "session_id", "action", "state", "reason", "request_id", "noted_at"),
+        "run_id",
+    ),
 }
+_LANDING = ("wix_session_ids", "wix_session_receipts", "wix_session_asks")
 _TYPES = {
     "session_date": "DATE",
     **dict.fromkeys(("sessions", "added", "gone", "stayed", "repeats"), "BIGINT"),
     **dict.fromkeys(
-        ("asked_at", "landed_at", "intended_at", "submitted_at", "ended_at"), "TIMESTAMPTZ"
+        ("asked_at", "landed_at", "intended_at", "submitted_at", "ended_at", "noted_at"),
+        "TIMESTAMPTZ",
     ),
     **dict.fromkeys(("running_seconds", "finished_seconds"), "DOUBLE PRECISION"),
+    **PROFILE_TYPES,
 }
 _NEW_IN_2 = {
     "wix_session_receipts": ("derived_from",),
@@ -110,13 +125,15 @@ class Tables:
         yield from self._check_columns()
 
     def migrations(self) -> tuple[tuple[str, ...], ...]:
-        """What makes each version of the schema out of the one before; the first makes it whole.
+        """What makes each version of the schema out of the one before.
 
         Each can be run again where DDL is not undone with its transaction.
         """
         return (
-            (*map(self._create_table, _COLUMNS), *self._create_indexes(), *self._create_views()),
+            (*map(self._create_table, _LANDING), *self._create_indexes(), *self._create_views()),
             (*self._add_columns(_NEW_IN_2), *self._create_views()),
+            (*map(self._create_table, PROFILE_COLUMNS), self._create_reconciliation()),
+            (self._create_table("wix_session_marks"),),
         )
 
     def _version(self) -> Steps[int]:
@@ -172,6 +189,11 @@ class Tables:
         return tuple(
             f"CREATE OR REPLACE VIEW {self.name(view)} AS {query}" for view, query in views.items()
         )
+
+    def _create_reconciliation(self) -> str:
+        counts, profiles = self.name("wix_session_counts"), self.name("wix_session_profiles")
+        query = RECONCILIATION.format(counts=counts, profiles=profiles)
+        return f"CREATE OR REPLACE VIEW {self.name('wix_reconciliation')} AS {query}"
 
     def _check_columns(self) -> Steps[None]:
         there = yield from self._columns()
@@ -306,9 +328,17 @@ class Tables:
         return Statement(f"DELETE FROM {self.name(table)} WHERE {_PARTITION}", partition.key)
 
     def _insert(self, table: str, values: tuple[Any, ...]) -> Statement:
-        places = ", ".join(f"${n}" for n in range(1, len(values) + 1))
+        return self.insert(table, (values,))
+
+    def insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> Statement:
+        """Put whole rows in a table: at least one, few enough to be values of one statement."""
+        numbers = count(1)
+        places = ", ".join(
+            f"({', '.join(f'${n}' for n in islice(numbers, len(row)))})" for row in rows
+        )
         return Statement(
-            f"INSERT INTO {self.name(table)} ({_list(table)}) VALUES ({places})", values
+            f"INSERT INTO {self.name(table)} ({_list(table)}) VALUES {places}",
+            tuple(chain.from_iterable(rows)),
         )
 
 
@@ -316,6 +346,8 @@ _KEYS = {
     "wix_session_ids": ("site_id", "segment", "session_date", "session_id"),
     "wix_session_receipts": ("site_id", "segment", "session_date"),
     "wix_session_asks": ("ask_id",),
+    **PROFILE_KEYS,
+    "wix_session_marks": ("site_id", "action", "session_id"),
 }
 
 

@@ -1,0 +1,104 @@
+"""A flow that has dbt build the funnel behind `profile_sessions`: started by its event.
+
+``python examples/dbt/build_funnel.py sessions.duckdb`` serves it: whenever profiles of sessions
+changed, dbt builds its model on them and tests it. dbt is a program of its own here, in an
+environment of its own; see ``requirements.txt``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import duckdb
+from prefect import aserve, flow, get_run_logger
+from prefect.artifacts import acreate_table_artifact
+from prefect.events import DeploymentEventTrigger
+
+from prefect_wix.announce import PROFILED_EVENT
+
+PROJECT = Path(__file__).parent
+ARTIFACT_KEY = "wix-sessions-dbt-funnel"
+FUNNEL = """
+    SELECT session_date::TEXT AS day, device, sessions, viewed_product, added_to_cart,
+        reached_checkout, sessions_converted, round(100 * conversion_rate, 1) AS "converted %"
+    FROM funnel_by_day_and_device ORDER BY session_date DESC, device LIMIT 100
+"""
+
+
+@flow(name="build-funnel")
+async def build_funnel(
+    database: Path, dbt: Path = Path("dbt"), database_schema: str = "main"
+) -> int:
+    """Build and test the dbt model on profiled sessions, and show it.
+
+    Args:
+        database: The DuckDB file that sessions were profiled in.
+        dbt: The dbt program; a name is looked up on the PATH.
+        database_schema: The schema of the session tables, which the model is made in too.
+
+    Returns:
+        How many rows the model has.
+    """
+    with TemporaryDirectory() as scratch:
+        await _run(
+            [str(dbt), "build", "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)],
+            _settings(database, database_schema),
+            scratch=scratch,
+        )
+    return await _show(database, database_schema)
+
+
+def _settings(database: Path, schema: str) -> dict[str, str]:
+    # Absolute, since dbt runs in the project's folder.
+    return {"WIX_DATABASE": str(database.absolute()), "WIX_SCHEMA": schema}
+
+
+async def _run(command: list[str], settings: dict[str, str], *, scratch: str) -> None:
+    """Run dbt; each line it says is a line of the run's log."""
+    folders = ["--target-path", f"{scratch}/target", "--log-path", f"{scratch}/logs"]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        *folders,
+        "--no-use-colors",
+        env={**os.environ, **settings},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async for line in process.stdout or ():
+        get_run_logger().info("dbt: %s", line.decode().rstrip())
+    if await process.wait():
+        raise RuntimeError("dbt could not build the model, or a test of it failed: see the log.")
+
+
+async def _show(database: Path, schema: str) -> int:
+    with duckdb.connect(str(database), read_only=True) as connection:
+        connection.execute(f'SET schema = "{schema}"')
+        found = connection.execute(FUNNEL)
+        names = [column[0] for column in found.description]
+        table = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        counted = connection.execute("SELECT count(*) FROM funnel_by_day_and_device").fetchone()
+    rows = int(counted[0]) if counted else 0
+    await acreate_table_artifact(
+        table, key=ARTIFACT_KEY, description=f"{rows} days and devices; the last 100 are shown"
+    )
+    return rows
+
+
+async def serve(database: str, dbt: str = "dbt") -> None:
+    """Run the flow whenever profiles changed, until stopped."""
+    behind_profiles = await build_funnel.ato_deployment(
+        "behind-profiles",
+        parameters={"database": database, "dbt": dbt},
+        triggers=[DeploymentEventTrigger(expect={PROFILED_EVENT})],
+        # Only one process can have the file at a time.
+        concurrency_limit=1,
+    )
+    await aserve(behind_profiles)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(*sys.argv[1:]))

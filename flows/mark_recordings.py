@@ -1,0 +1,106 @@
+"""For vendors of session recording: tell Wix which sessions are recorded, or recorded no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import acreate_table_artifact
+from pydantic import Field
+
+from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
+from prefect_wix.errors import MarkError
+from prefect_wix.marking import MarkSummary
+from prefect_wix.models import MarkAction
+from prefect_wix.reports import describe_marks, mark_rows, unmarked_rows
+from prefect_wix.sources import IdSource
+from prefect_wix.tasks import find_unmarked_sessions, mark_many_sessions, plan_many_marks
+
+RESULT_KEY = "wix-session-marks"
+UNMARKED_KEY = "wix-session-marks-open"
+
+
+@flow(name="mark-recordings")
+async def mark_recordings(
+    credentials: WixCredentials | WixAppCredentials,
+    warehouse: SessionsWarehouse,
+    action: MarkAction,
+    file: Path | None = None,
+    query: str | None = None,
+    confirm: bool = False,
+    dry_run: bool = False,
+    retry_unknown: bool = False,
+    calls_in_flight: Annotated[int, Field(ge=1)] = 4,
+) -> MarkSummary:
+    """Mark sessions as recorded, or their recordings as deleted; each once, however often it runs.
+
+    Args:
+        credentials: The Wix credentials block of the site.
+        warehouse: The warehouse block (DuckDB or PostgreSQL) that keeps what became of each id.
+        action: What Wix is told of each session: that a recording exists, or that it is deleted.
+        file: The ids: a .csv, .jsonl, .ndjson or .parquet file with a column session_id, or a .txt
+            file with an id on each line. Or give a query instead.
+        query: The ids: a SELECT in the warehouse with a column session_id, or a table's name.
+        confirm: Must be on to mark recordings as deleted, which can't be taken back.
+        dry_run: Count the ids that would be sent, and send none.
+        retry_unknown: Also send ids again that were sent before without a reply. Each may have
+            been marked then, and Wix does not say what a second mark does.
+        calls_in_flight: How many calls may be on their way at once. A run that is killed leaves
+            no more than these unknown.
+    """
+    source = IdSource(file, query)
+    if dry_run:
+        plan = await plan_many_marks(
+            warehouse, credentials.site_id, action, source, retry_unknown=retry_unknown
+        )
+        return await _show(plan, f"Dry run, {plan.to_send} ids to send. ")
+    _check_confirmed(action, confirmed=confirm)
+    summary = await mark_many_sessions(
+        credentials,
+        warehouse,
+        action,
+        source,
+        calls_in_flight=calls_in_flight,
+        retry_unknown=retry_unknown,
+    )
+    await _show(summary)
+    if not summary.complete:
+        await _show_unmarked(warehouse, summary)
+        raise MarkError(_why_incomplete(summary))
+    return summary
+
+
+def _check_confirmed(action: MarkAction, *, confirmed: bool) -> None:
+    if action is MarkAction.DELETED and not confirmed:
+        raise ValueError(
+            "To mark recordings as deleted can't be taken back: set confirm to do it, or dry_run "
+            "to see how many it would be. Nothing was sent."
+        )
+
+
+async def _show(summary: MarkSummary, prefix: str = "") -> MarkSummary:
+    sentence = f"{prefix}{describe_marks(summary)}"
+    get_run_logger().info("Site %s: %s.", summary.site_id, sentence)
+    await acreate_table_artifact(mark_rows(summary), key=RESULT_KEY, description=sentence)
+    return summary
+
+
+async def _show_unmarked(warehouse: SessionsWarehouse, summary: MarkSummary) -> None:
+    found = await find_unmarked_sessions(warehouse, summary.site_id, summary.action)
+    if found:
+        await acreate_table_artifact(
+            unmarked_rows(found),
+            key=UNMARKED_KEY,
+            description="Sessions on record as refused or unknown, the latest first",
+        )
+
+
+def _why_incomplete(summary: MarkSummary) -> str:
+    stopped = f" It stopped: {summary.stopped}" if summary.stopped else ""
+    unknown = summary.unknown + summary.unknown_before
+    again = " Set retry_unknown to send the unknown ones again." if unknown else ""
+    return (
+        f"{describe_marks(summary)}; a rerun sends what is not marked and not unknown.{again}"
+        f"{stopped}"
+    )

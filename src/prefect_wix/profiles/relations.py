@@ -1,0 +1,96 @@
+"""The relations that the segments of a day should obey, and what of a day can testify for them.
+
+Wix documents none of these relations. Pure functions over segment keys and receipts; the conditions
+are SQL over one boolean a segment, which is whether it lists an id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+from prefect_wix.models import DeviceType, FunnelStep
+from prefect_wix.partitions import Receipt
+from prefect_wix.segments import DEVICES, Segment
+
+__all__ = ["ALL_SESSIONS", "DAYS_TILE", "SITE_SESSIONS", "STEPS", "Relation", "doubt", "relations"]
+
+STEPS = tuple(FunnelStep)
+"""The funnel, the widest step first."""
+ALL_SESSIONS = Segment(device_type=DeviceType.ALL).key
+SITE_SESSIONS = Segment(funnel_include=FunnelStep.SITE_SESSIONS).key
+
+
+@dataclass(frozen=True)
+class Relation:
+    """One relation between segments."""
+
+    name: str
+    says: str
+    """The same as a person reads it."""
+    members: tuple[str, ...]
+    """The keys of the segments it speaks of."""
+    contradiction: str
+    """Where an id contradicts it: ``{0}``, ``{1}``, … say whether a member lists the id."""
+
+    def contradicted(self, listed: Mapping[str, str]) -> str:
+        """The condition of an id that contradicts it, given each segment's own condition."""
+        return self.contradiction.format(*(listed[member] for member in self.members))
+
+    def compared(self, listed: Mapping[str, str]) -> str:
+        """The condition of an id that it is about at all."""
+        return " OR ".join(listed[member] for member in self.members) or "TRUE"
+
+
+DAYS_TILE = Relation("days_tile", "every day of the window is landed", (), "FALSE")
+"""The one relation that is about the window and no segment."""
+
+_DEVICES = Relation(
+    "devices_make_all",
+    "DESKTOP + MOBILE + TABLET = ALL",
+    (*(device.key for device in DEVICES), ALL_SESSIONS),
+    "({0} AND {1}) OR ({0} AND {2}) OR ({1} AND {2}) OR ({0} OR {1} OR {2}) <> {3}",
+)
+_SITE_SESSIONS = Relation(
+    "site_sessions_are_all",
+    f"{FunnelStep.SITE_SESSIONS} = ALL",
+    (SITE_SESSIONS, ALL_SESSIONS),
+    "{0} <> {1}",
+)
+
+
+def relations(segments: Iterable[str]) -> list[Relation]:
+    """The relations of a day: those that every day has, and one for each landed exclusion."""
+    return [_DEVICES, _SITE_SESSIONS, *_nested_steps(), *_exclusions(segments)]
+
+
+def _nested_steps() -> Iterator[Relation]:
+    for outer, inner in pairwise(STEPS):
+        name = f"{inner.lower()}_within_{outer.lower()}"
+        members = (_reached(inner), _reached(outer))
+        yield Relation(name, f"{inner} within {outer}", members, "{0} AND NOT {1}")
+
+
+def _exclusions(segments: Iterable[str]) -> Iterator[Relation]:
+    for key in sorted(segments):
+        segment = Segment.parse(key)
+        if segment.funnel_exclude is not None:
+            reached = segment.funnel_include or FunnelStep.SITE_SESSIONS
+            missed = segment.funnel_exclude
+            members = (key, _reached(reached), _reached(missed))
+            says = f"{reached} less {missed} = {key.partition('=')[2]}"
+            yield Relation(key, says, members, "{0} <> ({1} AND NOT {2})")
+
+
+def _reached(step: FunnelStep) -> str:
+    return Segment(funnel_include=step).key
+
+
+def doubt(receipt: Receipt) -> str | None:
+    """Why a landed partition is no evidence for any relation; None where it is."""
+    if receipt.confirmed_at < receipt.partition.ends_at:
+        return "asked before its day was over"
+    if receipt.derived_from is not None:
+        return "derived from other segments"
+    return None

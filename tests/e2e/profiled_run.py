@@ -1,0 +1,41 @@
+"""A load and its profiles as a process of its own, on the Prefect server of the environment.
+
+Used by the tests that look at the Prefect UI: ``python -m tests.e2e.profiled_run '{"key": …}'``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from datetime import date
+
+from flows.load_sessions import load_sessions
+from flows.profile_sessions import profile_sessions
+from prefect_wix import SessionsWarehouse, WixCredentials
+
+STEPS = (
+    *("SITE_SESSIONS", "VIEWED_PRODUCT", "ADDED_TO_CART"),
+    *("REACHED_CHECKOUT", "SESSIONS_CONVERTED"),
+)
+SEGMENTS = [
+    *(f"device_type={device}" for device in ("DESKTOP", "MOBILE", "TABLET", "ALL")),
+    *(f"conversion_funnel=+{step}" for step in STEPS),
+]
+WINDOW = (date(2024, 3, 1), date(2024, 3, 4))
+
+
+async def main(told):
+    credentials = WixCredentials(
+        api_key=told["key"],
+        site_id=told["site"],
+        base_url=told["url"],
+        requests_per_minute=100_000,
+    )
+    warehouse = SessionsWarehouse(url=f"duckdb:///{told['database']}")
+    await load_sessions(credentials, warehouse, *WINDOW, segments=SEGMENTS)
+    await profile_sessions(credentials, warehouse, *WINDOW, report=told["report"])
+
+
+if __name__ == "__main__":
+    asyncio.run(main(json.loads(sys.argv[1])))

@@ -1,0 +1,119 @@
+"""The flow for recording vendors: what it marks, what it shows, and what it refuses to do."""
+
+from __future__ import annotations
+
+import json
+
+import duckdb
+import pytest
+
+from flows.load_sessions import load_sessions
+from flows.mark_recordings import RESULT_KEY, UNMARKED_KEY, mark_recordings
+from prefect_wix.errors import MarkError, SourceError, WarehouseUnsupportedError
+from prefect_wix.models import MarkAction
+from prefect_wix.progress import MARK_KEY
+from prefect_wix.sandbox import Fault
+
+RECORDED, DELETED = MarkAction.RECORDED, MarkAction.DELETED
+DAY = {"start_date": "2024-03-01", "end_date": "2024-03-02", "segments": ["device_type=MOBILE"]}
+
+
+@pytest.fixture
+def recordings(shop, tmp_path):
+    """A file with the first 150 sessions of the shop."""
+    path = tmp_path / "recordings.txt"
+    path.write_text("\n".join(shop.world.ids[place] for place in range(150)))
+    return path
+
+
+def ids_in(path):
+    return set(path.read_text().splitlines())
+
+
+async def test_a_file_of_recordings_is_marked_and_shown(
+    shop, credentials, warehouse, recordings, artifacts
+):
+    """Every id is marked; a table says what became of how many, and the progress is full."""
+    summary = await mark_recordings(credentials, warehouse, RECORDED, recordings)
+    assert summary.complete
+    assert shop.recorded == ids_in(recordings)
+    table = (await artifacts(RESULT_KEY))[0]
+    assert table.description == "150 of 150 sessions marked as recorded"
+    assert json.loads(table.data)[0] == {
+        "result": "marked",
+        "ids": 150,
+        "what it means": "Wix confirmed it.",
+    }
+    assert (await artifacts(MARK_KEY))[0].data == 100.0
+
+
+async def test_what_landed_is_marked_by_a_query(shop, credentials, warehouse, database):
+    """Sessions that a load landed are found by SQL and marked; a second run sends nothing."""
+    await load_sessions(credentials, warehouse, **DAY)
+    query = "SELECT session_id FROM wix_landed_sessions WHERE segment = 'device_type=MOBILE'"
+    await mark_recordings(credentials, warehouse, RECORDED, query=query)
+    with duckdb.connect(str(database), read_only=True) as connection:
+        landed = {one for (one,) in connection.execute(query).fetchall()}
+    assert shop.recorded == landed != set()
+    shop.reset_counts()
+    again = await mark_recordings(credentials, warehouse, RECORDED, query="wix_session_ids")
+    assert again.done_before == len(landed)
+    assert shop.count("recorded") == 0
+
+
+async def test_deletion_wants_to_be_confirmed(shop, credentials, warehouse, recordings):
+    """Without confirm nothing is sent, and the sentence says what to set."""
+    with pytest.raises(ValueError, match="can't be taken back: set confirm"):
+        await mark_recordings(credentials, warehouse, DELETED, recordings)
+    assert shop.count() == 0
+    await mark_recordings(credentials, warehouse, DELETED, recordings, confirm=True)
+    assert shop.deleted == ids_in(recordings)
+
+
+async def test_a_dry_run_counts_and_sends_nothing(
+    shop, credentials, warehouse, recordings, artifacts
+):
+    """A dry run needs no confirm, and says how many would be sent."""
+    plan = await mark_recordings(credentials, warehouse, DELETED, recordings, dry_run=True)
+    assert plan.to_send == 150
+    assert shop.count() == 0
+    assert "Dry run, 150 ids to send." in (await artifacts(RESULT_KEY))[0].description
+
+
+async def test_what_is_not_marked_fails_the_run_and_is_listed(
+    shop, credentials, warehouse, recordings, artifacts
+):
+    """Unknown marks are named with their reason; only retry_unknown sends them again."""
+    shop.faults = [Fault("dropped_after", on="recorded", times=2)]
+    with pytest.raises(MarkError, match=r"148 of 150 .*, 2 unknown.*Set retry_unknown"):
+        await mark_recordings(credentials, warehouse, RECORDED, recordings)
+    rows = json.loads((await artifacts(UNMARKED_KEY))[0].data)
+    assert [row["state"] for row in rows] == ["unknown", "unknown"]
+    assert all("may have taken effect" in row["reason"] for row in rows)
+    with pytest.raises(MarkError, match="2 unknown since an earlier run"):
+        await mark_recordings(credentials, warehouse, RECORDED, recordings)
+    await mark_recordings(credentials, warehouse, RECORDED, recordings, retry_unknown=True)
+    assert shop.count("recorded") == 152
+
+
+async def test_a_wrong_key_fails_the_run_at_once(shop, credentials, warehouse, recordings):
+    """The run stops after a handful of calls and says what to check."""
+    wrong = credentials.model_copy(update={"api_key": type(credentials.api_key)("wrong-key")})
+    with pytest.raises(MarkError, match=r"It stopped: Wix answered 40[13]"):
+        await mark_recordings(wrong, warehouse, RECORDED, recordings)
+    assert shop.count("recorded") <= 4
+
+
+async def test_what_cannot_be_is_refused_in_words(shop, credentials, warehouse, tmp_path):
+    """No source, two sources, no such file, a warehouse of files: each is one sentence."""
+    lake = type(warehouse)(url=f"parquet:///{tmp_path}/lake")
+    cases = [
+        ({}, warehouse, ValueError, "Which sessions"),
+        ({"file": "a.txt", "query": "t"}, warehouse, ValueError, "Which sessions"),
+        ({"file": tmp_path / "none.csv"}, warehouse, SourceError, "can't be read"),
+        ({"query": "wix_session_ids"}, lake, WarehouseUnsupportedError, "duckdb:// or postgres"),
+    ]
+    for given, place, kind, sentence in cases:
+        with pytest.raises(kind, match=sentence):
+            await mark_recordings(credentials, place, RECORDED, **given)
+    assert shop.count() == 0

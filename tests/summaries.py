@@ -1,0 +1,86 @@
+"""Summaries of profiled days for the tests of the report: a busy one, and one of nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+from prefect_wix.profiles.summary import (
+    NO_DEVICE,
+    CertificateRow,
+    DeviceDay,
+    FlowCount,
+    FunnelStepCount,
+    KindCount,
+    ProfileSummary,
+    ReconciliationRow,
+    RelationState,
+)
+from prefect_wix.windows import Window
+
+START = date(2024, 3, 1)
+EVIL = "<script>alert('x')</script><b>bold</b>"
+"""A text as somebody with bad intent would name a session or a flow."""
+STEPS = {
+    "SITE_SESSIONS": 14_000,
+    "VIEWED_PRODUCT": 7_700,
+    "ADDED_TO_CART": 2_450,
+    "REACHED_CHECKOUT": 1_150,
+    "SESSIONS_CONVERTED": 441,
+}
+DEVICES = {"DESKTOP": 380, "MOBILE": 544, "TABLET": 70, NO_DEVICE: 6}
+ALL = ("devices_make_all", "DESKTOP + MOBILE + TABLET = ALL")
+NESTED = ("converted_within_checkout", "SESSIONS_CONVERTED within REACHED_CHECKOUT")
+LESS = ("less", "VIEWED_PRODUCT less ADDED_TO_CART = +VIEWED_PRODUCT-ADDED_TO_CART")
+
+
+def a_summary(days=14):
+    """A thousand sessions a day; the devices of 4 March do not make all; one thing untestable."""
+    dates = [START + timedelta(days=n) for n in range(days)]
+    return ProfileSummary(
+        site_id="a-shop",
+        window=Window(START, START + timedelta(days=days), "Asia/Jerusalem"),
+        computed_at=datetime(2024, 3, 15, 10, 4, tzinfo=UTC),
+        sessions=1_000 * days,
+        funnel=tuple(FunnelStepCount(step, count) for step, count in STEPS.items()),
+        devices=tuple(
+            DeviceDay(day, device, count) for day in dates for device, count in DEVICES.items()
+        ),
+        flows=(
+            FlowCount("home_then_left", 2_310, days),
+            FlowCount("navigation_flow=/{Homepage}>/a-page-of-a-rather-long-name>__DROP__", 81, 3),
+            FlowCount(EVIL, 7, 1),
+        ),
+        kinds=(KindCount("regular", 1_000 * days - 40), KindCount("two_devices", 40)),
+        certificate=tuple(row for day in dates for row in _certificate(day)),
+        reconciliation=tuple(
+            ReconciliationRow(day, 1_000, 1_051, 0.9515, None if day == START else 0.0)
+            for day in dates
+        ),
+    )
+
+
+def _certificate(day):
+    if day == date(2024, 3, 4):
+        examples = ("8f14e45f-ceea-467f-9d3c-1a2b3c4d5e6f", EVIL)
+        yield CertificateRow(day, *ALL, RelationState.BROKEN, 1_003, 3, examples)
+    else:
+        yield CertificateRow(day, *ALL, RelationState.HELD, 1_000, 0)
+    yield CertificateRow(day, *NESTED, RelationState.HELD, 1_150, 0)
+    missing = ("conversion_funnel=+VIEWED_PRODUCT-ADDED_TO_CART",)
+    yield CertificateRow(day, *LESS, RelationState.NOT_TESTABLE, 0, 0, missing=missing)
+
+
+def an_empty_summary():
+    """A day of which nothing is landed."""
+    return ProfileSummary(
+        site_id="a-shop",
+        window=Window(START, START + timedelta(days=1), "Asia/Jerusalem"),
+        computed_at=datetime(2024, 3, 15, 10, 4, tzinfo=UTC),
+        sessions=0,
+        funnel=(),
+        devices=(),
+        flows=(),
+        kinds=(),
+        certificate=(),
+        reconciliation=(),
+    )

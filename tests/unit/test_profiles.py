@@ -1,0 +1,501 @@
+"""Session profiles: what is computed from bare ids is what is true of every session."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prefect_wix.errors import WarehouseUnsupportedError
+from prefect_wix.models import FunnelStep, SessionsJob
+from prefect_wix.partitions import Ask, Partition
+from prefect_wix.profiles import profiling
+from prefect_wix.profiles.profiling import keep_counts, profile_window, summarize
+from prefect_wix.profiles.steps import Profiling
+from prefect_wix.profiles.summary import FunnelStepCount, RelationState
+from prefect_wix.sandbox import Rules, Session, World
+from prefect_wix.sandbox.answers import answer
+from prefect_wix.warehouse.steps import Tables, drive_async
+from prefect_wix.windows import ONE_DAY, Window
+from tests.warehouses import DuckDBBench, an_answer
+
+SITE = "site-1"
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+DEVICES = ("DESKTOP", "MOBILE", "TABLET")
+STEPS = tuple(FunnelStep)
+ALL = "device_type=ALL"
+REACHED = {step: f"conversion_funnel=+{step}" for step in STEPS}
+NINE = (*(f"device_type={device}" for device in DEVICES), ALL, *REACHED.values())
+HELD, BROKEN, NOT_TESTABLE = RelationState
+DAY = date(2024, 3, 8)
+WEEK = Window(DAY, DAY + 7 * ONE_DAY, "Asia/Jerusalem")
+ONE = Window(DAY, DAY + ONE_DAY, "UTC")
+TWO = Window(DAY, DAY + 2 * ONE_DAY, "UTC")
+
+
+# -- worlds and warehouses -----------------------------------------------------------------------
+
+
+async def land(warehouse, ids, partition, *, asked_at=NOW, derived_from=None):
+    """Land ids as the answer to a job."""
+    query, site = partition.query, partition.site_id
+    job_id = f"job {partition} {asked_at}"
+    job = SessionsJob(job_id=job_id, query=query, site_id=site, submitted_at=asked_at)
+    ask = Ask.intend(partition, at=asked_at, run_id=None).submitted(job)
+    ask = replace(ask, derived_from=derived_from)
+    with an_answer(ids, partition, ask=ask) as ready:
+        return await warehouse.publish(ready)
+
+
+async def land_world(warehouse, world, window, segments=NINE, *, rules=None, site=SITE):
+    """Land what Wix lists for each day and segment of a world."""
+    for day in window.days():
+        for key in segments:
+            partition = Partition(site, day, key, window.timezone)
+            body = partition.query.to_wire()
+            places = answer(world, body, now=NOW, rules=rules or Rules())
+            await land(warehouse, [world.ids[place] for place in places], partition)
+
+
+async def land_days(warehouse, days, *, asked_at=NOW):
+    """Land ``{day: {segment: ids}}``, where a day is a number of days after `DAY`."""
+    for number, segments in days.items():
+        for key, ids in segments.items():
+            partition = Partition(SITE, DAY + number * ONE_DAY, key, "UTC")
+            await land(warehouse, ids, partition, asked_at=asked_at)
+
+
+async def profiles(bench, columns="session_date, session_id, device, deepest_step", site=SITE):
+    table = bench.name("wix_sessions")
+    return sorted(await bench.sql(f"SELECT {columns} FROM {table} WHERE site_id = '{site}'"))
+
+
+def truth(world, window):
+    """Day, id, device and deepest step of every session that arrives in the window."""
+    zone = ZoneInfo(window.timezone)
+    rows = [
+        (one.arrival.astimezone(zone).date(), one.id, one.device, one.depth)
+        for one in world.sessions()
+    ]
+    return sorted((row for row in rows if window.start <= row[0] < window.end), key=str)
+
+
+async def states(warehouse, window=ONE, flows=None):
+    """Relation -> its state on each day, in order."""
+    found = {}
+    for row in (await summarize(warehouse, SITE, window, flows or {})).certificate:
+        found.setdefault(row.relation, []).append(row.state)
+    return found
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def bench(request, make_bench):
+    return make_bench(request.param)
+
+
+@pytest.fixture
+async def warehouse(bench):
+    return await bench.ready()
+
+
+# -- reconstructed = true ------------------------------------------------------------------------
+
+WORLDS = {
+    "seed": st.integers(0, 2**31),
+    "sessions": st.integers(0, 400),
+    "days": st.integers(1, 3),
+    "start": st.dates(date(2020, 1, 1), date(2028, 1, 1)),
+    "timezone": st.sampled_from(["UTC", "Asia/Jerusalem", "America/Sao_Paulo", "Asia/Kolkata"]),
+    "without_device": st.sampled_from([0.0, 0.25]),
+}
+
+
+@settings(max_examples=12, deadline=None)
+@given(world=st.fixed_dictionaries(WORLDS))
+def test_profiles_are_true_of_every_session_of_many_worlds(world):
+    """Row by row, device and deepest step are those of the session, and nothing is broken."""
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(check_world(DuckDBBench(Path(folder)), **world))
+
+
+async def test_profiles_are_true_in_postgres_too(make_bench):
+    """The same, for a few worlds side by side in one PostgreSQL."""
+    bench = make_bench("postgres")
+    for seed in range(4):
+        await check_world(
+            bench,
+            site=f"site-{seed}",
+            seed=seed,
+            sessions=200 * seed,
+            days=2,
+            start=date(2024, 3, 28 + seed % 2),
+            timezone="Asia/Jerusalem",
+            without_device=0.25 * (seed % 2),
+        )
+
+
+async def check_world(bench, *, days, start, timezone, without_device, site=SITE, **drawn):
+    world = World.generate(
+        days=days, start=start, timezone=timezone, without_device=without_device, **drawn
+    )
+    window = Window(start, start + days * ONE_DAY, timezone)
+    warehouse = await bench.ready()
+    await land_world(warehouse, world, window, site=site)
+    assert await profile_window(warehouse, site, window, {}) == list(window.days())
+    assert sorted(await profiles(bench, site=site), key=str) == truth(world, window)
+    summary = await summarize(warehouse, site, window, {})
+    broken = {row.relation for row in summary.broken}
+    unknown = any(one.device is None for one in world.sessions())
+    assert broken == ({"devices_make_all"} if unknown else set())
+    assert {one.kind for one in summary.kinds} <= {"regular", "no_device"}
+
+
+# -- odd ids are kept ----------------------------------------------------------------------------
+
+ODD = {
+    "two devices": (["MOBILE", "TABLET", "ALL"], [0], (None, STEPS[0], "two_devices")),
+    "no device": (["ALL"], [0, 1], (None, STEPS[1], "no_device")),
+    "outside all": (["MOBILE"], [0], ("MOBILE", STEPS[0], "outside_all")),
+    "outside the funnel": (["MOBILE", "ALL"], [], ("MOBILE", STEPS[0], "outside_all")),
+    "a step left out": (["MOBILE", "ALL"], [0, 1, 4], ("MOBILE", STEPS[4], "broken_funnel")),
+    "as expected": (["DESKTOP", "ALL"], [0, 1, 2], ("DESKTOP", STEPS[2], "regular")),
+}
+
+
+async def test_no_odd_id_is_dropped(bench, warehouse):
+    """Each has its row, which says what is odd; what is in doubt is left open."""
+    segments = {key: [] for key in NINE}
+    for name, (devices, steps, _) in ODD.items():
+        for key in (
+            *(f"device_type={one}" for one in devices),
+            *(REACHED[STEPS[n]] for n in steps),
+        ):
+            segments[key].append(name)
+    await land_days(warehouse, {0: segments})
+    await profile_window(warehouse, SITE, ONE, {})
+    rows = await profiles(bench, "session_id, device, deepest_step, kind")
+    assert rows == sorted((name, *told) for name, (_, _, told) in ODD.items())
+
+
+async def test_a_visit_over_midnight_is_counted_on_both_days_and_told(bench, warehouse):
+    """It has a row a day; the second says that it is no new visit. The days still tile."""
+    night = datetime(2024, 3, 8, 23, 55, tzinfo=UTC)
+    world = World(
+        [
+            Session(id="night", arrival=night, end=night + timedelta(hours=1)),
+            Session(id="day", arrival=night - timedelta(hours=9), end=night - timedelta(hours=8)),
+        ]
+    )
+    await land_world(warehouse, world, TWO, rules=Rules(midnight="both"))
+    await profile_window(warehouse, SITE, TWO, {})
+    assert await profiles(bench, "session_date, session_id, kind, continued") == [
+        (DAY, "day", "regular", False),
+        (DAY, "night", "on_two_days", False),
+        (DAY + ONE_DAY, "night", "on_two_days", True),
+    ]
+    summary = await summarize(warehouse, SITE, TWO, {})
+    tiles = [row for row in summary.certificate if row.relation == "days_tile"]
+    assert [(row.state, row.exceptions, row.examples) for row in tiles] == 2 * [
+        (HELD, 1, ("night",))
+    ]
+
+
+async def test_what_is_not_landed_is_not_guessed_at(bench, warehouse):
+    """Two of the steps and one device: what follows from them, and no more."""
+    steps = (FunnelStep.VIEWED_PRODUCT, FunnelStep.REACHED_CHECKOUT)
+    ids = {ALL: ["a", "b", "c"], "device_type=MOBILE": ["a", "c"]}
+    funnel = {REACHED[steps[0]]: ["b", "c"], REACHED[steps[1]]: ["c"]}
+    await land_days(warehouse, {0: ids | funnel})
+    await profile_window(warehouse, SITE, ONE, {})
+    assert await profiles(bench, "session_id, device, deepest_step, dropped_before, kind") == [
+        ("a", "MOBILE", "SITE_SESSIONS", "VIEWED_PRODUCT", "regular"),
+        ("b", None, "VIEWED_PRODUCT", "REACHED_CHECKOUT", "regular"),
+        ("c", "MOBILE", "REACHED_CHECKOUT", None, "regular"),
+    ]
+
+
+async def test_an_exclusion_says_where_a_session_dropped(bench, warehouse):
+    """Reached the one, not the other: both ends of it are known from one segment."""
+    key = "conversion_funnel=+VIEWED_PRODUCT-ADDED_TO_CART"
+    await land_days(warehouse, {0: {key: ["a"]}})
+    await profile_window(warehouse, SITE, ONE, {})
+    told = await profiles(bench, "device, deepest_step, dropped_before")
+    assert told == [(None, "VIEWED_PRODUCT", "ADDED_TO_CART")]
+
+
+async def test_a_session_knows_its_first_and_last_receipt(bench, warehouse):
+    """Instants of the jobs that listed it."""
+    later = NOW + timedelta(hours=5)
+    await land_days(warehouse, {0: {ALL: ["a", "b"]}})
+    await land_days(warehouse, {0: {"device_type=MOBILE": ["a"]}}, asked_at=later)
+    await profile_window(warehouse, SITE, ONE, {})
+    rows = await profiles(bench, "session_id, first_seen_at, last_seen_at")
+    assert rows == [("a", NOW, later), ("b", NOW, NOW)]
+
+
+# -- flows ---------------------------------------------------------------------------------------
+
+LEFT, STAYED = "navigation_flow=/{Homepage}>__DROP__", "navigation_flow=/{Homepage}>*"
+
+
+async def test_flows_are_kept_by_their_names(bench, warehouse):
+    """A flow without a name goes by its key; other names have the days computed anew."""
+    table = bench.name("wix_session_flows")
+    await land_days(warehouse, {0: {ALL: ["a", "b", "c"], LEFT: ["a"], STAYED: ["b", "c"]}})
+    names = {"left": LEFT, "never_landed": "navigation_flow=/shop"}
+    assert await profile_window(warehouse, SITE, ONE, names) == [DAY]
+    rows = await bench.sql(f"SELECT session_id, flow FROM {table} ORDER BY 1")
+    assert rows == [("a", "left"), ("b", STAYED), ("c", STAYED)]
+    summary = await summarize(warehouse, SITE, ONE, names)
+    assert [(one.flow, one.sessions, one.days) for one in summary.flows] == [
+        ("left", 1, 1),
+        (STAYED, 2, 1),
+    ]
+    assert await profile_window(warehouse, SITE, ONE, names) == []
+    assert await profile_window(warehouse, SITE, ONE, {**names, "stayed": STAYED}) == [DAY]
+    rows = await bench.sql(f"SELECT session_id, flow FROM {table} ORDER BY 1")
+    assert rows == [("a", "left"), ("b", "stayed"), ("c", "stayed")]
+
+
+async def test_a_flow_is_a_navigation_flow(warehouse):
+    """Anything else under a name is refused before anything is written."""
+    with pytest.raises(ValueError, match="flow 'mobile' is 'device_type=MOBILE', which is no"):
+        await profile_window(warehouse, SITE, ONE, {"mobile": "device_type=MOBILE"})
+
+
+# -- only what changed ---------------------------------------------------------------------------
+
+
+async def computed_at(bench):
+    table = bench.name("wix_session_profiles")
+    return dict(await bench.sql(f"SELECT session_date, computed_at FROM {table}"))
+
+
+async def test_only_days_that_changed_are_computed_anew(bench, warehouse, monkeypatch):
+    """A day that landed again, and the days beside it; the rest is left as it is."""
+    monkeypatch.setattr(profiling, "DAYS_AT_ONCE", 3)
+    days = {n: {ALL: [f"{n}-a", f"{n}-b"]} for n in range(7)}
+    window = Window(DAY, DAY + 7 * ONE_DAY, "UTC")
+    await land_days(warehouse, days)
+    assert len(await profile_window(warehouse, SITE, window, {})) == 7
+    before = await computed_at(bench)
+    assert await profile_window(warehouse, SITE, window, {}) == []
+    await land_days(warehouse, {2: {ALL: ["2-a", "2-c"]}}, asked_at=NOW + ONE_DAY)
+    changed = [DAY + n * ONE_DAY for n in (1, 2, 3)]
+    assert await profile_window(warehouse, SITE, window, {}) == changed
+    after = await computed_at(bench)
+    assert [day for day in sorted(after) if after[day] != before[day]] == changed
+    ids = [session_id for day, session_id, *_ in await profiles(bench) if day == changed[1]]
+    assert ids == ["2-a", "2-c"]
+
+
+async def test_the_same_answer_again_changes_no_profile(warehouse):
+    """A day that is confirmed by a later job is computed from the same receipts."""
+    await land_days(warehouse, {0: {ALL: ["a"]}})
+    await profile_window(warehouse, SITE, ONE, {})
+    await land_days(warehouse, {0: {ALL: ["a"]}}, asked_at=NOW + ONE_DAY)
+    assert await profile_window(warehouse, SITE, ONE, {}) == []
+
+
+async def test_a_segment_that_is_taken_away_takes_what_it_said_with_it(bench, warehouse):
+    """Its sessions, its device and its part in the certificate go; so does a whole day."""
+    await land_days(warehouse, {0: {ALL: ["a", "b"], "device_type=MOBILE": ["a", "x"]}})
+    await profile_window(warehouse, SITE, ONE, {})
+    await remove(bench, "segment = 'device_type=MOBILE'")
+    assert await profile_window(warehouse, SITE, ONE, {}) == [DAY]
+    assert await profiles(bench, "session_id, device") == [("a", None), ("b", None)]
+    await remove(bench, "TRUE")
+    assert await profile_window(warehouse, SITE, ONE, {}) == [DAY]
+    assert await profiles(bench) == []
+    assert (await states(warehouse))["days_tile"] == [BROKEN]
+
+
+async def remove(bench, where):
+    for table in ("wix_session_ids", "wix_session_receipts"):
+        await bench.sql(f"DELETE FROM {bench.name(table)} WHERE {where}")
+
+
+async def test_a_day_that_a_load_lands_in_meanwhile_waits_for_the_next_profile(make_bench):
+    """Its rows stay those of its old receipts; no day is filed under receipts of other ids."""
+    bench = make_bench("postgres")
+    warehouse = await bench.ready()
+    await land_days(warehouse, {0: {ALL: ["a"]}, 4: {ALL: ["x"]}})
+    window = Window(DAY, DAY + 5 * ONE_DAY, "UTC")
+    landings = [{0: {ALL: ["b", "c"]}}]
+
+    async def execute(statement):
+        rows = await connection.fetch(statement.sql, *statement.values)
+        if statement.sql.startswith("INSERT INTO wix_listed") and landings:
+            await land_days(warehouse, landings.pop(), asked_at=NOW + ONE_DAY)
+        return rows
+
+    connection = await asyncpg.connect(bench.url)
+    async with connection.transaction():
+        steps = Profiling(Tables(bench.schema, keys=True), SITE, window, {}, NOW).steps()
+        done = await drive_async(steps, execute)
+    await connection.close()
+    assert done == [DAY + n * ONE_DAY for n in (2, 3, 4)]
+    assert await profiles(bench, "session_id") == [("x",)]
+    assert await profile_window(warehouse, SITE, window, {}) == [DAY, DAY + ONE_DAY]
+    assert await profiles(bench, "session_id") == [("b",), ("c",), ("x",)]
+
+
+async def test_another_site_is_left_alone(bench, warehouse):
+    """One site's days are computed, deleted and read by themselves."""
+    other = Partition("site-2", DAY, ALL, "UTC")
+    await land(warehouse, ["a"], other)
+    await land_days(warehouse, {0: {ALL: ["a", "b"]}})
+    for site in ("site-2", SITE, "site-2"):
+        await profile_window(warehouse, site, ONE, {})
+    assert len(await profiles(bench, site="site-2")) == 1
+    assert len(await profiles(bench)) == 2
+
+
+# -- the certificate -----------------------------------------------------------------------------
+
+
+async def test_a_relation_without_its_segments_is_not_testable(warehouse):
+    """The certificate says which segments it lacks."""
+    await land_days(warehouse, {0: {ALL: ["a"], "device_type=MOBILE": ["a"]}})
+    await profile_window(warehouse, SITE, ONE, {})
+    summary = await summarize(warehouse, SITE, ONE, {})
+    missing = {row.relation: row.missing for row in summary.certificate}
+    assert missing["devices_make_all"] == ("device_type=DESKTOP", "device_type=TABLET")
+    assert missing["site_sessions_are_all"] == ("conversion_funnel=+SITE_SESSIONS",)
+    assert summary.states == {HELD: 1, NOT_TESTABLE: 6}
+
+
+async def test_a_broken_relation_shows_counter_examples(warehouse):
+    """How many ids contradict it, of how many, and five of them to look at."""
+    outer, inner = REACHED[STEPS[1]], REACHED[STEPS[2]]
+    strays = [f"stray-{n}" for n in range(7)]
+    await land_days(warehouse, {0: {outer: ["a", "b"], inner: ["a", *strays]}, 1: {outer: ["c"]}})
+    await profile_window(warehouse, SITE, TWO, {})
+    (row,) = (await summarize(warehouse, SITE, TWO, {})).broken
+    assert (row.day, row.says) == (DAY, "ADDED_TO_CART within VIEWED_PRODUCT")
+    assert (row.sessions, row.exceptions, row.examples) == (9, 7, tuple(strays[:5]))
+
+
+EXCLUSIONS = {
+    "conversion_funnel=+VIEWED_PRODUCT-ADDED_TO_CART": ("VIEWED_PRODUCT", ["b"]),
+    "conversion_funnel=-ADDED_TO_CART": ("SITE_SESSIONS", ["b", "c"]),
+}
+
+
+@pytest.mark.parametrize("key", EXCLUSIONS)
+async def test_an_exclusion_is_the_difference_of_two_inclusions(warehouse, key):
+    """Held where it is; broken by one id too few."""
+    funnel = {
+        "SITE_SESSIONS": ["a", "b", "c"],
+        "VIEWED_PRODUCT": ["a", "b"],
+        "ADDED_TO_CART": ["a"],
+    }
+    _, rest = EXCLUSIONS[key]
+    landed = {REACHED[step]: ids for step, ids in funnel.items()}
+    await land_days(warehouse, {0: {**landed, key: rest}, 1: {**landed, key: rest[1:]}})
+    await profile_window(warehouse, SITE, TWO, {})
+    assert (await states(warehouse, TWO))[key] == [HELD, BROKEN]
+
+
+async def test_what_was_asked_before_the_day_was_over_is_no_evidence(warehouse):
+    """Until a later job confirms it: sessions that come between two jobs contradict nothing."""
+    outer, inner = REACHED[STEPS[0]], REACHED[STEPS[1]]
+    noon = datetime(2024, 3, 8, 12, tzinfo=UTC)
+    await land_days(warehouse, {0: {outer: ["a"], inner: ["a"]}}, asked_at=noon)
+    await profile_window(warehouse, SITE, ONE, {})
+    name = "viewed_product_within_site_sessions"
+    assert (await states(warehouse))[name] == [NOT_TESTABLE]
+    await land_days(warehouse, {0: {outer: ["a"], inner: ["a"]}})
+    assert await profile_window(warehouse, SITE, ONE, {}) == [DAY]
+    assert (await states(warehouse))[name] == [HELD]
+
+
+async def test_what_was_derived_is_no_evidence(warehouse):
+    """It follows from a relation, and so can't testify for one; asked at Wix, it can."""
+    partition = Partition(SITE, DAY, "device_type=TABLET", "UTC")
+    devices = {"device_type=DESKTOP": ["a"], "device_type=MOBILE": ["b"], ALL: ["a", "b", "c"]}
+    await land_days(warehouse, {0: devices})
+    derived_from = f"+{ALL} -device_type=DESKTOP -device_type=MOBILE"
+    await land(warehouse, ["c"], partition, derived_from=derived_from)
+    await profile_window(warehouse, SITE, ONE, {})
+    assert (await states(warehouse))["devices_make_all"] == [NOT_TESTABLE]
+    await land(warehouse, ["c"], partition, asked_at=NOW + timedelta(hours=1))
+    await profile_window(warehouse, SITE, ONE, {})
+    assert (await states(warehouse))["devices_make_all"] == [HELD]
+
+
+async def test_a_day_of_another_zone_is_another_day(bench, warehouse):
+    """What is landed in another zone gives no rows and no evidence, and is named."""
+    await land(warehouse, ["a"], Partition(SITE, DAY, ALL, "Asia/Tokyo"))
+    await land_days(warehouse, {0: {REACHED[STEPS[0]]: ["b"]}})
+    await profile_window(warehouse, SITE, ONE, {})
+    assert await profiles(bench, "session_id") == [("b",)]
+    rows = {row.relation: row for row in (await summarize(warehouse, SITE, ONE, {})).certificate}
+    missing = rows["site_sessions_are_all"].missing
+    assert missing == ("device_type=ALL (landed as a day of Asia/Tokyo)",)
+
+
+async def test_a_day_without_receipts_is_a_gap(warehouse):
+    """The days tile the window where each is landed, be it empty."""
+    await land_days(warehouse, {0: {ALL: ["a"]}, 2: {ALL: []}})
+    window = Window(DAY, DAY + 3 * ONE_DAY, "UTC")
+    await profile_window(warehouse, SITE, window, {})
+    assert (await states(warehouse, window))["days_tile"] == [HELD, BROKEN, HELD]
+
+
+# -- reconciliation ------------------------------------------------------------------------------
+
+
+async def test_counts_are_held_beside_what_is_landed(warehouse):
+    """Ratio by day, and its trend against the days before; a day is counted anew in its place."""
+    window = Window(DAY, DAY + 3 * ONE_DAY, "UTC")
+    await land_days(warehouse, {0: {ALL: ["a", "b"]}, 1: {ALL: ["c"]}, 2: {ALL: []}})
+    await profile_window(warehouse, SITE, window, {})
+    await keep_counts(warehouse, SITE, "UTC", {DAY: 99})
+    counts = {DAY: 2, DAY + ONE_DAY: 2, DAY + 2 * ONE_DAY: 0}
+    await keep_counts(warehouse, SITE, "UTC", counts)
+    await keep_counts(warehouse, SITE, "UTC", {})
+    rows = (await summarize(warehouse, SITE, window, {})).reconciliation
+    assert [(row.landed, row.counted, row.ratio, row.trend) for row in rows] == [
+        (2, 2, 1.0, None),
+        (1, 2, 0.5, -0.5),
+        (0, 0, None, None),
+    ]
+
+
+# -- the summary ---------------------------------------------------------------------------------
+
+
+async def test_the_summary_counts_what_the_rows_say(warehouse):
+    """Funnel, devices by day and kinds, of the window alone."""
+    world = World.generate(sessions=300, days=3, start=DAY, timezone="UTC")
+    await land_world(warehouse, world, Window(DAY, DAY + 3 * ONE_DAY, "UTC"))
+    await profile_window(warehouse, SITE, Window(DAY, DAY + 3 * ONE_DAY, "UTC"), {})
+    summary = await summarize(warehouse, SITE, TWO, {})
+    rows = truth(world, TWO)
+    assert summary.sessions == len(rows) == sum(one.sessions for one in summary.kinds)
+    assert summary.funnel == tuple(
+        FunnelStepCount(step, sum(STEPS.index(row[3]) >= at for row in rows))
+        for at, step in enumerate(STEPS)
+    )
+    counted = {(one.day, one.device): one.sessions for one in summary.devices}
+    pairs = {(row[0], row[2]) for row in rows}
+    assert counted == {pair: sum((row[0], row[2]) == pair for row in rows) for pair in pairs}
+
+
+# -- where it can't be done ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["parquet", "adbc"])
+async def test_other_warehouses_say_that_they_are_not_supported(make_bench, engine):
+    """One sentence that names those that are."""
+    with pytest.raises(WarehouseUnsupportedError, match="need a duckdb:// or postgresql://"):
+        await profile_window(make_bench(engine).open(), SITE, ONE, {})
