@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO, Any
 
 from benchmarks.contest import Task
 
@@ -66,31 +66,38 @@ def run(contestant: Contestant, task: Task) -> dict[str, Any]:
     Raises:
         RuntimeError: it failed.
     """
-    with started(contestant, task) as process:
-        said, complaint = process.communicate(timeout=TIMEOUT_SECONDS)
-    if process.returncode:
-        raise RuntimeError(f"{contestant.name} ended with {process.returncode}: {complaint[-2000:]}")
+    with TemporaryFile() as output:
+        with started(contestant, task, output) as process:
+            code = process.wait(TIMEOUT_SECONDS)
+        output.seek(0)
+        said = output.read().decode()
+    if code:
+        raise RuntimeError(f"{contestant.name} ended with {code}: {said[-2000:]}")
     figures: dict[str, Any] = json.loads(said.splitlines()[-1])
     return figures
 
 
 @contextmanager
-def started(contestant: Contestant, task: Task) -> Iterator[subprocess.Popen[str]]:
-    """Start a contestant; what still runs when the block is left is ended."""
+def started(
+    contestant: Contestant, task: Task, output: IO[bytes]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a contestant; what still runs when the block is left is ended.
+
+    What it says goes to a file, since a pipe that nobody reads would stop it.
+    """
     with TemporaryDirectory() as home:
         process = subprocess.Popen(
             contestant.command(task),
             cwd=ROOT,
             env=environment(home),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
         try:
             yield process
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
 
 
 def environment(home: str) -> dict[str, str]:

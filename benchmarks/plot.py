@@ -27,6 +27,7 @@ PANELS = (
     ("import", "milliseconds", None, "Import time, ms"),
 )
 LOGARITHMIC = "unlisted"
+HUNDRED = 100
 
 
 def draw(results: Path, plot: Path) -> None:
@@ -36,7 +37,10 @@ def draw(results: Path, plot: Path) -> None:
     figure, axes = plt.subplots(3, 3, figsize=(13, 8), layout="constrained")
     observations = [json.loads(line) for line in results.read_text().splitlines()]
     for axis, panel in zip(axes.flat, PANELS, strict=True):
-        _draw_panel(axis, _of_smallest([one for one in observations if one["measure"] == panel[0]]), panel)
+        _draw_panel(
+            axis, _of_smallest([one for one in observations if one["measure"] == panel[0]]), panel
+        )
+    figure.suptitle("Medians. Dashed: the floor, which nobody can beat.", x=0.01, ha="left")
     figure.savefig(plot, metadata={"Date": None})
 
 
@@ -54,8 +58,12 @@ def _draw_panel(
         values.setdefault(one["who"], []).append(one["figures"][name])
     names = list(values)
     medians = [statistics.median(each) for each in values.values()]
-    bars = axis.barh(names, medians, color=[OURS if "prefect" in who and who != "prefect" else PEER for who in names])
-    axis.bar_label(bars, fmt="{:.3g}", padding=3)
+    bars = axis.barh(
+        names,
+        medians,
+        color=[OURS if "prefect" in who and who != "prefect" else PEER for who in names],
+    )
+    axis.bar_label(bars, [_short(value) for value in medians], padding=3)
     axis.invert_yaxis()
     axis.margins(x=0.15)
     axis.set_title(title, loc="left")
@@ -64,6 +72,10 @@ def _draw_panel(
         axis.set_xscale("symlog")
     if floor and observations:
         axis.axvline(observations[0]["figures"][floor], color=FLOOR, linestyle="--", linewidth=1)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= HUNDRED else f"{value:.3g}"
 
 
 if __name__ == "__main__":

@@ -92,9 +92,7 @@ def _ids(rounds: dict[str, Rounds]) -> str:
 
 
 def _ids_of(size: int, all_rounds: dict[str, Rounds]) -> str:
-    rounds = {
-        who: [one for one in each if one["size"] == size] for who, each in all_rounds.items()
-    }
+    rounds = {who: [one for one in each if one["size"] == size] for who, each in all_rounds.items()}
     fetched = [each for who, each in rounds.items() if "in flight" in who]
     bare = min(_median(one["seconds"] for one in each) for each in fetched)
     rows = [
@@ -144,7 +142,7 @@ def _imports(rounds: dict[str, Rounds]) -> str:
         [f"`import {who}`", _spread(each, "milliseconds", "{:.0f}", " ms")]
         for who, each in rounds.items()
     ]
-    return f"### Import time\n\n{_table(('', 'beyond a bare interpreter'), rows)}"
+    return f"### Import time\n\n{_table(('', 'CPU time beyond a bare interpreter'), rows)}"
 
 
 SECTIONS: dict[str, Callable[[dict[str, Rounds]], str]] = {

@@ -14,6 +14,7 @@ from functools import lru_cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import Self
 
 from prefect_wix.sandbox import Fault, Sandbox, World, running
 
@@ -93,7 +94,7 @@ class Shop:
         self._pipe, theirs = context.Pipe()
         self._process: BaseProcess = context.Process(target=_serve, args=(theirs,), daemon=True)
 
-    def __enter__(self) -> Shop:
+    def __enter__(self) -> Self:
         self._process.start()
         return self
 

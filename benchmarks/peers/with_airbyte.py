@@ -1,4 +1,4 @@
-"""airbyte-cdk's AsyncRetriever: the declarations in airbyte.yaml, run as the framework runs them."""
+"""airbyte-cdk's AsyncRetriever: what airbyte.yaml declares, run as the framework runs it."""
 
 from __future__ import annotations
 

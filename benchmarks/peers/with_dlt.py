@@ -34,17 +34,21 @@ def load_twice(task: Task, disposition: Any) -> int:
     """Load every day into DuckDB, and the same again. Returns how many rows the second wrote."""
     client = _client(task)
 
-    @dlt.resource(name="sessions", write_disposition=disposition, primary_key=("day", "id"))
-    def sessions() -> Iterator[list[dict[str, str]]]:
+    def rows() -> Iterator[list[dict[str, str]]]:
         for day in task.days:
             for ids in _pages(client, task, day):
                 yield [{"day": day[0], "id": one} for one in ids]
 
-    pipeline = dlt.pipeline(
-        "wix", destination=dlt.destinations.duckdb(task.warehouse.removeprefix("duckdb:///")), dataset_name="wix"
+    sessions = dlt.resource(
+        rows, name="sessions", write_disposition=disposition, primary_key=("day", "id")
     )
-    pipeline.run(sessions())
-    pipeline.run(sessions())
+    pipeline = dlt.pipeline(
+        "wix",
+        destination=dlt.destinations.duckdb(task.warehouse.removeprefix("duckdb:///")),
+        dataset_name="wix",
+    )
+    pipeline.run(sessions)
+    pipeline.run(sessions)
     return int(pipeline.last_trace.last_normalize_info.row_counts["sessions"])
 
 
