@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -81,7 +82,7 @@ def run(contestant: Contestant, task: Task) -> dict[str, Any]:
 def started(
     contestant: Contestant, task: Task, output: IO[bytes]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a contestant; what still runs when the block is left is ended.
+    """Start a contestant; what still runs of it when the block is left is ended.
 
     What it says goes to a file, since a pipe that nobody reads would stop it.
     """
@@ -92,11 +93,13 @@ def started(
             env=environment(home),
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             yield process
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

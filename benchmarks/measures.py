@@ -39,7 +39,7 @@ from benchmarks.floors import fewest_requests, shortest_makespan
 from benchmarks.shop import TIMEZONE, Record, Scene, Shop, Stage
 from tests.warehouses import PostgresServer, postgres_programs
 
-__all__ = ["FULL", "MEASURES", "QUICK", "Bench", "Form", "Observation"]
+__all__ = ["FULL", "MEASURES", "QUICK", "Bench", "Form", "Observation", "race"]
 
 EVERYBODY = (LOAD, LISTING, HTTPX, DLT, AIRBYTE)
 OK = 200
@@ -146,14 +146,14 @@ def even_jobs(bench: Bench) -> None:
     scene = Scene(bench.form.even_jobs, 400 * bench.form.even_jobs, job_seconds=(2.0, 2.0))
     for _ in range(bench.form.rounds):
         for contestant in EVERYBODY:
-            _race(bench, "even", contestant, scene, slots=4)
+            race(bench, "even", contestant, scene, slots=4)
 
 
 def mixed_jobs(bench: Bench) -> None:
     """Jobs of half a second to six on many slots, with no budget of requests."""
     scene = Scene(bench.form.mixed_jobs, 100 * bench.form.mixed_jobs, job_seconds=(0.5, 6.0))
     for contestant in EVERYBODY:
-        _race(bench, "mixed", contestant, scene, slots=bench.form.mixed_slots)
+        race(bench, "mixed", contestant, scene, slots=bench.form.mixed_slots)
 
 
 def jobs_under_budget(bench: Bench) -> None:
@@ -161,7 +161,7 @@ def jobs_under_budget(bench: Bench) -> None:
     jobs, slots = bench.form.budget_jobs, bench.form.mixed_slots
     if jobs:
         scene = Scene(jobs, 100 * jobs, (0.5, 6.0), requests_per_minute=REQUESTS_PER_MINUTE)
-        _race(bench, "budget", LOAD, scene, slots=slots, requests_per_minute=REQUESTS_PER_MINUTE)
+        race(bench, "budget", LOAD, scene, slots=slots, requests_per_minute=REQUESTS_PER_MINUTE)
 
 
 def big_partitions(bench: Bench) -> None:
@@ -235,7 +235,8 @@ MEASURES = (
 )
 
 
-def _race(bench: Bench, measure: str, contestant: Contestant, scene: Scene, **task: Any) -> None:
+def race(bench: Bench, measure: str, contestant: Contestant, scene: Scene, **task: Any) -> None:
+    """Let a contestant fetch many jobs, and note its figures beside their floors."""
     told, record = bench.lets(contestant, scene, **task)
     expected = sum(job.sessions for job in record.jobs)
     if told["result"] != expected:
@@ -269,7 +270,7 @@ def _requests(record: Record) -> dict[str, float]:
         "requests_per_job": _count(record) / len(record.jobs),
         "refused": sum(one.status == TOO_MANY_REQUESTS for one in record.requests),
         "delay_median": statistics.median(delays),
-        "delay_p95": statistics.quantiles(delays, n=20)[-1],
+        "delay_p95": statistics.quantiles(delays, n=20, method="inclusive")[-1],
     }
 
 
