@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Task", "tell", "told_task"]
+__all__ = ["Task", "figures_in", "tell", "told_task"]
+
+_MARK = "figures: "
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def told_task() -> Task:
 
 
 def tell(work: Callable[[], Any]) -> None:
-    """Do the work and print what it took, as the last line. Imports are not in it.
+    """Do the work and print what it took, as one line among others. Imports are not in it.
 
     ``result`` is what the work returned: how many sessions there were, or the like.
     """
@@ -64,7 +66,20 @@ def tell(work: Callable[[], Any]) -> None:
         "peak_mib": _peak_mib(),
         "result": result,
     }
-    print(json.dumps(figures), flush=True)
+    print(f"{_MARK}{json.dumps(figures)}", flush=True)
+
+
+def figures_in(said: str) -> dict[str, Any]:
+    """The figures in what a contestant printed.
+
+    Raises:
+        ValueError: there are none.
+    """
+    lines = [line for line in said.splitlines() if line.startswith(_MARK)]
+    if not lines:
+        raise ValueError(f"No figures in what the contestant said: {said[-2000:]}")
+    figures: dict[str, Any] = json.loads(lines[-1].removeprefix(_MARK))
+    return figures
 
 
 def _peak_mib() -> float | None:

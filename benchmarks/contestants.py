@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any
 
-from benchmarks.contest import Task
+from benchmarks.contest import Task, figures_in
 
 __all__ = [
     "AIRBYTE",
@@ -74,8 +73,7 @@ def run(contestant: Contestant, task: Task) -> dict[str, Any]:
         said = output.read().decode()
     if code:
         raise RuntimeError(f"{contestant.name} ended with {code}: {said[-2000:]}")
-    figures: dict[str, Any] = json.loads(said.splitlines()[-1])
-    return figures
+    return figures_in(said)
 
 
 @contextmanager

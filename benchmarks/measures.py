@@ -13,8 +13,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -70,8 +70,10 @@ class Form:
     mixed_slots: int
     budget_jobs: int
     """Jobs under the budget of requests; none leaves that out."""
-    ids: tuple[int, ...]
-    """Sizes of the one big partition; the rounds are for the first."""
+    big_ids: int
+    """Ids of the one big partition."""
+    biggest_ids: int
+    """Ids of one that is fetched and landed just once; none leaves that out."""
     small_jobs: int
     import_rounds: int
 
@@ -82,7 +84,8 @@ FULL = Form(
     mixed_jobs=500,
     mixed_slots=40,
     budget_jobs=500,
-    ids=(1_000_000, 10_000_000),
+    big_ids=1_000_000,
+    biggest_ids=10_000_000,
     small_jobs=1000,
     import_rounds=7,
 )
@@ -92,7 +95,8 @@ QUICK = Form(
     mixed_jobs=12,
     mixed_slots=12,
     budget_jobs=0,
-    ids=(100_000,),
+    big_ids=100_000,
+    biggest_ids=0,
     small_jobs=50,
     import_rounds=3,
 )
@@ -166,10 +170,19 @@ def jobs_under_budget(bench: Bench) -> None:
 
 def big_partitions(bench: Bench) -> None:
     """One day of very many ids, from submit to landed, beside the bare fetch of its pages."""
-    for size in bench.form.ids:
-        for _ in range(bench.form.rounds if size == bench.form.ids[0] else 1):
-            _fetch_big_partition(bench, size)
-            _land_big_partition(bench, size)
+    size = bench.form.big_ids
+    for _ in range(bench.form.rounds):
+        _fetch_big_partition(bench, size, pages_in_flight=1)
+        _fetch_big_partition(bench, size, pages_in_flight=4)
+        _land_big_partition(bench, size, "DuckDB", _duckdb)
+        _land_big_partition(bench, size, "PostgreSQL", _postgres)
+
+
+def biggest_partition(bench: Bench) -> None:
+    """A day ten times as big, once, to see what memory does."""
+    if size := bench.form.biggest_ids:
+        _fetch_big_partition(bench, size, pages_in_flight=1)
+        _land_big_partition(bench, size, "DuckDB", _duckdb)
 
 
 def small_jobs(bench: Bench) -> None:
@@ -231,6 +244,7 @@ MEASURES = (
     mixed_jobs,
     small_jobs,
     big_partitions,
+    biggest_partition,
     jobs_under_budget,
 )
 
@@ -285,21 +299,22 @@ def _delays(record: Record) -> list[float]:
     return [at - ready[job_id] for job_id, at in noticed.items()]
 
 
-def _fetch_big_partition(bench: Bench, size: int) -> None:
-    for pages in (1, 4):
-        told, _ = bench.lets(
-            HTTPX, Scene(1, size), slots=1, tick_seconds=0.0, pages_in_flight=pages
-        )
-        bench.note("ids", f"{HTTPX.name}, {pages} in flight", size=size, **_seconds(told))
+def _fetch_big_partition(bench: Bench, size: int, *, pages_in_flight: int) -> None:
+    told, _ = bench.lets(
+        HTTPX, Scene(1, size), slots=1, tick_seconds=0.0, pages_in_flight=pages_in_flight
+    )
+    who = f"{HTTPX.name}, {pages_in_flight} in flight"
+    bench.note("ids", who, size=size, **_seconds(told))
 
 
-def _land_big_partition(bench: Bench, size: int) -> None:
-    for engine, warehouse in (("DuckDB", _duckdb), ("PostgreSQL", _postgres)):
-        with warehouse() as url:
-            told, _ = bench.lets(LOAD, Scene(1, size), slots=1, no_waiting=True, warehouse=url)
-        if told["result"] != size:
-            raise RuntimeError(f"{told['result']} of {size} ids landed in {engine}")
-        bench.note("ids", f"{LOAD.name} into {engine}", size=size, **_seconds(told))
+def _land_big_partition(
+    bench: Bench, size: int, engine: str, warehouse: Callable[[], AbstractContextManager[str]]
+) -> None:
+    with warehouse() as url:
+        told, _ = bench.lets(LOAD, Scene(1, size), slots=1, no_waiting=True, warehouse=url)
+    if told["result"] != size:
+        raise RuntimeError(f"{told['result']} of {size} ids landed in {engine}")
+    bench.note("ids", f"{LOAD.name} into {engine}", size=size, **_seconds(told))
 
 
 @contextmanager
