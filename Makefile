@@ -22,7 +22,7 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/.dev benchmarks/.venv/.peers  ## costs beside the peers (25 minutes; BENCH_QUICK=1: 3)
+bench: .venv/.dev benchmarks/.venv/.peers  ## costs beside the peers (half an hour; BENCH_QUICK=1: 4 minutes)
 	@env -u PREFECT_API_URL $(BIN)/python -m benchmarks
 
 clean:
