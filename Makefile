@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format bench clean
 
 demo: .venv/.demo  ## a sandbox shop, the last 30 days by device, into a DuckDB file
 	@env -u PREFECT_API_URL PREFECT_HOME=.demo PREFECT_SERVER_ALLOW_EPHEMERAL_MODE=true \
@@ -22,8 +22,11 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: .venv/.dev benchmarks/.venv/.peers  ## costs beside the peers (half an hour; BENCH_QUICK=1: 4 minutes)
+	@env -u PREFECT_API_URL $(BIN)/python -m benchmarks
+
 clean:
-	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv benchmarks/.venv .demo dist build .pytest_cache .mypy_cache .ruff_cache
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -39,4 +42,9 @@ clean:
 .venv/dbt/.ready: .venv/bin/python examples/dbt/requirements.txt  # the example's own environment
 	$(PYTHON) -m venv .venv/dbt
 	.venv/dbt/bin/pip install --quiet --disable-pip-version-check -r examples/dbt/requirements.txt
+	@touch $@
+
+benchmarks/.venv/.peers: benchmarks/peers.txt
+	$(PYTHON) -m venv benchmarks/.venv
+	benchmarks/.venv/bin/pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
 	@touch $@

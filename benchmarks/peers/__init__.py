@@ -1,0 +1,1 @@
+"""The peers, each as its makers mean it to be used. They run in an environment of their own."""

@@ -1,0 +1,96 @@
+"""dlt's REST client, with the submit and the polls written by hand around its paginator.
+
+dlt has no notion of a job that is waited for; its guides poll on a fixed tick and paginate then.
+``fetch`` only fetches. ``replace`` and ``merge`` load the same days into DuckDB twice.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import dlt
+from dlt.sources.helpers.rest_client import RESTClient
+from dlt.sources.helpers.rest_client.paginators import OffsetPaginator
+
+from benchmarks.contest import Task, tell, told_task
+
+LIST = "/analytics/v1/sessions/list/async"
+RESULT = "/analytics/v1/sessions/list/result"
+PAGE = 1000
+
+
+def fetch_all(task: Task) -> int:
+    """Fetch every day, one thread for each slot. Returns how many ids came."""
+    client = _client(task)
+    with ThreadPoolExecutor(task.slots) as threads:
+        return sum(threads.map(lambda day: sum(map(len, _pages(client, task, day))), task.days))
+
+
+def load_twice(task: Task, disposition: Any) -> int:
+    """Load every day into DuckDB, and the same again. Returns how many rows the second wrote."""
+    client = _client(task)
+
+    def rows() -> Iterator[list[dict[str, str]]]:
+        for day in task.days:
+            for ids in _pages(client, task, day):
+                yield [{"day": day[0], "id": one} for one in ids]
+
+    sessions = dlt.resource(
+        rows, name="sessions", write_disposition=disposition, primary_key=("day", "id")
+    )
+    pipeline = dlt.pipeline(
+        "wix",
+        destination=dlt.destinations.duckdb(task.warehouse.removeprefix("duckdb:///")),
+        dataset_name="wix",
+    )
+    pipeline.run(sessions)
+    pipeline.run(sessions)
+    return int(pipeline.last_trace.last_normalize_info.row_counts["sessions"])
+
+
+def _client(task: Task) -> RESTClient:
+    return RESTClient(
+        task.base_url,
+        headers={"Authorization": task.api_key, "wix-site-id": task.site_id},
+        paginator=OffsetPaginator(limit=PAGE, total_path="result.total"),
+        data_selector="result.sessionIds",
+    )
+
+
+def _pages(client: RESTClient, task: Task, day: tuple[str, str]) -> Iterator[list[str]]:
+    job_id = _submit(client, task, day)
+    _wait(client, task, job_id)
+    for page in client.paginate(RESULT, params={"jobId": job_id}):
+        yield list(page)
+
+
+def _submit(client: RESTClient, task: Task, day: tuple[str, str]) -> str:
+    query = {
+        "customTimePeriod": {"startDate": day[0], "endDate": day[1]},
+        "deviceType": {"type": "ALL"},
+        "timezone": task.timezone,
+    }
+    reply = client.post(LIST, json=query)
+    reply.raise_for_status()
+    return str(reply.json()["jobId"])
+
+
+def _wait(client: RESTClient, task: Task, job_id: str) -> None:
+    params = {"jobId": job_id, "limit": 1, "offset": 0}
+    status = ""
+    while status != "FINISHED":
+        time.sleep(task.tick_seconds)
+        reply = client.get(RESULT, params=params)
+        reply.raise_for_status()
+        status = reply.json()["result"]["jobStatus"]
+        if status == "ERROR":
+            raise RuntimeError(f"job {job_id} failed")
+
+
+if __name__ == "__main__":
+    verb, the_task = sys.argv[1], told_task()
+    tell(lambda: fetch_all(the_task) if verb == "fetch" else load_twice(the_task, verb))
