@@ -12,12 +12,13 @@ from pydantic import Field
 
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
 from prefect_wix.announce import announce_landing
-from prefect_wix.errors import LoadError
+from prefect_wix.errors import LoadError, NotConfirmedError
+from prefect_wix.estimate import Estimate
 from prefect_wix.lateness import Lateness
 from prefect_wix.loading import LoadOptions, Outcome
 from prefect_wix.models import check_timezone
 from prefect_wix.pace import Patience
-from prefect_wix.plan import Plan, Refresh, RefreshPolicy
+from prefect_wix.plan import CoverBy, Plan, Refresh, RefreshPolicy
 from prefect_wix.reports import (
     describe_lateness,
     describe_load,
@@ -55,7 +56,10 @@ async def load_sessions(
     segments: list[str] = [segment.key for segment in DEVICES],  # noqa: B006
     refresh: Refresh = Refresh.STALE,
     timezone: str | None = None,
+    cover: CoverBy = CoverBy.ASKING,
     dry_run: bool = False,
+    confirm: bool = False,
+    confirm_above: AtLeastOne = 5000,
     jobs_in_flight: AtLeastOne = 16,
     timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0,
 ) -> list[Outcome]:
@@ -72,7 +76,12 @@ async def load_sessions(
         segments: Session filters by key, such as device_type=MOBILE.
         refresh: What to ask again: nothing (missing), days that may have changed (stale), or all.
         timezone: IANA zone that days are counted in. Left out, it is the site's own.
-        dry_run: Show the plan and ask for nothing.
+        cover: Ask for each segment (asking), or derive those that follow from others where that
+            costs fewer requests (cheapest). Wix documents no such relation.
+        dry_run: Show the plan and what it would take, and ask for nothing.
+        confirm: Start also where the load would take more requests than the next number.
+        confirm_above: A load that would take more requests than this is not started unless confirm
+            is on.
         jobs_in_flight: How many jobs may run at Wix at once.
         timeout_seconds: How long one job may take before its partition fails.
     """
@@ -83,22 +92,33 @@ async def load_sessions(
     zone = timezone or await find_site_timezone(credentials)
     window = choose_window(start_date, end_date, days, before=as_of, timezone=zone)
     policy = RefreshPolicy(refresh, timedelta(lookback_days), as_of, datetime.now(UTC))
-    plan = await plan_sessions_load(
-        warehouse, credentials.site_id, window, wanted, policy, catch_up=start_date is None
+    planned = await plan_sessions_load(
+        warehouse,
+        credentials.site_id,
+        window,
+        wanted,
+        policy,
+        catch_up=start_date is None,
+        cover=cover,
     )
-    await _show_plan(plan, window, credentials.site_id)
+    plan = planned.plan
+    estimate = planned.estimate(jobs_in_flight, credentials.requests_per_minute)
+    await _show_plan(plan, estimate, window, credentials.site_id)
     if dry_run:
         _say_plan(plan)
     if dry_run or not plan.to_ask:
         return []
+    if not confirm:
+        _check_size(estimate, confirm_above)
     options = LoadOptions(
         as_of=as_of,
         jobs_in_flight=jobs_in_flight,
         patience=Patience(timeout_seconds=timeout_seconds),
         run_id=prefect.runtime.flow_run.id,
     )
-    partitions = [planned.partition for planned in plan.to_ask]
-    outcomes = await load_sessions_partitions(credentials, warehouse, partitions, options)
+    outcomes = await load_sessions_partitions(
+        credentials, warehouse, plan.asked, options, plan.derived
+    )
     await announce_landing(credentials.site_id, window, outcomes)
     await _show_outcomes(outcomes, window)
     await _show_lateness(await measure_lateness(warehouse, credentials.site_id, window))
@@ -106,16 +126,29 @@ async def load_sessions(
     return outcomes
 
 
-async def _show_plan(plan: Plan, window: Window, site_id: str) -> None:
-    get_run_logger().info("Site %s, %s: %s.", site_id, window, describe_plan(plan))
+async def _show_plan(plan: Plan, estimate: Estimate, window: Window, site_id: str) -> None:
+    log = get_run_logger()
+    log.info("Site %s, %s: %s.", site_id, window, describe_plan(plan))
+    for sentence in (*plan.savings, *([str(estimate)] if plan.asked else [])):
+        log.info("%s", sentence)
     await acreate_table_artifact(
-        plan_rows(plan), key=PLAN_KEY, description=f"{window}: {describe_plan(plan)}"
+        plan_rows(plan),
+        key=PLAN_KEY,
+        description=f"{window}: {describe_plan(plan)}. {' '.join((*plan.savings, str(estimate)))}",
     )
+
+
+def _check_size(estimate: Estimate, confirm_above: int) -> None:
+    if estimate.requests.expected > confirm_above:
+        raise NotConfirmedError(
+            f"{estimate} That is more than the {confirm_above:,} requests of confirm_above, so "
+            "nothing was asked for. Start it with confirm on, or for fewer days or segments."
+        )
 
 
 def _say_plan(plan: Plan) -> None:
     for row in plan_rows(plan):
-        get_run_logger().info("Would ask for %(day)s %(segment)s: %(why)s", row)
+        get_run_logger().info("Would come by %(day)s %(segment)s: %(why)s, %(how)s", row)
 
 
 async def _show_outcomes(outcomes: list[Outcome], window: Window) -> None:

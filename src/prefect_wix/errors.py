@@ -29,6 +29,7 @@
     │   ├── WarehouseAccessError    wrong password, read-only, no such place, disk full
     │   ├── WarehouseSchemaError    its tables are not the ones this version writes
     │   └── WarehouseUnsupportedError  a feature that this kind of warehouse does not have
+    ├── NotConfirmedError           a load would take more than it may without a word
     ├── LoadError                   some partitions of a load did not land
     ├── CompletenessError           landed segments contradict each other, and that is not wanted
     └── MissingExtraError           a feature needs a package that is not installed
@@ -55,6 +56,7 @@ __all__ = [
     "LostReplyError",
     "MarkError",
     "MissingExtraError",
+    "NotConfirmedError",
     "NotFoundError",
     "NotSentError",
     "OutputError",
@@ -348,6 +350,10 @@ class WarehouseSchemaError(WarehouseError):
 
 class WarehouseUnsupportedError(WarehouseError):
     """A feature that this kind of warehouse does not have; the message names those that do."""
+
+
+class NotConfirmedError(WixError):
+    """A load would take more requests than it may without being told so. Nothing was asked for."""
 
 
 class LoadError(WixError):

@@ -39,7 +39,8 @@ def describe_plan(plan: Plan) -> str:
     """One sentence: how many partitions are asked for, why, and how many are left alone."""
     reasons = Counter(planned.reason.value for planned in plan.to_ask)
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-    asked = f"{len(plan.to_ask)} partitions to ask for" + (f" ({why})" if why else "")
+    derived = f" and {len(plan.derived)} to derive" if plan.derived else ""
+    asked = f"{len(plan.asked)} partitions to ask for{derived}" + (f" ({why})" if why else "")
     not_begun = f", {len(plan.not_begun)} in the future" if plan.not_begun else ""
     return f"{asked}, {len(plan.settled)} settled{not_begun}"
 
@@ -51,6 +52,7 @@ def plan_rows(plan: Plan) -> list[dict[str, Any]]:
             "day": str(planned.partition.day),
             "segment": planned.partition.segment,
             "why": planned.reason.value,
+            "how": str(planned.derivation or "ask"),
         }
         for planned in plan.to_ask[:ROWS_SHOWN]
     ]
@@ -83,6 +85,7 @@ def outcome_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             "gone": outcome.gone,
             "job": outcome.job_id or "",
             "adopted": "yes" if outcome.adopted else "",
+            "derived from": outcome.derived_from or "",
             "reason": outcome.reason or "",
         }
         for outcome in failed_first[:ROWS_SHOWN]

@@ -22,7 +22,9 @@ from prefect.utilities.hashing import hash_objects
 from pydantic import BaseModel
 
 from prefect_wix.blocks import AnyWixCredentials, SessionsWarehouse
+from prefect_wix.cover import Derivation
 from prefect_wix.errors import MarkError, RequestError, WixError
+from prefect_wix.estimate import Estimate, estimate_load
 from prefect_wix.files import check_output, write_session_ids
 from prefect_wix.lateness import Lateness, lateness_curve
 from prefect_wix.listing import Listing, ListingSummary, submit_job
@@ -37,11 +39,13 @@ from prefect_wix.models import (
     check_timezone,
 )
 from prefect_wix.pace import Patience
-from prefect_wix.partitions import Partition
+from prefect_wix.partitions import Ask, Partition, Receipt
 from prefect_wix.plan import (
     CATCH_UP,
+    CoverBy,
     Plan,
     RefreshPolicy,
+    cover_cheaply,
     earlier_partitions,
     make_plan,
     partitions_of,
@@ -52,9 +56,10 @@ from prefect_wix.sources import IdSource
 from prefect_wix.spool import Spool
 from prefect_wix.warehouse.marks import MarkLedger
 from prefect_wix.warehouse.sql import sql_warehouse
-from prefect_wix.windows import Window
+from prefect_wix.windows import Window, last_complete_days
 
 __all__ = [
+    "LoadPlan",
     "SessionsListing",
     "collect_sessions",
     "fetch_session_ids",
@@ -255,6 +260,25 @@ async def find_site_timezone(credentials: AnyWixCredentials) -> str:
     return zone
 
 
+@dataclass(frozen=True)
+class LoadPlan:
+    """What a load is going to ask for, and what is known that tells how much that is."""
+
+    plan: Plan
+    receipts: list[Receipt]
+    asks: list[Ask]
+
+    def estimate(self, jobs_in_flight: int, requests_per_minute: int) -> Estimate:
+        """What the load is going to take."""
+        return estimate_load(
+            self.plan.asked,
+            self.receipts,
+            self.asks,
+            jobs_in_flight=jobs_in_flight,
+            requests_per_minute=requests_per_minute,
+        )
+
+
 @task(task_run_name="plan {window}", cache_policy=NO_CACHE)
 async def plan_sessions_load(
     warehouse: SessionsWarehouse,
@@ -264,7 +288,8 @@ async def plan_sessions_load(
     policy: RefreshPolicy,
     *,
     catch_up: bool,
-) -> Plan:
+    cover: CoverBy = CoverBy.ASKING,
+) -> LoadPlan:
     """Hold what is wanted against what is landed. Makes the tables where they are not there.
 
     Args:
@@ -274,20 +299,33 @@ async def plan_sessions_load(
         segments: the segments that are wanted.
         policy: how much to ask again.
         catch_up: whether gaps and stale days before the window are taken up too.
+        cover: whether segments that follow from others may be derived.
 
     Raises:
         WarehouseError: see the tree in `prefect_wix.errors`.
     """
     landing_place = warehouse.get_warehouse()
     await landing_place.prepare()
-    wanted = partitions_of(site_id, window, segments)
-    if not catch_up:
-        return make_plan(wanted, await landing_place.receipts(site_id, window), policy)
-    longer = Window(window.start - CATCH_UP, window.end, window.timezone)
-    known = [ask.partition for ask in await landing_place.history(site_id, longer)]
-    earlier = earlier_partitions(site_id, window, segments, known)
-    receipts = await landing_place.receipts(site_id, longer)
-    return make_plan(wanted, receipts, policy, earlier=earlier)
+    known = _days_to_learn_from(window, policy)
+    receipts = await landing_place.receipts(site_id, known)
+    asks = await landing_place.history(site_id, known)
+    asked = [ask.partition for ask in asks if ask.partition.day >= window.start - CATCH_UP]
+    plan = make_plan(
+        partitions_of(site_id, window, segments),
+        receipts,
+        policy,
+        earlier=earlier_partitions(site_id, window, segments, asked) if catch_up else (),
+    )
+    if cover is CoverBy.CHEAPEST:
+        plan = cover_cheaply(plan, receipts, policy)
+    return LoadPlan(plan, receipts, asks)
+
+
+def _days_to_learn_from(window: Window, policy: RefreshPolicy) -> Window:
+    """The window, what a load may take up before it, and the last days: they tell what is usual."""
+    recent = last_complete_days(1, before=policy.now, timezone=window.timezone)
+    start = min(window.start, recent.start) - CATCH_UP
+    return Window(start, max(window.end, recent.end), window.timezone)
 
 
 @task(cache_policy=NO_CACHE)
@@ -296,6 +334,7 @@ async def load_sessions_partitions(
     warehouse: SessionsWarehouse,
     partitions: list[Partition],
     options: LoadOptions,
+    derivations: dict[Partition, Derivation] | None = None,
 ) -> list[Outcome]:
     """Load many partitions, several at once; one that fails does not stop the others.
 
@@ -306,12 +345,15 @@ async def load_sessions_partitions(
         What became of each; look for those that failed.
     """
     log = get_run_logger()
-    async with credentials.get_client() as client, LoadProgress(len(partitions), log) as progress:
+    derivations = derivations or {}
+    total = len(partitions) + len(derivations)
+    async with credentials.get_client() as client, LoadProgress(total, log) as progress:
         return await load_partitions(
             client,
             warehouse.get_warehouse(),
             partitions,
             options,
+            derivations=derivations,
             on_progress=progress.tell,
             log=log,
         )

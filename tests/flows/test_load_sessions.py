@@ -16,7 +16,7 @@ from prefect.states import Scheduled
 from flows.load_sessions import LATENESS_KEY, PLAN_KEY, RESULT_KEY, load_sessions
 from prefect_wix import SessionsQuery
 from prefect_wix.announce import LANDED_EVENT
-from prefect_wix.errors import LoadError, WixError
+from prefect_wix.errors import LoadError, NotConfirmedError, WixError
 from prefect_wix.partitions import AskState
 from prefect_wix.progress import LOAD_KEY as PROGRESS_KEY
 from prefect_wix.sandbox import Fault, Rules, World, running
@@ -221,6 +221,38 @@ async def test_a_dry_run_shows_the_plan_and_asks_nothing(
     plan = (await artifacts(PLAN_KEY))[0]
     assert '"why": "missing"' in plan.data
     assert "9 partitions to ask for (9 missing), 0 settled" in plan.description
+
+
+async def test_the_cheapest_cover_derives_what_follows(
+    shop, credentials, warehouse, database, artifacts, caplog
+):
+    """Same rows, fewer jobs; the plan says how, and what that saves."""
+    everything = ["device_type=ALL", *(f"device_type={device}" for device in DEVICES)]
+    options = {"segments": everything, "cover": "cheapest"}
+    outcomes = await load_sessions(credentials, warehouse, START, END, **options)
+    assert {one.state for one in outcomes} == {AskState.LANDED}
+    assert len(shop.submits) == 9
+    assert_exact(database, truth(shop, devices=("ALL", *DEVICES)))
+    assert "requests instead of" in caplog.text
+    plan = json.loads((await artifacts(PLAN_KEY))[0].data)
+    assert sum(row["how"] != "ask" for row in plan) == 3
+
+
+async def test_a_dry_run_says_what_a_load_would_take(shop, credentials, warehouse, caplog):
+    await load_sessions(credentials, warehouse, START, END, dry_run=True)
+    assert "requests (" in caplog.text
+    assert "minutes" in caplog.text or "minute" in caplog.text
+    assert shop.submits == []
+
+
+async def test_a_load_that_takes_much_asks_to_be_confirmed(shop, credentials, warehouse):
+    """It says how much, and asks for nothing until it is told to."""
+    with pytest.raises(NotConfirmedError, match="Start it with confirm on") as refusal:
+        await load_sessions(credentials, warehouse, START, END, confirm_above=10)
+    assert "requests" in str(refusal.value)
+    assert shop.submits == []
+    options = {"confirm_above": 10, "confirm": True}
+    assert len(await load_sessions(credentials, warehouse, START, END, **options)) == 9
 
 
 async def test_days_are_the_complete_ones_before_the_scheduled_time(shop, credentials, warehouse):

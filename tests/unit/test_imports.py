@@ -150,7 +150,9 @@ ALLOWED = {
     "windows": set(),
     "segments": {"models", "windows"},
     "partitions": {"models", "segments", "windows"},
-    "plan": {"partitions", "segments", "windows"},
+    "plan": {"cover", "partitions", "segments", "windows"},
+    "lending": {"partitions", "spool"},
+    "estimate": {"budget", "pace", "partitions"},
     "sources": {"errors", "extras", "spool", "warehouse.sql", "warehouse.steps"},
     "marking": {"client", "errors", "models", "result", "spool", "warehouse.marks"},
 }
