@@ -102,7 +102,7 @@ async def load_sessions(
         cover=cover,
     )
     plan = planned.plan
-    estimate = planned.estimate(jobs_in_flight, credentials.requests_per_minute)
+    estimate = await planned.estimate(jobs_in_flight, credentials.requests_per_minute)
     await _show_plan(plan, estimate, window, credentials.site_id)
     if dry_run:
         _say_plan(plan)

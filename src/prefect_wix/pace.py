@@ -113,7 +113,7 @@ class Latency:
     def learn(self, running: float, finished: float) -> None:
         """Take in one job that was seen running at one age and finished at another, in seconds."""
         self.known += 1
-        self._lean(running, finished)
+        self._lean(min(running, finished), finished)
 
     def supposing(self, running: Iterable[float]) -> Latency:
         """What is to be thought while some jobs are seen to run, at these ages, and not known."""

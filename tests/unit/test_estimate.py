@@ -300,6 +300,15 @@ def test_requests_share_the_budget():
     assert estimated.minutes.high < 6
 
 
+def test_the_pages_of_one_job_share_the_budget_too():
+    """A million ids are a thousand pages, whatever else is asked."""
+    [one] = partitions(1, MOBILE)
+    million = estimate([one], [receipt(one, 1_000_000)], [ask(one, 0.9, 1.0)])
+    assert 1000 < million.requests.expected < 1010
+    assert million.minutes.low >= 4 * 61 / 60
+    assert million.minutes.high < 6
+
+
 def test_an_estimate_counts_as_those_do_who_ask():
     assert estimating._PAGE_SIZE == cover.PAGE_SIZE
     assert estimating._BUDGET_SECONDS == budget._WINDOW_SECONDS
