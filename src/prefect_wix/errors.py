@@ -19,6 +19,7 @@
     │   ├── JobTimeoutError         the deadline passed (also a TimeoutError)
     │   ├── UnknownJobError         Wix does not know the job (any more)
     │   ├── IncompleteListingError  ids and total do not agree, however often it is drained
+    │   ├── DaysFailedError         days of a window can't be listed, not even by themselves
     │   ├── RelationBrokenError     answers contradict what a segment was to be derived by
     │   └── SpoolError              the local disk could not hold the ids
     ├── MarkError                   some recordings could not be marked
@@ -41,6 +42,7 @@ attribute or cause carries a credential. Every error survives pickling.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "BadRequestError",
     "CompletenessError",
     "ConflictError",
+    "DaysFailedError",
     "IncompleteListingError",
     "JobFailedError",
     "JobTimeoutError",
@@ -281,6 +284,28 @@ class IncompleteListingError(ListingError):
         super().__init__(message, job_id=job_id, request_id=request_id)
         self.received = received
         self.total = total
+
+
+class DaysFailedError(ListingError):
+    """A window failed as a whole, and so did days of it by themselves. Nothing of it is used.
+
+    Attributes:
+        days: those that failed when they were asked for alone, oldest first.
+        untried: those that it was not found out of whether they fail, oldest first.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        job_id: str | None = None,
+        request_id: str | None = None,
+        days: tuple[date, ...] = (),
+        untried: tuple[date, ...] = (),
+    ) -> None:
+        super().__init__(message, job_id=job_id, request_id=request_id)
+        self.days = days
+        self.untried = untried
 
 
 class RelationBrokenError(ListingError):

@@ -19,6 +19,7 @@ from prefect_wix.client import WixClient
 from prefect_wix.errors import (
     IncompleteListingError,
     JobFailedError,
+    ListingError,
     RequestError,
     UnknownJobError,
 )
@@ -54,6 +55,8 @@ class ListingSummary(BaseModel):
     """Submits whose reply was lost: each may have left a job that nobody waits for."""
     resubmitted: bool
     """The first job failed or was forgotten, and the query was asked once more."""
+    parts: int = 1
+    """The listings it was put together from: several where the window as a whole failed."""
 
 
 async def submit_job(
@@ -135,6 +138,7 @@ class Listing:
         submit: how to submit, where the caller keeps a record of jobs; `submit_job` if left out.
         patience: how to wait.
         pace: when to poll, where several listings learn from each other.
+        ask_again_after: how a job may come to nothing for the query to be asked once more.
         log: where to tell what a person should know.
 
     Raises (while it is iterated):
@@ -156,6 +160,7 @@ class Listing:
         submit: Callable[[], Awaitable[SessionsJob]] | None = None,
         patience: Patience = Patience(),
         pace: Pace | None = None,
+        ask_again_after: tuple[type[ListingError], ...] = (JobFailedError, UnknownJobError),
         log: Log = _LOG,
     ) -> None:
         self.job = job
@@ -164,21 +169,34 @@ class Listing:
         self.spool = Spool()
         self.summary: ListingSummary | None = None
         """Set when the listing has ended as complete."""
+        self.resubmitted = False
+        """The query was asked once more."""
         self._client = client
         self._submit = submit or (lambda: submit_job(client, query, log=log))
         self._query = query
         self._patience = patience
         self._pace = pace or Pace(client.clock, patience, client.budget.scarcity)
+        self._ask_again_after = ask_again_after
         self._log = log
         self._finished: tuple[JobResult, JobPage] | None = None
+        self._result: JobResult | None = None
         self._earlier_requests = self._earlier_orphans = self._repeats = 0
-        self._resubmitted = False
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         self.spool.close()
+
+    @property
+    def requests(self) -> int:
+        """Requests after the first submit, so far."""
+        return self._earlier_requests + (self._result.requests if self._result else 0)
+
+    @property
+    def possible_orphans(self) -> int:
+        """Submits whose reply was lost, so far."""
+        return self._earlier_orphans + (self.job.possible_orphans if self.job else 0)
 
     async def drain(self) -> ListingSummary:
         """Iterate to the end; the ids are in ``spool`` then.
@@ -219,21 +237,21 @@ class Listing:
         # A submit may have to wait for its turn; a job's time begins when there is a job.
         deadline = self._client.clock.now() + self._patience.timeout_seconds
         while True:
-            self.job = job
             result = JobResult(self._client, job, self._patience, deadline, self._log)
+            self.job, self._result = job, result
             try:
                 self._finished = result, await result.first_page(self.watch)
-            except (JobFailedError, UnknownJobError) as error:
-                if self._resubmitted:
+            except self._ask_again_after as error:
+                if self.resubmitted:
                     raise
-                self._earlier_requests += result.requests + 1
-                self._earlier_orphans += job.possible_orphans
                 self._log.warning("%s Asking the same query once more.", error)
             else:
                 return self._finished
             finally:
                 self._end_watch()
-            job, self._resubmitted = await self._submit_watched(), True
+            job, self.resubmitted = await self._submit_watched(), True
+            self._earlier_requests += result.requests + 1
+            self._earlier_orphans += result.job.possible_orphans
 
     async def _submit_watched(self) -> SessionsJob:
         now = datetime.now(UTC)
@@ -273,9 +291,9 @@ class Listing:
             sessions=len(self.spool),
             repeats=self._repeats,
             passes=passes,
-            requests=self._earlier_requests + result.requests,
-            possible_orphans=self._earlier_orphans + result.job.possible_orphans,
-            resubmitted=self._resubmitted,
+            requests=self.requests,
+            possible_orphans=self.possible_orphans,
+            resubmitted=self.resubmitted,
         )
 
     def _tell_drift(self, result: JobResult, this_pass: _Pass) -> None:

@@ -26,6 +26,7 @@ from prefect_wix.cover import Derivation
 from prefect_wix.errors import MarkError, RequestError, WixError
 from prefect_wix.estimate import Estimate, estimate_load
 from prefect_wix.files import check_output, write_session_ids
+from prefect_wix.halving import drained
 from prefect_wix.lateness import Lateness, lateness_curve
 from prefect_wix.listing import Listing, ListingSummary, submit_job
 from prefect_wix.loading import LoadOptions, Outcome, load_partitions
@@ -217,11 +218,13 @@ async def collect_sessions(
 
     Args:
         credentials: who asks; of the site that the job was submitted for.
-        job: from `submit_sessions_job`. One that fails is submitted once more.
+        job: from `submit_sessions_job`. One that fails is submitted once more; and where that fails
+            too, its days are asked for in parts, see `prefect_wix.halving`.
         output: a .csv, .jsonl, .ndjson or .parquet file; without it the ids are returned.
-        timeout_seconds: when to give up.
+        timeout_seconds: when to give up the job, and after as long again its parts.
 
     Raises:
+        DaysFailedError: days can't be listed, not even by themselves, and nothing was written.
         ListingError: the listing is not complete, and nothing was written.
         OutputError: the file can't be written.
     """
@@ -231,13 +234,12 @@ async def collect_sessions(
     patience = Patience(timeout_seconds=timeout_seconds)
     async with (
         credentials.get_client() as client,
-        Listing(client, job.query, job=job, patience=patience, log=get_run_logger()) as listing,
+        drained(client, job, patience=patience, log=get_run_logger()) as (summary, spool),
     ):
-        summary = await listing.drain()
         if output is None:
-            ids = [session_id for batch in listing.spool.batches() for session_id in batch]
+            ids = [session_id for batch in spool.batches() for session_id in batch]
             return SessionsListing(summary=summary, session_ids=ids)
-        await asyncio.to_thread(write_session_ids, listing.spool, output)
+        await asyncio.to_thread(write_session_ids, spool, output)
         return SessionsListing(summary=summary, output=output)
 
 

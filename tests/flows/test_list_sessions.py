@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 
 import duckdb
 import pytest
 
 from flows.list_sessions import ARTIFACT_KEY, list_sessions
 from prefect_wix import SessionsQuery
-from prefect_wix.errors import IncompleteListingError, OutputError
+from prefect_wix.errors import DaysFailedError, IncompleteListingError, OutputError
 from prefect_wix.sandbox import Fault
 
 QUERY = SessionsQuery(start_date="2024-03-01", end_date="2024-03-08", device_type="ALL")
+FOUR_DAYS = QUERY.model_copy(update={"end_date": date(2024, 3, 5)})
+ONE_DAY = QUERY.model_copy(update={"end_date": date(2024, 3, 2)})
 
 
 def read_csv(path):
@@ -83,7 +86,36 @@ async def test_an_incomplete_listing_leaves_the_old_file(shop, credentials, tmp_
     output.write_text("as it was")
     shop.faults = [Fault("wrong_total", delta=1)]
     with pytest.raises(IncompleteListingError, match="the listing is incomplete"):
-        await list_sessions(credentials, QUERY, output)
+        await list_sessions(credentials, ONE_DAY, output)
+    assert output.read_text() == "as it was"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+async def test_a_window_that_fails_is_put_together_from_parts(
+    shop, credentials, tmp_path, artifacts
+):
+    """The file holds exactly the window's ids, and the summary in the UI says how it came to be."""
+    shop.faults = [Fault("job_error", over_days=2)]
+    listing = await list_sessions(credentials, FOUR_DAYS, tmp_path / "out.csv")
+    ids = read_csv(listing.output)
+    assert len(ids) == len(set(ids)) == listing.summary.sessions
+    assert set(ids) == shop.answer(FOUR_DAYS.to_wire())
+    artifact = (await artifacts(ARTIFACT_KEY))[0]
+    assert "| Put together | from 2 parts, since the job for the whole failed |" in artifact.data
+    assert "2024-03-01 to 2024-03-05 (site zone), device ALL" in artifact.data
+    assert f"| Requests | {shop.count()} |" in artifact.data
+
+
+async def test_a_day_that_fails_is_named_and_leaves_the_old_file(shop, credentials, tmp_path):
+    """The run fails with the day's name, and what was there stays."""
+    output = tmp_path / "out.csv"
+    output.write_text("as it was")
+    shop.faults = [Fault("job_error", day="2024-03-03")]
+    state = await list_sessions(credentials, FOUR_DAYS, output, return_state=True)
+    with pytest.raises(DaysFailedError) as caught:
+        await state.aresult()
+    assert caught.value.days == (date(2024, 3, 3),)
+    assert "Days that fail by themselves: 2024-03-03." in state.message
     assert output.read_text() == "as it was"
     assert list(tmp_path.iterdir()) == [output]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import re
+from datetime import date
 
 import cloudpickle
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from prefect_wix import errors
 from prefect_wix.errors import (
     ConflictError,
+    DaysFailedError,
     IncompleteListingError,
     JobFailedError,
     JobTimeoutError,
@@ -52,6 +54,7 @@ OWN = {
     RelationBrokenError: JOB | {"segment": "s", "expression": "e", "examples": ("a",)},
     MarkError: {"outcomes": (OUTCOME,)},
     LoadError: {"failures": {"2024-01-01 device_type=ALL": "no"}},
+    DaysFailedError: JOB | {"days": (date(2024, 1, 3),), "untried": (date(2024, 1, 1),)},
     IncompleteListingError: JOB | {"received": 3, "total": 4},
 }
 

@@ -53,6 +53,15 @@ def submit(wix: httpx.Client) -> str:
     return str(wix.post(LIST, json=BODY).json()["jobId"])
 
 
+def submit_days(wix: httpx.Client, start: str, end: str) -> str:
+    body = BODY | {"customTimePeriod": {"startDate": start, "endDate": end}}
+    return str(wix.post(LIST, json=body).json()["jobId"])
+
+
+def statuses(wix: httpx.Client, jobs: list[str]) -> list[str]:
+    return [result(wix, job_id)["jobStatus"] for job_id in jobs]
+
+
 def poll(wix: httpx.Client, job_id: str, limit: int = 1000, offset: int = 0) -> dict[str, Any]:
     answer = page(wix, job_id, limit, offset)
     assert answer.status_code == 200
@@ -202,6 +211,37 @@ def test_a_job_fails(sandbox: Sandbox, wix: httpx.Client):
 
     assert [poll(wix, first) for _ in range(2)] == [{"result": {"jobStatus": "ERROR"}}] * 2
     assert result(wix, second)["jobStatus"] == "FINISHED"
+
+
+def test_a_job_fails_for_one_of_its_days(sandbox: Sandbox, wix: httpx.Client):
+    """Of the jobs, those that ask for the day; the end is not asked for. Others do not count."""
+    sandbox.faults = [Fault("job_error", day="2024-03-05", times=2)]
+    days = [("03-01", "03-05"), ("03-05", "03-06"), ("03-06", "03-08"), ("03-01", "03-08")]
+    jobs = [submit_days(wix, f"2024-{start}", f"2024-{end}") for start, end in days]
+
+    assert statuses(wix, jobs) == ["FINISHED", "ERROR", "FINISHED", "ERROR"]
+
+
+def test_a_day_may_be_asked_for_by_name():
+    """A predefined period has days too, in the zone that the body names."""
+    with running(WORLD, now=datetime(2024, 3, 15, 23, tzinfo=UTC)) as sandbox:
+        sandbox.faults = [Fault("job_never_finishes", day="2024-03-15")]
+        headers = {"authorization": sandbox.api_key, "wix-site-id": sandbox.site_id}
+        with httpx.Client(base_url=sandbox.url, headers=headers, verify=False) as wix:
+            device = {"deviceType": {"type": "ALL"}, "predefinedTimePeriod": "TODAY"}
+            bodies = [device | {"timezone": zone} for zone in ("UTC", "Asia/Jerusalem")]
+            jobs = [str(wix.post(LIST, json=body).json()["jobId"]) for body in bodies]
+
+            assert statuses(wix, jobs) == ["IN_PROGRESS", "FINISHED"]
+
+
+def test_a_job_fails_for_its_length(sandbox: Sandbox, wix: httpx.Client):
+    """Jobs of more than so many days are too much."""
+    sandbox.faults = [Fault("job_error", over_days=2)]
+    ends = ("2024-03-02", "2024-03-03", "2024-03-04", "2024-03-05")
+    jobs = [submit_days(wix, "2024-03-01", end) for end in ends]
+
+    assert statuses(wix, jobs) == ["FINISHED", "FINISHED", "ERROR", "ERROR"]
 
 
 def test_a_job_never_finishes(sandbox: Sandbox, wix: httpx.Client):
@@ -445,6 +485,7 @@ def test_a_job_may_hand_out_an_old_listing():
         ("missing_fields", {"field": "id"}, "field of the fault 'missing_fields' is one of"),
         ("repeats", {"on": "list"}, "The fault 'repeats' strikes result, not 'list'."),
         ("expired_token", {"on": ["token"]}, "not 'token'"),
+        ("job_error", {"day": "March"}, "day of a fault is a date, YYYY-MM-DD, not 'March'."),
     ],
 )
 def test_a_fault_that_does_not_exist_is_refused(kind: str, values: dict[str, Any], sentence: str):
@@ -466,5 +507,7 @@ def test_a_fault_in_words_has_values():
     assert repr(Fault.parse(words)) == repr(
         Fault("rate_limited", on=("list", "result"), rate=0.5, times=3, after=2, retry_after=None)
     )
+    words = "job_error:day=2024-03-03,over_days=7"
+    assert repr(Fault.parse(words)) == repr(Fault("job_error", day="2024-03-03", over_days=7))
     with pytest.raises(ValueError, match="'seconds' in the fault 'slow:seconds' is not key=value"):
         Fault.parse("slow:seconds")

@@ -35,14 +35,21 @@ def answer(world: World, body: Mapping[str, Any], *, now: datetime, rules: Rules
     yet, whatever the dates.
     """
     zone = ZoneInfo(body.get("timezone", world.timezone))
-    first_day, end_day = time_period(body, now.astimezone(zone).date(), rules)
-    start, end = instant(first_day, zone), instant(end_day, zone)
+    start, end = (instant(day, zone) for day in days_asked(world, body, now=now, rules=rules))
     stop = min(bisect_left(world.arrivals, end), bisect_right(world.arrivals, now.timestamp()))
     if rules.midnight == "start":
         return matching(world, body, range(bisect_left(world.arrivals, start), stop))
     earliest = start - max(world.durations, default=0)
     reaching = matching(world, body, range(bisect_left(world.arrivals, earliest), stop))
     return [at for at in reaching if world.arrivals[at] + world.durations[at] >= start]
+
+
+def days_asked(
+    world: World, body: Mapping[str, Any], *, now: datetime, rules: Rules
+) -> tuple[date, date]:
+    """The half-open range of local days that this List Sessions body asks for."""
+    zone = ZoneInfo(body.get("timezone", world.timezone))
+    return time_period(body, now.astimezone(zone).date(), rules)
 
 
 def count(world: World, day: date, zone: ZoneInfo, now: datetime) -> int:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import date
 from email.utils import formatdate
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -51,8 +52,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "cut_body": {},  # the connection closes in the middle of the body
     "dropped_after": {},  # the connection closes without a reply
     # A job's status.
-    "job_error": {},
-    "job_never_finishes": {},
+    "job_error": {"day": None, "over_days": None},  # only jobs that ask for this day, or for
+    "job_never_finishes": {"day": None, "over_days": None},  # more than so many days
     "unknown_status": {"status": "SOMETHING_NEW", "polls": None},  # None: for ever
     # Whose listing a job hands out; it looks like any other, and its total agrees.
     "swapped_job": {},  # that of the job before it which was asked something else
@@ -91,7 +92,7 @@ _CHOICES = {
     "value": tuple(_BAD_IDS),
     "at": ("start", "end"),
 }
-_WORDS = {*_CHOICES, "status", "retry_after"}
+_WORDS = {*_CHOICES, "status", "retry_after", "day"}
 _UNDOCUMENTED_LIMIT = 100
 _HTML = b"<!doctype html><html><body><h1>Something went wrong</h1></body></html>"
 
@@ -161,7 +162,16 @@ def _checked_values(kind: str, values: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"The fault {kind!r} has no value {name!r}; it has {own}.")
         if value not in _CHOICES.get(name, (value,)):
             raise ValueError(f"{name} of the fault {kind!r} is one of {', '.join(_CHOICES[name])}.")
+    _check_day(values.get("day"))
     return KINDS[kind] | values
+
+
+def _check_day(day: str | None) -> None:
+    if day is not None:
+        try:
+            date.fromisoformat(day)
+        except (TypeError, ValueError):
+            raise ValueError(f"day of a fault is a date, YYYY-MM-DD, not {day!r}.") from None
 
 
 def _literal(name: str, text: str) -> object:
@@ -254,9 +264,9 @@ class Faults:
                 return made
         return None
 
-    def status(self, job_id: str) -> str | None:
-        """The status that a job pretends to have, if any."""
-        for armed in self._striking(_STATUSES, "result", job_id):
+    def status(self, job_id: str, days: tuple[date, date]) -> str | None:
+        """The status that a job of these days, the end not included, pretends to have, if any."""
+        for armed in self._striking(_STATUSES, "result", job_id, days):
             if status := _STATUSES[armed.fault.kind](armed, job_id):
                 return status
         return None
@@ -294,6 +304,8 @@ class Faults:
 
 def _matters(fault: Fault, subject: Any) -> bool:
     """Whether the fault would be seen at all: what it cannot change, it does not count."""
+    if fault.kind in _STATUSES:
+        return _concerns(fault, *subject)
     if fault.kind == "empty_page":
         return bool(subject.places)
     if fault.kind == "limit_violation":
@@ -306,6 +318,13 @@ def _matters(fault: Fault, subject: Any) -> bool:
     if fault.kind == "bad_ids":
         return bool(result.get("sessionIds"))
     return fault.kind not in _RESULTS or result.get("total") is not None
+
+
+def _concerns(fault: Fault, start: date, end: date) -> bool:
+    """Whether the fault is about a job that was asked for these days."""
+    day, over_days = fault.values.get("day"), fault.values.get("over_days")
+    has_day = day is None or start <= date.fromisoformat(day) < end
+    return has_day and (over_days is None or (end - start).days > over_days)
 
 
 def _refused(refusal: Refusal, **headers: str) -> Reply:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from prefect_wix.sandbox import requests
 from prefect_wix.sandbox.access import Access, guid
-from prefect_wix.sandbox.answers import answer, count
+from prefect_wix.sandbox.answers import answer, count, days_asked
 from prefect_wix.sandbox.faults import Faults, Page
 from prefect_wix.sandbox.replies import application_error
 from prefect_wix.sandbox.world import DerivedIds
@@ -42,6 +42,8 @@ class Job:
     id: str
     site_id: str
     body: Mapping[str, Any]
+    days: tuple[date, date]
+    """The local days that were asked for; the end is not included."""
     sessions: Sequence[int] = field(repr=False)
     """The answer: places in the world's order of arrival."""
     stride: int
@@ -95,7 +97,8 @@ def _list(wix: Wix, call: Call) -> Mapping[str, Any]:
     if wix.rules.sort == "id":
         sessions = sorted(sessions, key=wix.worlds[site_id].ids.__getitem__)
     stride = _stride(len(sessions)) if wix.rules.sort == "random" else 1
-    job = Job(guid(wix.random), site_id, body, sessions, stride, now, ready)
+    days = days_asked(wix.worlds[site_id], body, now=wix.access.now(), rules=wix.rules)
+    job = Job(guid(wix.random), site_id, body, days, sessions, stride, now, ready)
     wix.jobs[job.id] = job
     return {"jobId": job.id}
 
@@ -114,7 +117,7 @@ def _result(wix: Wix, call: Call) -> Mapping[str, Any]:
     job = wix.jobs.get(asked.job_id)
     if job is None or job.site_id != site_id or _forgotten(job, wix.rules):
         return _unknown_job(wix.rules)
-    result: dict[str, Any] = {"jobStatus": wix.faults.status(job.id) or _status(job)}
+    result: dict[str, Any] = {"jobStatus": wix.faults.status(job.id, job.days) or _status(job)}
     if result["jobStatus"] == "FINISHED":
         job = _whose_listing(wix, job)
         page = Page(asked.job_id, asked.offset, asked.limit, len(job.sessions))
