@@ -52,7 +52,10 @@ async def drained(
     Only a query with two dates is asked in parts; what a predefined period means is for Wix to
     say. Parts are asked for one after the other, the newest first, and may take as long as the
     whole was waited for: so all ends after twice the patience, beside waits for the site's budget.
-    Each of N days that fails costs at most 2 log2(N) + 1 jobs more, the logarithm rounded up.
+    Where big parts hang rather than fail, that time is soon up, and the days left are untried.
+
+    P parts that make up the whole cost at most 2 P jobs with those that failed. Each of N days that
+    fails costs at most 2 log2(N) + 1 jobs beside the whole's, the logarithm rounded up.
 
     Args:
         client: who asks.

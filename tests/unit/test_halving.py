@@ -117,6 +117,7 @@ async def test_a_window_that_is_too_big_is_put_together_from_parts(
     assert summary.parts >= math.ceil(length / most)
     assert summary.parts == sum(size <= most for _, size in asked(sandbox))
     assert summary.job.query == window(length)
+    assert sandbox.count("list") <= 2 * summary.parts
 
 
 async def test_the_summary_counts_every_request_that_it_took(sandbox, client):
