@@ -34,6 +34,7 @@ from prefect_wix.models import SessionsJob
 from prefect_wix.partitions import Ask, Partition
 from prefect_wix.spool import Spool
 from prefect_wix.warehouse import Answer, open_warehouse
+from prefect_wix.warehouse.leases import kept_open
 from prefect_wix.windows import Window
 
 ROOT = Path(__file__).parents[1]
@@ -370,11 +371,12 @@ async def _land_in_turn(url, schema, rounds, *words):
     warehouse = open_warehouse(url, schema=schema or None)
     await warehouse.prepare()
     print("ready", flush=True)  # noqa: T201
-    for number in range(int(rounds)):
-        for day, tag, count in (word.split(":") for word in words):
-            partition = on_day(int(day))
-            await land(warehouse, ids_of(tag, int(count)), partition, hours=number)
-            print(tag, flush=True)  # noqa: T201
+    async with kept_open(warehouse):
+        for number in range(int(rounds)):
+            for day, tag, count in (word.split(":") for word in words):
+                partition = on_day(int(day))
+                await land(warehouse, ids_of(tag, int(count)), partition, hours=number)
+                print(tag, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

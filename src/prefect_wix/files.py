@@ -80,19 +80,16 @@ def _write_json_lines(spool: Spool, path: Path) -> None:
 
 def _write_parquet(spool: Spool, path: Path) -> None:
     duckdb = _import_duckdb()
-    lines = spool.folder / "ids.txt"
-    spool.write_lines(lines)
     with duckdb.connect() as connection:
         try:
             connection.execute(
                 "COPY (SELECT * FROM read_csv($1, auto_detect = false, header = false, "
                 f"columns = {{'{COLUMN}': 'VARCHAR'}}, "
                 "delim = '\x01', quote = '', escape = '')) TO $2 (FORMAT parquet)",
-                [str(lines), str(path)],
+                [str(spool.lines()), str(path)],
             )
         except duckdb.IOException as error:
             raise OSError(None, str(error)) from error
-    lines.unlink()
 
 
 def _import_duckdb() -> Any:

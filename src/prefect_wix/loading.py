@@ -28,6 +28,7 @@ from prefect_wix.lending import Lending
 from prefect_wix.partitions import ANSWERED, Partition
 from prefect_wix.result import Log
 from prefect_wix.warehouse import Warehouse
+from prefect_wix.warehouse.leases import kept_open
 
 __all__ = ["ADOPT_WITHIN", "LoadOptions", "Outcome", "load_partitions"]
 
@@ -86,9 +87,10 @@ async def load_partitions(
             return outcome
         return await told(await Parts(load, outcome).run())
 
-    outcomes = await _all(map(one, works))
-    load.has_landed = any(outcome.state in ANSWERED for outcome in outcomes)
-    return await _all(map(another_way, outcomes))
+    async with kept_open(warehouse):
+        outcomes = await _all(map(one, works))
+        load.has_landed = any(outcome.state in ANSWERED for outcome in outcomes)
+        return await _all(map(another_way, outcomes))
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:

@@ -179,15 +179,15 @@ with Spool() as spool:
     assert float(done.stdout) < 60
 
 
-def run_python(code, **options):
+def run_python(code, *, preexec_fn=None, **environment):
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        env={"PYTHONPATH": SRC, "PATH": ""},
-        **options,
+        env={"PYTHONPATH": SRC, "PATH": "", **environment},
+        preexec_fn=preexec_fn,
     )
 
 
@@ -218,22 +218,34 @@ def test_a_full_disk_is_told_as_one():
     assert "point TMPDIR at a larger disk" in done.stdout
 
 
-@pytest.mark.parametrize("reason", ["full", "gone"])
-def test_a_disk_without_room_for_the_first_page_is_told_too(reason, tmp_path):
-    if reason == "full":
-        done = run_python(FILL, preexec_fn=limit_file_size(0))
-    else:
-        gone = tmp_path / "gone"
-        done = run_python(f"import tempfile\ntempfile.tempdir = {str(gone)!r}\n" + FILL)
+def test_a_disk_without_room_for_anything_is_told_too():
+    done = run_python(FILL, preexec_fn=limit_file_size(0))
     assert done.returncode == 3, done.stderr
 
 
-def test_the_file_goes_with_the_spool():
+def test_a_folder_for_files_that_can_not_be_made_is_told_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with Spool() as spool, pytest.raises(SpoolError, match="point TMPDIR"):
+        spool.folder  # noqa: B018
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are not shown here")
+def test_what_memory_does_not_hold_is_in_tmpdir(tmp_path):
+    """In a file without a name, which is gone however the process ends."""
+    look = "print(*(one.resolve() for one in Path('/proc/self/fd').iterdir()))"
+    code = "from pathlib import Path\n" + FILL.replace("spool.digest()", look)
+    done = run_python(code, TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path}/" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_its_files_go_with_the_spool():
     with Spool() as spool:
         spool.add(["a"])
-        folder = spool.folder
-        assert folder.is_dir()
-    assert not folder.exists()
+        spool.lines()
+        assert spool.folder.is_dir()
+    assert not spool.folder.exists()
     spool.close()
 
 
@@ -255,12 +267,31 @@ def test_a_batch_has_the_size_that_is_asked_for():
         assert [len(batch) for batch in spool.batches(1000)] == [1000, 1000, 500]
 
 
-def test_lines_are_the_ids_in_order(tmp_path):
+def test_lines_are_the_ids_in_order():
     with Spool() as spool:
+        assert spool.lines().read_bytes() == b""
         spool.add(ODD)
-        spool.write_lines(tmp_path / "ids.txt")
-    content = (tmp_path / "ids.txt").read_bytes()
+        content = spool.lines().read_bytes()
     assert content == "".join(f"{one}\n" for one in sorted(ODD, key=str.encode)).encode()
+
+
+def test_ids_that_come_after_the_lines_were_written_are_in_the_next_lines():
+    with Spool() as spool:
+        spool.add(["b"])
+        assert spool.lines().read_text() == "b\n"
+        spool.add(["a"])
+        assert spool.lines().read_text() == "a\nb\n"
+
+
+@pytest.mark.parametrize("count", [9_999, 10_000, 10_001])
+def test_the_digest_of_many_is_that_of_few(count):
+    """It has one form, whether or not the ids fit in a batch."""
+    ids = guids(count)
+    with Spool() as spool:
+        for page in pages(ids):
+            spool.add(page)
+        text = "".join(f"{one}\n" for one in sorted(ids))
+        assert spool.digest() == hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def test_a_spool_that_is_closed_is_told_as_such():

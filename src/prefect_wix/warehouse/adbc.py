@@ -273,7 +273,7 @@ class _Session:
         """
         schema, table, column = names
         with self._duckdb.cursor() as made:
-            stage(made, spool, kind="VIEW")
+            stage(made, spool)
             ids = made.sql(f'SELECT session_id AS "{column}" FROM {STAGED}')
             self._cursor.adbc_ingest(table, ids, mode="create", db_schema_name=schema)
         self.commit()

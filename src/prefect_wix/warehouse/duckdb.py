@@ -1,16 +1,14 @@
 """DuckDB: a file on this machine (or MotherDuck), the embedded default.
 
-DuckDB lets one process hold a file at a time. So it is opened for one transaction, and a file that
-somebody else holds is waited for until a deadline.
+Each verb is one transaction, on a connection that a lease gives out. A file that another process
+holds is waited for until a deadline.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +24,7 @@ from prefect_wix.finish import finish_in_thread
 from prefect_wix.partitions import Ask, Receipt
 from prefect_wix.spool import Spool
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
+from prefect_wix.warehouse.leases import lease_of
 from prefect_wix.warehouse.staging import stage
 from prefect_wix.warehouse.steps import Rows, Statement, Steps, Tables, drive
 from prefect_wix.windows import Window
@@ -36,10 +35,8 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT_SECONDS = 60.0
 _BUSY_POLL_SECONDS = 0.05
-
-# Within one process DuckDB would let several transactions at a file and fail those that collide;
-# taking turns costs nothing, since each is short.
-_TURNS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+_SETTINGS = {"memory_limit": "512MB"}
+"""Enough for a day of ten million ids. DuckDB's own limit is 80 % of the machine."""
 
 
 class DuckDBWarehouse:
@@ -48,8 +45,7 @@ class DuckDBWarehouse:
     Args:
         database: a file's path, or ``md:name`` for MotherDuck.
         schema: the schema of the tables; made if it is not there.
-        config: DuckDB's own settings. ``{"memory_limit": "512MB"}`` is enough for a day of ten
-            million ids; without it DuckDB takes what makes it fast.
+        config: DuckDB's own settings, such as ``{"memory_limit": "2GB"}``; 512 MB if left out.
         busy_timeout_seconds: how long to wait for a file that another process holds.
     """
 
@@ -67,6 +63,13 @@ class DuckDBWarehouse:
         self._config = dict(config or {})
         self._busy_timeout = busy_timeout_seconds
         self._tables = Tables(schema)
+        self._lease = lease_of(database)
+        # A load runs the same few statements over and over, and DuckDB parses slowly.
+        self._parsed: dict[str, Any] = {}
+
+    def kept_open(self) -> AbstractAsyncContextManager[None]:
+        """See `prefect_wix.warehouse.leases.kept_open`."""
+        return self._lease.kept_open()
 
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
@@ -105,37 +108,50 @@ class DuckDBWarehouse:
                 stage(connection, spool)
             # What is not committed when the connection closes is undone.
             connection.execute("BEGIN")
-            value = drive(steps, lambda statement: _execute(connection, statement))
+            value = drive(steps, lambda statement: self._execute(connection, statement))
             connection.execute("COMMIT")
             return value
+
+    def _execute(self, connection: Any, statement: Statement) -> Rows:
+        parsed = self._parsed.get(statement.sql)
+        if parsed is None:
+            [parsed] = connection.extract_statements(statement.sql)
+            self._parsed[statement.sql] = parsed
+        rows: Rows = connection.execute(parsed, statement.values).fetchall()
+        return rows
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
         deadline = time.monotonic() + self._busy_timeout
-        turn = _TURNS[self._database]
-        if not turn.acquire(timeout=self._busy_timeout):
-            raise self._busy("other transactions of this process took all of it")
         try:
-            connection = self._connect(deadline)
-            try:
+            with self._lease.connection(
+                lambda: self._connect(deadline),
+                settings=self._config,
+                timeout=self._busy_timeout,
+            ) as connection:
                 yield connection
-            finally:
-                connection.close()
-        finally:
-            turn.release()
+        except TimeoutError as error:
+            raise self._busy("other transactions of this process took all of it") from error
 
     def _connect(self, deadline: float) -> Any:
         if self._is_file:
             Path(self._database).parent.mkdir(parents=True, exist_ok=True)
         while True:
             try:
-                return self._duckdb.connect(self._database, config=self._config)
+                return self._connect_once()
             except self._duckdb.IOException as error:
                 if "Could not set lock" not in str(error):
                     raise
                 if time.monotonic() >= deadline:
                     raise self._busy(error) from error
             time.sleep(_BUSY_POLL_SECONDS)
+
+    def _connect_once(self) -> Any:
+        try:
+            return self._duckdb.connect(self._database, config=_SETTINGS | self._config)
+        except self._duckdb.ConnectionException:
+            # It is open in this process already, with settings that are not ours to choose.
+            return self._duckdb.connect(self._database, config=self._config)
 
     def _busy(self, error: object) -> WarehouseBusyError:
         return WarehouseBusyError(
@@ -170,8 +186,3 @@ class DuckDBWarehouse:
     @property
     def _name(self) -> str:
         return self._database.partition("?")[0]
-
-
-def _execute(connection: Any, statement: Statement) -> Rows:
-    rows: Rows = connection.execute(statement.sql, statement.values).fetchall()
-    return rows

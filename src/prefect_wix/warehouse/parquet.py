@@ -240,7 +240,7 @@ class ParquetWarehouse:
         with self._duckdb.connect(config=config) as connection:
             self._store.attach(connection)
             if spool is not None:
-                stage(connection, spool, kind="VIEW")
+                stage(connection, spool)
             yield connection
 
     @contextmanager

@@ -5,25 +5,33 @@ No statement here touches a landed table.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from prefect_wix.spool import Spool
+from prefect_wix.spool import BATCH_SIZE, Spool
 from prefect_wix.warehouse.steps import STAGED
 
 __all__ = ["stage"]
 
 
-def stage(connection: Any, spool: Spool, *, kind: str = "TABLE") -> None:
-    """Put the spool's ids in the temporary table (or view) `STAGED`, in their order.
+def stage(connection: Any, spool: Spool) -> None:
+    """Put the spool's ids in the temporary table `STAGED`, in their order.
 
-    A view reads the spool's file again for each question, and takes no room.
+    Many of them stay in a file, and `STAGED` is a view that reads it again for each question: that
+    takes no memory.
     """
-    lines = spool.folder / "ids.txt"
-    spool.write_lines(lines)
-    path = str(lines).replace("'", "''")
+    if len(spool) <= BATCH_SIZE:
+        ids = [session_id for batch in spool.batches() for session_id in batch]
+        query = "SELECT unnest(CAST($1 AS VARCHAR[])) AS session_id"
+        connection.execute(f"CREATE TEMP TABLE {STAGED} AS {query}", (ids,))
+    else:
+        connection.execute(f"CREATE TEMP VIEW {STAGED} AS {_lines_of(spool.lines())}")
+
+
+def _lines_of(file: Path) -> str:
+    path = str(file).replace("'", "''")
     # No separator and no quotes: a line is an id, whatever is in it.
-    connection.execute(
-        f"CREATE OR REPLACE TEMP {kind} {STAGED} AS SELECT session_id FROM read_csv('{path}', "
-        "auto_detect = false, header = false, columns = {'session_id': 'VARCHAR'}, "
-        "delim = '\x01', quote = '', escape = '')"
+    return (
+        f"SELECT session_id FROM read_csv('{path}', auto_detect = false, header = false, "
+        "columns = {'session_id': 'VARCHAR'}, delim = '\x01', quote = '', escape = '')"
     )

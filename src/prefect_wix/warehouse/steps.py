@@ -268,25 +268,30 @@ class Tables:
         )
         claim, to_record = choose_claim(ask, map(_ask, rows), adopt_since)
         for one in to_record:
-            yield from self.record(one)
+            # The intent itself has no entry yet that would have to go.
+            yield from self._note(one) if one is ask else self.record(one)
         return claim
 
     def record(self, ask: Ask) -> Steps[None]:
         """Write how far an ask has come."""
         asks = self.name("wix_session_asks")
         yield Statement(f"DELETE FROM {asks} WHERE ask_id = $1", (ask.ask_id,))
+        yield from self._note(ask)
+
+    def _note(self, ask: Ask) -> Steps[None]:
         yield self._insert("wix_session_asks", _ask_values(ask))
 
     # -- landing -------------------------------------------------------------------------------
 
     def publish(self, answer: Answer, landed_at: datetime) -> Steps[Landed]:
         """Replace the partition and its receipt, unless it holds this answer or a newer one."""
-        landed = choose_landing(answer, (yield from self._held(answer.ask.partition)), landed_at)
+        held = yield from self._held(answer.ask.partition)
+        landed = choose_landing(answer, held, landed_at)
         if landed.state is AskState.LANDED:
             yield from self._replace(answer)
             yield from self._file(new_receipt(answer, landed, landed_at))
         # Two runs may land one job; the first has written what changed.
-        if not (yield from self._is_answered(answer.ask)):
+        if held.receipt is None or not (yield from self._is_answered(answer.ask)):
             yield from self.record(ended_by(answer.ask, landed, landed_at))
         return landed
 
@@ -300,15 +305,23 @@ class Tables:
 
     def _held(self, partition: Partition) -> Steps[Held]:
         ids = f"FROM {self.name('wix_session_ids')} WHERE {_PARTITION}"
-        held = yield Statement(f"SELECT count(*) {ids}", partition.key)
+        receipts = f"FROM {self.name('wix_session_receipts')} WHERE {_PARTITION}"
+        counts = yield Statement(
+            f"SELECT (SELECT count(*) FROM {self.staged}), (SELECT count(*) {ids}), "
+            f"(SELECT count(*) {receipts})",
+            partition.key,
+        )
+        staged, sessions, proofs = counts[0]
+        if not sessions + proofs:
+            # Most days are asked for the first time: then there is nothing to compare.
+            return Held(0, stayed=0, staged=staged, receipt=None)
         stayed = yield Statement(
             f"SELECT count(*) FROM {self.staged} WHERE session_id IN (SELECT session_id {ids})",
             partition.key,
         )
-        staged = yield Statement(f"SELECT count(*) FROM {self.staged}")
-        receipts = yield from self._receipts(_PARTITION, partition.key)
-        receipt = receipts[0] if receipts else None
-        return Held(held[0][0], stayed=stayed[0][0], staged=staged[0][0], receipt=receipt)
+        found = yield from self._receipts(_PARTITION, partition.key)
+        receipt = found[0] if found else None
+        return Held(sessions, stayed=stayed[0][0], staged=staged, receipt=receipt)
 
     def _replace(self, answer: Answer) -> Steps[None]:
         partition = answer.ask.partition

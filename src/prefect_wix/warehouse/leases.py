@@ -1,0 +1,178 @@
+"""One DuckDB database in this process: whose turn it is, and whether it stays open in between.
+
+DuckDB takes some 30 ms to open and close a file, and lets one process at a time hold it. So a file
+is opened for one transaction, unless a load keeps it open while its transactions follow each other;
+and a load that is long lets others in. What is done with a connection is not known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from prefect_wix.finish import finish_in_thread
+
+__all__ = ["KeepsOpen", "Lease", "kept_open", "lease_of"]
+
+IDLE_SECONDS = 0.2
+"""A file that nobody has used for so long is closed: other processes may want it."""
+LONGEST_SECONDS = 5.0
+"""For how long a file is kept open without a break,"""
+BREAK_SECONDS = 0.1
+"""and how long a break is: a process that waits for the file looks twice as often."""
+
+
+@runtime_checkable
+class KeepsOpen(Protocol):
+    """A warehouse that is faster where it knows that one verb will follow another."""
+
+    def kept_open(self) -> AbstractAsyncContextManager[None]:
+        """See `kept_open`."""
+
+
+@asynccontextmanager
+async def kept_open(warehouse: object) -> AsyncIterator[None]:
+    """Let the warehouse stay open between verbs until the block is left, where it can.
+
+    Each verb is one transaction all the same, and is over when it returns.
+    """
+    if isinstance(warehouse, KeepsOpen):
+        async with warehouse.kept_open():
+            yield
+    else:
+        yield
+
+
+@dataclass
+class _Opened:
+    connection: Any
+    settings: object
+    file: tuple[int, int] | None
+    at: float = field(default_factory=time.monotonic)
+
+
+class Lease:
+    """The right to use one database, which the transactions of this process take in turn.
+
+    DuckDB would let several at a file and fail those that collide; turns cost nothing, since each
+    is short.
+    """
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+        self._turn = threading.Lock()
+        self._keepers: set[object] = set()
+        self._opened: _Opened | None = None
+        self._last_used = 0.0
+
+    @contextmanager
+    def connection(
+        self, connect: Callable[[], Any], *, settings: object, timeout: float
+    ) -> Iterator[Any]:
+        """A connection for one transaction. What is not committed when the block ends is undone.
+
+        Args:
+            connect: opens the database.
+            settings: what it opens it with; what is open with other settings is closed first.
+            timeout: for how many seconds to wait for a turn.
+
+        Raises:
+            TimeoutError: the turn did not come.
+        """
+        with self._turn_within(timeout), self._closed_after_an_error():
+            # A connection of its own inside what is open: its temporary tables go with it.
+            with closing(self._open(connect, settings).cursor()) as connection:
+                yield connection
+            self._last_used = time.monotonic()
+            if not self._keepers:
+                self._close()
+
+    @contextmanager
+    def _turn_within(self, timeout: float) -> Iterator[None]:
+        if not self._turn.acquire(timeout=timeout):
+            raise TimeoutError
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    @contextmanager
+    def _closed_after_an_error(self) -> Iterator[None]:
+        """Whatever it was, the next transaction begins with a database that is opened anew."""
+        try:
+            yield
+        except BaseException:
+            self._close()
+            raise
+
+    def _open(self, connect: Callable[[], Any], settings: object) -> Any:
+        self._take_a_break()
+        if self._opened is None or not self._is_still(self._opened, settings):
+            self._close()
+            self._opened = _Opened(connect(), settings, _identity(self._database))
+        return self._opened.connection
+
+    def _is_still(self, opened: _Opened, settings: object) -> bool:
+        """Whether it is what is wanted, and nobody has put another file in its place."""
+        return (opened.settings, opened.file) == (settings, _identity(self._database))
+
+    def _take_a_break(self) -> None:
+        if self._opened is not None and time.monotonic() - self._opened.at > LONGEST_SECONDS:
+            self._close()
+            time.sleep(BREAK_SECONDS)
+
+    def _close(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.connection.close()
+
+    @asynccontextmanager
+    async def kept_open(self) -> AsyncIterator[None]:
+        """Keep the database open between transactions; closed when the last such block is left."""
+        keeper = object()
+        self._keepers.add(keeper)
+        watcher = asyncio.create_task(self._close_when_idle())
+        try:
+            yield
+        finally:
+            self._keepers.discard(keeper)
+            watcher.cancel()
+            await finish_in_thread(self._close_unless_wanted)
+
+    async def _close_when_idle(self) -> None:
+        while True:
+            await asyncio.sleep(IDLE_SECONDS / 2)
+            if self._is_idle():
+                await asyncio.to_thread(self._close_unless_wanted)
+
+    def _close_unless_wanted(self) -> None:
+        with self._turn:
+            if not self._keepers or self._is_idle():
+                self._close()
+
+    def _is_idle(self) -> bool:
+        return self._opened is not None and time.monotonic() - self._last_used > IDLE_SECONDS
+
+
+def lease_of(database: str) -> Lease:
+    """The one lease that this process has for a file, or for a database that is none."""
+    return _lease(database if database.startswith("md:") else os.path.realpath(database))
+
+
+_lease = cache(Lease)
+
+
+def _identity(database: str) -> tuple[int, int] | None:
+    try:
+        status = Path(database).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
