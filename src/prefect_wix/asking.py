@@ -31,7 +31,7 @@ from prefect_wix.lending import Lending, Lent
 from prefect_wix.listing import Listing, ListingSummary, submit_job
 from prefect_wix.models import SessionsJob, SessionsQuery
 from prefect_wix.pace import Pace, Patience
-from prefect_wix.partitions import Ask, AskState, Partition
+from prefect_wix.partitions import ANSWERED, Ask, AskState, Partition
 from prefect_wix.result import Log
 from prefect_wix.warehouse import Answer, Landed, Warehouse
 from prefect_wix.windows import ONE_DAY, Window
@@ -46,6 +46,8 @@ __all__ = [
     "watched_jobs",
 ]
 
+DRAINS = 4
+"""Finished jobs that are drained at once: more would only be read more slowly, each of them."""
 REQUESTS_A_JOB = 2
 """A submit, and the poll that finds the job finished and is its first page."""
 LEARN_FROM = timedelta(days=30)
@@ -137,7 +139,8 @@ class Load:
         self.pace = Pace(client.clock, options.patience, client.budget.scarcity, history)
         self.running = asyncio.Semaphore(options.jobs_in_flight)
         """Jobs that run at Wix;"""
-        self.begun = asyncio.Semaphore(2 * options.jobs_in_flight)
+        self.draining = asyncio.Semaphore(DRAINS)
+        self.begun = asyncio.Semaphore(options.jobs_in_flight + DRAINS)
         """and those that are finished and not landed yet, whose ids take room on this machine."""
         self.submitting = asyncio.Lock()
         self.had_a_job = False
@@ -200,10 +203,12 @@ class PartitionLoad:
                 listing = await kept.enter_async_context(self._listing())
                 async with self._load.running:
                     await listing.first_page()
-                summary = await listing.drain()
-                answer = await self._answer(listing, summary)
-                landed = await self._load.warehouse.publish(answer)
-            await self._lending.lend(self._partition, Lent(answer.ask, answer.spool))
+                async with self._load.draining:
+                    summary = await listing.drain()
+                    answer = await self._answer(listing, summary)
+                    landed = await self._load.warehouse.publish(answer)
+            if landed.state in ANSWERED:
+                await self._lending.lend(self._partition, Lent(answer.ask, answer.spool))
         return self._landed(landed, summary)
 
     def _listing(self) -> Listing:

@@ -22,11 +22,15 @@ from prefect_wix.errors import (
 )
 from prefect_wix.finish import finish_in_thread
 from prefect_wix.lending import Lending, Lent
+from prefect_wix.models import DeviceType
 from prefect_wix.partitions import Ask, AskState, Partition
+from prefect_wix.segments import Segment
 from prefect_wix.spool import Spool
 from prefect_wix.warehouse import Answer
 
 __all__ = ["Derived", "Parts", "sources_of"]
+
+ALL_SESSIONS = Segment(device_type=DeviceType.ALL).key
 
 
 def sources_of(partition: Partition, derivation: Derivation) -> list[Partition]:
@@ -75,7 +79,9 @@ class Parts:
     async def run(self) -> Outcome:
         """What became of it so; what had become of it, where there are no such ways."""
         parts = list(chain.from_iterable(self._sources))
-        prove_it = len(self._ways) > 1 and len(parts) == len({*parts})
+        # Only what ALL is put together from can't err alike: a filter and its own exclusion are all
+        # sessions, whatever else holds.
+        prove_it = self._partition.segment == ALL_SESSIONS and len(parts) == len({*parts})
         poisoned = not self._load.poisoned.keys().isdisjoint(parts)
         if not prove_it or poisoned or not self._load.has_landed:
             return self._failed
@@ -87,7 +93,11 @@ class Parts:
         lending = Lending(parts)
         loads = [PartitionLoad(self._load, part, lending).run() for part in parts]
         outcomes, landed = await asyncio.gather(asyncio.gather(*loads), self._put_together(lending))
-        return landed or replace(self._failed, reason=f"{self._failed.reason} {_blame(outcomes)}")
+        orphans = sum(one.possible_orphans for one in (self._failed, *outcomes))
+        if landed is not None:
+            return replace(landed, possible_orphans=orphans)
+        reason = f"{self._failed.reason} {_blame(outcomes)}"
+        return replace(self._failed, reason=reason, possible_orphans=orphans)
 
     async def _put_together(self, lending: Lending) -> Outcome | None:
         try:

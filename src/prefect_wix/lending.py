@@ -37,11 +37,16 @@ class Lending:
         self._answers: dict[Partition, asyncio.Future[Lent | None]] = {}
         self._given_back: dict[Partition, asyncio.Event] = {}
 
+    @property
+    def needed(self) -> set[Partition]:
+        """The partitions whose answers somebody needs."""
+        return {*self._needed}
+
     async def lend(self, partition: Partition, answer: Lent) -> None:
         """Return when nobody needs the answer any more."""
         if self._needed[partition] <= 0:
             return
-        self._given_back[partition] = given_back = asyncio.Event()
+        given_back = self._given_back.setdefault(partition, asyncio.Event())
         self._tell(partition, answer)
         await given_back.wait()
 

@@ -69,6 +69,8 @@ async def load_partitions(
     load = Load(client, warehouse, options, await watched_jobs(warehouse, partitions), log)
     load.pace.to_come = REQUESTS_A_JOB * len(partitions)
     lending = Lending(chain.from_iterable(map(sources_of, derivations, derivations.values())))
+    for source in lending.needed - {*partitions}:
+        lending.has_none(source)
     works: list[PartitionLoad | Derived] = [
         *(PartitionLoad(load, partition, lending) for partition in partitions),
         *(Derived(load, partition, how, lending) for partition, how in derivations.items()),

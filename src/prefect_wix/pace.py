@@ -173,6 +173,19 @@ class _Kind:
         self.watched: set[Watch] = set()
         self.scouting = asyncio.Lock()
 
+    @asynccontextmanager
+    async def scout(self, longest_wait_seconds: float) -> AsyncIterator[None]:
+        """Be the one who asks; where another one's poll hangs, ask all the same after a while."""
+        try:
+            await asyncio.wait_for(self.scouting.acquire(), longest_wait_seconds)
+        except TimeoutError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            self.scouting.release()
+
     @property
     def is_known(self) -> bool:
         return self.latency.known >= _KNOWN_AFTER
@@ -253,7 +266,7 @@ class Watch:
         if self._kind.is_known:
             yield
             return
-        async with self._kind.scouting:
+        async with self._kind.scout(self._pace.patience.longest_wait_seconds):
             await self._until_likely(sleep)
             yield
 

@@ -199,8 +199,9 @@ def cover_cheaply(plan: Plan, receipts: Iterable[Receipt], policy: RefreshPolicy
     sizes = _mean_sizes(receipts)
     covers: dict[tuple[str, ...], Cover] = {}
     planned: list[PlannedPartition] = []
-    for _, of_a_day in groupby(sorted(plan.to_ask, key=_day), key=_day):
-        wanted = list(of_a_day)
+    days = [list(of_a_day) for _, of_a_day in groupby(sorted(plan.to_ask, key=_day), key=_day)]
+    # What belongs to a day stays together, so that no answer is kept longer than it must be.
+    for wanted in sorted(days, key=lambda wanted: min(map(_urgency, wanted))):
         if wanted[0].partition.ends_at + policy.lookback > policy.now:
             planned += wanted
             continue
@@ -209,7 +210,7 @@ def cover_cheaply(plan: Plan, receipts: Iterable[Receipt], policy: RefreshPolicy
             covers[segments] = cheapest_cover(segments, sizes)
         planned += _covered(wanted, covers[segments])
     why = dict.fromkeys(cover.why for cover in covers.values() if cover.derived)
-    return replace(plan, to_ask=tuple(sorted(planned, key=_urgency)), savings=tuple(why))
+    return replace(plan, to_ask=tuple(planned), savings=tuple(why))
 
 
 def _covered(wanted: Sequence[PlannedPartition], cover: Cover) -> list[PlannedPartition]:

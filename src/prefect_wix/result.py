@@ -121,13 +121,14 @@ class JobResult:
 
     async def _ask(self, offset: int, worth: Worth) -> JobPage:
         for patience in reversed(range(GATEWAY_TIMEOUTS)):
+            asked = self.page_limit
             try:
                 return await self._ask_within_limit(offset, worth)
             except ServerError as error:
                 if error.status != GATEWAY_TIMEOUT or not patience:
                     raise
             # Wix: try a smaller page.
-            self._limit = max(self._limit // 2, SMALLEST_PAGE_LIMIT)
+            self._limit = min(self._limit, max(asked // 2, SMALLEST_PAGE_LIMIT))
             await self.pause()
         raise AssertionError("the last try returns or raises")
 

@@ -72,6 +72,11 @@ class SharedLimit:
         try:
             await rate_limit(self._name, occupy=turns, strict=True)
         except ConcurrencySlotAcquisitionError as error:
+            if error.__cause__ is not None:
+                self._log.warning(
+                    "The limit %r can't be asked for: %s", self._name, error.__cause__
+                )
+                return
             self._is_there = False
             self._log.warning(
                 "The site's requests are counted in this process only, not across processes: %s. "
