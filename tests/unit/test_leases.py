@@ -181,14 +181,21 @@ async def test_other_settings_are_met_by_opening_anew(bench, warehouse):
             assert await other.transact(memory_limit) == "953.6 MiB"
 
 
-async def test_a_file_that_a_notebook_has_open_is_shared_with_it(bench, warehouse):
-    """In one process DuckDB opens a file with one set of settings: those of whoever came first."""
-    with duckdb.connect(str(bench.file)) as connection:
-        before = connection.execute("SELECT current_setting('memory_limit')").fetchall()
+async def test_a_notebook_may_look_into_the_file_during_a_load(bench, warehouse, never_idle):
+    """In one process DuckDB opens a file with one set of settings, and a notebook brings none."""
+    async with kept_open(warehouse):
         await land(warehouse, ["a"])
-        assert connection.execute("SELECT current_setting('memory_limit')").fetchall() == before
-        ids = connection.execute("SELECT session_id FROM wix.wix_session_ids").fetchall()
-    assert ids == [("a",)]
+        assert await bench.ids() == ["a"]
+        await land(warehouse, ["a", "b"], hours=1)
+
+
+async def test_a_notebook_that_has_the_file_open_keeps_its_memory(bench, warehouse):
+    """The limit is that of the file in this process, and not ours to lower then."""
+    limit = "SELECT current_setting('memory_limit')"
+    with duckdb.connect(str(bench.file)) as connection:
+        before = connection.execute(limit).fetchall()
+        await land(warehouse, ["a"])
+        assert connection.execute(limit).fetchall() == before != [("488.2 MiB",)]
 
 
 async def test_a_warehouse_that_is_no_file_is_as_it_was(make_bench):

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT_SECONDS = 60.0
 _BUSY_POLL_SECONDS = 0.05
-_SETTINGS = {"memory_limit": "512MB"}
+_MEMORY_LIMIT = "512MB"
 """Enough for a day of ten million ids. DuckDB's own limit is 80 % of the machine."""
 
 
@@ -138,20 +138,30 @@ class DuckDBWarehouse:
             Path(self._database).parent.mkdir(parents=True, exist_ok=True)
         while True:
             try:
-                return self._connect_once()
+                connection = self._duckdb.connect(self._database, config=self._config)
             except self._duckdb.IOException as error:
                 if "Could not set lock" not in str(error):
                     raise
                 if time.monotonic() >= deadline:
                     raise self._busy(error) from error
+            else:
+                self._limit_memory(connection)
+                return connection
             time.sleep(_BUSY_POLL_SECONDS)
 
-    def _connect_once(self) -> Any:
+    def _limit_memory(self, connection: Any) -> None:
+        # Not in the config: in one process DuckDB opens a file with one config only, and whoever
+        # looks into the file meanwhile brings none.
+        if "memory_limit" not in self._config and self._is_alone(connection):
+            connection.execute(f"SET memory_limit = '{_MEMORY_LIMIT}'")
+
+    def _is_alone(self, connection: Any) -> bool:
+        """Whether nobody else in this process has it open, whose limit would be changed too."""
         try:
-            return self._duckdb.connect(self._database, config=_SETTINGS | self._config)
-        except self._duckdb.ConnectionException:
-            # It is open in this process already, with settings that are not ours to choose.
-            return self._duckdb.connect(self._database, config=self._config)
+            counted = connection.execute("FROM duckdb_connection_count()").fetchone()
+        except self._duckdb.CatalogException:  # an old DuckDB can't tell
+            return False
+        return bool(counted == (1,))
 
     def _busy(self, error: object) -> WarehouseBusyError:
         return WarehouseBusyError(

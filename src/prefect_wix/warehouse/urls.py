@@ -24,7 +24,7 @@ def open_warehouse(url: str, *, schema: str | None = None) -> Warehouse:
         url: one of
 
             - ``duckdb:///sessions.duckdb`` (three slashes: a relative path; four: an absolute
-              one), with DuckDB's settings as ``?memory_limit=512MB``; or ``md:name``;
+              one), with DuckDB's settings as ``?memory_limit=2GB``; or ``md:name``;
             - ``postgresql://user:password@host:5432/database``;
             - ``adbc+postgresql://…``: the same by ADBC, for those who prefer it;
             - ``snowflake://user:password@account/database/schema?warehouse=…``;
