@@ -23,6 +23,7 @@ from prefect_wix.errors import (
     RequestError,
     UnknownJobError,
 )
+from prefect_wix.finish import finish_in_thread
 from prefect_wix.models import JobPage, SessionsJob, SessionsQuery
 from prefect_wix.pace import Pace, Patience, Watch
 from prefect_wix.result import JobResult, Log, PagesAhead
@@ -269,7 +270,7 @@ class Listing:
     ) -> AsyncIterator[list[str]]:
         offset = stale = 0
         while True:
-            unseen, fresh = self._take_in(page, this_pass)
+            unseen, fresh = await self._take_in(page, this_pass)
             if unseen:
                 yield unseen
             offset += len(page.session_ids)
@@ -278,8 +279,11 @@ class Listing:
                 return
             page = await pages.page(offset)
 
-    def _take_in(self, page: JobPage, this_pass: _Pass) -> tuple[list[str], int]:
-        added = self.spool.add(page.session_ids, in_pass=this_pass.number)
+    async def _take_in(self, page: JobPage, this_pass: _Pass) -> tuple[list[str], int]:
+        # In a thread, so that the pages asked for ahead are received meanwhile.
+        added = await finish_in_thread(
+            lambda: self.spool.add(page.session_ids, in_pass=this_pass.number)
+        )
         self._repeats += len(page.session_ids) - added.fresh
         this_pass.distinct += added.fresh
         this_pass.totals.append(page.total)
