@@ -147,7 +147,7 @@ def read_page(reply: Reply) -> JobPage:
     """
     result = _mapping(reply.body.get("result"))
     ids = result.get("sessionIds") or []
-    if not isinstance(ids, list) or not all(map(_is_session_id, ids)):
+    if not isinstance(ids, list) or not _are_session_ids(ids):
         raise reply.unreadable("something that is not a session id")
     status_text = str(result.get("jobStatus"))
     return JobPage(
@@ -197,9 +197,9 @@ def _read_count(value: Mapping[str, Any], reply: Reply) -> int:
     return count
 
 
-def _is_session_id(value: object) -> bool:
+def _are_session_ids(values: list[Any]) -> bool:
     # Printable, so that an id is one line in every file and one value in every loader.
-    return isinstance(value, str) and value != "" and value.isprintable()
+    return all(isinstance(one, str) and one for one in values) and "".join(values).isprintable()
 
 
 def _read_total(value: object) -> int | None:
