@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from prefect_wix.budget import REQUESTS_A_JOB
 from prefect_wix.client import WixClient
 from prefect_wix.errors import (
     IncompleteListingError,
@@ -38,7 +39,6 @@ from prefect_wix.windows import ONE_DAY, Window
 
 __all__ = [
     "ADOPT_WITHIN",
-    "REQUESTS_A_JOB",
     "Load",
     "LoadOptions",
     "Outcome",
@@ -48,8 +48,6 @@ __all__ = [
 
 DRAINS = 4
 """Finished jobs that are drained at once: more would only be read more slowly, each of them."""
-REQUESTS_A_JOB = 2
-"""A submit, and the poll that finds the job finished and is its first page."""
 LEARN_FROM = timedelta(days=30)
 """Of how many days before the last one the ledger is asked how long jobs took."""
 ADOPT_WITHIN = timedelta(hours=6)

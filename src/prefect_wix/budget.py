@@ -21,7 +21,9 @@ from prefect_wix.clock import SYSTEM_CLOCK, Clock
 
 __all__ = [
     "GATE_TURNS",
+    "REQUESTS_A_JOB",
     "REQUESTS_PER_MINUTE",
+    "WINDOW_SECONDS",
     "Gate",
     "RequestBudget",
     "Worth",
@@ -31,10 +33,13 @@ __all__ = [
 ]
 
 REQUESTS_PER_MINUTE = 200
+REQUESTS_A_JOB = 2
+"""Of most jobs: a submit, and the poll that finds it finished and is its first page."""
 
 # Wix counts when a request arrives, we when it leaves: a second over the minute keeps the
 # difference from showing as a 429.
-_WINDOW_SECONDS = 61.0
+WINDOW_SECONDS = 61.0
+"""How long a request counts."""
 GATE_TURNS = 5
 """As many turns as are asked of a gate at once, for those who wait."""
 _GATE_POLL_SECONDS = 0.05
@@ -108,7 +113,7 @@ class RequestBudget:
             From 0 to 1; 1 where somebody waits.
         """
         with self._guard:
-            since = self._clock.now() - _WINDOW_SECONDS
+            since = self._clock.now() - WINDOW_SECONDS
             spent = sum(at > since for at in self._spent)
             asked_for = spent + to_come + len(self._waiting)
             return min(1.0, asked_for / (self._spent.maxlen or 1))
@@ -197,7 +202,7 @@ class RequestBudget:
     def _free_at(self) -> float:
         if len(self._spent) < (self._spent.maxlen or 0):
             return self._paused_until
-        return max(self._paused_until, self._spent[0] + _WINDOW_SECONDS)
+        return max(self._paused_until, self._spent[0] + WINDOW_SECONDS)
 
     async def _pass_gate(self) -> None:
         turns = min(len(self._waiting), GATE_TURNS)

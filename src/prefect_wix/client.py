@@ -41,7 +41,7 @@ from prefect_wix.errors import (
     RateLimitError,
     RequestError,
 )
-from prefect_wix.models import JobPage, MarkOutcome, MarkState, SessionsQuery
+from prefect_wix.models import PAGE_LIMIT, JobPage, MarkOutcome, MarkState, SessionsQuery
 from prefect_wix.replies import (
     Reply,
     error_for,
@@ -66,8 +66,6 @@ __all__ = [
 ]
 
 BASE_URL = "https://www.wixapis.com"
-PAGE_LIMIT = 1000
-"""The most ids a page may ask for, as far as is known."""
 MARK_LIMIT = 100
 """The most ids one "Mark Recordings As Deleted" may name."""
 RATE_LIMIT_PAUSE_SECONDS = 60.0

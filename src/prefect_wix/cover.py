@@ -20,19 +20,15 @@ from dataclasses import dataclass
 from itertools import chain, combinations, pairwise
 from typing import NamedTuple, Self, TypeVar
 
-from prefect_wix.models import DeviceType, FunnelStep
-from prefect_wix.segments import DEVICES, Segment
+from prefect_wix.models import PAGE_LIMIT, FunnelStep
+from prefect_wix.segments import ALL_SESSIONS, DEVICES, Segment
 
 __all__ = ["Cover", "Derivation", "cheapest_cover", "other_paths"]
-
-PAGE_SIZE = 1000
-"""Ids on a page of a job's result."""
 
 _T = TypeVar("_T")
 _Node = str | None
 _Nodes = frozenset[_Node]
 
-_ALL = Segment(device_type=DeviceType.ALL)
 _STEPS = tuple(FunnelStep)
 _EVERYBODY = _STEPS[0]
 _NOBODY = None
@@ -58,7 +54,7 @@ _Prices = Mapping[_Edge, tuple[int, int]]
 
 def _all_edges() -> Iterator[tuple[str, _Node, _Node]]:
     """ALL, the devices, and the funnel from its far end."""
-    yield _ALL.key, _EVERYBODY, _NOBODY
+    yield ALL_SESSIONS.key, _EVERYBODY, _NOBODY
     for device, (outer, inner) in zip(DEVICES, pairwise(_BY_DEVICE), strict=True):
         yield device.key, outer, inner
     for at, step in reversed([*enumerate(_STEPS, start=1)]):
@@ -235,7 +231,7 @@ def _shared(one: Derivation, other: Derivation) -> int:
 
 
 def _requests(size: float) -> int:
-    return 1 + max(1, math.ceil(size / PAGE_SIZE))
+    return 1 + max(1, math.ceil(size / PAGE_LIMIT))
 
 
 def _expected_sizes(wanted: Iterable[str], sizes: Mapping[str, float]) -> dict[str, float]:
@@ -250,7 +246,7 @@ def _expected_sizes(wanted: Iterable[str], sizes: Mapping[str, float]) -> dict[s
     }
     expected = follows | dict(sizes)
     # Too low a guess would replace what is known by what is not.
-    rest = expected.get(_ALL.key, max([PAGE_SIZE, *expected.values()]))
+    rest = expected.get(ALL_SESSIONS.key, max([PAGE_LIMIT, *expected.values()]))
     return {key: expected.get(key, rest) for key in (*_EDGES, *wanted)}
 
 

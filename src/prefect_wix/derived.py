@@ -22,15 +22,12 @@ from prefect_wix.errors import (
 )
 from prefect_wix.finish import finish_in_thread
 from prefect_wix.lending import Lending, Lent
-from prefect_wix.models import DeviceType
 from prefect_wix.partitions import Ask, AskState, Partition
-from prefect_wix.segments import Segment
+from prefect_wix.segments import ALL_SESSIONS
 from prefect_wix.spool import Spool
 from prefect_wix.warehouse import Answer
 
 __all__ = ["Derived", "Parts", "sources_of"]
-
-ALL_SESSIONS = Segment(device_type=DeviceType.ALL).key
 
 
 def sources_of(partition: Partition, derivation: Derivation) -> list[Partition]:
@@ -81,7 +78,7 @@ class Parts:
         parts = list(chain.from_iterable(self._sources))
         # Only what ALL is put together from can't err alike: a filter and its own exclusion are all
         # sessions, whatever else holds.
-        prove_it = self._partition.segment == ALL_SESSIONS and len(parts) == len({*parts})
+        prove_it = self._partition.segment == ALL_SESSIONS.key and len(parts) == len({*parts})
         poisoned = not self._load.poisoned.keys().isdisjoint(parts)
         if not prove_it or poisoned or not self._load.has_landed:
             return self._failed

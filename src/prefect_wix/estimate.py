@@ -16,16 +16,18 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from datetime import date
 from heapq import heapreplace, nsmallest
-from itertools import cycle
+from itertools import chain, cycle, product
 from random import Random
 from statistics import NormalDist, median, pvariance
 from typing import NamedTuple
 
-from prefect_wix.budget import REQUESTS_PER_MINUTE
-from prefect_wix.pace import Latency, Patience, kind_of
+from prefect_wix.budget import REQUESTS_A_JOB, REQUESTS_PER_MINUTE, WINDOW_SECONDS
+from prefect_wix.models import PAGE_LIMIT
+from prefect_wix.pace import LEAST_GAP, PLENTY, SCARCE, Latency, Patience, kind_of
 from prefect_wix.partitions import Ask, Partition, Receipt
+from prefect_wix.segments import ALL_SESSIONS
 
 __all__ = ["Estimate", "Range", "estimate_load"]
 
@@ -50,8 +52,6 @@ _NEAREST_DAYS = 12
 """As many days are looked at, the nearest."""
 _OTHER_SEGMENT_DOUBT = 1.5
 """How much a segment that never landed differs from those that did."""
-_ALL = "device_type=ALL"
-"""No segment is greater than this one."""
 _UNKNOWN_SIZE = 1000
 _UNKNOWN_SIZE_DOUBT = 2.0
 """The sessions of a partition where nothing ever landed: from one page to many."""
@@ -59,26 +59,12 @@ _UNKNOWN_SECONDS = 3.0
 _UNKNOWN_SECONDS_DOUBT = 1.4
 """How long jobs run that nobody watched: from a fraction of a second to half a minute."""
 
-_PAGE_SIZE = 1000
-"""Ids on a page of a job's result."""
-_BUDGET_SECONDS = 61.0
-"""How long a request counts; see `prefect_wix.budget`."""
-_REQUESTS_A_JOB = 2
-"""Of most jobs: a submit, and the poll that finds it finished and is its first page."""
 _JOBS_LEARNED_FROM = 60
 """The last of a kind; older ones are forgotten."""
-_LONGEST_SECONDS = 3600.0
-"""Longer than that no job is waited for,"""
-_LEAST_GAP = 1.04
-"""nor polled sooner after another poll than at this much its age."""
-_PLENTY = 0.65
-"""The chance of being finished at which a job is polled while requests are plenty,"""
-_SCARCE = 0.95
-"""and when they are scarce; see `prefect_wix.pace`."""
 _SCARCE_FROM = 0.9
-"""The share of the budget from which they are."""
+"""The share of the budget from which requests are taken to be scarce."""
 _INEXACT = 0.1
-"""How far off that chance may be, since what the ledger knows of times is not exact;"""
+"""How far off the chance may be at which jobs are polled: the ledger's times are not exact;"""
 _SURELY = 0.97
 """and what it never exceeds."""
 
@@ -176,13 +162,13 @@ class _World:
         before = max(0, self.requests - len(self._free_at))
         begun = max(self._free_at[0], self._turn_of(before))
         self.sessions += sessions
-        self.requests += 1 + run.polls + max(0, math.ceil(sessions / _PAGE_SIZE) - 1)
+        self.requests += 1 + run.polls + max(0, math.ceil(sessions / PAGE_LIMIT) - 1)
         ended = max(begun + run.seconds, self._turn_of(self.requests - 1))
         heapreplace(self._free_at, ended + self._round_trips)
         self.seconds = max(self.seconds, ended + self._round_trips)
 
     def _turn_of(self, number: int) -> float:
-        return _BUDGET_SECONDS * (number // self._requests_per_minute)
+        return WINDOW_SECONDS * (number // self._requests_per_minute)
 
 
 def _range(values: Iterable[float]) -> Range:
@@ -204,35 +190,65 @@ class _Sizes:
         # What was asked before its day was over tells of a part of the day.
         self._whole = [one for one in receipts if one.confirmed_at >= one.partition.ends_at]
         self._landed = {one.partition.key: one for one in self._whole}
-        self._segments: defaultdict[str, list[Receipt]] = defaultdict(list)
+        sizes: defaultdict[str, list[int]] = defaultdict(list)
         for one in self._whole:
-            self._segments[one.partition.segment].append(one)
-        self._doubts = {
-            segment: _doubt([one.sessions for one in known])
-            for segment, known in self._segments.items()
-        }
-        self._most = max((one.sessions for one in self._segments.get(_ALL, ())), default=math.inf)
+            sizes[one.partition.segment].append(one.sessions)
+        self._doubts = {segment: _doubt(known) for segment, known in sizes.items()}
+        self._most = max(sizes.get(ALL_SESSIONS.key, ()), default=math.inf)
+        self._alike = _Alike(self._whole)
 
     def of(self, partition: Partition) -> list[int]:
         """The sessions of a partition in each world."""
         if partition.key in self._landed:
             return _drawn(partition, [self._landed[partition.key]], doubt=0.0)
-        if partition.segment in self._segments:
-            known = _alike(partition, self._segments[partition.segment])
+        if partition.segment in self._doubts:
+            known = self._alike.nearest(partition.day, partition.segment)
             return _drawn(partition, known, self._doubts[partition.segment])
         if self._whole:
-            others = _alike(partition, self._whole)
+            others = self._alike.nearest(partition.day, _ANY)
             drawn = _drawn(partition, others, _OTHER_SEGMENT_DOUBT)
             return [int(min(size, self._most)) for size in drawn]
         return [round(_UNKNOWN_SIZE * math.exp(_UNKNOWN_SIZE_DOUBT * level)) for level in _LEVELS]
 
 
-def _alike(partition: Partition, receipts: list[Receipt]) -> list[Receipt]:
-    """The nearest receipts of the same weekday, or of any where these are few."""
-    weekday = partition.day.weekday()
-    same = [one for one in receipts if one.partition.day.weekday() == weekday]
-    chosen = same if len(same) >= _ENOUGH_DAYS else receipts
-    return nsmallest(_NEAREST_DAYS, chosen, key=partial(_days_between, partition))
+_ANY = None
+"""Whatever the segment, or the weekday."""
+
+
+class _Alike:
+    """Receipts by segment and weekday, and of each such group the nearest to a day."""
+
+    def __init__(self, receipts: Iterable[Receipt]) -> None:
+        groups: defaultdict[tuple[str | None, int | None], list[Receipt]] = defaultdict(list)
+        for one in receipts:
+            which = one.partition
+            for group in product((which.segment, _ANY), (which.day.weekday(), _ANY)):
+                groups[group].append(one)
+        self._groups = {group: _ByDay(among) for group, among in groups.items()}
+
+    def nearest(self, day: date, segment: str | None) -> list[Receipt]:
+        """Those of the same weekday, or of any where these are few."""
+        same = self._groups.get((segment, day.weekday()))
+        if same is None or same.count < _ENOUGH_DAYS:
+            same = self._groups[segment, _ANY]
+        return same.nearest(day)
+
+
+class _ByDay:
+    """Receipts by day: a backfill looks for the nearest once for each of its partitions."""
+
+    def __init__(self, receipts: Sequence[Receipt]) -> None:
+        self.count = len(receipts)
+        self._of: defaultdict[date, list[Receipt]] = defaultdict(list)
+        for one in receipts:
+            self._of[one.partition.day].append(one)
+        self._days = sorted(self._of)
+
+    def nearest(self, day: date) -> list[Receipt]:
+        place = bisect_left(self._days, day)
+        near = self._days[max(0, place - _NEAREST_DAYS) : place + _NEAREST_DAYS]
+        among = chain.from_iterable(self._of[one][:_NEAREST_DAYS] for one in near)
+        return nsmallest(_NEAREST_DAYS, among, key=lambda one: abs(one.partition.day - day))
 
 
 def _drawn(partition: Partition, alike: list[Receipt], doubt: float) -> list[int]:
@@ -285,10 +301,10 @@ class _Runs:
     ) -> None:
         self._kinds = _kinds(partitions, asks)
         first_polls = [
-            self._kinds[one.segment].latency.likely_at(_PLENTY, running=0.0) for one in partitions
+            self._kinds[one.segment].latency.likely_at(PLENTY, running=0.0) for one in partitions
         ]
-        share = _REQUESTS_A_JOB * len(partitions) / requests_per_minute
-        windows = max(1.0, sum(first_polls) / jobs_in_flight / _BUDGET_SECONDS)
+        share = REQUESTS_A_JOB * len(partitions) / requests_per_minute
+        windows = max(1.0, sum(first_polls) / jobs_in_flight / WINDOW_SECONDS)
         chances = _chances(share, windows)
         self._ladders = {
             kind: [_ladder(kind.latency, chance) for chance in chances]
@@ -333,14 +349,14 @@ def _chances(share: float, windows: float) -> list[float]:
 
 
 def _sure_enough(share: float) -> float:
-    return _SCARCE if share >= _SCARCE_FROM else _PLENTY
+    return SCARCE if share >= _SCARCE_FROM else PLENTY
 
 
 def _ladder(latency: Latency, chance: float) -> list[float]:
     """The ages at which a job is polled that runs on and on."""
     ages = [latency.likely_at(chance, running=0.0)]
-    while ages[-1] < _LONGEST_SECONDS:
-        likely = max(latency.likely_at(chance, running=ages[-1]), ages[-1] * _LEAST_GAP)
+    while ages[-1] < _PATIENCE.timeout_seconds:
+        likely = max(latency.likely_at(chance, running=ages[-1]), ages[-1] * (1 + LEAST_GAP))
         ages.append(min(likely, ages[-1] + _PATIENCE.longest_wait_seconds))
     return ages
 

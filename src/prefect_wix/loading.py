@@ -14,13 +14,13 @@ from typing import Any
 
 from prefect_wix.asking import (
     ADOPT_WITHIN,
-    REQUESTS_A_JOB,
     Load,
     LoadOptions,
     Outcome,
     PartitionLoad,
     watched_jobs,
 )
+from prefect_wix.budget import REQUESTS_A_JOB
 from prefect_wix.client import WixClient
 from prefect_wix.cover import Derivation
 from prefect_wix.derived import Derived, Parts, sources_of

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pydantic_core import PydanticCustomError
 
 __all__ = [
+    "PAGE_LIMIT",
     "DeviceType",
     "FunnelStep",
     "JobPage",
@@ -29,6 +30,8 @@ __all__ = [
 
 TIMEZONE_MAX_LENGTH = 100
 """Wix's documented limit for ``timezone``."""
+PAGE_LIMIT = 1000
+"""The most ids a page of a job's result may be asked for, as far as is known."""
 
 
 class Period(StrEnum):

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 from prefect_wix.models import DeviceType, FunnelStep, SessionsQuery
 from prefect_wix.windows import Window
 
-__all__ = ["DEVICES", "Segment", "parse_segments"]
+__all__ = ["ALL_SESSIONS", "DEVICES", "Segment", "parse_segments"]
 
 _FUNNEL_KEY = re.compile(r"(?:\+(?P<include>[A-Z_]+))?(?:-(?P<exclude>[A-Z_]+))?")
 _ANY_PAGE = "*"
@@ -105,6 +105,8 @@ DEVICES = tuple(
     for device in (DeviceType.DESKTOP, DeviceType.MOBILE, DeviceType.TABLET)
 )
 """The three devices, which are what a load asks for unless told otherwise."""
+ALL_SESSIONS = Segment(device_type=DeviceType.ALL)
+"""The segment that no other is greater than."""
 
 
 def parse_segments(keys: Iterable[str]) -> list[Segment]:

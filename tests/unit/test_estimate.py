@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import cache
@@ -15,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefect_wix import budget, cover, pace
 from prefect_wix import estimate as estimating
+from prefect_wix import pace
 from prefect_wix.estimate import Estimate, Range, estimate_load
 from prefect_wix.listing import Listing
 from prefect_wix.pace import Pace
@@ -309,12 +310,47 @@ def test_the_pages_of_one_job_share_the_budget_too():
     assert million.minutes.high < 6
 
 
-def test_an_estimate_counts_as_those_do_who_ask():
-    assert estimating._PAGE_SIZE == cover.PAGE_SIZE
-    assert estimating._BUDGET_SECONDS == budget._WINDOW_SECONDS
-    assert (estimating._PLENTY, estimating._SCARCE) == (pace._PLENTY, pace._SCARCE)
+@given(loads(), st.sampled_from([MOBILE, None]))
+@settings(deadline=None, max_examples=60)
+def test_the_nearest_days_are_those_that_a_look_at_all_would_find(load, segment):
+    """Of the same weekday where there are four, and of days equally near the earlier one."""
+    asked, receipts, _ = load
+    receipts.sort(key=lambda one: one.partition.day)
+    of_segment = [one for one in receipts if segment in {None, one.partition.segment}]
+    alike = estimating._Alike(receipts)
+    for day in {one.day for one in asked if of_segment}:
+        same = [one for one in of_segment if one.partition.day.weekday() == day.weekday()]
+        chosen = same if len(same) >= 4 else of_segment
+        by_distance = sorted(chosen, key=lambda one: abs(one.partition.day - day))
+        assert alike.nearest(day, segment) == by_distance[:12]
+
+
+@pytest.mark.parametrize("segment", [MOBILE, CART])
+def test_a_longer_history_makes_no_partition_dearer(segment):
+    """Else a backfill of years, which is estimated partition by partition, takes minutes."""
+    [one] = partitions(1, segment)
+
+    def steps(days):
+        sizes = estimating._Sizes([receipt(each, 900) for each in partitions(days, MOBILE, ALL)])
+        return calls(lambda: sizes.of(replace(one, day=one.day - timedelta(1))))
+
+    assert steps(5_000) < 2 * steps(100)
+
+
+def calls(work):
+    """How many functions are called in doing it."""
+    events = []
+    sys.setprofile(lambda _, event, __: events.append(event))
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return len(events)
+
+
+def test_requests_are_taken_to_be_scarce_between_plenty_and_none():
+    """A load polls the more surely, the more is spent; an estimate knows only two ways."""
     assert pace._PLENTY_UNTIL < estimating._SCARCE_FROM < 1.0
-    assert estimating._LEAST_GAP == 1 + pace._LEAST_GAP
 
 
 def test_it_reads_as_one_sentence():

@@ -155,7 +155,7 @@ ALLOWED = {
     "partitions": {"models", "segments", "windows"},
     "plan": {"cover", "partitions", "segments", "windows"},
     "lending": {"partitions", "spool"},
-    "estimate": {"budget", "pace", "partitions"},
+    "estimate": {"budget", "models", "pace", "partitions", "segments"},
     "sources": {"errors", "extras", "spool", "warehouse.sql", "warehouse.steps"},
     "marking": {"client", "errors", "models", "result", "spool", "warehouse.marks"},
 }

@@ -11,8 +11,8 @@ from enum import StrEnum
 from itertools import combinations
 
 from prefect_wix.models import FunnelStep
-from prefect_wix.profiles.relations import ALL_SESSIONS, SITE_SESSIONS, STEPS
-from prefect_wix.segments import DEVICES, Segment
+from prefect_wix.profiles.relations import SITE_SESSIONS, STEPS
+from prefect_wix.segments import ALL_SESSIONS, DEVICES, Segment
 
 __all__ = ["Kind", "deepest_step", "device", "dropped_before", "kind"]
 
@@ -95,7 +95,7 @@ def _no_device(listed: Listed) -> str:
 
 
 def _outside_all(listed: Listed) -> str:
-    return _any(f"NOT {listed[key]}" for key in (ALL_SESSIONS, SITE_SESSIONS) if key in listed)
+    return _any(f"NOT {listed[key]}" for key in (ALL_SESSIONS.key, SITE_SESSIONS) if key in listed)
 
 
 def _broken_funnel(listed: Listed) -> str:

@@ -10,15 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from prefect_wix.models import DeviceType, FunnelStep
+from prefect_wix.models import FunnelStep
 from prefect_wix.partitions import Receipt
-from prefect_wix.segments import DEVICES, Segment
+from prefect_wix.segments import ALL_SESSIONS, DEVICES, Segment
 
-__all__ = ["ALL_SESSIONS", "DAYS_TILE", "SITE_SESSIONS", "STEPS", "Relation", "doubt", "relations"]
+__all__ = ["DAYS_TILE", "SITE_SESSIONS", "STEPS", "Relation", "doubt", "relations"]
 
 STEPS = tuple(FunnelStep)
 """The funnel, the widest step first."""
-ALL_SESSIONS = Segment(device_type=DeviceType.ALL).key
 SITE_SESSIONS = Segment(funnel_include=FunnelStep.SITE_SESSIONS).key
 
 
@@ -49,13 +48,13 @@ DAYS_TILE = Relation("days_tile", "every day of the window is landed", (), "FALS
 _DEVICES = Relation(
     "devices_make_all",
     "DESKTOP + MOBILE + TABLET = ALL",
-    (*(device.key for device in DEVICES), ALL_SESSIONS),
+    (*(device.key for device in DEVICES), ALL_SESSIONS.key),
     "({0} AND {1}) OR ({0} AND {2}) OR ({1} AND {2}) OR ({0} OR {1} OR {2}) <> {3}",
 )
 _SITE_SESSIONS = Relation(
     "site_sessions_are_all",
     f"{FunnelStep.SITE_SESSIONS} = ALL",
-    (SITE_SESSIONS, ALL_SESSIONS),
+    (SITE_SESSIONS, ALL_SESSIONS.key),
     "{0} <> {1}",
 )
 
