@@ -92,7 +92,7 @@ class Parts:
         outcomes, landed = await asyncio.gather(asyncio.gather(*loads), self._put_together(lending))
         orphans = sum(one.possible_orphans for one in (self._failed, *outcomes))
         if landed is not None:
-            return replace(landed, possible_orphans=orphans)
+            return replace(landed, possible_orphans=orphans + landed.possible_orphans)
         reason = f"{self._failed.reason} {_blame(outcomes)}"
         return replace(self._failed, reason=reason, possible_orphans=orphans)
 
@@ -154,6 +154,7 @@ async def _land_derived(
         added=landed.added,
         gone=landed.gone,
         stayed=landed.stayed,
+        possible_orphans=landed.orphans,
         derived_from=derivation.expression,
     )
 

@@ -69,7 +69,7 @@ class AskState(StrEnum):
     UNCHANGED = "unchanged"
     """Its answer was what the partition held already."""
     SUPERSEDED = "superseded"
-    """The answer to a job submitted later had landed already; nothing was written."""
+    """What came of a job submitted later had landed already; nothing was written."""
     FAILED = "failed"
     """It came to nothing, and asking for the same job again is of no use."""
     ORPHANED = "orphaned"

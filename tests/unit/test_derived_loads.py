@@ -11,7 +11,7 @@ from prefect_wix.client import ApiKeyAuth, WixClient
 from prefect_wix.cover import Derivation
 from prefect_wix.loading import LoadOptions, load_partitions
 from prefect_wix.pace import Patience
-from prefect_wix.partitions import AskState, Partition, Receipt
+from prefect_wix.partitions import Ask, AskState, Partition, Receipt
 from prefect_wix.plan import (
     Reason,
     Refresh,
@@ -54,7 +54,7 @@ def partition(client, segment, day=DAYS[0]):
     return Partition(client.site_id, day, segment, ZONE)
 
 
-async def load(client, warehouse, asked, derived=(), *, slots=4):
+async def load(client, warehouse, asked, derived=(), *, slots=4, timeout_seconds=5):
     told = []
 
     async def tell(outcome):
@@ -64,7 +64,7 @@ async def load(client, warehouse, asked, derived=(), *, slots=4):
         client,
         warehouse,
         asked,
-        LoadOptions(datetime.now(UTC), slots, QUICK),
+        LoadOptions(datetime.now(UTC), slots, replace(QUICK, timeout_seconds=timeout_seconds)),
         derivations={partition(client, how.segment, day): how for how, day in derived},
         on_progress=tell,
     )
@@ -127,6 +127,30 @@ async def test_what_was_derived_is_proven_when_wix_says_the_same(client, warehou
     *_, derived = await load(client, warehouse, asked, [(FROM_ALL, DAYS[0])])
     assert derived.state is AskState.UNCHANGED
     assert (await receipts(warehouse, client))[tablet].derived_from is None
+
+
+async def test_a_job_from_before_a_partition_was_derived_is_not_waited_for(shop, client, warehouse):
+    """It timed out; once the partition is derived, a refresh asks Wix anew, and lands."""
+    tablet = partition(client, TABLET)
+    shop.faults = [Fault("job_never_finishes", times=1)]
+    (failed,) = await load(client, warehouse, [tablet], timeout_seconds=0.5)
+    assert failed.state is AskState.FAILED
+    asked = [partition(client, key) for key in (ALL, DESKTOP, MOBILE)]
+    *_, derived = await load(client, warehouse, asked, [(FROM_ALL, DAYS[0])])
+    assert (derived.state, derived.derived_from) == (AskState.LANDED, FROM_ALL.expression)
+    (again,) = await load(client, warehouse, [tablet])
+    assert (again.state, again.adopted) == (AskState.LANDED, False)
+
+
+async def test_a_lost_submit_from_before_is_counted_when_a_partition_is_derived(client, warehouse):
+    """Killed before the submit or after it: nobody knows, and nobody else will count it."""
+    tablet = partition(client, TABLET)
+    await warehouse.record(Ask.intend(tablet, at=datetime.now(UTC), run_id=None))
+    asked = [partition(client, key) for key in (ALL, DESKTOP, MOBILE)]
+    *_, derived = await load(client, warehouse, asked, [(FROM_ALL, DAYS[0])])
+    assert derived.possible_orphans == 1
+    (again,) = await load(client, warehouse, [tablet])
+    assert again.possible_orphans == 0
 
 
 async def test_what_the_answers_contradict_is_asked_for(shop, client, warehouse, tmp_path, caplog):

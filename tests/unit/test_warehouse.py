@@ -306,6 +306,30 @@ async def test_a_landed_job_is_not_open_any_more(bench, warehouse):
     assert not claim.adopted
 
 
+async def test_what_is_derived_closes_the_asks_from_before(bench, warehouse):
+    """Nobody waits for their jobs any more; an intent among them may have left an orphan."""
+    for ask in (an_ask(hours=1), Ask.intend(MOBILE, at=NOON, run_id=None), an_ask(hours=3)):
+        await warehouse.record(ask)
+    derived = replace(an_ask(hours=2), derived_from="+device_type=ALL -device_type=DESKTOP")
+    landed = await land(warehouse, ["a"], ask=derived)
+    assert (landed.state, landed.orphans) == (AskState.LANDED, 1)
+    history = await warehouse.history("site-1", Window(MOBILE.day, on_day(9).day, ZONE))
+    assert [ask.state for ask in history] == [
+        AskState.ORPHANED,
+        AskState.SUPERSEDED,
+        AskState.LANDED,
+        AskState.SUBMITTED,
+    ]
+
+
+async def test_what_wix_said_leaves_other_asks_to_the_next_claim(bench, warehouse):
+    """Who asks has claimed the partition, and that has settled what was open."""
+    await warehouse.record(Ask.intend(MOBILE, at=NOON, run_id=None))
+    assert (await land(warehouse, ["a"], hours=1)).orphans == 0
+    claim = await warehouse.claim(Ask.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
+    assert claim.orphans == 1
+
+
 async def test_two_claims_at_once_agree(bench, warehouse):
     """The second sees what the first one wrote."""
     intents = [Ask.intend(MOBILE, at=NOON, run_id=str(n)) for n in range(6)]

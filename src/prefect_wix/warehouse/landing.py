@@ -18,6 +18,7 @@ __all__ = [
     "Held",
     "choose_claim",
     "choose_landing",
+    "close_earlier",
     "ended_by",
     "landed_by",
     "new_receipt",
@@ -124,6 +125,29 @@ def landed_by(ask: Ask, receipt: Receipt) -> Ask:
     """The entry of the ledger for an ask whose answer the receipt is for."""
     ended = ask.ended(AskState.LANDED, at=receipt.landed_at)
     return replace(ended, sessions=receipt.sessions, added=receipt.added, gone=receipt.gone)
+
+
+def close_earlier(
+    landed: Landed, ask: Ask, open_asks: Iterable[Ask], at: datetime
+) -> tuple[Landed, list[Ask]]:
+    """What landing a derived answer did, and the asks to record that are closed by it.
+
+    One that is derived never claimed its partition. An ask from before would stay open, and whoever
+    asks for the partition next would wait for a job that is outdated.
+
+    Args:
+        landed: what it did.
+        ask: whose answer has landed.
+        open_asks: the `OPEN` entries of the partition.
+        at: when it landed.
+    """
+    closed = [
+        one.ended(AskState.SUPERSEDED if one.submitted_at else AskState.ORPHANED, at=at)
+        for one in open_asks
+        if (one.submitted_at or one.intended_at) < _submitted_at(ask)
+    ]
+    orphans = sum(one.state is AskState.ORPHANED for one in closed)
+    return replace(landed, orphans=orphans), closed
 
 
 def new_receipt(answer: Answer, landed: Landed, at: datetime) -> Receipt:

@@ -34,6 +34,7 @@ from prefect_wix.warehouse.landing import (
     Held,
     choose_claim,
     choose_landing,
+    close_earlier,
     ended_by,
     landed_by,
     new_receipt,
@@ -133,8 +134,7 @@ class ParquetWarehouse:
 
     def _claim(self, ask: Ask, adopt_since: datetime) -> Claim:
         self._close_what_landed(ask.partition)
-        open_asks = (one for one in self._asks(ask.partition) if one.state in OPEN)
-        claim, to_record = choose_claim(ask, open_asks, adopt_since)
+        claim, to_record = choose_claim(ask, self._open_asks(ask.partition), adopt_since)
         for one in to_record:
             self._record(one)
         return claim
@@ -167,7 +167,18 @@ class ParquetWarehouse:
         # Two runs may land one job; the first has written what changed.
         if not self._is_answered(answer.ask):
             self._record(ended_by(answer.ask, landed, landed_at))
+        if answer.ask.derived_from is not None:
+            return self._close_earlier(answer.ask, landed, landed_at)
         return landed
+
+    def _close_earlier(self, ask: Ask, landed: Landed, at: datetime) -> Landed:
+        landed, closed = close_earlier(landed, ask, self._open_asks(ask.partition), at)
+        for one in closed:
+            self._record(one)
+        return landed
+
+    def _open_asks(self, partition: Partition) -> list[Ask]:
+        return [one for one in self._asks(partition) if one.state in OPEN]
 
     def _is_answered(self, ask: Ask) -> bool:
         asks = (one for one in self._asks(ask.partition) if one.ask_id == ask.ask_id)

@@ -22,6 +22,7 @@ from prefect_wix.warehouse.landing import (
     Held,
     choose_claim,
     choose_landing,
+    close_earlier,
     ended_by,
     new_receipt,
 )
@@ -261,16 +262,20 @@ class Tables:
 
     def claim(self, ask: Ask, adopt_since: datetime) -> Steps[Claim]:
         """Take the open job of the partition, or note the intent to submit one."""
-        rows = yield Statement(
-            f"SELECT {_list('wix_session_asks')} FROM {self.name('wix_session_asks')} "
-            f"WHERE {_PARTITION} AND state IN ({_quoted(OPEN)})",
-            ask.partition.key,
-        )
-        claim, to_record = choose_claim(ask, map(_ask, rows), adopt_since)
+        open_asks = yield from self._open_asks(ask.partition)
+        claim, to_record = choose_claim(ask, open_asks, adopt_since)
         for one in to_record:
             # The intent itself has no entry yet that would have to go.
             yield from self._note(one) if one is ask else self.record(one)
         return claim
+
+    def _open_asks(self, partition: Partition) -> Steps[list[Ask]]:
+        rows = yield Statement(
+            f"SELECT {_list('wix_session_asks')} FROM {self.name('wix_session_asks')} "
+            f"WHERE {_PARTITION} AND state IN ({_quoted(OPEN)})",
+            partition.key,
+        )
+        return [_ask(row) for row in rows]
 
     def record(self, ask: Ask) -> Steps[None]:
         """Write how far an ask has come."""
@@ -293,6 +298,15 @@ class Tables:
         # Two runs may land one job; the first has written what changed.
         if held.receipt is None or not (yield from self._is_answered(answer.ask)):
             yield from self.record(ended_by(answer.ask, landed, landed_at))
+        if answer.ask.derived_from is not None:
+            return (yield from self._close_earlier(answer.ask, landed, landed_at))
+        return landed
+
+    def _close_earlier(self, ask: Ask, landed: Landed, at: datetime) -> Steps[Landed]:
+        open_asks = yield from self._open_asks(ask.partition)
+        landed, closed = close_earlier(landed, ask, open_asks, at)
+        for one in closed:
+            yield from self.record(one)
         return landed
 
     def _is_answered(self, ask: Ask) -> Steps[bool]:
