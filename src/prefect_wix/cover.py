@@ -23,7 +23,7 @@ from typing import NamedTuple, Self, TypeVar
 from prefect_wix.models import PAGE_LIMIT, FunnelStep
 from prefect_wix.segments import ALL_SESSIONS, DEVICES, Segment
 
-__all__ = ["Cover", "Derivation", "cheapest_cover", "other_paths"]
+__all__ = ["Cover", "Derivation", "cheapest_cover", "other_paths", "proving_paths"]
 
 _T = TypeVar("_T")
 _Node = str | None
@@ -218,6 +218,20 @@ def other_paths(
     expected = _expected_sizes((), sizes)
     ways = sorted(_derivations(target, usable), key=lambda way: _rank(way, expected))
     return ways[:1] + sorted(ways[1:], key=lambda way: _shared(way, ways[0]))[:1]
+
+
+def proving_paths(segment: str) -> list[Derivation]:
+    """Two ways to derive a segment that no session can fool alike, whatever relations it breaks.
+
+    So where both give the same ids, these are the segment's. Only ALL is known to have them: by
+    device, and by a filter and its own exclusion, which are all sessions whatever else holds. Ways
+    to a funnel segment may share nothing and yet err alike: both lose one that was converted and
+    never reached the steps before.
+
+    Returns:
+        Two ways with no source in common, or nothing.
+    """
+    return other_paths(segment, (), {}) if segment == ALL_SESSIONS.key else []
 
 
 def _rank(way: Derivation, sizes: Mapping[str, float]) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import chain
 
 from prefect_wix.asking import Load, Outcome, PartitionLoad
-from prefect_wix.cover import Derivation, other_paths
+from prefect_wix.cover import Derivation, proving_paths
 from prefect_wix.deriving import derive
 from prefect_wix.errors import (
     ListingError,
@@ -23,7 +23,6 @@ from prefect_wix.errors import (
 from prefect_wix.finish import finish_in_thread
 from prefect_wix.lending import Lending, Lent
 from prefect_wix.partitions import Ask, AskState, Partition
-from prefect_wix.segments import ALL_SESSIONS
 from prefect_wix.spool import Spool
 from prefect_wix.warehouse import Answer
 
@@ -70,17 +69,14 @@ class Parts:
         self._load = load
         self._failed = failed
         self._partition = failed.partition
-        self._ways = other_paths(failed.partition.segment, {failed.partition.segment}, {})
+        self._ways = proving_paths(failed.partition.segment)
         self._sources = [sources_of(failed.partition, way) for way in self._ways]
 
     async def run(self) -> Outcome:
         """What became of it so; what had become of it, where there are no such ways."""
         parts = list(chain.from_iterable(self._sources))
-        # Only what ALL is put together from can't err alike: a filter and its own exclusion are all
-        # sessions, whatever else holds.
-        prove_it = self._partition.segment == ALL_SESSIONS.key and len(parts) == len({*parts})
         poisoned = not self._load.poisoned.keys().isdisjoint(parts)
-        if not prove_it or poisoned or not self._load.has_landed:
+        if not parts or poisoned or not self._load.has_landed:
             return self._failed
         self._load.log.warning(
             "%s: asking for its parts instead, %s, and to prove it %s.",

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from datetime import UTC, date, datetime
-from itertools import chain, combinations, product
+from itertools import chain, combinations, compress, product
 from math import ceil
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefect_wix.cover import Cover, Derivation, cheapest_cover, other_paths
+from prefect_wix.cover import Cover, Derivation, cheapest_cover, other_paths, proving_paths
 from prefect_wix.models import DeviceType, FunnelStep
 from prefect_wix.sandbox import Session, World
 from prefect_wix.sandbox.answers import matching
@@ -307,6 +307,64 @@ def test_two_other_paths_of_the_funnel_share_nothing(key):
 def test_a_day_is_split_by_device_and_by_funnel():
     one, other = other_paths(ALL, (), {})
     assert (one, other) == (FROM_DEVICES, Derivation(ALL, (VIEWED, NOT_VIEWED)))
+
+
+# Every session that there could be where none of the relations holds: on any devices, at any steps.
+ANYTHING = ["DESKTOP", "MOBILE", "TABLET", *FunnelStep]
+SESSIONS = [
+    frozenset(compress(ANYTHING, chosen)) for chosen in product((0, 1), repeat=len(ANYTHING))
+]
+
+
+def lists(key, session):
+    """Whether a segment lists a session, going by what its filter says and nothing else."""
+    segment = Segment.parse(key)
+    if segment.device_type is not None:
+        return segment.device_type is DeviceType.ALL or segment.device_type in session
+    reached = segment.funnel_include is None or segment.funnel_include in session
+    return reached and segment.funnel_exclude not in session
+
+
+def told(way, session):
+    """How often a way lists a session; it gives no ids at all where that is neither 0 nor 1."""
+    plus, minus = (sum(lists(key, session) for key in keys) for keys in (way.plus, way.minus))
+    return plus - minus
+
+
+def fooled(segment, ways):
+    """The sessions that all the ways agree on, and are wrong about."""
+    return [
+        session
+        for session in SESSIONS
+        for counts in [{told(way, session) for way in ways}]
+        if counts in ({0}, {1}) and counts != {int(lists(segment, session))}
+    ]
+
+
+@pytest.mark.parametrize("key", DERIVABLE)
+def test_no_session_fools_both_ways_that_prove_a_segment(key):
+    """Whatever relations it breaks: what both say of it is true, or one shows that it is odd."""
+    ways = proving_paths(key)
+    assert not ways or fooled(key, ways) == []
+
+
+def test_all_sessions_are_proven_by_device_and_by_funnel():
+    assert proving_paths(ALL) == [FROM_DEVICES, Derivation(ALL, (VIEWED, NOT_VIEWED))]
+
+
+def test_by_device_alone_a_session_on_none_would_be_lost():
+    """That is what the other way is asked for."""
+    assert frozenset({FunnelStep.SITE_SESSIONS}) in fooled(ALL, [FROM_DEVICES])
+
+
+def test_two_ways_that_share_nothing_may_be_fooled_alike():
+    """One that bought without a cart is lost by both, and would be gone in silence."""
+    bought = "conversion_funnel=+SESSIONS_CONVERTED"
+    ways = other_paths(bought, (), {})
+    assert not {*ways[0].sources} & {*ways[1].sources}
+    assert frozenset({FunnelStep.SITE_SESSIONS, FunnelStep.SESSIONS_CONVERTED}) in fooled(
+        bought, ways
+    )
 
 
 def test_a_split_is_into_pieces_before_it_is_a_difference():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 
@@ -20,7 +20,7 @@ from prefect_wix.plan import (
     make_plan,
     partitions_of,
 )
-from prefect_wix.sandbox import Fault
+from prefect_wix.sandbox import Fault, Session, World, running
 from prefect_wix.segments import Segment
 from prefect_wix.warehouse import open_warehouse
 from prefect_wix.windows import Window
@@ -203,6 +203,25 @@ async def test_a_part_that_fails_too_is_named(shop, client, warehouse):
     assert days.count(DAYS[0]) == 4
 
 
+async def test_parts_that_leave_a_session_out_land_as_no_day(warehouse):
+    """By device it is lost and by funnel it is not, so the day stays a gap, and says why."""
+    visits = [visit(day, device) for day in DAYS[:2] for device in ("MOBILE", None)]
+    poisoned = [Fault("job_error", times=2)]
+    with running(World(visits), now=NOW, faults=poisoned) as shop:
+        auth = ApiKeyAuth(shop.api_key, shop.site_id)
+        async with WixClient(auth, base_url=shop.url, requests_per_minute=100_000) as client:
+            asked = [partition(client, ALL, day) for day in DAYS[:2]]
+            failed, other = await load(client, warehouse, asked, slots=1)
+    assert (failed.state, other.state) == (AskState.FAILED, AskState.LANDED)
+    assert "do not agree" in failed.reason
+    assert asked[0] not in await receipts(warehouse, client)
+
+
+def visit(day, device):
+    noon = datetime.combine(day, time(12), tzinfo=UTC)
+    return Session(id=f"{day} {device}", arrival=noon, end=noon, device=device)
+
+
 async def test_where_nothing_lands_nothing_is_asked_in_parts(shop, client, warehouse):
     """Wix is down then, and five jobs for one make it no better."""
     shop.faults = [Fault("job_error")]
@@ -211,11 +230,12 @@ async def test_where_nothing_lands_nothing_is_asked_in_parts(shop, client, wareh
     assert len(shop.submits) == 2 * len(DAYS)
 
 
-async def test_a_device_has_no_parts_that_would_prove_it(shop, client, warehouse):
+@pytest.mark.parametrize("segment", [MOBILE, "conversion_funnel=+SESSIONS_CONVERTED"])
+async def test_what_no_parts_would_prove_is_not_put_together(shop, client, warehouse, segment):
     """MOBILE = ALL - DESKTOP - TABLET rests on what Wix does not say, and nothing else does."""
     shop.faults = [Fault("job_error", times=2)]
     failed, _ = await load(
-        client, warehouse, [partition(client, MOBILE, day) for day in DAYS[:2]], slots=1
+        client, warehouse, [partition(client, segment, day) for day in DAYS[:2]], slots=1
     )
     assert failed.state is AskState.FAILED
     assert len(shop.submits) == 3
