@@ -98,6 +98,8 @@ class Outcome:
     """Submits for it that never got a reply: each may have left a job that nobody knows."""
     reason: str | None = None
     """Why it failed, in words."""
+    parts: tuple[Outcome, ...] = ()
+    """What became of partitions that were asked for only to put this one together."""
 
 
 async def watched_jobs(
@@ -155,6 +157,11 @@ class Load:
         if self.stopped is not None:
             raise self.stopped
 
+    def tell(self, partition: Partition, error: WixError) -> None:
+        """Say that a partition failed, and learn from it."""
+        self.log.error("%s failed: %s", partition, error)
+        self.learn(error)
+
     def learn(self, error: WixError) -> None:
         """Stop where a failure holds for every partition."""
         if self.stopped is None and self._holds_for_all(error):
@@ -187,8 +194,7 @@ class PartitionLoad:
             return await self._load_it()
         except (ListingError, RequestError, WarehouseError) as error:
             if error is not self._load.stopped:
-                self._load.log.error("%s failed: %s", self._partition, error)  # noqa: TRY400
-                self._load.learn(error)
+                self._load.tell(self._partition, error)
                 await self._note_failure(error)
             return self._outcome(AskState.FAILED, reason=str(error))
         finally:

@@ -54,7 +54,7 @@ class Derived:
         except RelationBrokenError as error:
             self._load.log.warning("%s", error)
         except (ListingError, WarehouseError) as error:
-            self._load.learn(error)
+            self._load.tell(self._partition, error)
             return Outcome(self._partition, AskState.FAILED, reason=str(error))
         finally:
             for source in sources_of(self._partition, self._derivation):
@@ -88,9 +88,10 @@ class Parts:
         outcomes, landed = await asyncio.gather(asyncio.gather(*loads), self._put_together(lending))
         orphans = sum(one.possible_orphans for one in (self._failed, *outcomes))
         if landed is not None:
-            return replace(landed, possible_orphans=orphans + landed.possible_orphans)
+            orphans += landed.possible_orphans
+            return replace(landed, possible_orphans=orphans, parts=tuple(outcomes))
         reason = f"{self._failed.reason} {_blame(outcomes)}"
-        return replace(self._failed, reason=reason, possible_orphans=orphans)
+        return replace(self._failed, reason=reason, possible_orphans=orphans, parts=tuple(outcomes))
 
     async def _put_together(self, lending: Lending) -> Outcome | None:
         try:
@@ -103,7 +104,7 @@ class Parts:
                 return None
             return await _land_derived(self._load, self._partition, way, answers)
         except (ListingError, WarehouseError) as error:
-            self._load.log.error("%s", error)  # noqa: TRY400
+            self._load.tell(self._partition, error)
             return None
         finally:
             for part in chain.from_iterable(self._sources):

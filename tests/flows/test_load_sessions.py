@@ -160,6 +160,18 @@ async def test_what_landed_before_a_stop_is_announced(shop, credentials, warehou
     assert payload["changed_days"] == ["2024-03-01", "2024-03-02"]
 
 
+async def test_a_day_of_which_only_parts_landed_has_changed(shop, credentials, warehouse):
+    """The whole and one of its five parts fail; who reads the other four must know of them."""
+    started = datetime.now(UTC)
+    shop.faults = [Fault("job_error", times=2), Fault("job_error", after=4, times=2)]
+    two_days, whole = (START, START + timedelta(2)), ["device_type=ALL"]
+    with pytest.raises(LoadError, match="1 of 2 partitions did not land"):
+        await load_sessions(credentials, warehouse, *two_days, segments=whole, jobs_in_flight=1)
+    payload = (await read_events(started, {LANDED_EVENT}))[LANDED_EVENT]["payload"]
+    assert payload["changed_days"] == ["2024-03-01", "2024-03-02"]
+    assert (payload["partitions"], payload["failed_partitions"]) == (5, 1)
+
+
 async def test_one_throttled_403_fails_one_partition(shop, credentials, warehouse, database):
     """An empty 403 in the midst of a load is Wix throttling, and holds for nothing else."""
     shop.faults = [Fault("forbidden", on="list", after=3, times=1)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
+from urllib.parse import quote
 
 import pytest
 
@@ -174,6 +176,20 @@ async def test_where_a_source_fails_its_heir_is_asked_for(shop, client, warehous
     assert await landed_ids(tmp_path, which) == sorted(truth(shop, which))
 
 
+async def test_a_derived_partition_that_cannot_land_is_told_as_any_other(client, tmp_path, caplog):
+    """Its place is taken by something else: it fails, the log names it, the others land."""
+    warehouse = open_warehouse(f"parquet:///{tmp_path}/lake")
+    await warehouse.prepare()
+    taken = tmp_path / "lake" / "wix_session_ids" / client.site_id / quote(TABLET, safe="")
+    taken.parent.mkdir(parents=True)
+    taken.touch()
+    asked = [partition(client, key) for key in (ALL, DESKTOP, MOBILE)]
+    *others, tablet = await load(client, warehouse, asked, [(FROM_ALL, DAYS[0])])
+    assert {one.state for one in others} == {AskState.LANDED}
+    assert tablet.state is AskState.FAILED
+    assert f"{tablet.partition} failed: " in caplog.text
+
+
 async def test_a_day_that_wix_chokes_on_is_put_together_from_its_parts(
     shop, client, warehouse, tmp_path
 ):
@@ -189,6 +205,7 @@ async def test_a_day_that_wix_chokes_on_is_put_together_from_its_parts(
     parts = {one.segment for one in known if one.day == DAYS[0]} - {ALL}
     assert parts >= {DESKTOP, MOBILE, TABLET}
     assert len(parts) == 5
+    assert {one.partition.segment for one in outcomes[0].parts} == parts
 
 
 async def test_a_part_that_fails_too_is_named(shop, client, warehouse):
@@ -199,6 +216,7 @@ async def test_a_part_that_fails_too_is_named(shop, client, warehouse):
     assert (failed.state, landed.state) == (AskState.FAILED, AskState.LANDED)
     assert "Of its parts" in failed.reason
     assert "failed too" in failed.reason
+    assert Counter(part.state for part in failed.parts) == {"landed": 4, "failed": 1}
     days = [one.day for one in await receipts(warehouse, client)]
     assert days.count(DAYS[0]) == 4
 
