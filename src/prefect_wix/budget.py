@@ -67,6 +67,7 @@ class _Ticket:
     asker: object
     worth: Worth
     number: int
+    gate: Gate | None
     granted: bool = False
 
 
@@ -91,8 +92,6 @@ class RequestBudget:
     def __init__(
         self, requests_per_minute: int = REQUESTS_PER_MINUTE, *, clock: Clock = SYSTEM_CLOCK
     ) -> None:
-        self.gate: Gate | None = None
-        """What other processes spend is waited for here; None where nobody knows."""
         self._clock = clock
         self._guard = threading.Lock()
         self._spent: deque[float] = deque(maxlen=_checked(requests_per_minute))
@@ -118,18 +117,21 @@ class RequestBudget:
             asked_for = spent + to_come + len(self._waiting)
             return min(1.0, asked_for / (self._spent.maxlen or 1))
 
-    async def turn(self, worth: Worth = worth_of_page, *, asker: object = _ANYBODY) -> None:
+    async def turn(
+        self, worth: Worth = worth_of_page, *, asker: object = _ANYBODY, gate: Gate | None = None
+    ) -> None:
         """Return when one more request may be sent.
 
         Args:
             worth: what it is worth, held against the asker's other requests that wait.
             asker: who asks; askers take turns.
+            gate: where what other processes spend is waited for; None where nobody knows.
         """
-        ticket = self._join(asker, worth)
+        ticket = self._join(asker, worth, gate)
         try:
             while (wait := self._give_turns(ticket)) is not None:
                 if not wait:
-                    await self._pass_gate()
+                    await self._pass(ticket.gate)
                 else:
                     await self._clock.sleep(wait)
         finally:
@@ -151,9 +153,9 @@ class RequestBudget:
             if _checked(requests_per_minute) < (self._spent.maxlen or 0):
                 self._spent = deque(self._spent, maxlen=requests_per_minute)
 
-    def _join(self, asker: object, worth: Worth) -> _Ticket:
+    def _join(self, asker: object, worth: Worth, gate: Gate | None) -> _Ticket:
         with self._guard:
-            ticket = _Ticket(asker, worth, next(self._numbers))
+            ticket = _Ticket(asker, worth, next(self._numbers), gate)
             self._had.welcome(asker)
             self._waiting.append(ticket)
             return ticket
@@ -175,21 +177,21 @@ class RequestBudget:
         with self._guard:
             now = self._clock.now()
             while self._waiting and (wait := self._free_at() - now) < _AT_ONCE:
-                if self.gate is not None and not self._through_gate:
+                ticket = min(self._waiting, key=self._rank)
+                if ticket.gate is not None and not self._through_gate:
                     return self._wait_at_gate(mine)
-                self._give_one(now)
+                self._give(ticket, now)
             return None if mine.granted else wait
 
     def _wait_at_gate(self, mine: _Ticket) -> float | None:
         if mine.granted:
             return None
-        if self._at_gate:
+        if self._at_gate or mine.gate is None:
             return _GATE_POLL_SECONDS
         self._at_gate = True
         return 0.0
 
-    def _give_one(self, now: float) -> None:
-        ticket = min(self._waiting, key=self._rank)
+    def _give(self, ticket: _Ticket, now: float) -> None:
         self._waiting.remove(ticket)
         ticket.granted = True
         self._had.count(ticket.asker)
@@ -204,11 +206,11 @@ class RequestBudget:
             return self._paused_until
         return max(self._paused_until, self._spent[0] + WINDOW_SECONDS)
 
-    async def _pass_gate(self) -> None:
+    async def _pass(self, gate: Gate | None) -> None:
         turns = min(len(self._waiting), GATE_TURNS)
         try:
-            if self.gate is not None:
-                await self.gate(turns)
+            if gate is not None:
+                await gate(turns)
             self._through_gate = turns
         finally:
             self._at_gate = False

@@ -143,7 +143,7 @@ class WixClient:
         """Ids to ask for a page; lowered for good when Wix says that it takes fewer."""
         self.budget = shared_budget(self.base_url, self.site_id, requests_per_minute, clock)
         """The site's budget, shared with every client of the site in this process."""
-        self.budget.gate = gate or self.budget.gate
+        self._gate = gate
         self._retry = retry
         self._timeout = timeout_seconds
         # Redirects are never followed: the next host would be handed the key.
@@ -298,7 +298,7 @@ class WixClient:
         return read(await self._call_once(endpoint, worth, **content))
 
     async def _call_once(self, endpoint: _Endpoint, worth: Worth, **content: Any) -> Reply:
-        await self.budget.turn(worth, asker=self)
+        await self.budget.turn(worth, asker=self, gate=self._gate)
         response = await self._send(endpoint, **content)
         if response.is_success:
             return read_reply(response, str(endpoint))

@@ -2,8 +2,8 @@
 
 The server holds a global concurrency limit for each site, whose slots come back by themselves
 (slot decay); ``python -m blocks`` makes it. Every run that asks for the site takes a slot for each
-request, beside the budget of its own process. Where there is no such limit a run says so, once, and
-goes on with its own budget alone.
+request, beside the budget of its own process. Where there is no such limit, or the server can't be
+asked for a while, a run says so, once, and goes on with its own budget alone.
 
 The server drops the fraction of a slot that has come back whenever it is asked, so slots are taken
 a few at a time where several requests wait (see `prefect_wix.budget`).
@@ -64,19 +64,21 @@ class SharedLimit:
         self._name = limit_name(site_id)
         self._log = log
         self._is_there = True
+        self._is_away = False
 
     async def __call__(self, turns: int) -> None:
-        """Return when so many requests may be sent."""
+        """Return when so many requests may be sent; never raises what the server suffers from."""
         if not self._is_there:
             return
         try:
             await rate_limit(self._name, occupy=turns, strict=True)
-        except ConcurrencySlotAcquisitionError as error:
-            if error.__cause__ is not None:
-                self._log.warning(
-                    "The limit %r can't be asked for: %s", self._name, error.__cause__
-                )
-                return
+        except Exception as error:  # noqa: BLE001 - no failure of the server's is one of the load
+            self._go_on_without(error)
+        else:
+            self._is_away = False
+
+    def _go_on_without(self, error: Exception) -> None:
+        if isinstance(error, ConcurrencySlotAcquisitionError) and error.__cause__ is None:
             self._is_there = False
             self._log.warning(
                 "The site's requests are counted in this process only, not across processes: %s. "
@@ -84,4 +86,13 @@ class SharedLimit:
                 "`python -m blocks`.",
                 error,
                 self._name,
+            )
+        elif not self._is_away:
+            # It is asked again and again all the same: a server that restarts is soon back.
+            self._is_away = True
+            self._log.warning(
+                "The limit %r can't be asked for. Until it can, the site's requests are counted in "
+                "this process only: %s",
+                self._name,
+                error.__cause__ or error,
             )

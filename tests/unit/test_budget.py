@@ -23,6 +23,10 @@ from prefect_wix.budget import (
 )
 from prefect_wix.client import WixClient
 from prefect_wix.clock import SYSTEM_CLOCK
+from prefect_wix.errors import NotSentError
+from prefect_wix.models import DeviceType, Period, SessionsQuery
+
+QUERY = SessionsQuery(period=Period.TODAY, device_type=DeviceType.ALL, timezone="UTC")
 
 
 class VirtualClock:
@@ -56,13 +60,13 @@ class WixAsker:
     """Somebody who asks."""
 
 
-async def grants(budget, clock, arrivals, pauses=()):
+async def grants(budget, clock, arrivals, pauses=(), gate=None):
     """When each turn came, in the order of the arrivals; `pauses` are (when, how long)."""
     start, came = clock.now(), {}
 
     async def ask(number, after):
         await clock.sleep(after)
-        await budget.turn()
+        await budget.turn(gate=gate)
         came[number] = clock.now() - start
 
     async def hold(after, seconds):
@@ -246,8 +250,7 @@ async def test_turns_also_wait_for_what_other_processes_spend():
         asked.append(turns)
         await clock.sleep(turns * 1.0)
 
-    budget.gate = gate
-    times = await grants(budget, clock, [0.0] * 12)
+    times = await grants(budget, clock, [0.0] * 12, gate=gate)
     assert asked == [1, 5, 5, 1]
     assert [round(at) for at in times] == [1, *[6] * 5, *[11] * 5, 12]
 
@@ -260,14 +263,50 @@ async def test_a_gate_that_is_left_by_the_one_who_stood_at_it_is_passed_by_the_n
         asked.append(turns)
         await clock.sleep(5.0)
 
-    budget.gate = gate
-    first = asyncio.create_task(budget.turn())
-    second = asyncio.create_task(budget.turn())
+    first = asyncio.create_task(budget.turn(gate=gate))
+    second = asyncio.create_task(budget.turn(gate=gate))
     await clock.sleep(1.0)
     first.cancel()
     await second
     assert first.cancelled()
     assert len(asked) == 2
+
+
+async def test_a_gate_is_passed_by_those_who_brought_it():
+    """That of a run is not left standing for others in the process, who may outlive the run."""
+    clock, passed = VirtualClock(), []
+
+    async def ask(gate):
+        auth = ApiKeyAuth("key", "site")
+        async with WixClient(auth, base_url="http://127.0.0.1:9", clock=clock, gate=gate) as client:
+            with pytest.raises(NotSentError):
+                await client.list_sessions_async(QUERY)
+
+    def gate_of(run):
+        async def gate(_):
+            passed.append(run)
+
+        return gate
+
+    await ask(gate_of("one"))
+    runs = len(passed)
+    await ask(None)
+    assert passed == ["one"] * runs
+    await ask(gate_of("two"))
+    assert {*passed[runs:]} == {"two"}
+
+
+async def test_one_without_a_gate_waits_his_turn_beside_those_with_one():
+    clock = VirtualClock()
+
+    async def gate(turns):
+        await clock.sleep(turns * 1.0)
+
+    budget = RequestBudget(100, clock=clock)
+    both = await asyncio.gather(
+        grants(budget, clock, [0.0] * 4, gate=gate), grants(budget, clock, [0.0] * 4)
+    )
+    assert max(map(max, both)) <= 8
 
 
 async def test_a_turn_that_is_given_up_lets_the_others_pass():
