@@ -55,8 +55,6 @@ ADOPT_WITHIN = timedelta(hours=6)
 
 _USELESS_JOB = (JobFailedError, UnknownJobError, IncompleteListingError)
 """After these it is of no use to ask for the same job again."""
-_POISON = (*_USELESS_JOB, JobTimeoutError)
-"""What befalls a job that is too much for Wix, or that it chokes on."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +184,7 @@ class PartitionLoad:
         self._ask: Ask | None = None
         self._adopted = False
         self._orphans = 0
+        self._has_finished_job = False
 
     async def run(self) -> Outcome:
         """Ask for it and land it; never raises what only this partition suffers from."""
@@ -207,6 +206,7 @@ class PartitionLoad:
                 listing = await kept.enter_async_context(self._listing())
                 async with self._load.running:
                     await listing.first_page()
+                    self._has_finished_job = True
                 async with self._load.draining:
                     summary = await listing.drain()
                     answer = await self._answer(listing, summary)
@@ -287,7 +287,7 @@ class PartitionLoad:
             await self._end_ask(AskState.FAILED, "the job failed or was forgotten; asked once more")
 
     async def _note_failure(self, error: WixError) -> None:
-        if isinstance(error, _POISON):
+        if self._is_poison(error):
             self._load.poisoned[self._partition] = error
         if not isinstance(error, _USELESS_JOB):
             return
@@ -296,6 +296,11 @@ class PartitionLoad:
         except WarehouseError as another:
             self._load.log.error("%s: %s", self._partition, another)  # noqa: TRY400
             self._load.learn(another)
+
+    def _is_poison(self, error: WixError) -> bool:
+        """Whether the job is too much for Wix, or it chokes on it."""
+        never_ended = isinstance(error, JobTimeoutError) and not self._has_finished_job
+        return never_ended or isinstance(error, _USELESS_JOB)
 
     async def _end_ask(self, state: AskState, reason: str) -> None:
         self._ask = self._known_ask.ended(state, at=datetime.now(UTC), reason=reason)

@@ -76,7 +76,8 @@ class Parts:
         """What became of it so; what had become of it, where there are no such ways."""
         parts = list(chain.from_iterable(self._sources))
         poisoned = not self._load.poisoned.keys().isdisjoint(parts)
-        if not parts or poisoned or not self._load.has_landed:
+        is_well = self._load.has_landed and self._load.stopped is None
+        if not parts or poisoned or not is_well:
             return self._failed
         self._load.log.warning(
             "%s: asking for its parts instead, %s, and to prove it %s.",

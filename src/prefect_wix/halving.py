@@ -66,7 +66,8 @@ async def drained(
 
     Raises:
         DaysFailedError: days failed by themselves; it names them.
-        ListingError: a query of one day, or of a predefined period, failed; see `Listing`.
+        ListingError: a query of one day, or of a predefined period, failed; or the whole was
+            finished and could not be read in time; see `Listing`.
         RequestError: a request failed in a way that fewer days do not mend.
     """
     async with Listing(client, job.query, job=job, patience=patience, log=log) as whole:
@@ -74,7 +75,7 @@ async def drained(
         if isinstance(outcome, ListingSummary):
             yield outcome, whole.spool
             return
-    if len(_days(job.query)) <= 1:
+    if len(_days(job.query)) <= 1 or _was_read_too_slowly(whole, outcome):
         raise outcome
     log.warning("%s Asking for its days in parts.", outcome)
     with Spool() as spool:
@@ -90,6 +91,11 @@ async def _outcome(listing: Listing) -> ListingSummary | ListingError:
         return await listing.drain()
     except _FEWER_DAYS_MAY_DO as error:
         return error
+
+
+def _was_read_too_slowly(whole: Listing, failure: ListingError) -> bool:
+    """Whether time was up with the job finished: parts have as much to read, and less time each."""
+    return isinstance(failure, JobTimeoutError) and whole.has_finished_job
 
 
 def _days(query: SessionsQuery) -> list[date]:

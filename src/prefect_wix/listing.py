@@ -190,6 +190,11 @@ class Listing:
         self.spool.close()
 
     @property
+    def has_finished_job(self) -> bool:
+        """Wix has done its part: where time is up after that, it was read too slowly."""
+        return self._finished is not None
+
+    @property
     def requests(self) -> int:
         """Requests after the first submit, so far."""
         return self._earlier_requests + (self._result.requests if self._result else 0)

@@ -221,6 +221,29 @@ async def test_a_part_that_fails_too_is_named(shop, client, warehouse):
     assert days.count(DAYS[0]) == 4
 
 
+async def test_a_day_that_is_read_too_slowly_is_not_asked_for_in_parts(shop, client, warehouse):
+    """Its job has finished, so Wix did not choke on it; the next load reads that very job."""
+    client.page_limit = 10
+    shop.faults = [Fault("slow", on="result", after=1, times=1, seconds=2)]
+    slow, other = (partition(client, ALL, day) for day in DAYS[:2])
+    failed, landed = await load(client, warehouse, [slow, other], slots=1, timeout_seconds=1)
+    assert (failed.state, landed.state) == (AskState.FAILED, AskState.LANDED)
+    (again,) = await load(client, warehouse, [slow])
+    assert (again.state, again.adopted) == (AskState.LANDED, True)
+    assert len(shop.submits) == 2
+
+
+async def test_a_load_that_is_stopped_asks_for_no_parts(shop, client, warehouse, caplog):
+    """What holds for every partition holds for those, so they are not even begun."""
+    shop.faults = [Fault("job_error", times=2), Fault("expired_token", on="list", after=3)]
+    asked = [partition(client, ALL, day) for day in DAYS]
+    failed, landed, _ = await load(client, warehouse, asked, slots=1)
+    assert (failed.state, landed.state) == (AskState.FAILED, AskState.LANDED)
+    assert "ended job" in failed.reason
+    assert "parts" not in failed.reason
+    assert "asking for its parts" not in caplog.text
+
+
 async def test_parts_that_leave_a_session_out_land_as_no_day(warehouse):
     """By device it is lost and by funnel it is not, so the day stays a gap, and says why."""
     visits = [visit(day, device) for day in DAYS[:2] for device in ("MOBILE", None)]

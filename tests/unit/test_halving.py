@@ -278,6 +278,15 @@ async def test_what_holds_for_the_site_is_not_halved(sandbox, client, after):
     assert sandbox.count("list") == after + 1
 
 
+async def test_a_whole_that_is_read_too_slowly_is_not_halved(sandbox, client):
+    """Its job has finished: reading as much in parts, with less time for each, mends nothing."""
+    client.page_limit = 10
+    sandbox.faults = [Fault("slow", on="result", after=1, seconds=3)]
+    with pytest.raises(JobTimeoutError, match="allow more timeout_seconds"):
+        await ask(client, window(8), patience=Patience(timeout_seconds=1))
+    assert len(sandbox.submits) == 1
+
+
 async def test_a_failure_leaves_no_files_behind(sandbox, client, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     sandbox.faults = poison(3)
