@@ -14,12 +14,15 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 from prefect.blocks.core import Block
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from pydantic import ValidationError
 
-from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
-from prefect_wix.shared_limit import limit_name, rate_limit_for
+from prefect_wix import (
+    SessionsWarehouse,
+    WixAccountCredentials,
+    WixAppCredentials,
+    WixCredentials,
+)
+from prefect_wix.shared_limit import save_limit
 
 Settings = Mapping[str, str]
 
@@ -72,6 +75,12 @@ DOCUMENTS = (
         may_have={"base_url": "WIX_BASE_URL"},
     ),
     Document(
+        WixAccountCredentials,
+        "wix-account",
+        needs={"api_key": "WIX_ACCOUNT_API_KEY", "account_id": "WIX_ACCOUNT_ID"},
+        may_have={"base_url": "WIX_BASE_URL"},
+    ),
+    Document(
         SessionsWarehouse,
         "sessions",
         needs={"url": "WIX_WAREHOUSE_URL"},
@@ -112,11 +121,7 @@ async def _save_limit(
     credentials: WixCredentials | WixAppCredentials, say: Callable[[str], None]
 ) -> None:
     """The site's request budget, which all runs share."""
-    name, rate = limit_name(credentials.site_id), rate_limit_for(credentials.requests_per_minute)
-    async with get_client() as client:
-        await client.upsert_global_concurrency_limit_by_name(name, rate.limit)
-        update = GlobalConcurrencyLimitUpdate(slot_decay_per_second=rate.slot_decay_per_second)
-        await client.update_global_concurrency_limit(name, update)
+    name = await save_limit(credentials.site_id, credentials.requests_per_minute)
     say(f"saved     limit {name}: {credentials.requests_per_minute} requests a minute")
 
 

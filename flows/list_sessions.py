@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import acreate_markdown_artifact
 from pydantic import Field
 
 from prefect_wix import SessionsQuery, WixAppCredentials, WixCredentials
+from prefect_wix.artifacts import show_markdown
 from prefect_wix.files import check_output
+from prefect_wix.forms import ListingFile
 from prefect_wix.reports import describe_listing
 from prefect_wix.tasks import SessionsListing, collect_sessions, submit_sessions_job
 
@@ -21,7 +21,7 @@ ARTIFACT_KEY = "wix-sessions-listing"
 async def list_sessions(
     credentials: WixCredentials | WixAppCredentials,
     query: SessionsQuery,
-    output: Path | None = None,
+    output: ListingFile | None = None,
     timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0,
 ) -> SessionsListing:
     """List the sessions that match one query, complete or not at all.
@@ -40,10 +40,9 @@ async def list_sessions(
     job = await submit_sessions_job(credentials, query)
     listing = await collect_sessions(credentials, job, output, timeout_seconds)
     where = f"`{listing.output}`" if listing.output else "returned to the caller"
-    await acreate_markdown_artifact(
+    await show_markdown(
+        f"{listing.summary.sessions} sessions: {query}",
         describe_listing(listing.summary, where=where),
         key=ARTIFACT_KEY,
-        description=f"{listing.summary.sessions} sessions: {query}",
     )
-    log.info("%d sessions, %s.", listing.summary.sessions, where)
     return listing

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 
 import prefect.runtime
 from prefect import flow, get_run_logger
-from prefect.artifacts import acreate_table_artifact
 from pydantic import Field
 
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
 from prefect_wix.announce import announce_landing
+from prefect_wix.artifacts import show_table
 from prefect_wix.errors import LoadError, NotConfirmedError
 from prefect_wix.estimate import Estimate
+from prefect_wix.forms import SegmentKeys, Timezone
 from prefect_wix.lateness import Lateness
 from prefect_wix.loading import LoadOptions, Outcome
 from prefect_wix.models import check_timezone
@@ -53,9 +55,9 @@ async def load_sessions(
     end_date: date | None = None,
     days: AtLeastOne | None = None,
     lookback_days: Annotated[int, Field(ge=0)] = 3,
-    segments: list[str] = [segment.key for segment in DEVICES],  # noqa: B006
+    segments: SegmentKeys = [segment.key for segment in DEVICES],  # noqa: B006
     refresh: Refresh = Refresh.STALE,
-    timezone: str | None = None,
+    timezone: Timezone | None = None,
     cover: CoverBy = CoverBy.ASKING,
     dry_run: bool = False,
     confirm: bool = False,
@@ -127,15 +129,9 @@ async def load_sessions(
 
 
 async def _show_plan(plan: Plan, estimate: Estimate, window: Window, site_id: str) -> None:
-    log = get_run_logger()
-    log.info("Site %s, %s: %s.", site_id, window, describe_plan(plan))
-    for sentence in (*plan.savings, *([str(estimate)] if plan.asked else [])):
-        log.info("%s", sentence)
-    await acreate_table_artifact(
-        plan_rows(plan),
-        key=PLAN_KEY,
-        description=f"{window}: {describe_plan(plan)}. {' '.join((*plan.savings, str(estimate)))}",
-    )
+    costs = [*plan.savings, *([str(estimate)] if plan.asked else [])]
+    sentences = " ".join([f"Site {site_id}, {window}: {describe_plan(plan)}.", *costs])
+    await show_table(sentences.removesuffix("."), plan_rows(plan), key=PLAN_KEY)
 
 
 def _check_size(estimate: Estimate, confirm_above: int) -> None:
@@ -152,18 +148,14 @@ def _say_plan(plan: Plan) -> None:
 
 
 async def _show_outcomes(outcomes: list[Outcome], window: Window) -> None:
-    get_run_logger().info("%s.", describe_load(outcomes))
-    await acreate_table_artifact(
-        outcome_rows(outcomes), key=RESULT_KEY, description=f"{window}: {describe_load(outcomes)}"
-    )
+    level = logging.WARNING if failures_of(outcomes) else logging.INFO
+    sentence = f"{window}: {describe_load(outcomes)}"
+    await show_table(sentence, outcome_rows(outcomes), key=RESULT_KEY, level=level)
 
 
 async def _show_lateness(curve: list[Lateness]) -> None:
     if curve:
-        get_run_logger().info("%s.", describe_lateness(curve))
-        await acreate_table_artifact(
-            lateness_rows(curve), key=LATENESS_KEY, description=describe_lateness(curve)
-        )
+        await show_table(describe_lateness(curve), lateness_rows(curve), key=LATENESS_KEY)
 
 
 def _fail_where_partitions_failed(outcomes: list[Outcome]) -> None:
@@ -174,4 +166,5 @@ def _fail_where_partitions_failed(outcomes: list[Outcome]) -> None:
             f"{len(failures)} of {len(outcomes)} partitions did not land; the others did. "
             f"A rerun takes up exactly these. The first, {partition}: {reason}",
             failures=failures,
+            outcomes=tuple(outcomes),
         )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import logging
 from typing import Annotated
 
-from prefect import flow, get_run_logger
-from prefect.artifacts import acreate_table_artifact
+from prefect import flow
 from pydantic import Field
 
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
+from prefect_wix.artifacts import show_table
 from prefect_wix.errors import MarkError
+from prefect_wix.forms import IdFile
 from prefect_wix.marking import MarkSummary
 from prefect_wix.models import MarkAction
 from prefect_wix.reports import describe_marks, mark_rows, unmarked_rows
@@ -26,7 +27,7 @@ async def mark_recordings(
     credentials: WixCredentials | WixAppCredentials,
     warehouse: SessionsWarehouse,
     action: MarkAction,
-    file: Path | None = None,
+    file: IdFile | None = None,
     query: str | None = None,
     confirm: bool = False,
     dry_run: bool = False,
@@ -80,20 +81,17 @@ def _check_confirmed(action: MarkAction, *, confirmed: bool) -> None:
 
 
 async def _show(summary: MarkSummary, prefix: str = "") -> MarkSummary:
-    sentence = f"{prefix}{describe_marks(summary)}"
-    get_run_logger().info("Site %s: %s.", summary.site_id, sentence)
-    await acreate_table_artifact(mark_rows(summary), key=RESULT_KEY, description=sentence)
+    sentence = f"Site {summary.site_id}: {prefix}{describe_marks(summary)}"
+    level = logging.INFO if summary.complete or prefix else logging.WARNING
+    await show_table(sentence, mark_rows(summary), key=RESULT_KEY, level=level)
     return summary
 
 
 async def _show_unmarked(warehouse: SessionsWarehouse, summary: MarkSummary) -> None:
     found = await find_unmarked_sessions(warehouse, summary.site_id, summary.action)
     if found:
-        await acreate_table_artifact(
-            unmarked_rows(found),
-            key=UNMARKED_KEY,
-            description="Sessions on record as refused or unknown, the latest first",
-        )
+        sentence = "Sessions on record as refused or unknown, the latest first"
+        await show_table(sentence, unmarked_rows(found), key=UNMARKED_KEY, level=logging.WARNING)
 
 
 def _why_incomplete(summary: MarkSummary) -> str:

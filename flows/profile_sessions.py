@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import acreate_link_artifact, acreate_table_artifact
+from prefect.artifacts import acreate_link_artifact
 from pydantic import Field
 
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
 from prefect_wix.announce import announce_profiles
+from prefect_wix.artifacts import show_table
 from prefect_wix.errors import CompletenessError
+from prefect_wix.forms import NavigationFlow, ReportFile, Timezone
 from prefect_wix.models import check_timezone
 from prefect_wix.profile_tasks import (
     compute_session_profiles,
@@ -62,11 +65,11 @@ async def profile_sessions(
     start_date: date | None = None,
     end_date: date | None = None,
     days: Annotated[int, Field(ge=1)] | None = None,
-    timezone: str | None = None,
+    timezone: Timezone | None = None,
     site_id: str | None = None,
-    flows: dict[str, str] = {},  # noqa: B006
+    flows: dict[str, NavigationFlow] = {},  # noqa: B006
     on_broken: OnBroken = OnBroken.WARN,
-    report: Path | None = None,
+    report: ReportFile | None = None,
 ) -> ProfileSummary:
     """Tell device, deepest funnel step and flows of each landed session, and what is complete.
 
@@ -96,7 +99,7 @@ async def profile_sessions(
     window = choose_window(start_date, end_date, days, before=as_of, timezone=zone)
     site = site_id or credentials.site_id
     computed = await compute_session_profiles(warehouse, site, window, flows)
-    get_run_logger().info("Computed %d days of %s anew.", len(computed), window)
+    get_run_logger().info("Site %s, %s: %d days computed anew.", site, window, len(computed))
     if site == credentials.site_id:
         await reconcile_session_counts(credentials, warehouse, window)
     summary = await summarize_session_profiles(warehouse, site, window, flows)
@@ -109,21 +112,16 @@ async def profile_sessions(
 
 
 async def _show(summary: ProfileSummary) -> None:
-    get_run_logger().info("%s.", describe_profiles(summary))
-    whole = describe_profiles(summary)
-    await acreate_table_artifact(funnel_rows(summary), key=FUNNEL_KEY, description=whole)
-    await acreate_table_artifact(device_rows(summary), key=DEVICES_KEY, description=whole)
-    await acreate_table_artifact(
-        certificate_rows(summary),
-        key=CERTIFICATE_KEY,
-        description=f"{summary.window}: {describe_certificate(summary)}",
-    )
+    sentence = describe_profiles(summary)
+    await show_table(sentence, funnel_rows(summary), key=FUNNEL_KEY)
+    sentence = f"{summary.window}: sessions by device"
+    await show_table(sentence, device_rows(summary), key=DEVICES_KEY)
+    sentence = f"{summary.window}: {describe_certificate(summary)}"
+    level = logging.WARNING if summary.broken else logging.INFO
+    await show_table(sentence, certificate_rows(summary), key=CERTIFICATE_KEY, level=level)
     if summary.reconciliation:
-        await acreate_table_artifact(
-            reconciliation_rows(summary),
-            key=RECONCILIATION_KEY,
-            description=describe_reconciliation(summary),
-        )
+        sentence = describe_reconciliation(summary)
+        await show_table(sentence, reconciliation_rows(summary), key=RECONCILIATION_KEY)
 
 
 async def _link(report: Path) -> None:
@@ -133,10 +131,8 @@ async def _link(report: Path) -> None:
 
 
 def _tell_what_is_broken(summary: ProfileSummary, on_broken: OnBroken) -> None:
-    log = get_run_logger()
-    log.info("Relations: %s.", describe_certificate(summary))
     for sentence in list(describe_broken(summary))[:BROKEN_SAID]:
-        log.warning("%s", sentence)
+        get_run_logger().warning("%s", sentence)
     if summary.broken and on_broken is OnBroken.FAIL:
         raise CompletenessError(
             f"{len(summary.broken)} relations between landed segments are broken; the profiles are "

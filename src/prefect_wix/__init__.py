@@ -10,7 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prefect_wix.blocks import SessionsWarehouse, WixAppCredentials, WixCredentials
+    from prefect_wix.blocks import (
+        SessionsWarehouse,
+        WixAccountCredentials,
+        WixAppCredentials,
+        WixCredentials,
+    )
     from prefect_wix.models import DeviceType, FunnelStep, Period, SessionsJob, SessionsQuery
 
 __all__ = [
@@ -20,13 +25,19 @@ __all__ = [
     "SessionsJob",
     "SessionsQuery",
     "SessionsWarehouse",
+    "WixAccountCredentials",
     "WixAppCredentials",
     "WixCredentials",
 ]
 __version__ = "0.1.0"
 
 _HOMES = {
-    "prefect_wix.blocks": ("SessionsWarehouse", "WixAppCredentials", "WixCredentials"),
+    "prefect_wix.blocks": (
+        "SessionsWarehouse",
+        "WixAccountCredentials",
+        "WixAppCredentials",
+        "WixCredentials",
+    ),
     "prefect_wix.models": ("DeviceType", "FunnelStep", "Period", "SessionsJob", "SessionsQuery"),
 }
 

@@ -1,8 +1,8 @@
-"""The two ways to prove to Wix who is asking, as httpx auth flows.
+"""The ways to prove to Wix who is asking, as httpx auth flows.
 
-An API key goes out raw with the site's id. An app trades its secret for a token that lives four
-hours; the token is shared by every call of the client and renewed once, however many calls find it
-stale at the same moment.
+An API key goes out raw with the id of the site, or of the account. An app trades its secret for a
+token that lives four hours; the token is shared by every call of the client and renewed once,
+however many calls find it stale at the same moment.
 
 Source: Wix, "About API keys" and "OAuth: client credentials".
 """
@@ -19,7 +19,7 @@ import httpx
 from prefect_wix.errors import AuthenticationError, NotSentError, UnreadableReplyError
 from prefect_wix.replies import error_for, read_reply, request_id_of
 
-__all__ = ["ApiKeyAuth", "AppAuth", "SiteAuth", "header_value"]
+__all__ = ["AccountKeyAuth", "ApiKeyAuth", "AppAuth", "SiteAuth", "header_value"]
 
 TOKEN_PATH = "/oauth2/token"  # noqa: S105
 TOKEN_ENDPOINT = f"POST {TOKEN_PATH}"
@@ -97,6 +97,30 @@ class ApiKeyAuth(SiteAuth):
         """Send the key raw, with no scheme, beside the site's id."""
         request.headers["Authorization"] = self._api_key
         request.headers["wix-site-id"] = self.site_id
+        yield request
+
+
+class AccountKeyAuth(SiteAuth):
+    """An API key, for what is the account's and not one site's.
+
+    The account's id stands where a site's would: the account has a request budget of its own.
+
+    Args:
+        api_key: the key, as Wix showed it once.
+        account_id: the id of the account that is asked for.
+
+    Raises:
+        ValueError: one of them can't be sent.
+    """
+
+    def __init__(self, api_key: str, account_id: str) -> None:
+        self._api_key = header_value(api_key, "api_key")
+        self.site_id = header_value(account_id, "account_id")
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Send the key raw, beside the account's id; Wix refuses it beside a site's as well."""
+        request.headers["Authorization"] = self._api_key
+        request.headers["wix-account-id"] = self.site_id
         yield request
 
 

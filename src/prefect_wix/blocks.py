@@ -13,13 +13,19 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from pydantic import ConfigDict, Field, HttpUrl, SecretStr, field_validator, model_validator
 
-from prefect_wix.auth import ApiKeyAuth, AppAuth, header_value
+from prefect_wix.auth import AccountKeyAuth, ApiKeyAuth, AppAuth, header_value
 from prefect_wix.budget import REQUESTS_PER_MINUTE, Gate
 from prefect_wix.client import BASE_URL, Log, WixClient, check_base_url
 from prefect_wix.shared_limit import SharedLimit
 from prefect_wix.warehouse import Warehouse, open_warehouse
 
-__all__ = ["AnyWixCredentials", "SessionsWarehouse", "WixAppCredentials", "WixCredentials"]
+__all__ = [
+    "AnyWixCredentials",
+    "SessionsWarehouse",
+    "WixAccountCredentials",
+    "WixAppCredentials",
+    "WixCredentials",
+]
 
 _LOGO_URL = HttpUrl("https://www.wix.com/favicon.ico")
 _KEYS_URL = HttpUrl("https://dev.wix.com/docs/rest/articles/getting-started/api-keys")
@@ -112,6 +118,84 @@ class WixCredentials(Block):
             base_url=self.base_url,
             requests_per_minute=self.requests_per_minute,
             gate=gate,
+            log=log,
+        )
+
+
+class WixAccountCredentials(Block):
+    """A Wix API key of an account, for all of its sites.
+
+    Examples:
+        Load stored credentials, list the account's sites and ask one for its time zone:
+        ```python
+        from prefect_wix import WixAccountCredentials
+        from prefect_wix.sites import list_sites
+
+        account = WixAccountCredentials.load("BLOCK_NAME")
+        async with account.get_client() as client:
+            sites = await list_sites(client)
+        async with account.for_site(sites[0].id).get_client() as client:
+            print(await client.get_site_timezone())
+        ```
+    """
+
+    model_config = _NO_INPUT_IN_ERRORS
+
+    _block_type_name = "Wix Account Credentials"
+    _block_type_slug = "wix-account-credentials"
+    _logo_url = _LOGO_URL
+    _documentation_url = _KEYS_URL
+
+    api_key: SecretStr = Field(
+        default=...,
+        title="API key",
+        description="The key from the Wix API Keys Manager, for all sites, with the permissions "
+        "to manage session recording analytics and to list the account's sites.",
+    )
+    account_id: str = Field(
+        default=...,
+        title="Account ID",
+        description="The account's id, from the API Keys Manager.",
+    )
+    base_url: str = _BASE_URL_FIELD
+    requests_per_minute: int = _BUDGET_FIELD
+
+    @field_validator("api_key")
+    @classmethod
+    def _key_can_be_sent(cls, api_key: SecretStr) -> SecretStr:
+        return SecretStr(header_value(api_key.get_secret_value(), "api_key"))
+
+    @field_validator("account_id")
+    @classmethod
+    def _account_can_be_sent(cls, account_id: str) -> str:
+        return header_value(account_id, "account_id")
+
+    @field_validator("base_url")
+    @classmethod
+    def _base_url_is_safe(cls, base_url: str) -> str:
+        return check_base_url(base_url)
+
+    def for_site(self, site_id: str) -> WixCredentials:
+        """Credentials for one of the account's sites, with the same key.
+
+        Raises:
+            ValidationError: it can't be a site's id.
+        """
+        return WixCredentials(
+            api_key=self.api_key,
+            site_id=site_id,
+            base_url=self.base_url,
+            requests_per_minute=self.requests_per_minute,
+        )
+
+    def get_client(self) -> WixClient:
+        """A new client for the account, to list its sites with. Use it as ``async with``."""
+        # No gate: the few requests of a list are not worth a limit on the server.
+        log, _ = _log_and_gate(self.account_id)
+        return WixClient(
+            AccountKeyAuth(self.api_key.get_secret_value(), self.account_id),
+            base_url=self.base_url,
+            requests_per_minute=self.requests_per_minute,
             log=log,
         )
 

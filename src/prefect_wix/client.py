@@ -20,6 +20,7 @@ import httpx
 
 from prefect_wix.auth import (
     TOKEN_PATH,
+    AccountKeyAuth,
     ApiKeyAuth,
     AppAuth,
     SiteAuth,
@@ -41,7 +42,14 @@ from prefect_wix.errors import (
     RateLimitError,
     RequestError,
 )
-from prefect_wix.models import PAGE_LIMIT, JobPage, MarkOutcome, MarkState, SessionsQuery
+from prefect_wix.models import (
+    PAGE_LIMIT,
+    JobPage,
+    MarkOutcome,
+    MarkState,
+    SessionsQuery,
+    SitesPage,
+)
 from prefect_wix.replies import (
     Reply,
     error_for,
@@ -50,6 +58,7 @@ from prefect_wix.replies import (
     read_nothing,
     read_page,
     read_reply,
+    read_sites,
     read_timezone,
 )
 from prefect_wix.retry import Retry, may_repeat, wait_asked_for
@@ -57,6 +66,7 @@ from prefect_wix.retry import Retry, may_repeat, wait_asked_for
 __all__ = [
     "BASE_URL",
     "MARK_LIMIT",
+    "AccountKeyAuth",
     "ApiKeyAuth",
     "AppAuth",
     "Log",
@@ -68,6 +78,8 @@ __all__ = [
 BASE_URL = "https://www.wixapis.com"
 MARK_LIMIT = 100
 """The most ids one "Mark Recordings As Deleted" may name."""
+SITES_LIMIT = 100
+"""The most sites a page may ask for."""
 RATE_LIMIT_PAUSE_SECONDS = 60.0
 """Wix: after a 429 wait a minute. Used where the reply has no ``Retry-After``."""
 TIMEOUT_SECONDS = 30.0
@@ -95,6 +107,7 @@ _RECORDED = _Endpoint("POST", "/analytics/v1/sessions/session-recorded", reads=F
 _DELETED = _Endpoint("POST", "/analytics/v1/sessions/recordings-deleted", reads=False)
 _PROPERTIES = _Endpoint("GET", "/site-properties/v4/properties", reads=True)
 _COUNTS = _Endpoint("GET", "/analytics/v2/site-analytics/data", reads=True)
+_SITES = _Endpoint("POST", "/site-list/v2/sites/query", reads=True)
 
 _NEVER_SENT = (
     httpx.ConnectError,
@@ -110,7 +123,8 @@ class WixClient:
     """An asynchronous client for one site. Use it as ``async with``; share it between jobs.
 
     Args:
-        auth: `ApiKeyAuth` or `AppAuth`; it also says which site is meant.
+        auth: `ApiKeyAuth` or `AppAuth`; it also says which site is meant. `AccountKeyAuth` for
+            `query_sites`, and for nothing else.
         base_url: Wix, or a sandbox. Must be https, except on this machine.
         requests_per_minute: the site's budget, shared by every client of the site in this process.
         timeout_seconds: how long one request may take, from its turn to the end of the answer.
@@ -272,6 +286,19 @@ class WixClient:
             "timeZone": timezone,
         }
         return await self._call(_COUNTS, read_counts, params=params)
+
+    async def query_sites(self, cursor: str | None = None) -> SitesPage:
+        """A page of the account's sites ("Query Sites"); see `prefect_wix.sites` for all of them.
+
+        Args:
+            cursor: where to go on, from the page before; the first page without it.
+
+        Raises:
+            RequestError: see the tree in `prefect_wix.errors`. 403 for a key that is asked for a
+                site and not for the account.
+        """
+        paging = {"limit": SITES_LIMIT} | ({"cursor": cursor} if cursor else {})
+        return await self._call(_SITES, read_sites, json={"query": {"cursorPaging": paging}})
 
     async def _mark_deleted(self, session_ids: tuple[str, ...]) -> RequestError | None:
         try:

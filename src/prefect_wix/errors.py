@@ -32,6 +32,7 @@
     │   └── WarehouseUnsupportedError  a feature that this kind of warehouse does not have
     ├── NotConfirmedError           a load would take more than it may without a word
     ├── LoadError                   some partitions of a load did not land
+    ├── SitesError                  some sites of an account were not loaded
     ├── CompletenessError           landed segments contradict each other, and that is not wanted
     └── MissingExtraError           a feature needs a package that is not installed
 
@@ -69,6 +70,7 @@ __all__ = [
     "RelationBrokenError",
     "RequestError",
     "ServerError",
+    "SitesError",
     "SourceError",
     "SpoolError",
     "StatusError",
@@ -386,6 +388,26 @@ class LoadError(WixError):
 
     Attributes:
         failures: partition (as text) -> what went wrong.
+        outcomes: what became of every partition, as ``prefect_wix.loading.Outcome``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        failures: dict[str, str] | None = None,
+        outcomes: tuple[Any, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.failures = failures or {}
+        self.outcomes = outcomes
+
+
+class SitesError(WixError):
+    """Some sites of an account were not loaded, or not whole; the others were.
+
+    Attributes:
+        failures: site id -> what went wrong.
     """
 
     def __init__(self, message: str, *, failures: dict[str, str] | None = None) -> None:

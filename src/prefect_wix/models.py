@@ -1,4 +1,4 @@
-"""The nouns of the Sessions API: the query, the job, the page, the outcome of a mark.
+"""The nouns of the Sessions API: the query, the job, the page, the outcome of a mark; the site.
 
 Flat frozen pydantic models, printable and JSON both ways. Nothing here talks to anybody.
 """
@@ -26,6 +26,8 @@ __all__ = [
     "Period",
     "SessionsJob",
     "SessionsQuery",
+    "Site",
+    "SitesPage",
 ]
 
 TIMEZONE_MAX_LENGTH = 100
@@ -100,7 +102,12 @@ class SessionsQuery(BaseModel):
     Source: Wix, "List Sessions Async".
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        json_schema_extra=lambda schema: schema.update(_ONE_PERIOD),
+    )
 
     start_date: date | None = Field(default=None, title="Start date")
     """First day that is asked for, e.g. 2024-01-01. Goes with the end date."""
@@ -114,7 +121,9 @@ class SessionsQuery(BaseModel):
     """Filter: sessions that reached this step of the conversion funnel."""
     funnel_exclude: FunnelStep | None = Field(default=None, title="Funnel: did not reach")
     """Filter: sessions that did not reach this step. May stand alone or with the one above."""
-    page_interactions: tuple[str, ...] | None = Field(default=None, title="Page interactions")
+    page_interactions: tuple[str, ...] | None = Field(
+        default=None, title="Page interactions", json_schema_extra={"minItems": 1}
+    )
     """Filter: a page flow. `/{Homepage}` is the home page, empty any page, `__DROP__` exit."""
     timezone: str | None = Field(default=None, title="Time zone")
     """IANA name such as Asia/Jerusalem that the dates are read in; the site's own if left out."""
@@ -209,6 +218,16 @@ class SessionsQuery(BaseModel):
         return ", ".join(f"{word} {step}" for word, step in parts if step)
 
 
+# What a run form can be told of the rule, so that no run is made without a period.
+_ONE_PERIOD: dict[str, Any] = {
+    "if": {"properties": {"period": {"type": "null"}}},
+    "then": {
+        "required": ["start_date", "end_date"],
+        "properties": {"start_date": {"type": "string"}, "end_date": {"type": "string"}},
+    },
+    "else": {"properties": {"start_date": {"type": "null"}, "end_date": {"type": "null"}}},
+}
+
 _FILTERS: Mapping[str, tuple[str, ...]] = {
     "device_type": ("device_type",),
     "funnel_include/funnel_exclude": ("funnel_include", "funnel_exclude"),
@@ -268,6 +287,29 @@ class JobPage(BaseModel):
     total: int | None
     session_ids: tuple[str, ...]
     request_id: str | None = None
+
+
+class Site(BaseModel):
+    """One site of an account."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str = ""
+    """As its owner calls it, for people; empty where it is not known."""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.id})" if self.name else self.id
+
+
+class SitesPage(BaseModel):
+    """One answer of "Query Sites"."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sites: tuple[Site, ...]
+    cursor: str | None
+    """Where the next page begins; None after the last one."""
 
 
 class MarkAction(StrEnum):

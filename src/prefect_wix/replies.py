@@ -27,7 +27,7 @@ from prefect_wix.errors import (
     UnreadableReplyError,
     Violation,
 )
-from prefect_wix.models import JobPage, JobStatus
+from prefect_wix.models import JobPage, JobStatus, Site, SitesPage
 
 __all__ = [
     "Reply",
@@ -37,6 +37,7 @@ __all__ = [
     "read_nothing",
     "read_page",
     "read_reply",
+    "read_sites",
     "read_timezone",
     "request_id_of",
 ]
@@ -147,7 +148,7 @@ def read_page(reply: Reply) -> JobPage:
     """
     result = _mapping(reply.body.get("result"))
     ids = result.get("sessionIds") or []
-    if not isinstance(ids, list) or not _are_session_ids(ids):
+    if not isinstance(ids, list) or not _are_ids(ids):
         raise reply.unreadable("something that is not a session id")
     status_text = str(result.get("jobStatus"))
     return JobPage(
@@ -183,6 +184,31 @@ def read_counts(reply: Reply) -> dict[date, int]:
     }
 
 
+def read_sites(reply: Reply) -> SitesPage:
+    """The page of "Query Sites".
+
+    Raises:
+        UnreadableReplyError: an entry has no id, or there is no list; no site is dropped.
+    """
+    sites = reply.body.get("sites")
+    if not isinstance(sites, list):
+        raise reply.unreadable("no list of sites")
+    metadata = _mapping(reply.body.get("metadata"))
+    cursor = _mapping(metadata.get("cursors")).get("next")
+    more = isinstance(cursor, str) and cursor != "" and metadata.get("hasNext") is not False
+    return SitesPage(
+        sites=tuple(_read_site(one, reply) for one in _mappings(sites)),
+        cursor=cursor if more else None,
+    )
+
+
+def _read_site(site: Mapping[str, Any], reply: Reply) -> Site:
+    site_id, name = site.get("id"), site.get("name")
+    if not isinstance(site_id, str) or not _are_ids([site_id]):
+        raise reply.unreadable("a site without an id")
+    return Site(id=site_id, name=name if isinstance(name, str) else "")
+
+
 def _read_day(value: Mapping[str, Any], reply: Reply) -> date:
     try:
         return date.fromisoformat(str(value.get("date")))
@@ -197,7 +223,7 @@ def _read_count(value: Mapping[str, Any], reply: Reply) -> int:
     return count
 
 
-def _are_session_ids(values: list[Any]) -> bool:
+def _are_ids(values: list[Any]) -> bool:
     # Printable, so that an id is one line in every file and one value in every loader.
     return all(isinstance(one, str) and one for one in values) and "".join(values).isprintable()
 

@@ -1,4 +1,4 @@
-"""What a person is told about a load, a listing or a marking: sentences and table rows.
+"""What a person is told about a load, a listing, a marking or many sites: sentences and table rows.
 
 Pure functions.
 """
@@ -16,18 +16,23 @@ from prefect_wix.marking import MarkSummary
 from prefect_wix.models import MarkAction, MarkOutcome
 from prefect_wix.partitions import AskState
 from prefect_wix.plan import Plan
+from prefect_wix.sites import SiteRun
 
 __all__ = [
+    "count_outcomes",
     "describe_lateness",
     "describe_listing",
     "describe_load",
     "describe_marks",
     "describe_plan",
+    "describe_site",
+    "describe_sites",
     "failures_of",
     "lateness_rows",
     "mark_rows",
     "outcome_rows",
     "plan_rows",
+    "site_rows",
     "unmarked_rows",
 ]
 
@@ -70,6 +75,17 @@ def describe_load(outcomes: Sequence[Outcome]) -> str:
         f"{len(outcomes)} partitions: {', '.join(parts)}; "
         f"{sessions} sessions (+{added}, -{gone}){lost}"
     )
+
+
+def count_outcomes(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """How many partitions a load had, how many failed, and the sessions in the others."""
+    return {
+        "partitions": len(outcomes),
+        "failed": len(failures_of(outcomes)),
+        "sessions": sum(outcome.sessions for outcome in outcomes),
+        "added": sum(outcome.added for outcome in outcomes),
+        "gone": sum(outcome.gone for outcome in outcomes),
+    }
 
 
 def outcome_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -142,6 +158,36 @@ def describe_listing(summary: ListingSummary, *, where: str) -> str:
     }
     rows = [f"| {name} | {text} |" for name, text in notes.items() if text]
     return "\n".join(["| | |", "| --- | --- |", *rows])
+
+
+def describe_site(run: SiteRun) -> str:
+    """One sentence: which site, how its run ended, and why where it is not complete."""
+    end = f"{run.sessions} sessions" if run.completed else run.reason
+    return f"{run.site}: {run.state}, {end}"
+
+
+def describe_sites(runs: Sequence[SiteRun]) -> str:
+    """One sentence: how many sites were loaded, how many were not, and the sessions of all."""
+    failed = sum(not run.completed for run in runs)
+    sessions = sum(run.sessions for run in runs)
+    return f"{len(runs)} sites: {len(runs) - failed} loaded, {failed} failed; {sessions} sessions"
+
+
+def site_rows(runs: Sequence[SiteRun]) -> list[dict[str, Any]]:
+    """A row for each site, up to `ROWS_SHOWN`; what failed comes first."""
+    failed_first = sorted(runs, key=lambda run: run.completed)
+    return [
+        {
+            "site": run.site.id,
+            "name": run.site.name,
+            "state": run.state,
+            "run": run.run,
+            "sessions": run.sessions,
+            "failed partitions": run.failed_partitions,
+            "reason": run.reason,
+        }
+        for run in failed_first[:ROWS_SHOWN]
+    ]
 
 
 def describe_marks(summary: MarkSummary) -> str:

@@ -1,9 +1,10 @@
 """The budget of a site across processes: a rate limit that the Prefect server keeps.
 
 The server holds a global concurrency limit for each site, whose slots come back by themselves
-(slot decay); ``python -m blocks`` makes it. Every run that asks for the site takes a slot for each
-request, beside the budget of its own process. Where there is no such limit, or the server can't be
-asked for a while, a run says so, once, and goes on with its own budget alone.
+(slot decay); ``python -m blocks`` makes it for the site it knows, and ``load-site`` for the others.
+Every run that asks for the site takes a slot for each request, beside the budget of its own
+process. Where there is no such limit, or the server can't be asked for a while, a run says so,
+once, and goes on with its own budget alone.
 
 The server drops the fraction of a slot that has come back whenever it is asked, so slots are taken
 a few at a time where several requests wait (see `prefect_wix.budget`).
@@ -12,14 +13,28 @@ a few at a time where several requests wait (see `prefect_wix.budget`).
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import (
+    GlobalConcurrencyLimitCreate,
+    GlobalConcurrencyLimitUpdate,
+)
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError, rate_limit
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from prefect_wix.budget import GATE_TURNS
 from prefect_wix.client import Log
 
-__all__ = ["RateLimit", "SharedLimit", "limit_name", "rate_limit_for"]
+__all__ = [
+    "RateLimit",
+    "SharedLimit",
+    "add_missing_limit",
+    "limit_name",
+    "rate_limit_for",
+    "save_limit",
+]
 
 _MINUTE = 60.0
 _MARGIN = 0.02
@@ -50,6 +65,33 @@ def rate_limit_for(requests_per_minute: int) -> RateLimit:
     at_once = max(GATE_TURNS, requests_per_minute // 20)
     spread = requests_per_minute * (1 - _MARGIN) - at_once
     return RateLimit(at_once, max(spread, 1.0) / _MINUTE)
+
+
+async def save_limit(site_id: str, requests_per_minute: int) -> str:
+    """Make or update the limit of a site on the server; its name."""
+    name, rate = limit_name(site_id), rate_limit_for(requests_per_minute)
+    async with get_client() as client:
+        await client.upsert_global_concurrency_limit_by_name(name, rate.limit)
+        update = GlobalConcurrencyLimitUpdate(slot_decay_per_second=rate.slot_decay_per_second)
+        await client.update_global_concurrency_limit(name, update)
+    return name
+
+
+async def add_missing_limit(site_id: str, requests_per_minute: int) -> None:
+    """Make the limit of a site where it has none; one that is there is left as it is."""
+    name, rate = limit_name(site_id), rate_limit_for(requests_per_minute)
+    async with get_client() as client:
+        try:
+            await client.read_global_concurrency_limit_by_name(name)
+        except ObjectNotFound:
+            new = GlobalConcurrencyLimitCreate(
+                name=name,
+                limit=rate.limit,
+                slot_decay_per_second=rate.slot_decay_per_second,
+            )
+            # Another run of the site may have made it meanwhile.
+            with suppress(ObjectAlreadyExists):
+                await client.create_global_concurrency_limit(new)
 
 
 class SharedLimit:

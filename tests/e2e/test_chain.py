@@ -12,7 +12,7 @@ import pytest
 
 from prefect_wix.sandbox import running
 from tests.conftest import NOW, make_world
-from tests.e2e.conftest import answers, background, free_port, wait_until
+from tests.processes import answers, background, free_port, wait_until
 
 pytestmark = pytest.mark.xdist_group("chain")
 

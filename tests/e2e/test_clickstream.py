@@ -22,7 +22,7 @@ from prefect_wix.sandbox import World, running
 from prefect_wix.segments import Segment
 from prefect_wix.warehouse import open_warehouse
 from prefect_wix.windows import ONE_DAY, Window
-from tests.e2e.conftest import ROOT
+from tests.processes import ROOT
 
 EVENTS = ROOT.parent / "shared" / "data" / "clickstream-2019-10-01.csv.gz"
 DAY = date(2019, 10, 1)

@@ -20,7 +20,7 @@ import pytest
 from prefect_wix.partitions import AskState, Partition
 from prefect_wix.sandbox import World, running
 from tests.e2e import loader
-from tests.e2e.conftest import ROOT
+from tests.processes import ROOT
 
 ENGINES = ("duckdb", "postgres", "parquet")
 SEEDS = range(int(os.environ.get("KILL_SEEDS", "2")))

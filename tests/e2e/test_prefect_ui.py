@@ -19,7 +19,7 @@ from flows.profile_sessions import CERTIFICATE_KEY, FUNNEL_KEY, REPORT_KEY
 from prefect_wix.profiles.relations import STEPS
 from prefect_wix.sandbox import running
 from tests.conftest import NOW, make_world
-from tests.e2e.conftest import (
+from tests.processes import (
     ROOT,
     answers,
     background,

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import duckdb
 import pytest
 
-from tests.e2e.conftest import ROOT, answers, background, free_port, wait_until
+from tests.processes import ROOT, answers, background, free_port, wait_until
 
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"^```(bash|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)

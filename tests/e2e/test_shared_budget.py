@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from prefect_wix.sandbox import World, running
-from tests.e2e.conftest import ROOT, answers, background, free_port, wait_until
+from tests.processes import ROOT, answers, background, free_port, wait_until
 
 SECONDS = 66
 """Longer than the minute that the budget is for."""

@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
+    PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_LOCAL_STORAGE_PATH,
     temporary_settings,
 )
-from prefect.testing.utilities import prefect_test_harness
 
 from prefect_wix import SessionsWarehouse, WixCredentials
+from tests.prefect_server import prefect_server as start_server
+from tests.warehouses import postgres_programs
 
 MARKS = (
     # Everything that needs the Prefect server runs in one process, which has one.
@@ -37,16 +41,20 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def prefect_server(tmp_path_factory):
+def prefect_server(request, tmp_path_factory):
     """One server, database and result storage for the session."""
-    storage = tmp_path_factory.mktemp("results")
-    with (
-        temporary_settings(
-            {PREFECT_LOCAL_STORAGE_PATH: storage, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-        ),
-        prefect_test_harness(server_startup_timeout=60),
-    ):
-        yield storage
+    postgres = request.getfixturevalue("postgres_server") if postgres_programs() else None
+    with start_server(tmp_path_factory.mktemp("prefect"), postgres, ui=False) as server:
+        settings = {
+            PREFECT_API_URL: server.api,
+            PREFECT_LOCAL_STORAGE_PATH: server.folder / "results",
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        }
+        with temporary_settings(settings):
+            yield server
+            # What is on its way to the server arrives while there is one.
+            APILogWorker.drain_all(timeout=30)
+            EventsWorker.drain_all(timeout=30)
 
 
 @pytest.fixture(autouse=True)

@@ -9,12 +9,20 @@ from pydantic import ValidationError
 
 import prefect_wix
 from blocks.__main__ import save_documents
-from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
+from prefect_wix import (
+    SessionsWarehouse,
+    WixAccountCredentials,
+    WixAppCredentials,
+    WixCredentials,
+)
 from prefect_wix.budget import GATE_TURNS
 from prefect_wix.shared_limit import rate_limit_for
+from prefect_wix.sites import list_sites
+
+BLOCKS = [WixCredentials, WixAccountCredentials, WixAppCredentials, SessionsWarehouse]
 
 
-@pytest.mark.parametrize("block", [WixCredentials, WixAppCredentials, SessionsWarehouse])
+@pytest.mark.parametrize("block", BLOCKS)
 class TestStandard(BlockStandardTestSuite):
     """What Prefect asks of every block."""
 
@@ -24,10 +32,10 @@ class TestStandard(BlockStandardTestSuite):
 
 
 def test_the_package_offers_its_blocks_to_register():
-    """`prefect block register -m prefect_wix` finds exactly the three block types."""
+    """`prefect block register -m prefect_wix` finds exactly the block types."""
     members = {name: getattr(prefect_wix, name) for name in dir(prefect_wix)}
     offered = {name for name, member in members.items() if Block.is_block_class(member)}
-    assert offered == {"WixCredentials", "WixAppCredentials", "SessionsWarehouse"}
+    assert offered == {block.__name__ for block in BLOCKS}
 
 
 async def test_credentials_come_back_whole(credentials):
@@ -36,6 +44,21 @@ async def test_credentials_come_back_whole(credentials):
     loaded = await WixCredentials.aload("round-trip")
     assert loaded.api_key == credentials.api_key
     async with loaded.get_client() as client:
+        assert await client.get_site_timezone() == "Asia/Jerusalem"
+
+
+async def test_an_account_lists_its_sites_and_asks_each(shop):
+    """One stored key lists the sites and, for each of them, asks as the site."""
+    account = WixAccountCredentials(
+        api_key=shop.api_key, account_id=shop.account_id, base_url=shop.url, requests_per_minute=99
+    )
+    await account.save("round-trip", overwrite=True)
+    loaded = await WixAccountCredentials.aload("round-trip")
+    async with loaded.get_client() as client:
+        (site,) = await list_sites(client)
+    credentials = loaded.for_site(site.id)
+    assert (site.id, credentials.requests_per_minute) == (shop.site_id, 99)
+    async with credentials.get_client() as client:
         assert await client.get_site_timezone() == "Asia/Jerusalem"
 
 
@@ -93,13 +116,15 @@ async def test_documents_are_made_from_variables():
     for _ in range(2):
         assert await save_documents(settings, said.append)
     assert (
-        said[:4]
-        == said[4:]
+        said[:5]
+        == said[5:]
         == [
             "saved     wix-credentials/wix",
             "saved     limit wix-site: 200 requests a minute",
             "left out  wix-app-credentials/wix-app: "
             "set WIX_APP_ID and WIX_APP_SECRET and WIX_INSTANCE_ID to have it",
+            "left out  wix-account-credentials/wix-account: "
+            "set WIX_ACCOUNT_API_KEY and WIX_ACCOUNT_ID to have it",
             "saved     wix-sessions-warehouse/sessions",
         ]
     )

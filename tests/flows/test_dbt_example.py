@@ -13,7 +13,7 @@ import pytest
 from examples.dbt.build_funnel import ARTIFACT_KEY, PROJECT, build_funnel
 from flows.load_sessions import load_sessions
 from flows.profile_sessions import profile_sessions
-from tests.e2e.conftest import ROOT
+from tests.processes import ROOT
 
 OWN = ROOT / ".venv" / "dbt" / "bin" / "dbt"
 DBT = OWN if OWN.exists() else shutil.which("dbt")

@@ -8,24 +8,22 @@ import signal
 import sys
 
 from prefect.client.orchestration import get_client
-from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH
 from prefect.states import AwaitingRetry, Pending
 
 from flows.list_sessions import list_sessions
 from prefect_wix import SessionsQuery
 from prefect_wix.sandbox import Fault
-from tests.e2e.conftest import ROOT
+from tests.processes import ROOT
 
 
-async def test_a_killed_run_that_is_retried_waits_for_the_job_it_had(
-    shop, credentials, prefect_server, tmp_path
-):
+async def test_a_killed_run_that_is_retried_waits_for_the_job_it_had(shop, credentials, tmp_path):
     """The second life of a flow run asks for the job of the first, and submits nothing."""
     await credentials.asave("doomed", overwrite=True)
     shop.faults = [Fault("job_never_finishes")]
     async with get_client() as client:
         flow_run = await client.create_flow_run(list_sessions, state=Pending())
-        first = await start(flow_run.id, tmp_path / "out.csv", prefect_server)
+        first = await start(flow_run.id, tmp_path / "out.csv")
         while shop.count("result") == 0:
             assert first.returncode is None
             await asyncio.sleep(0.1)
@@ -33,7 +31,7 @@ async def test_a_killed_run_that_is_retried_waits_for_the_job_it_had(
         await first.wait()
         shop.faults = []
         await client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
-        second = await start(flow_run.id, tmp_path / "out.csv", prefect_server)
+        second = await start(flow_run.id, tmp_path / "out.csv")
         assert await asyncio.wait_for(second.wait(), 60) == 0
         assert (await client.read_flow_run(flow_run.id)).state.is_completed()
     assert len(shop.submits) == 1
@@ -42,12 +40,12 @@ async def test_a_killed_run_that_is_retried_waits_for_the_job_it_had(
     assert set(ids) == shop.answer(query.to_wire())
 
 
-async def start(flow_run_id, output, storage):
+async def start(flow_run_id, output):
     """Run the flow run in another process, on the same Prefect server."""
     environment = {
         **os.environ,
-        "PREFECT_API_URL": SubprocessASGIServer().api_url,
-        "PREFECT_LOCAL_STORAGE_PATH": str(storage),
+        "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+        "PREFECT_LOCAL_STORAGE_PATH": str(PREFECT_LOCAL_STORAGE_PATH.value()),
     }
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.flows.doomed", str(flow_run_id), str(output),

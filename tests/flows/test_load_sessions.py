@@ -132,7 +132,7 @@ async def test_a_job_that_timed_out_is_taken_up_by_the_next_run(
     """A job still running at the deadline stays a gap, and the next run waits for that very job."""
     shop.faults = [Fault("job_never_finishes", times=1)]
     with pytest.raises(LoadError, match="1 of 9 partitions"):
-        await load_sessions(credentials, warehouse, START, END, timeout_seconds=2)
+        await load_sessions(credentials, warehouse, START, END, timeout_seconds=5)
     shop.faults = []
     shop.reset_counts()
     outcomes = await load_sessions(credentials, warehouse, START, END)

@@ -20,8 +20,17 @@ OURS = {name: path for name, path in FILES.items() if ".sandbox" not in name}
 # What works without Prefect.
 CORE = ["client", "listing", "loading", "warehouse", "plan", "files", "reports"]
 FACE = {
-    *("announce", "blocks", "profile_tasks", "progress", "schedule", "shared_limit", "tasks"),
-    "reports",
+    *(
+        "announce",
+        "artifacts",
+        "blocks",
+        "profile_tasks",
+        "progress",
+        "schedule",
+        "shared_limit",
+        "site_runs",
+    ),
+    *("reports", "tasks"),
 }
 
 REFUSE = """
@@ -78,7 +87,7 @@ def run_python(code):
     "module",
     [
         *("client", "listing", "loading", "warehouse", "plan", "files", "marking", "sources"),
-        *("halving", "profiles.profiling", "profiles.report"),
+        *("halving", "sites", "profiles.profiling", "profiles.report"),
     ],
 )
 def test_the_core_works_where_prefect_cannot_be_imported(module):
@@ -146,6 +155,7 @@ ALLOWED = {
     "deriving": {"cover", "errors", "spool"},
     "client": {"auth", "budget", "clock", "errors", "models", "replies", "retry"},
     "result": {"budget", "client", "errors", "models", "pace"},
+    "sites": {"client", "errors", "models"},
     "spool": {"errors"},
     "files": {"errors", "extras", "spool"},
     "listing": LISTING,

@@ -1,0 +1,42 @@
+"""What a run shows a person: a sentence in its log, and behind a link the table that it sums up."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.utilities.urls import url_for
+
+__all__ = ["show_markdown", "show_table"]
+
+
+async def show_table(
+    sentence: str, rows: Sequence[Mapping[str, Any]], *, key: str, level: int = logging.INFO
+) -> None:
+    """Log a sentence and keep it over a table.
+
+    Args:
+        sentence: without its full stop.
+        rows: the table.
+        key: of the artifact.
+        level: of the log line.
+    """
+    table = [dict(row) for row in rows]
+    artifact_id = await acreate_table_artifact(table, key=key, description=sentence)
+    _log(sentence, key, artifact_id, level)
+
+
+async def show_markdown(sentence: str, markdown: str, *, key: str) -> None:
+    """The same with a text in place of the table."""
+    artifact_id = await acreate_markdown_artifact(markdown, key=key, description=sentence)
+    _log(sentence, key, artifact_id, logging.INFO)
+
+
+def _log(sentence: str, key: str, artifact_id: UUID, level: int) -> None:
+    # Where the server has no UI there is no address, and the key finds it all the same.
+    where = url_for("artifact", obj_id=artifact_id) or f"artifact {key}"
+    get_run_logger().log(level, "%s. See %s", sentence, where)

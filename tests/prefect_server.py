@@ -1,0 +1,65 @@
+"""A real Prefect server for tests, as a process: on PostgreSQL where that can hold it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from tests.processes import answers, background, free_port, make_environment, wait_until
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """One that is running."""
+
+    url: str
+    folder: Path
+    """Its files, and its database where that is SQLite."""
+    database: str | None
+    """The URL of its database in PostgreSQL."""
+
+    @property
+    def api(self):
+        return f"{self.url}/api"
+
+    async def contents(self):
+        """All that it keeps, for a look at what must not be there."""
+        files = [path.read_bytes() for path in self.folder.rglob("*") if path.is_file()]
+        return b"\n".join([*files, *(await self._rows() if self.database else [])])
+
+    async def _rows(self):
+        connection = await asyncpg.connect(self.database.replace("+asyncpg", ""))
+        try:
+            tables = await connection.fetch(
+                "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public'"
+            )
+            return [
+                row[0].encode()
+                for (table,) in tables
+                for row in await connection.fetch(f"SELECT t::text FROM {table} AS t")
+            ]
+        finally:
+            await connection.close()
+
+
+@contextmanager
+def prefect_server(folder, postgres, *, ui):
+    """Start one with its files in a folder; postgres is a `PostgresServer`, or None."""
+    port, database = free_port(), None
+    env = make_environment(folder) | {
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        # On SQLite, those who write wait for each other.
+        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "30",
+    }
+    if postgres is not None and (database := asyncio.run(postgres.prefect_database())):
+        env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
+    server = PrefectServer(f"http://127.0.0.1:{port}", folder, database)
+    command = f"exec prefect server start {'--ui' if ui else '--no-ui'}"
+    with background(command, cwd=folder, env=env, log=folder / "server.txt"):
+        wait_until(lambda: answers(f"{server.api}/health"), seconds=90, what="the server's start")
+        yield server

@@ -1,0 +1,153 @@
+"""The run form of every flow: each field has a name, words and a default; wrong values are refused.
+
+Looks at the schema that Prefect stores for a deployment, from which its UI makes the form and by
+which its server checks what a run is started with.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+from prefect import Flow
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools import validate
+
+import flows
+
+MODULES = sorted(path.stem for path in Path(flows.__file__).parent.glob("[a-z]*.py"))
+FLOWS = {
+    member.name: member
+    for name in MODULES
+    for module in [importlib.import_module(f"flows.{name}")]
+    for member in vars(module).values()
+    if isinstance(member, Flow) and member.fn.__module__ == module.__name__
+}
+ASKED_FOR = {"credentials", "account", "warehouse", "query", "action", "site_id"}
+"""What has no sane default: whose sessions, where to, and what is asked."""
+SCHEMAS = {name: parameter_schema(one.fn).model_dump() for name, one in FLOWS.items()}
+
+
+def fields(schema):
+    """Every field of the form: the parameters, and those of the models in it."""
+    yield from schema["properties"].items()
+    for name, model in schema["definitions"].items():
+        for field, shape in model.get("properties", {}).items():
+            yield f"{name}.{field}", shape
+
+
+def test_every_flow_is_looked_at():
+    """A flow that is added is found by the tests below without being named."""
+    assert set(FLOWS) == {
+        *("list-sessions", "load-sessions", "load-site", "load-all-sites"),
+        *("profile-sessions", "mark-recordings"),
+    }
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_every_field_has_a_title_and_a_description(name):
+    """A description is a sentence that ends with a full stop, since it stands alone in the form."""
+    definitions = SCHEMAS[name]["definitions"]
+    for field, shape in fields(SCHEMAS[name]):
+        # A select in a model is titled by its enumeration.
+        assert shape.get("title") or definitions[enum_of(shape)]["title"], field
+        assert shape.get("description", "").endswith("."), field
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_every_parameter_has_a_default_or_must_be_asked_for(name):
+    """What is required is what nobody can guess; everything else may be left as it is."""
+    schema = SCHEMAS[name]
+    assert set(schema.get("required", [])) <= ASKED_FOR
+    for parameter, shape in schema["properties"].items():
+        assert parameter in schema["required"] or "default" in shape, parameter
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_enumerations_are_selects(name):
+    """A parameter with a fixed set of values is shown as a list to choose from."""
+    named = {"refresh": 3, "action": 2, "on_broken": 2, "period": 18, "device_type": 4, "cover": 2}
+    definitions = SCHEMAS[name]["definitions"]
+    for field, shape in fields(SCHEMAS[name]):
+        count = named.get(field.rpartition(".")[2])
+        if count is not None:
+            assert len(definitions[enum_of(shape)]["enum"]) == count, field
+
+
+def enum_of(shape):
+    shapes = [shape, *shape.get("anyOf", []), *shape.get("allOf", [])]
+    (found,) = [one["$ref"].rsplit("/", 1)[-1] for one in shapes if "$ref" in one]
+    return found
+
+
+BLOCK = {"api_key": "key", "site_id": "site"}
+GOOD = {
+    "list-sessions": {"credentials": BLOCK, "query": {"period": "TODAY", "device_type": "ALL"}},
+    "load-sessions": {"credentials": BLOCK, "warehouse": {"url": "md:shop"}, "days": 7},
+    "load-site": {
+        "account": {"api_key": "key", "account_id": "account"},
+        "warehouse": {"url": "md:shop"},
+        "site_id": "site",
+    },
+    "load-all-sites": {
+        "account": {"api_key": "key", "account_id": "account"},
+        "warehouse": {"url": "md:shop"},
+        "sites": ["site"],
+    },
+    "profile-sessions": {"credentials": BLOCK, "warehouse": {"url": "md:shop"}},
+    "mark-recordings": {
+        "credentials": BLOCK,
+        "warehouse": {"url": "md:shop"},
+        "action": "recorded",
+    },
+}
+WRONG = [
+    ("list-sessions", {"query": {"period": "FORTNIGHT", "device_type": "ALL"}}),
+    ("list-sessions", {"query": {"period": "TODAY", "device_type": "FRIDGE"}}),
+    ("list-sessions", {"query": {"period": "TODAY", "device_type": "ALL", "country": "DE"}}),
+    ("list-sessions", {"query": {"page_interactions": [], "period": "TODAY"}}),
+    ("list-sessions", {"query": {"device_type": "ALL"}}),
+    ("list-sessions", {"query": {"device_type": "ALL", "period": None, "start_date": None}}),
+    ("list-sessions", {"query": {"device_type": "ALL", "start_date": "2024-03-01"}}),
+    (
+        "list-sessions",
+        {"query": {"device_type": "ALL", "period": "TODAY", "start_date": "2024-03-01"}},
+    ),
+    ("list-sessions", {"timeout_seconds": 0}),
+    ("list-sessions", {"output": "sessions.xlsx"}),
+    ("load-sessions", {"days": 0}),
+    ("load-sessions", {"start_date": "yesterday"}),
+    ("load-sessions", {"lookback_days": -1}),
+    ("load-sessions", {"segments": ["device=MOBILE"]}),
+    ("load-sessions", {"segments": ["conversion_funnel=+BOUGHT"]}),
+    ("load-sessions", {"segments": []}),
+    ("load-sessions", {"refresh": "always"}),
+    ("load-sessions", {"jobs_in_flight": "many"}),
+    ("load-site", {"site_id": 7}),
+    ("load-site", {"site_id": ""}),
+    ("load-site", {"load": {"days": 0}}),
+    ("load-site", {"load": {"segments": ["device=MOBILE"]}}),
+    ("load-site", {"load": {"day": 1}}),
+    ("load-all-sites", {"sites": "site"}),
+    ("load-all-sites", {"sites": []}),
+    ("load-all-sites", {"sites_in_flight": 0}),
+    ("profile-sessions", {"on_broken": "ignore"}),
+    ("profile-sessions", {"report": "report.pdf"}),
+    ("profile-sessions", {"flows": {"home": "device_type=ALL"}}),
+    ("mark-recordings", {"action": "forget"}),
+    ("mark-recordings", {"calls_in_flight": 0}),
+    ("mark-recordings", {"file": "ids.xlsx"}),
+]
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_what_is_right_passes(name):
+    """Else the refusals below would prove nothing."""
+    validate(GOOD[name], SCHEMAS[name], raise_on_error=True)
+
+
+@pytest.mark.parametrize(("name", "wrong"), WRONG)
+def test_what_is_wrong_is_refused_by_the_schema(name, wrong):
+    """Before any run is made of it."""
+    assert validate({**GOOD[name], **wrong}, SCHEMAS[name]) != []
