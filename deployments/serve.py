@@ -10,13 +10,18 @@ import asyncio
 from typing import Any
 
 from prefect import aserve
+from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.schedules import Cron
 
 from flows.list_sessions import list_sessions
+from flows.load_all_sites import load_all_sites
 from flows.load_sessions import load_sessions
+from flows.load_site import load_site
+from flows.mark_recordings import mark_recordings
 from flows.profile_sessions import profile_sessions
 from prefect_wix.announce import LANDED_EVENT
+from prefect_wix.plan import Refresh
 
 
 def block_reference(slug: str) -> dict[str, Any]:
@@ -24,10 +29,14 @@ def block_reference(slug: str) -> dict[str, Any]:
     return {"$ref": {"block_document_slug": slug}}
 
 
-CREDENTIALS = block_reference("wix-credentials/wix")
-WAREHOUSE = block_reference("wix-sessions-warehouse/sessions")
+WAREHOUSE = {"warehouse": block_reference("wix-sessions-warehouse/sessions")}
+CREDENTIALS = {"credentials": block_reference("wix-credentials/wix")}
+BLOCKS = CREDENTIALS | WAREHOUSE
+ACCOUNT = {"account": block_reference("wix-account-credentials/wix-account")} | WAREHOUSE
+TAGS = ["wix"]
 # Days that landed are profiled as soon as the event says so; nobody polls for them.
 AFTER_LOAD = DeploymentEventTrigger(
+    name="wix: profile what landed",
     match={"prefect.resource.id": "wix.site.*"},
     expect={LANDED_EVENT},
     parameters={
@@ -37,22 +46,47 @@ AFTER_LOAD = DeploymentEventTrigger(
 )
 
 
+async def make_deployments(cron: str, timezone: str) -> list[RunnerDeployment]:
+    """What prefect.yaml has for workers, for a process that serves."""
+    return [
+        await list_sessions.ato_deployment("ad-hoc", parameters=CREDENTIALS, tags=TAGS),
+        await load_sessions.ato_deployment(
+            "daily",
+            parameters=BLOCKS | {"days": 7, "lookback_days": 3},
+            schedule=Cron(cron, timezone=timezone),
+            concurrency_limit=1,
+            tags=TAGS,
+        ),
+        await load_sessions.ato_deployment(
+            "backfill",
+            parameters=BLOCKS | {"refresh": Refresh.MISSING, "confirm": False},
+            concurrency_limit=1,
+            tags=TAGS,
+        ),
+        await profile_sessions.ato_deployment(
+            "after-load",
+            parameters=BLOCKS | {"days": 7},
+            triggers=[AFTER_LOAD],
+            concurrency_limit=1,
+            tags=TAGS,
+        ),
+        await mark_recordings.ato_deployment(
+            "ad-hoc", parameters=BLOCKS | {"confirm": False}, concurrency_limit=1, tags=TAGS
+        ),
+        await load_all_sites.ato_deployment(
+            "daily",
+            parameters=ACCOUNT | {"load": {"days": 7}, "deployment": "load-site/of-account"},
+            schedule=Cron(cron, timezone=timezone, active=False),
+            concurrency_limit=1,
+            tags=TAGS,
+        ),
+        await load_site.ato_deployment("of-account", parameters=ACCOUNT, tags=TAGS),
+    ]
+
+
 async def serve_all(cron: str, timezone: str) -> None:
     """Register the deployments and run what is due, until stopped."""
-    ad_hoc = await list_sessions.ato_deployment("ad-hoc", parameters={"credentials": CREDENTIALS})
-    daily = await load_sessions.ato_deployment(
-        "daily",
-        parameters={"credentials": CREDENTIALS, "warehouse": WAREHOUSE, "days": 7},
-        schedule=Cron(cron, timezone=timezone),
-        concurrency_limit=1,
-    )
-    after_load = await profile_sessions.ato_deployment(
-        "after-load",
-        parameters={"credentials": CREDENTIALS, "warehouse": WAREHOUSE, "days": 7},
-        triggers=[AFTER_LOAD],
-        concurrency_limit=1,
-    )
-    await aserve(ad_hoc, daily, after_load)
+    await aserve(*await make_deployments(cron, timezone))
 
 
 def main() -> None:

@@ -1,0 +1,73 @@
+"""What one Prefect server answers, on SQLite and on PostgreSQL.
+
+Run by ``python -m benchmarks.prefect_servers``. Both run side by side in one run, and are asked in
+turns, each by itself. A big part of what many sites ask a server for are slots of rate limits, so
+that is what is asked here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from prefect.concurrency.asyncio import rate_limit
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from prefect_wix.shared_limit import limit_name, save_limit
+from tests.prefect_server import PrefectServer, prefect_server
+from tests.warehouses import PostgresServer, postgres_programs
+
+ROUNDS = 3
+SITES_AT_ONCE = 8
+SLOTS = 25
+"""That one site takes on a usual morning; see `benchmarks.many_sites`."""
+NEVER_FULL = 1_000_000
+
+
+async def take_slots(server: PrefectServer) -> float:
+    """Slots a second that the server hands out to many sites, each of which takes its own."""
+    with temporary_settings({PREFECT_API_URL: server.api}):
+        sites = [f"site-{number}" for number in range(SITES_AT_ONCE)]
+        for site in sites:
+            await save_limit(site, NEVER_FULL)
+        began = time.perf_counter()
+        await asyncio.gather(*map(_take, sites))
+        return SITES_AT_ONCE * SLOTS / (time.perf_counter() - began)
+
+
+async def _take(site: str) -> None:
+    for _ in range(SLOTS):
+        await rate_limit(limit_name(site), strict=True)
+
+
+def main() -> int:
+    """Print a row for each round and server."""
+    programs = postgres_programs()
+    if programs is None:
+        print("There is no PostgreSQL on this machine.", file=sys.stderr)
+        return 1
+    postgres = PostgresServer(programs)
+    postgres.start()
+    try:
+        with ExitStack() as stack:
+            servers = {
+                name: stack.enter_context(
+                    prefect_server(Path(stack.enter_context(TemporaryDirectory())), under, ui=False)
+                )
+                for name, under in (("SQLite", None), ("PostgreSQL", postgres))
+            }
+            for number in range(1, ROUNDS + 1):
+                for name, server in servers.items():
+                    rate = asyncio.run(take_slots(server))
+                    print(f"round {number}  {name:10}  {rate:6.1f} slots/s", flush=True)
+    finally:
+        postgres.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,108 @@
+"""What is deployed runs by itself, as the form asks, and is stopped; somebody hears of what fails.
+
+On a real server with two workers; see `deployed`. Each test loads days of its own.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from prefect.automations import DoNothing
+
+from deployments.automations import failed_twice, site_is_silent
+from prefect_wix.sandbox import Fault
+from prefect_wix.windows import ONE_DAY
+from tests.e2e.deployed import ZONE
+from tests.processes import wait_until
+
+pytestmark = [
+    pytest.mark.xdist_group("deployed"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+FAILED_TWICE, SILENT = failed_twice(DoNothing()), site_is_silent(DoNothing())
+
+
+def days_ago(first, last):
+    """Local days, so many days before today in the shop's zone."""
+    today = datetime.now(UTC).date()
+    return [today - timedelta(ago) for ago in range(first, last, -1)]
+
+
+def dates(days):
+    return {"start_date": str(days[0]), "end_date": str(days[-1] + ONE_DAY)}
+
+
+def test_the_schedule_loads_and_its_event_profiles(deployed):
+    """Nobody starts anything: the run is due, a worker takes it, and the event starts the next."""
+    daily = deployed.deployment("load-sessions/daily")
+    soon = datetime.now(UTC) + timedelta(seconds=5)
+    every_day = {"interval": 86_400, "anchor_date": soon.isoformat(), "timezone": ZONE}
+    moved = [{"active": True, "schedule": every_day}]
+    deployed.ask("PATCH", f"deployments/{daily['id']}", schedules=moved)
+    done = {"state": {"type": {"any_": ["COMPLETED"]}}}
+    wait_until(
+        lambda: deployed.runs("profile-sessions", flow_runs=done), seconds=90, what="the profile"
+    )
+    (load,) = deployed.runs("load-sessions", flow_runs=done)
+    (profile,) = deployed.runs("profile-sessions", flow_runs=done)
+    assert load["auto_scheduled"]
+    assert profile["parameters"]["site_id"] == deployed.shop.site_id
+    start, end = (
+        date.fromisoformat(profile["parameters"][f"{one}_date"]) for one in ("start", "end")
+    )
+    week = [start + timedelta(n) for n in range((end - start).days)]
+    assert len(week) == 7
+    deployed.check(deployed.partitions(week))
+
+
+def test_an_ad_hoc_run_answers_what_the_form_asked(deployed):
+    """Started over the API with the form's parameters; the file holds the answer."""
+    output = deployed.folder / "mobile.csv"
+    query = dates(days_ago(9, 6)) | {"device_type": "MOBILE", "timezone": ZONE}
+    run = deployed.start("list-sessions/ad-hoc", query=query, output=str(output))
+    assert deployed.finish(run)["type"] == "COMPLETED"
+    wire = {
+        "customTimePeriod": {"startDate": query["start_date"], "endDate": query["end_date"]},
+        "deviceType": {"type": "MOBILE"},
+        "timezone": ZONE,
+    }
+    assert {*output.read_text().splitlines()[1:]} == deployed.shop.answer(wire)
+
+
+def test_a_cancelled_run_stops_and_the_next_one_takes_up_its_jobs(deployed):
+    """Within seconds; what landed is whole, the jobs' ids are kept, and nothing is asked twice."""
+    days = days_ago(38, 34)
+    partitions = deployed.partitions(days)
+    deployed.shop.faults = [Fault("job_never_finishes", after=4)]
+    deployed.shop.reset_counts()
+    run = deployed.start("load-sessions/backfill", **dates(days))
+    wait_until(
+        lambda: (
+            len(deployed.shop.submits) == len(partitions) and deployed.landed(days).total() == 4
+        ),
+        seconds=60,
+        what="the middle of the load",
+    )
+    deployed.set_state(run, type="CANCELLING")
+    assert deployed.finish(run, seconds=20)["type"] == "CANCELLED"
+    deployed.is_whole(partitions)
+    deployed.shop.faults = []
+    run = deployed.start("load-sessions/backfill", **dates(days))
+    assert deployed.finish(run)["type"] == "COMPLETED"
+    deployed.check(partitions)
+    assert len(deployed.shop.submits) == len(partitions)
+
+
+def test_what_goes_wrong_is_told(deployed):
+    """A deployment that failed twice, and a site of which nothing lands."""
+    query = {"period": "YESTERDAY", "device_type": "ALL"}
+    for _ in range(2):
+        deployed.start("list-sessions/ad-hoc", query=query, output="/proc/nowhere/ids.csv")
+    expected = {f"{one.name}: {one.description}" for one in (FAILED_TWICE, SILENT)}
+    wait_until(
+        lambda: expected == {text.splitlines()[0] for text in deployed.told},
+        seconds=60,
+        what="the telling",
+    )
