@@ -11,7 +11,7 @@ demo: .venv/.demo  ## a sandbox shop, the last 30 days by device, into a DuckDB 
 	 DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false $(BIN)/python -m flows.demo
 
 test: .venv/.dev .venv/dbt/.ready  ## every test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 check: .venv/.dev  ## lint, format, strict types
 	$(BIN)/ruff check .

@@ -20,7 +20,12 @@ from flows.load_site import SiteLoad, load_site
 from prefect_wix import WixAccountCredentials
 from prefect_wix.errors import SitesError, WixError
 from prefect_wix.sandbox import Fault, World, running
-from prefect_wix.shared_limit import add_missing_limit, limit_name, save_limit
+from prefect_wix.shared_limit import (
+    add_missing_limit,
+    limit_name,
+    rate_limit_for,
+    save_limit,
+)
 from prefect_wix.site_runs import COUNTS_KEY
 from tests.conftest import NOW, make_world
 
@@ -30,6 +35,7 @@ BODY = {
     "deviceType": {"type": "ALL"},
     "timezone": "Asia/Jerusalem",
 }
+BUDGET = 100_000
 BROKEN = "broken"
 """A site that Wix does not know, so that every request for it is refused."""
 
@@ -49,8 +55,12 @@ def shop():
 @pytest.fixture
 def account(shop):
     """The account's key, as a block."""
+    # Else its sites would have a limit of 200 for all tests of this server.
     return WixAccountCredentials(
-        api_key=shop.api_key, account_id=shop.account_id, base_url=shop.url
+        api_key=shop.api_key,
+        account_id=shop.account_id,
+        base_url=shop.url,
+        requests_per_minute=BUDGET,
     )
 
 
@@ -125,7 +135,7 @@ async def test_each_site_gets_its_limit_and_keeps_one_it_has(account, warehouse)
     async with get_client() as client:
         new = await client.read_global_concurrency_limit_by_name(limit_name("site-2"))
         old = await client.read_global_concurrency_limit_by_name(limit_name("site-3"))
-    assert (new.limit, old.limit) == (10, 5)
+    assert (new.limit, old.limit) == (rate_limit_for(BUDGET).limit, rate_limit_for(60).limit)
     assert new.slot_decay_per_second > old.slot_decay_per_second > 0
 
 

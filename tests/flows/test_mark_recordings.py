@@ -38,7 +38,8 @@ async def test_a_file_of_recordings_is_marked_and_shown(
     assert summary.complete
     assert shop.recorded == ids_in(recordings)
     table = (await artifacts(RESULT_KEY))[0]
-    assert table.description == "150 of 150 sessions marked as recorded"
+    said = f"Site {shop.site_id}: 150 of 150 sessions marked as recorded"
+    assert table.description == said
     assert json.loads(table.data)[0] == {
         "result": "marked",
         "ids": 150,
