@@ -9,7 +9,7 @@ from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
-from prefect.utilities.urls import url_for
+from prefect.settings import PREFECT_UI_URL
 
 __all__ = ["show_markdown", "show_table"]
 
@@ -37,6 +37,7 @@ async def show_markdown(sentence: str, markdown: str, *, key: str) -> None:
 
 
 def _log(sentence: str, key: str, artifact_id: UUID, level: int) -> None:
-    # Where the server has no UI there is no address, and the key finds it all the same.
-    where = url_for("artifact", obj_id=artifact_id) or f"artifact {key}"
+    # `prefect.utilities.urls` knows no address of an artifact, and the UI has one.
+    ui = PREFECT_UI_URL.value()
+    where = f"{ui}/artifacts/artifact/{artifact_id}" if ui else f"artifact {key}"
     get_run_logger().log(level, "%s. See %s", sentence, where)

@@ -83,13 +83,24 @@ def submit(page):
     return made.value.json()["id"]
 
 
-def show_artifact(deployed, page, run_id, key):
+def complete(deployed, run_id):
+    """Wait for the run."""
     state = deployed.finish(run_id, seconds=120)
     assert state["type"] == "COMPLETED", state
+
+
+def follow_link(deployed, page, run_id, sentence):
+    """Open what a line of the run's log names."""
+    logs = deployed.ask("POST", "logs/filter", logs={"flow_run_id": {"any_": [run_id]}})
+    (line,) = [log["message"] for log in logs if sentence in log["message"]]
+    page.goto(line.partition(" See ")[2])
+
+
+def show_artifact(deployed, page, run_id, key):
+    """Open one from the page of its run."""
     page.goto(f"{deployed.url}/runs/flow-run/{run_id}")
     page.get_by_role("tablist").get_by_text("Artifacts", exact=True).click()
     page.get_by_role("link", name=key).first.click()
-    return page
 
 
 def test_a_question_is_asked_from_the_form(deployed, form):
@@ -102,12 +113,13 @@ def test_a_question_is_asked_from_the_form(deployed, form):
     assert given["credentials"] == SITE
     chosen = {name: value for name, value in given["query"].items() if value is not None}
     assert chosen == {"period": "LAST_7_DAYS", "device_type": "MOBILE"}
+    complete(deployed, run_id)
     show_artifact(deployed, page, run_id, "wix-sessions-listing")
     expect(page.get_by_role("table")).to_contain_text("LAST_7_DAYS (site zone), device MOBILE")
 
 
 def test_a_load_is_started_from_the_form(deployed, form):
-    """A number of days is typed, and the rest is left as it is; the blocks stay references."""
+    """A number of days is typed, and the blocks stay references; the log leads to the table."""
     page = form("load-sessions/daily")
     days = field_of(page, "days")
     days.get_by_role("button", name="int", exact=True).click()
@@ -116,7 +128,8 @@ def test_a_load_is_started_from_the_form(deployed, form):
     given = deployed.run(run_id)["parameters"]
     assert (given["days"], given["refresh"], given["credentials"]) == (2, "stale", SITE)
     assert given["segments"] == [f"device_type={one}" for one in ("DESKTOP", "MOBILE", "TABLET")]
-    show_artifact(deployed, page, run_id, "wix-sessions-load")
+    complete(deployed, run_id)
+    follow_link(deployed, page, run_id, " partitions: ")
     expect(page.get_by_role("table")).to_contain_text("device_type=TABLET")
 
 
