@@ -92,7 +92,12 @@ def _ids(rounds: dict[str, Rounds]) -> str:
 
 
 def _ids_of(size: int, all_rounds: dict[str, Rounds]) -> str:
-    rounds = {who: [one for one in each if one["size"] == size] for who, each in all_rounds.items()}
+    # Not everybody takes part in every size.
+    rounds = {
+        who: those
+        for who, each in all_rounds.items()
+        if (those := [one for one in each if one["size"] == size])
+    }
     fetched = [each for who, each in rounds.items() if "in flight" in who]
     bare = min(_median(one["seconds"] for one in each) for each in fetched)
     rows = [

@@ -1,0 +1,31 @@
+"""Figures as tables."""
+
+from __future__ import annotations
+
+from benchmarks.report import render
+
+FACTS = {"measure": "machine", "who": "facts", "figures": {"date": "today"}}
+
+
+def landed(who, size, seconds):
+    figures = {"size": size, "seconds": seconds, "cpu_seconds": 1.0, "peak_mib": 50.0}
+    return {"measure": "ids", "who": who, "figures": figures}
+
+
+def test_who_sits_a_size_out_is_left_out_of_its_table():
+    """The biggest day is fetched and landed by fewer."""
+    told = render(
+        [
+            FACTS,
+            landed("plain httpx, 1 in flight", 10, 1.0),
+            landed("prefect-wix into DuckDB", 10, 2.0),
+            landed("prefect-wix into PostgreSQL", 10, 3.0),
+            landed("plain httpx, 1 in flight", 20, 2.0),
+            landed("prefect-wix into DuckDB", 20, 5.0),
+        ],
+        "plot.svg",
+    )
+    small, big = told.split("### One day of ")[1:]
+    assert "| prefect-wix into PostgreSQL | 3.0 s | 3.00 |" in small
+    assert "PostgreSQL" not in big
+    assert "| prefect-wix into DuckDB | 5.0 s | 2.50 |" in big
