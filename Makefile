@@ -8,10 +8,11 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 demo: .venv/.demo  ## a sandbox shop, the last 30 days by device, into a DuckDB file
 	@env -u PREFECT_API_URL PREFECT_HOME=.demo PREFECT_SERVER_ALLOW_EPHEMERAL_MODE=true \
+	 PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=120 \
 	 DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false $(BIN)/python -m flows.demo
 
 test: .venv/.dev .venv/dbt/.ready  ## every test
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: .venv/.dev  ## lint, format, strict types
 	$(BIN)/ruff check .
