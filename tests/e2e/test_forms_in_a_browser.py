@@ -10,6 +10,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from tests.processes import wait_until
+
 pytestmark = [
     pytest.mark.xdist_group("deployed"),
     # Prefect leaves sockets of its own to the garbage collector.
@@ -91,8 +93,14 @@ def complete(deployed, run_id):
 
 def follow_link(deployed, page, run_id, sentence):
     """Open what a line of the run's log names."""
-    logs = deployed.ask("POST", "logs/filter", logs={"flow_run_id": {"any_": [run_id]}})
-    (line,) = [log["message"] for log in logs if sentence in log["message"]]
+
+    def lines():
+        logs = deployed.ask("POST", "logs/filter", logs={"flow_run_id": {"any_": [run_id]}})
+        return [log["message"] for log in logs if sentence in log["message"]]
+
+    # A run's last lines arrive after its last state.
+    wait_until(lines, seconds=30, what="the line in the log")
+    (line,) = lines()
     page.goto(line.partition(" See ")[2])
 
 
