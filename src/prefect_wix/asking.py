@@ -27,7 +27,6 @@ from prefect_wix.errors import (
     WarehouseError,
     WixError,
 )
-from prefect_wix.finish import finish_in_thread
 from prefect_wix.lending import Lending, Lent
 from prefect_wix.listing import Listing, ListingSummary, submit_job
 from prefect_wix.models import SessionsJob, SessionsQuery
@@ -226,7 +225,7 @@ class PartitionLoad:
         )
 
     async def _answer(self, listing: Listing, summary: ListingSummary) -> Answer:
-        digest = await finish_in_thread(listing.spool.digest)
+        digest = await listing.spool.run(listing.spool.digest)
         ask = self._known_ask
         if listing.watch is not None:
             ask = ask.watched(listing.watch.running, listing.watch.finished)

@@ -23,7 +23,6 @@ from prefect_wix.errors import (
     RequestError,
     UnknownJobError,
 )
-from prefect_wix.finish import finish_in_thread
 from prefect_wix.models import JobPage, SessionsJob, SessionsQuery
 from prefect_wix.pace import Pace, Patience, Watch
 from prefect_wix.result import JobResult, Log, PagesAhead
@@ -285,8 +284,8 @@ class Listing:
             page = await pages.page(offset)
 
     async def _take_in(self, page: JobPage, this_pass: _Pass) -> tuple[list[str], int]:
-        # In a thread, so that the pages asked for ahead are received meanwhile.
-        added = await finish_in_thread(
+        # Many ids take their time, and the pages asked for ahead are received meanwhile.
+        added = await self.spool.run(
             lambda: self.spool.add(page.session_ids, in_pass=this_pass.number)
         )
         self._repeats += len(page.session_ids) - added.fresh

@@ -1,7 +1,7 @@
 """A listing's distinct ids on local disk: what makes ten million of them fit in little memory.
 
-A private SQLite database that lives as long as the listing, in memory until it is too big for that.
-Knows nothing of Wix or warehouses.
+A page of ids is held as it is; more of them in a private SQLite database that lives as long as the
+listing. Knows nothing of Wix or warehouses.
 """
 
 from __future__ import annotations
@@ -10,21 +10,26 @@ import hashlib
 import json
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from prefect_wix.errors import SpoolError
+from prefect_wix.finish import finish_in_thread
 
 __all__ = ["Spool"]
 
 BATCH_SIZE = 10_000
+FEW = 1000
+"""Up to so many ids are held in memory: most days of most sites, and not worth a database."""
 _CACHE_KIB = 32_768
 _fingerprint = partial(hashlib.blake2b, digest_size=16)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,11 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        self._count = self._pages = 0
-        self._pages_in_lines = -1
+        self._changes = 0
+        self._changes_in_lines = -1
         self._close = ExitStack()
-        with _disk_errors():
-            self._db = self._close.enter_context(closing(_make_database()))
+        self._is_closed = False
+        self._ids: _Few | _Many = _Few()
 
     def __enter__(self) -> Self:
         return self
@@ -57,10 +62,20 @@ class Spool:
     def close(self) -> None:
         """Remove the files. Safe to call twice."""
         self._close.close()
+        self._is_closed = True
 
     def __len__(self) -> int:
         """How many distinct ids are held."""
-        return self._count
+        return len(self._ids)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether what is done with it takes no time worth a thread."""
+        return isinstance(self._ids, _Few)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do blocking work with it: in a thread, unless it is small."""
+        return work() if self.is_small else await finish_in_thread(work)
 
     @cached_property
     def folder(self) -> Path:
@@ -75,24 +90,29 @@ class Spool:
         Raises:
             SpoolError: the local disk is full or failing.
         """
-        self._pages += 1
+        self._check_open()
+        self._changes += 1
         ids = list(dict.fromkeys(session_ids))
-        page = {"ids": json.dumps(ids), "page": self._pages, "pass": in_pass}
         with _disk_errors():
-            new = self._db.execute(_INSERT, page).rowcount
-            self._count += new
-            if new == len(ids):
-                return _Added(ids, fresh=new)
-            unseen = {session_id for (session_id,) in self._db.execute(_NEW, page)}
-            again = self._db.execute(_SEE_AGAIN, page).rowcount
-        return _Added([one for one in ids if one in unseen], fresh=new + again)
+            if isinstance(self._ids, _Few) and len(self._ids) + len(ids) > FEW:
+                self._ids = self._move_to_disk(self._ids)
+            return self._ids.add(ids, in_pass)
+
+    def _move_to_disk(self, few: _Few) -> _Many:
+        many = _Many(self._close.enter_context(closing(_make_database())))
+        for in_pass, ids in few.by_pass():
+            many.add(ids, in_pass)
+        return many
 
     def batches(self, size: int = BATCH_SIZE) -> Iterator[list[str]]:
         """The ids in order, ``size`` at a time."""
+        self._check_open()
         with _disk_errors():
-            rows = self._db.execute("SELECT id FROM ids ORDER BY id")
-            while batch := rows.fetchmany(size):
-                yield [session_id for (session_id,) in batch]
+            yield from self._ids.batches(size)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise SpoolError("The ids of a listing are gone when it is closed: use them before.")
 
     def digest(self) -> str:
         """A fingerprint of the set of ids, whatever order they came in (hexadecimal)."""
@@ -112,14 +132,65 @@ class Spool:
             SpoolError: the local disk is full or failing.
         """
         path = self.folder / "ids.txt"
-        if self._pages_in_lines != self._pages:
+        if self._changes_in_lines != self._changes:
             with _disk_errors(), path.open("wb") as file:
                 file.writelines(self._texts())
-            self._pages_in_lines = self._pages
+            self._changes_in_lines = self._changes
         return path
 
     def _texts(self) -> Iterator[bytes]:
         return ("".join(f"{one}\n" for one in batch).encode() for batch in self.batches())
+
+
+class _Few:
+    """Ids in memory, with the pass that each was seen in last."""
+
+    def __init__(self) -> None:
+        self._passes: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._passes)
+
+    def add(self, ids: list[str], in_pass: int) -> _Added:
+        unseen = [one for one in ids if one not in self._passes]
+        fresh = sum(self._passes.get(one, 0) < in_pass for one in ids)
+        self._passes.update(dict.fromkeys(ids, in_pass))
+        return _Added(unseen, fresh)
+
+    def batches(self, size: int) -> Iterator[list[str]]:
+        ids = sorted(self._passes)
+        return (ids[at : at + size] for at in range(0, len(ids), size))
+
+    def by_pass(self) -> Iterator[tuple[int, list[str]]]:
+        for one in sorted({*self._passes.values()}):
+            yield one, [session_id for session_id, last in self._passes.items() if last == one]
+
+
+class _Many:
+    """The same in a database."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._db = database
+        self._count = self._pages = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, ids: list[str], in_pass: int) -> _Added:
+        self._pages += 1
+        page = {"ids": json.dumps(ids), "page": self._pages, "pass": in_pass}
+        new = self._db.execute(_INSERT, page).rowcount
+        self._count += new
+        if new == len(ids):
+            return _Added(ids, fresh=new)
+        unseen = {session_id for (session_id,) in self._db.execute(_NEW, page)}
+        again = self._db.execute(_SEE_AGAIN, page).rowcount
+        return _Added([one for one in ids if one in unseen], fresh=new + again)
+
+    def batches(self, size: int) -> Iterator[list[str]]:
+        rows = self._db.execute("SELECT id FROM ids ORDER BY id")
+        while batch := rows.fetchmany(size):
+            yield [session_id for (session_id,) in batch]
 
 
 _INSERT = "INSERT OR IGNORE INTO ids SELECT value, :page, :pass FROM json_each(:ids)"

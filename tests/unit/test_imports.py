@@ -156,7 +156,7 @@ ALLOWED = {
     "client": {"auth", "budget", "clock", "errors", "models", "replies", "retry"},
     "result": {"budget", "client", "errors", "models", "pace"},
     "sites": {"client", "errors", "models"},
-    "spool": {"errors"},
+    "spool": {"errors", "finish"},
     "files": {"errors", "extras", "spool"},
     "listing": LISTING,
     "halving": {*LISTING, "listing", "windows"},

@@ -15,6 +15,7 @@ from itertools import pairwise
 import pytest
 from test_client import EMPTY, RawWix, raw_client, reply, sandbox_client
 
+from prefect_wix import spool
 from prefect_wix.auth import ApiKeyAuth
 from prefect_wix.client import WixClient
 from prefect_wix.errors import (
@@ -673,10 +674,17 @@ async def test_a_cancelled_listing_leaves_nothing_behind(sandbox):
     assert not folders[0].exists()
 
 
-async def test_a_full_disk_ends_a_listing_as_such(sandbox, client):
+async def test_a_full_disk_ends_a_listing_as_such(sandbox, client, monkeypatch):
     """The ids can't be kept, so there is no listing; and the message says where to make room."""
+    make_database = spool._make_database
+
+    def make_small_database():
+        database = make_database()
+        database.execute("PRAGMA max_page_count = 20")
+        return database
+
+    monkeypatch.setattr(spool, "_make_database", make_small_database)
     async with Listing(client, day_with(5000)) as listing:
-        listing.spool._db.execute("PRAGMA max_page_count = 20")
         with pytest.raises(SpoolError, match=r"Free space in .* or point TMPDIR"):
             await listing.drain()
         assert listing.summary is None

@@ -10,13 +10,15 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from threading import get_ident
+from unittest.mock import patch
 from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import prefect_wix
+import prefect_wix.spool
 from prefect_wix.errors import SpoolError
 from prefect_wix.spool import Spool
 
@@ -92,27 +94,35 @@ def test_odd_ids_come_out_as_they_went_in():
 text = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=6)
 
 
-@given(st.lists(st.lists(text, max_size=8), max_size=6))
+in_memory_or_not = pytest.mark.parametrize("few", [0, 5, 1000])
+
+
+@in_memory_or_not
+@given(some_pages=st.lists(st.lists(text, max_size=8), max_size=6))
 @settings(max_examples=100, deadline=None)
-def test_a_spool_is_a_set(some_pages):
+def test_a_spool_is_a_set(few, some_pages):
     """Whatever comes in whatever pages, it holds what a set would, in the order of UTF-8."""
     model = set()
-    with Spool() as spool:
-        for number, page in enumerate(some_pages, start=1):
-            added = spool.add(page, in_pass=number)
+    with patch.object(prefect_wix.spool, "FEW", few), Spool() as spool:
+        seen_in_pass = set()
+        for number, page in enumerate(some_pages):
+            seen_in_pass = seen_in_pass if number % 2 else set()
+            added = spool.add(page, in_pass=1 + number // 2)
             assert set(added.unseen) == set(page) - model
-            assert added.fresh == len(set(page))
+            assert added.fresh == len(set(page) - seen_in_pass)
             model |= set(page)
+            seen_in_pass |= set(page)
             assert len(spool) == len(model)
         assert held(spool) == sorted(model, key=str.encode)
 
 
-@given(st.sets(text, max_size=20), st.randoms())
+@in_memory_or_not
+@given(ids=st.sets(text, max_size=20), shuffler=st.randoms())
 @settings(max_examples=100, deadline=None)
-def test_the_digest_depends_on_the_set_alone(ids, shuffler):
+def test_the_digest_depends_on_the_set_alone(few, ids, shuffler):
     """Not on order, pages, repeats or passes; and one id more or fewer changes it."""
     order = sorted(ids)
-    with Spool() as one, Spool() as other:
+    with patch.object(prefect_wix.spool, "FEW", few), Spool() as one, Spool() as other:
         one.add(order)
         shuffler.shuffle(order)
         for number, page in enumerate(pages(order * 2, 3), start=1):
@@ -299,3 +309,13 @@ def test_a_spool_that_is_closed_is_told_as_such():
         pass
     with pytest.raises(SpoolError):
         spool.add(["a"])
+    with pytest.raises(SpoolError):
+        list(spool.batches())
+
+
+async def test_few_ids_are_worked_on_at_once_and_many_in_a_thread():
+    """A thread costs more than a page of ids; and a disk may keep one waiting."""
+    with Spool() as spool:
+        for count, in_this_thread in ((1000, True), (1001, False)):
+            spool.add([str(n) for n in range(count)])
+            assert (await spool.run(get_ident) == get_ident()) is in_this_thread
