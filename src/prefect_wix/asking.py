@@ -45,7 +45,7 @@ __all__ = [
     "watched_jobs",
 ]
 
-DRAINS = 4
+DRAINS = 8
 """Finished jobs that are drained at once: more would only be read more slowly, each of them."""
 LEARN_FROM = timedelta(days=30)
 """Of how many days before the last one the ledger is asked how long jobs took."""
@@ -146,8 +146,23 @@ class Load:
         """Partitions whose job came to nothing at Wix."""
         self.has_landed = False
         """Other partitions have landed, so that Wix as such is well."""
+        self._recording: asyncio.Task[None] | None = None
         self.stopped: WixError | None = None
         """Why no further partition is begun."""
+
+    def begin_to_record(self, ask: Ask) -> asyncio.Task[None]:
+        """Write a job's id, while the next intent is written already."""
+        self._recording = asyncio.create_task(self.warehouse.record(ask))
+        return self._recording
+
+    async def recorded(self) -> None:
+        """Wait until the id of the job before is written: then no fate but the next is unknown."""
+        if self._recording is None:
+            return
+        [error] = await asyncio.gather(self._recording, return_exceptions=True)
+        if isinstance(error, WixError):
+            self.learn(error)
+        self.check()
 
     def check(self) -> None:
         """Raise what holds for every partition, if something does."""
@@ -241,7 +256,14 @@ class PartitionLoad:
             )
             self._ask, self._adopted = claim.ask, claim.adopted
             self._orphans += claim.orphans
-            return self._adopt(claim.ask) if claim.adopted else await self._submit_new()
+            if claim.adopted:
+                return self._adopt(claim.ask)
+            await self._load.recorded()
+            job = await self._submit_new()
+            self._ask = self._known_ask.submitted(job)
+            recording = self._load.begin_to_record(self._ask)
+        await recording
+        return job
 
     def _adopt(self, ask: Ask) -> SessionsJob:
         self._load.log.info(
@@ -267,8 +289,6 @@ class PartitionLoad:
                 await self._end_ask(AskState.FAILED, str(error))
             raise
         self._load.had_a_job = True
-        self._ask = self._known_ask.submitted(job)
-        await self._load.warehouse.record(self._ask)
         return job
 
     async def _note_orphan(self) -> None:

@@ -125,6 +125,49 @@ async def test_a_warehouse_that_can_not_be_written_ends_the_load(client, warehou
     assert len(await ledger(warehouse, client)) <= 4
 
 
+@pytest.fixture
+def happened(client, warehouse, monkeypatch):
+    """What a load with a slow ledger does, in order."""
+    happened = []
+    record, claim, submit = warehouse.record, warehouse.claim, client.list_sessions_async
+
+    async def slow_record(ask):
+        await asyncio.sleep(0.02)
+        await record(ask)
+        happened.append("recorded")
+
+    async def told_claim(ask, **limits):
+        happened.append("claims")
+        return await claim(ask, **limits)
+
+    async def told_submit(query):
+        happened.append("submits")
+        return await submit(query)
+
+    monkeypatch.setattr(warehouse, "record", slow_record)
+    monkeypatch.setattr(warehouse, "claim", told_claim)
+    monkeypatch.setattr(client, "list_sessions_async", told_submit)
+    return happened
+
+
+async def test_a_job_is_on_record_before_the_next_is_submitted(client, warehouse, happened):
+    """So a kill leaves one at most whose fate nobody knows. The next intent need not wait."""
+    await load(client, warehouse, slots=6)
+    assert [one for one in happened if one != "claims"] == 6 * ["submits", "recorded"]
+    assert happened[:4] == ["claims", "submits", "claims", "recorded"]
+
+
+async def test_a_job_that_can_not_be_recorded_is_the_last(client, warehouse, happened, monkeypatch):
+    async def full_disk(ask):
+        await asyncio.sleep(0.02)
+        raise WarehouseAccessError("the disk is full")
+
+    monkeypatch.setattr(warehouse, "record", full_disk)
+    outcomes = await load(client, warehouse, slots=6)
+    assert {one.reason for one in outcomes} == {"the disk is full"}
+    assert happened.count("submits") == 1
+
+
 async def test_a_busy_warehouse_fails_one_partition(client, warehouse, monkeypatch):
     """Who comes next may have more luck; the job of the one that failed is kept for a rerun."""
     publish = warehouse.publish

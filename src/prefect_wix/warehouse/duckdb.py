@@ -7,7 +7,7 @@ holds is waited for until a deadline.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,11 +22,12 @@ from prefect_wix.errors import (
 from prefect_wix.extras import import_extra
 from prefect_wix.finish import finish_in_thread
 from prefect_wix.partitions import Ask, Receipt
-from prefect_wix.spool import Spool
+from prefect_wix.warehouse.batches import Claiming, Recording, keep_ledger, land_all
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
 from prefect_wix.warehouse.leases import lease_of
-from prefect_wix.warehouse.staging import stage
+from prefect_wix.warehouse.staging import stage, stage_rows
 from prefect_wix.warehouse.steps import Rows, Statement, Steps, Tables, drive
+from prefect_wix.warehouse.together import Together
 from prefect_wix.windows import Window
 
 __all__ = ["DuckDBWarehouse"]
@@ -35,6 +36,10 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT_SECONDS = 60.0
 _BUSY_POLL_SECONDS = 0.05
+_ENOUGH = 8
+"""So many small answers are waited for, to land together,"""
+_WAIT_SECONDS = 0.05
+"""and for so long."""
 _MEMORY_LIMIT = "512MB"
 """Enough for a day of ten million ids. DuckDB's own limit is 80 % of the machine."""
 
@@ -66,6 +71,10 @@ class DuckDBWarehouse:
         self._lease = lease_of(database)
         # A load runs the same few statements over and over, and DuckDB parses slowly.
         self._parsed: dict[str, Any] = {}
+        self._ledger = Together(_each_if_not_all(self._keep_ledger))
+        self._landings = Together(
+            _each_if_not_all(self._publish_all), enough=_ENOUGH, wait_seconds=_WAIT_SECONDS
+        )
 
     def kept_open(self) -> AbstractAsyncContextManager[None]:
         """See `prefect_wix.warehouse.leases.kept_open`."""
@@ -73,41 +82,53 @@ class DuckDBWarehouse:
 
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
-        await self._run(self._tables.prepare())
+        await self.transact(lambda tables: tables.prepare())
 
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
         """See `Warehouse.receipts`."""
-        return await self._run(self._tables.read_receipts(site_id, window))
+        return await self.transact(lambda tables: tables.read_receipts(site_id, window))
 
     async def history(self, site_id: str, window: Window) -> list[Ask]:
         """See `Warehouse.history`."""
-        return await self._run(self._tables.read_history(site_id, window))
+        return await self.transact(lambda tables: tables.read_history(site_id, window))
 
     async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
-        return await self._run(self._tables.claim(ask, adopt_since))
+        claim: Claim = await self._ledger.do(Claiming(ask, adopt_since))
+        return claim
 
     async def record(self, ask: Ask) -> None:
         """See `Warehouse.record`."""
-        await self._run(self._tables.record(ask))
+        await self._ledger.do(Recording(ask))
 
     async def publish(self, answer: Answer) -> Landed:
         """See `Warehouse.publish`."""
-        return await self._run(self._tables.publish(answer, datetime.now(UTC)), answer.spool)
+        if answer.spool.is_small:
+            landed: Landed = await self._landings.do(answer)
+            return landed
+        return await finish_in_thread(lambda: self._publish(answer))
 
     async def transact(self, work: Callable[[Tables], Steps[T]]) -> T:
         """See `SqlWarehouse.transact`."""
-        return await self._run(work(self._tables))
+        return await finish_in_thread(lambda: self._commit(work(self._tables)))
 
-    async def _run(self, steps: Steps[T], spool: Spool | None = None) -> T:
-        return await finish_in_thread(lambda: self._transact(steps, spool))
+    def _publish(self, answer: Answer) -> Landed:
+        steps = self._tables.publish(answer, datetime.now(UTC))
+        return self._commit(steps, lambda connection: stage(connection, answer.spool))
 
-    def _transact(self, steps: Steps[T], spool: Spool | None) -> T:
+    def _publish_all(self, answers: Sequence[Answer]) -> list[Landed]:
+        steps = land_all(self._tables, answers, datetime.now(UTC))
+        return self._commit(steps, lambda connection: stage_rows(connection, answers))
+
+    def _keep_ledger(self, verbs: Sequence[Claiming | Recording]) -> list[Claim | None]:
+        return self._commit(keep_ledger(self._tables, verbs))
+
+    def _commit(self, steps: Steps[T], prepare: Callable[[Any], None] | None = None) -> T:
         with self._errors(), self._connection() as connection:
-            if spool is not None:
-                stage(connection, spool)
             # What is not committed when the connection closes is undone.
             connection.execute("BEGIN")
+            if prepare is not None:
+                prepare(connection)
             value = drive(steps, lambda statement: self._execute(connection, statement))
             connection.execute("COMMIT")
             return value
@@ -196,3 +217,19 @@ class DuckDBWarehouse:
     @property
     def _name(self) -> str:
         return self._database.partition("?")[0]
+
+
+def _each_if_not_all(
+    do_all: Callable[[Sequence[T]], Sequence[Any]],
+) -> Callable[[Sequence[T]], Sequence[Any]]:
+    """The same; where it fails each is done by itself, to see whose fault it was."""
+
+    def do(works: Sequence[T]) -> Sequence[Any]:
+        try:
+            return do_all(works)
+        except WarehouseBusyError as error:
+            return [error] * len(works)
+        except WarehouseError as error:
+            return [error] if len(works) == 1 else [do([work])[0] for work in works]
+
+    return do

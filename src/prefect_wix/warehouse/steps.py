@@ -8,7 +8,7 @@ dialect has.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, count, islice
@@ -16,11 +16,10 @@ from typing import Any, TypeVar
 
 from prefect_wix.errors import WarehouseSchemaError
 from prefect_wix.partitions import ANSWERED, Ask, AskState, Partition, Receipt
-from prefect_wix.warehouse.interface import Answer, Claim, Landed
+from prefect_wix.warehouse.interface import Answer, Landed
 from prefect_wix.warehouse.landing import (
     OPEN,
     Held,
-    choose_claim,
     choose_landing,
     close_earlier,
     ended_by,
@@ -260,31 +259,37 @@ class Tables:
 
     # -- the ledger ----------------------------------------------------------------------------
 
-    def claim(self, ask: Ask, adopt_since: datetime) -> Steps[Claim]:
-        """Take the open job of the partition, or note the intent to submit one."""
-        open_asks = yield from self._open_asks(ask.partition)
-        claim, to_record = choose_claim(ask, open_asks, adopt_since)
-        for one in to_record:
-            # The intent itself has no entry yet that would have to go.
-            yield from self._note(one) if one is ask else self.record(one)
-        return claim
-
-    def _open_asks(self, partition: Partition) -> Steps[list[Ask]]:
+    def open_asks(self, *partitions: Partition) -> Steps[list[Ask]]:
+        """The entries of the partitions that something may still come of, whatever their zone."""
+        numbers = count(1)
+        where = " OR ".join(
+            "(site_id = ${} AND session_date = ${} AND segment = ${})".format(*islice(numbers, 3))
+            for _ in partitions
+        )
         rows = yield Statement(
             f"SELECT {_list('wix_session_asks')} FROM {self.name('wix_session_asks')} "
-            f"WHERE {_PARTITION} AND state IN ({_quoted(OPEN)})",
-            partition.key,
+            f"WHERE state IN ({_quoted(OPEN)}) AND ({where})",
+            tuple(chain.from_iterable(one.key for one in partitions)),
         )
         return [_ask(row) for row in rows]
 
     def record(self, ask: Ask) -> Steps[None]:
         """Write how far an ask has come."""
-        asks = self.name("wix_session_asks")
-        yield Statement(f"DELETE FROM {asks} WHERE ask_id = $1", (ask.ask_id,))
+        yield self.delete_asks([ask.ask_id])
         yield from self._note(ask)
 
     def _note(self, ask: Ask) -> Steps[None]:
-        yield self._insert("wix_session_asks", _ask_values(ask))
+        yield self.insert_asks([ask])
+
+    def insert_asks(self, asks: Iterable[Ask]) -> Statement:
+        """Put new entries in the ledger."""
+        return self.insert("wix_session_asks", [_ask_values(ask) for ask in asks])
+
+    def delete_asks(self, ask_ids: Collection[str]) -> Statement:
+        """Remove entries that are written anew."""
+        places = ", ".join(f"${n}" for n in range(1, 1 + len(ask_ids)))
+        asks = self.name("wix_session_asks")
+        return Statement(f"DELETE FROM {asks} WHERE ask_id IN ({places})", tuple(ask_ids))
 
     # -- landing -------------------------------------------------------------------------------
 
@@ -293,8 +298,8 @@ class Tables:
         held = yield from self._held(answer.ask.partition)
         landed = choose_landing(answer, held, landed_at)
         if landed.state is AskState.LANDED:
-            yield from self._replace(answer)
-            yield from self._file(new_receipt(answer, landed, landed_at))
+            yield from self._replace(answer, held)
+            yield from self._file(new_receipt(answer, landed, landed_at), held)
         # Two runs may land one job; the first has written what changed.
         if held.receipt is None or not (yield from self._is_answered(answer.ask)):
             yield from self.record(ended_by(answer.ask, landed, landed_at))
@@ -303,7 +308,7 @@ class Tables:
         return landed
 
     def _close_earlier(self, ask: Ask, landed: Landed, at: datetime) -> Steps[Landed]:
-        open_asks = yield from self._open_asks(ask.partition)
+        open_asks = yield from self.open_asks(ask.partition)
         landed, closed = close_earlier(landed, ask, open_asks, at)
         for one in closed:
             yield from self.record(one)
@@ -337,9 +342,10 @@ class Tables:
         receipt = found[0] if found else None
         return Held(sessions, stayed=stayed[0][0], staged=staged, receipt=receipt)
 
-    def _replace(self, answer: Answer) -> Steps[None]:
+    def _replace(self, answer: Answer, held: Held) -> Steps[None]:
         partition = answer.ask.partition
-        yield self._delete("wix_session_ids", partition)
+        if held.sessions:
+            yield self._delete("wix_session_ids", partition)
         yield Statement(
             f"INSERT INTO {self.name('wix_session_ids')} ({_list('wix_session_ids')}) SELECT "
             "CAST($1 AS TEXT), CAST($2 AS DATE), CAST($3 AS TEXT), session_id, CAST($4 AS TEXT) "
@@ -347,15 +353,26 @@ class Tables:
             (*partition.key, answer.ask.job_id),
         )
 
-    def _file(self, receipt: Receipt) -> Steps[None]:
-        yield self._delete("wix_session_receipts", receipt.partition)
-        yield self._insert("wix_session_receipts", _receipt_values(receipt))
+    def _file(self, receipt: Receipt, held: Held) -> Steps[None]:
+        if held.receipt is not None:
+            yield self._delete("wix_session_receipts", receipt.partition)
+        yield self.insert_receipts([receipt])
+
+    def insert_receipts(self, receipts: Iterable[Receipt]) -> Statement:
+        """Put new receipts beside their sessions."""
+        return self.insert("wix_session_receipts", [_receipt_values(one) for one in receipts])
+
+    def insert_staged(self, answers: Iterable[int]) -> Statement:
+        """Put the rows of some answers, of several that are staged, where they belong."""
+        ids = f"{self.name('wix_session_ids')} ({_list('wix_session_ids')})"
+        which = ", ".join(map(str, answers))
+        return Statement(
+            f"INSERT INTO {ids} SELECT {_list('wix_session_ids')} FROM {self.staged} "
+            f"WHERE answer IN ({which})"
+        )
 
     def _delete(self, table: str, partition: Partition) -> Statement:
         return Statement(f"DELETE FROM {self.name(table)} WHERE {_PARTITION}", partition.key)
-
-    def _insert(self, table: str, values: tuple[Any, ...]) -> Statement:
-        return self.insert(table, (values,))
 
     def insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> Statement:
         """Put whole rows in a table: at least one, few enough to be values of one statement."""
