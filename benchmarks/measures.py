@@ -191,12 +191,17 @@ def small_jobs(bench: Bench) -> None:
     Waits are skipped on the client's clock and the plain script polls at once, so that all do the
     same two requests a job. What one takes beyond the plain script is its overhead.
     """
+    for _ in range(bench.form.rounds):
+        for contestant in (HTTPX, LISTING, LOAD, FLOW):
+            _do_small_jobs(bench, contestant)
+
+
+def _do_small_jobs(bench: Bench, contestant: Contestant) -> None:
     jobs = bench.form.small_jobs
     scene = Scene(jobs, 10 * jobs)
-    for contestant in (HTTPX, LISTING, LOAD, FLOW):
-        told, record = bench.lets(contestant, scene, slots=8, tick_seconds=0.0, no_waiting=True)
-        requests = _count(record) / jobs
-        bench.note("small", contestant.name, jobs=jobs, requests_per_job=requests, **_seconds(told))
+    told, record = bench.lets(contestant, scene, slots=8, tick_seconds=0.0, no_waiting=True)
+    requests = _count(record) / jobs
+    bench.note("small", contestant.name, jobs=jobs, requests_per_job=requests, **_seconds(told))
 
 
 def reruns(bench: Bench) -> None:

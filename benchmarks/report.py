@@ -115,19 +115,30 @@ def _ids_of(size: int, all_rounds: dict[str, Rounds]) -> str:
 
 
 def _small(rounds: dict[str, Rounds]) -> str:
-    bare, jobs = rounds["plain httpx"][0], rounds["plain httpx"][0]["jobs"]
+    bare = rounds["plain httpx"]
+    jobs = bare[0]["jobs"]
     rows = [
         [
             who,
-            f"{one['seconds']:.1f} s",
-            f"{one['requests_per_job']:.2f}",
-            f"{1000 * (one['seconds'] - bare['seconds']) / jobs:.1f} ms",
-            f"{1000 * (one['cpu_seconds'] - bare['cpu_seconds']) / jobs:.1f} ms",
+            _spread(each, "seconds", "{:.1f}", " s"),
+            f"{_median(one['requests_per_job'] for one in each):.2f}",
+            *(_spread(_beyond(bare, each), name, "{:.1f}", " ms") for name in _OF_WORK),
         ]
-        for who, [one] in rounds.items()
+        for who, each in rounds.items()
     ]
     columns = ("", "seconds", "requests a job", "overhead a job", "CPU of it")
     return f"### {jobs:,} small jobs that are done at once\n\n{_table(columns, rows)}"
+
+
+_OF_WORK = ("seconds", "cpu_seconds")
+
+
+def _beyond(bare: Rounds, rounds: Rounds) -> list[dict[str, float]]:
+    """What each round took beyond the bare fetch of the same round, in milliseconds a job."""
+    return [
+        {name: 1000 * (one[name] - fetch[name]) / one["jobs"] for name in _OF_WORK}
+        for fetch, one in zip(bare, rounds, strict=True)
+    ]
 
 
 def _reruns(rounds: dict[str, Rounds]) -> str:

@@ -29,3 +29,25 @@ def test_who_sits_a_size_out_is_left_out_of_its_table():
     assert "| prefect-wix into PostgreSQL | 3.0 s | 3.00 |" in small
     assert "PostgreSQL" not in big
     assert "| prefect-wix into DuckDB | 5.0 s | 2.50 |" in big
+
+
+def test_overhead_is_what_a_round_takes_beyond_the_bare_fetch_of_that_round():
+    """A machine that is slow for a while is slow for both."""
+    figures = {"jobs": 1000, "requests_per_job": 2.0}
+    told = render(
+        [FACTS]
+        + [
+            {"measure": "small", "who": who, "figures": {**figures, "seconds": s, "cpu_seconds": c}}
+            for who, s, c in [
+                ("plain httpx", 4.0, 3.0),
+                ("prefect-wix", 9.0, 6.0),
+                ("plain httpx", 8.0, 6.0),
+                ("prefect-wix", 12.0, 10.0),
+                ("plain httpx", 4.0, 3.0),
+                ("prefect-wix", 10.0, 7.0),
+            ]
+        ],
+        "plot.svg",
+    )
+    row = "| prefect-wix | 10.0 s (9.0-12.0) | 2.00 | 5.0 ms (4.0-6.0) | 4.0 ms (3.0-4.0) |"
+    assert row in told
