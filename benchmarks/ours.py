@@ -19,6 +19,7 @@ from prefect_wix.client import ApiKeyAuth, WixClient
 from prefect_wix.clock import SYSTEM_CLOCK, Clock
 from prefect_wix.listing import Listing
 from prefect_wix.loading import LoadOptions, Outcome, load_partitions
+from prefect_wix.pace import Pace
 from prefect_wix.partitions import AskState, Partition
 from prefect_wix.warehouse import open_warehouse
 
@@ -45,9 +46,10 @@ async def list_all(task: Task) -> int:
     """Fetch and verify every day and land nothing. Returns how many ids there were."""
     slots = asyncio.Semaphore(task.slots)
     async with _client(task) as client:
+        pace = Pace(client.clock, scarcity=client.budget.scarcity)
 
         async def one(partition: Partition) -> int:
-            async with slots, Listing(client, partition.query) as listing:
+            async with slots, Listing(client, partition.query, pace=pace) as listing:
                 return (await listing.drain()).sessions
 
         return sum(await asyncio.gather(*map(one, _partitions(task))))

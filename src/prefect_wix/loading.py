@@ -66,7 +66,17 @@ async def load_partitions(
     Returns:
         What became of each, in the order they were given, those that were derived last.
     """
-    load = Load(client, warehouse, options, await watched_jobs(warehouse, partitions), log)
+    async with kept_open(warehouse):
+        load = Load(client, warehouse, options, await watched_jobs(warehouse, partitions), log)
+        return await _load(load, partitions, derivations, on_progress)
+
+
+async def _load(
+    load: Load,
+    partitions: Sequence[Partition],
+    derivations: Mapping[Partition, Derivation],
+    on_progress: Progress,
+) -> list[Outcome]:
     load.pace.to_come = REQUESTS_A_JOB * len(partitions)
     lending = Lending(chain.from_iterable(map(sources_of, derivations, derivations.values())))
     for source in lending.needed - {*partitions}:
@@ -89,10 +99,9 @@ async def load_partitions(
             return outcome
         return await told(await Parts(load, outcome).run())
 
-    async with kept_open(warehouse):
-        outcomes = await _all(map(one, works))
-        load.has_landed = any(outcome.state in ANSWERED for outcome in outcomes)
-        return await _all(map(another_way, outcomes))
+    outcomes = await _all(map(one, works))
+    load.has_landed = any(outcome.state in ANSWERED for outcome in outcomes)
+    return await _all(map(another_way, outcomes))
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, Outcome]]) -> list[Outcome]:
