@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 DRAINS = 8
-"""Finished jobs that are drained at once: more would only be read more slowly, each of them."""
+"""Finished jobs that are drained and landed at once: with more, each would only be slower."""
 LEARN_FROM = timedelta(days=30)
 """Of how many days before the last one the ledger is asked how long jobs took."""
 ADOPT_WITHIN = timedelta(hours=6)
@@ -151,7 +151,7 @@ class Load:
         """Why no further partition is begun."""
 
     def begin_to_record(self, ask: Ask) -> asyncio.Task[None]:
-        """Write a job's id, while the next intent is written already."""
+        """Begin to write a job's id; the intent of the next may be written meanwhile."""
         self._recording = asyncio.create_task(self.warehouse.record(ask))
         return self._recording
 
@@ -159,7 +159,8 @@ class Load:
         """Wait until the id of the job before is written: then no fate but the next is unknown."""
         if self._recording is None:
             return
-        [error] = await asyncio.gather(self._recording, return_exceptions=True)
+        await asyncio.wait([self._recording])
+        error = None if self._recording.cancelled() else self._recording.exception()
         if isinstance(error, WixError):
             self.learn(error)
         self.check()

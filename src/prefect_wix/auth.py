@@ -78,7 +78,23 @@ class SiteAuth(httpx.Auth):
         return f"{type(self).__name__}(site_id={self.site_id!r})"
 
 
-class ApiKeyAuth(SiteAuth):
+class _KeyAuth(SiteAuth):
+    """An API key, sent raw, with no scheme, beside the id of what it is asked for."""
+
+    _header: str
+
+    def __init__(self, api_key: str, asked_for: str) -> None:
+        self._api_key = api_key
+        self.site_id = asked_for
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Send the key and the id."""
+        request.headers["Authorization"] = self._api_key
+        request.headers[self._header] = self.site_id
+        yield request
+
+
+class ApiKeyAuth(_KeyAuth):
     """An API key, for one site.
 
     Args:
@@ -89,19 +105,14 @@ class ApiKeyAuth(SiteAuth):
         ValueError: one of them can't be sent.
     """
 
+    _header = "wix-site-id"
+
     def __init__(self, api_key: str, site_id: str) -> None:
-        self._api_key = header_value(api_key, "api_key")
-        self.site_id = header_value(site_id, "site_id")
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send the key raw, with no scheme, beside the site's id."""
-        request.headers["Authorization"] = self._api_key
-        request.headers["wix-site-id"] = self.site_id
-        yield request
+        super().__init__(header_value(api_key, "api_key"), header_value(site_id, "site_id"))
 
 
-class AccountKeyAuth(SiteAuth):
-    """An API key, for what is the account's and not one site's.
+class AccountKeyAuth(_KeyAuth):
+    """An API key, for what is the account's and not one site's; Wix takes no site beside it.
 
     The account's id stands where a site's would: the account has a request budget of its own.
 
@@ -113,15 +124,10 @@ class AccountKeyAuth(SiteAuth):
         ValueError: one of them can't be sent.
     """
 
-    def __init__(self, api_key: str, account_id: str) -> None:
-        self._api_key = header_value(api_key, "api_key")
-        self.site_id = header_value(account_id, "account_id")
+    _header = "wix-account-id"
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send the key raw, beside the account's id; Wix refuses it beside a site's as well."""
-        request.headers["Authorization"] = self._api_key
-        request.headers["wix-account-id"] = self.site_id
-        yield request
+    def __init__(self, api_key: str, account_id: str) -> None:
+        super().__init__(header_value(api_key, "api_key"), header_value(account_id, "account_id"))
 
 
 class AppAuth(SiteAuth):

@@ -6,12 +6,20 @@ this module makes the block types known to Prefect; it is the package's entry po
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from prefect.blocks.core import Block
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
-from pydantic import ConfigDict, Field, HttpUrl, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationInfo,
+    model_validator,
+)
 
 from prefect_wix.auth import AccountKeyAuth, ApiKeyAuth, AppAuth, header_value
 from prefect_wix.budget import REQUESTS_PER_MINUTE, Gate
@@ -48,6 +56,19 @@ _BUDGET_FIELD = Field(
 )
 
 
+def _text_can_be_sent(text: str, field: ValidationInfo) -> str:
+    return header_value(text, field.field_name or "value")
+
+
+def _secret_can_be_sent(secret: SecretStr, field: ValidationInfo) -> SecretStr:
+    return SecretStr(_text_can_be_sent(secret.get_secret_value(), field))
+
+
+_Sent = Annotated[str, AfterValidator(_text_can_be_sent)]
+_SentSecret = Annotated[SecretStr, AfterValidator(_secret_can_be_sent)]
+_BaseUrl = Annotated[str, AfterValidator(check_base_url)]
+
+
 def _log_and_gate(site_id: str) -> tuple[Log, Gate | None]:
     """The log of the run that is going on, and the gate to the budget that runs share.
 
@@ -81,34 +102,19 @@ class WixCredentials(Block):
     _logo_url = _LOGO_URL
     _documentation_url = _KEYS_URL
 
-    api_key: SecretStr = Field(
+    api_key: _SentSecret = Field(
         default=...,
         title="API key",
         description="The key from the Wix API Keys Manager, with the permission "
         "to manage session recording analytics.",
     )
-    site_id: str = Field(
+    site_id: _Sent = Field(
         default=...,
         title="Site ID",
         description="The site's id: the part of its dashboard's address after /dashboard/.",
     )
-    base_url: str = _BASE_URL_FIELD
+    base_url: _BaseUrl = _BASE_URL_FIELD
     requests_per_minute: int = _BUDGET_FIELD
-
-    @field_validator("api_key")
-    @classmethod
-    def _key_can_be_sent(cls, api_key: SecretStr) -> SecretStr:
-        return SecretStr(header_value(api_key.get_secret_value(), "api_key"))
-
-    @field_validator("site_id")
-    @classmethod
-    def _site_can_be_sent(cls, site_id: str) -> str:
-        return header_value(site_id, "site_id")
-
-    @field_validator("base_url")
-    @classmethod
-    def _base_url_is_safe(cls, base_url: str) -> str:
-        return check_base_url(base_url)
 
     def get_client(self) -> WixClient:
         """A new client for the site. Use it as ``async with``, once for many requests."""
@@ -146,34 +152,19 @@ class WixAccountCredentials(Block):
     _logo_url = _LOGO_URL
     _documentation_url = _KEYS_URL
 
-    api_key: SecretStr = Field(
+    api_key: _SentSecret = Field(
         default=...,
         title="API key",
         description="The key from the Wix API Keys Manager, for all sites, with the permissions "
         "to manage session recording analytics and to list the account's sites.",
     )
-    account_id: str = Field(
+    account_id: _Sent = Field(
         default=...,
         title="Account ID",
         description="The account's id, from the API Keys Manager.",
     )
-    base_url: str = _BASE_URL_FIELD
+    base_url: _BaseUrl = _BASE_URL_FIELD
     requests_per_minute: int = _BUDGET_FIELD
-
-    @field_validator("api_key")
-    @classmethod
-    def _key_can_be_sent(cls, api_key: SecretStr) -> SecretStr:
-        return SecretStr(header_value(api_key.get_secret_value(), "api_key"))
-
-    @field_validator("account_id")
-    @classmethod
-    def _account_can_be_sent(cls, account_id: str) -> str:
-        return header_value(account_id, "account_id")
-
-    @field_validator("base_url")
-    @classmethod
-    def _base_url_is_safe(cls, base_url: str) -> str:
-        return check_base_url(base_url)
 
     def for_site(self, site_id: str) -> WixCredentials:
         """Credentials for one of the account's sites, with the same key.
@@ -221,34 +212,19 @@ class WixAppCredentials(Block):
     _logo_url = _LOGO_URL
     _documentation_url = _APPS_URL
 
-    app_id: str = Field(
+    app_id: _Sent = Field(
         default=..., title="App ID", description="The app's id, from its OAuth page."
     )
-    app_secret: SecretStr = Field(
+    app_secret: _SentSecret = Field(
         default=..., title="App secret", description="The app's secret key, from its OAuth page."
     )
-    instance_id: str = Field(
+    instance_id: _Sent = Field(
         default=...,
         title="Instance ID",
         description="The app's instance on the site; it stands for the site.",
     )
-    base_url: str = _BASE_URL_FIELD
+    base_url: _BaseUrl = _BASE_URL_FIELD
     requests_per_minute: int = _BUDGET_FIELD
-
-    @field_validator("app_id", "instance_id")
-    @classmethod
-    def _ids_are_there(cls, value: str) -> str:
-        return header_value(value, "id")
-
-    @field_validator("app_secret")
-    @classmethod
-    def _secret_is_there(cls, app_secret: SecretStr) -> SecretStr:
-        return SecretStr(header_value(app_secret.get_secret_value(), "app_secret"))
-
-    @field_validator("base_url")
-    @classmethod
-    def _base_url_is_safe(cls, base_url: str) -> str:
-        return check_base_url(base_url)
 
     @property
     def site_id(self) -> str:
