@@ -181,7 +181,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _spread(rounds: Rounds, name: str, form: str, unit: str) -> str:
     values = [one[name] for one in rounds]
     middle, *ends = (form.format(x) for x in (statistics.median(values), min(values), max(values)))
-    return f"{middle}{unit}" if ends[0] == ends[1] else f"{middle}{unit} ({ends[0]}-{ends[1]})"
+    return f"{middle}{unit}" if ends[0] == ends[1] else f"{middle}{unit} ({ends[0]} to {ends[1]})"
 
 
 def _median(values: Iterable[float]) -> float:

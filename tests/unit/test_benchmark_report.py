@@ -49,5 +49,7 @@ def test_overhead_is_what_a_round_takes_beyond_the_bare_fetch_of_that_round():
         ],
         "plot.svg",
     )
-    row = "| prefect-wix | 10.0 s (9.0-12.0) | 2.00 | 5.0 ms (4.0-6.0) | 4.0 ms (3.0-4.0) |"
+    row = (
+        "| prefect-wix | 10.0 s (9.0 to 12.0) | 2.00 | 5.0 ms (4.0 to 6.0) | 4.0 ms (3.0 to 4.0) |"
+    )
     assert row in told
