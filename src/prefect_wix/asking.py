@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -27,6 +27,7 @@ from prefect_wix.errors import (
     WarehouseError,
     WixError,
 )
+from prefect_wix.finish import finish
 from prefect_wix.lending import Lending, Lent
 from prefect_wix.listing import Listing, ListingSummary, submit_job
 from prefect_wix.models import SessionsJob, SessionsQuery
@@ -156,13 +157,19 @@ class Load:
         return self._recording
 
     async def recorded(self) -> None:
-        """Wait until the id of the job before is written: then no fate but the next is unknown."""
+        """Wait until the id of the job before is written: then no fate but the next is unknown.
+
+        Raises:
+            WixError: why no further partition is begun. A warehouse that was busy is no reason.
+        """
         if self._recording is None:
             return
         await asyncio.wait([self._recording])
         error = None if self._recording.cancelled() else self._recording.exception()
         if isinstance(error, WixError):
             self.learn(error)
+        elif error is not None:
+            raise error
         self.check()
 
     def check(self) -> None:
@@ -259,12 +266,21 @@ class PartitionLoad:
             self._orphans += claim.orphans
             if claim.adopted:
                 return self._adopt(claim.ask)
-            await self._load.recorded()
+            await self._wait_for_record()
             job = await self._submit_new()
             self._ask = self._known_ask.submitted(job)
             recording = self._load.begin_to_record(self._ask)
-        await recording
+        await finish(recording)
         return job
+
+    async def _wait_for_record(self) -> None:
+        """Wait until the job before is on record; the intent goes where nothing is to follow it."""
+        try:
+            await self._load.recorded()
+        except WixError:
+            with suppress(WarehouseError):
+                await self._end_ask(AskState.FAILED, "it was not submitted: the load had stopped")
+            raise
 
     def _adopt(self, ask: Ask) -> SessionsJob:
         self._load.log.info(

@@ -131,7 +131,7 @@ async def _derive(derivation: Derivation, answers: Answers) -> Spool:
 
 async def _digest(derivation: Derivation, answers: Answers) -> str:
     with await _derive(derivation, answers) as spool:
-        return await finish_in_thread(spool.digest)
+        return await spool.run(spool.digest)
 
 
 async def _land_derived(
@@ -142,7 +142,7 @@ async def _land_derived(
     ask = Ask.intend(partition, at=datetime.now(UTC), run_id=load.options.run_id)
     ask = replace(ask.submitted(oldest), derived_from=derivation.expression)
     with await _derive(derivation, answers) as spool:
-        digest = await finish_in_thread(spool.digest)
+        digest = await spool.run(spool.digest)
         landed = await load.warehouse.publish(Answer(ask, spool, digest, repeats=0))
     return Outcome(
         partition=partition,

@@ -1,4 +1,4 @@
-"""A listing's distinct ids on local disk: what makes ten million of them fit in little memory.
+"""A listing's distinct ids, on local disk where they are many: ten million take little memory.
 
 A page of ids is held as it is; more of them in a private SQLite database that lives as long as the
 listing. Knows nothing of Wix or warehouses.

@@ -167,3 +167,12 @@ def test_the_id_of_one_job_and_the_intent_of_the_next_are_three_statements():
         verbs = [Recording(ask.submitted(a_job(on_day(1)))), Claiming(following, NOON)]
         [_, claimed] = engine.run(keep_ledger(TABLES, verbs))
         assert (claimed.ask, engine.statements) == (following, 3)
+
+
+def test_a_claim_that_is_repeated_takes_its_own_intent_for_no_orphan():
+    """A commit may have taken effect though it was said to have failed."""
+    with two_engines() as (engine, _):
+        ask = Ask.intend(on_day(1), at=NOON, run_id=None)
+        for _ in range(2):
+            assert engine.run(claim(TABLES, ask, NOON)).orphans == 0
+        assert len(engine.content()["wix_session_asks"]) == 1

@@ -168,6 +168,38 @@ async def test_a_job_that_can_not_be_recorded_is_the_last(client, warehouse, hap
     assert happened.count("submits") == 1
 
 
+async def test_what_was_not_submitted_is_no_possible_orphan(client, warehouse, monkeypatch):
+    """Its intent was on record when the load stopped, and is taken back."""
+    record = warehouse.record
+
+    async def full_disk_at_the_first_job(ask):
+        await asyncio.sleep(0.02)
+        if ask.state is AskState.SUBMITTED:
+            raise WarehouseAccessError("the disk is full")
+        await record(ask)
+
+    monkeypatch.setattr(warehouse, "record", full_disk_at_the_first_job)
+    await load(client, warehouse, slots=6)
+    states = [ask.state for ask in await ledger(warehouse, client)]
+    assert states == [AskState.INTENDED, AskState.FAILED]
+
+
+async def test_a_job_is_on_record_also_when_its_load_is_cancelled(client, warehouse, monkeypatch):
+    """The cancellation comes with the reply to the submit."""
+    submit = client.list_sessions_async
+
+    async def submit_and_cancel(query):
+        job_id = await submit(query)
+        task.cancel()
+        return job_id
+
+    monkeypatch.setattr(client, "list_sessions_async", submit_and_cancel)
+    task = asyncio.create_task(load(client, warehouse, days=DAYS[:1]))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [ask.state for ask in await ledger(warehouse, client)] == [AskState.SUBMITTED]
+
+
 async def test_a_busy_warehouse_fails_one_partition(client, warehouse, monkeypatch):
     """Who comes next may have more luck; the job of the one that failed is kept for a rerun."""
     publish = warehouse.publish

@@ -108,6 +108,33 @@ async def test_a_cancellation_waits_for_the_work(worker):
     assert worker.batches == [["a"]]
 
 
+async def test_one_who_is_torn_away_takes_nobody_along(worker):
+    """A loop that ends cancels every task it has, those inside of `do` as well."""
+    together = Together(worker.do_all)
+    worker.may_go.clear()
+    tasks = await begun(together.do("a"), together.do("b"))
+    inner = asyncio.all_tasks() - {*tasks, asyncio.current_task()}
+    for task in (tasks[0], *inner):
+        task.cancel()
+    worker.may_go.set()
+    await asyncio.wait(tasks)
+    async with asyncio.timeout(30):
+        assert await together.do("c") == "did c"
+
+
+async def test_where_there_are_no_threads_any_more_nobody_waits(worker, monkeypatch):
+    def refuse(*args):
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    together = Together(worker.do_all, enough=2, wait_seconds=0.01)
+    monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", refuse)
+    async with asyncio.timeout(30):
+        with pytest.raises(RuntimeError, match="shutdown"):
+            await together.do("a")
+        monkeypatch.undo()
+        assert await together.do("b") == "did b"
+
+
 def test_it_serves_one_loop_after_the_other(worker):
     """A process may run many of them, each for one flow."""
     together = Together(worker.do_all)

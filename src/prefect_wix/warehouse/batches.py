@@ -79,10 +79,13 @@ class _Ledger:
         return None
 
     def _claim(self, ask: Ask, adopt_since: datetime) -> Claim:
-        taken, to_record = choose_claim(ask, self._open_in(ask.partition), adopt_since)
+        # Its own entry is there where a commit took effect that was said to have failed.
+        is_new = ask.ask_id not in self._asks
+        others = [one for one in self._open_in(ask.partition) if one.ask_id != ask.ask_id]
+        taken, to_record = choose_claim(ask, others, adopt_since)
         for one in to_record:
             self._note(one)
-        if not taken.adopted:
+        if is_new and not taken.adopted:
             self.new.add(ask.ask_id)
         return taken
 

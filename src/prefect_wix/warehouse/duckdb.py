@@ -1,7 +1,7 @@
 """DuckDB: a file on this machine (or MotherDuck), the embedded default.
 
-Each verb is one transaction, on a connection that a lease gives out. A file that another process
-holds is waited for until a deadline.
+Verbs that come at the same time share a transaction, on a connection that a lease gives out. A file
+that another process holds is waited for until a deadline.
 """
 
 from __future__ import annotations
@@ -125,10 +125,10 @@ class DuckDBWarehouse:
 
     def _commit(self, steps: Steps[T], prepare: Callable[[Any], None] | None = None) -> T:
         with self._errors(), self._connection() as connection:
-            # What is not committed when the connection closes is undone.
-            connection.execute("BEGIN")
             if prepare is not None:
                 prepare(connection)
+            # What is not committed when the connection closes is undone.
+            connection.execute("BEGIN")
             value = drive(steps, lambda statement: self._execute(connection, statement))
             connection.execute("COMMIT")
             return value
@@ -229,7 +229,7 @@ def _each_if_not_all(
             return do_all(works)
         except WarehouseBusyError as error:
             return [error] * len(works)
-        except WarehouseError as error:
+        except Exception as error:  # noqa: BLE001
             return [error] if len(works) == 1 else [do([work])[0] for work in works]
 
     return do

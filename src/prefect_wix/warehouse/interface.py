@@ -1,4 +1,4 @@
-"""What every warehouse can do: six verbs, each of them one short transaction.
+"""What every warehouse can do: six verbs, each committed when it returns.
 
 No verb holds anything while Wix is waited for. An engine that crashes in a verb leaves what was
 there before it or what it was to leave, never a mix.

@@ -42,7 +42,7 @@ class KeepsOpen(Protocol):
 async def kept_open(warehouse: object) -> AsyncIterator[None]:
     """Let the warehouse stay open between verbs until the block is left, where it can.
 
-    Each verb is one transaction all the same, and is over when it returns.
+    Each verb is committed all the same when it returns.
     """
     if isinstance(warehouse, KeepsOpen):
         async with warehouse.kept_open():

@@ -276,9 +276,6 @@ class Tables:
     def record(self, ask: Ask) -> Steps[None]:
         """Write how far an ask has come."""
         yield self.delete_asks([ask.ask_id])
-        yield from self._note(ask)
-
-    def _note(self, ask: Ask) -> Steps[None]:
         yield self.insert_asks([ask])
 
     def insert_asks(self, asks: Iterable[Ask]) -> Statement:

@@ -47,20 +47,37 @@ class Together(Generic[W]):
     async def do(self, work: W) -> Any:
         """What came of the work; a cancellation waits for it."""
         done: Future[Any] = Future()
+        # From here on nobody can cancel it: others share what is being done.
+        done.set_running_or_notify_cancel()
         with self._lock:
             self._waiting.append((work, done))
-            count = len(self._waiting)
-        if count == self._enough:
+            are_enough = len(self._waiting) >= self._enough
+        timer = None
+        if are_enough:
             self._begin()
-        elif count == 1:
-            asyncio.get_running_loop().call_later(self._wait_seconds, self._begin)
-        return await finish(_result(done))
+        else:
+            timer = asyncio.get_running_loop().call_later(self._wait_seconds, self._begin)
+        try:
+            return await finish(asyncio.wrap_future(done))
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _begin(self) -> None:
         with self._lock:
             begins, self._is_due, self._is_busy = not self._is_busy, True, True
         if begins:
-            asyncio.get_running_loop().run_in_executor(None, self._serve)
+            try:
+                asyncio.get_running_loop().run_in_executor(None, self._serve)
+            except RuntimeError as error:  # there are no threads any more
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        with self._lock:
+            came, self._waiting = self._waiting, []
+            self._is_due = self._is_busy = False
+        for _, future in came:
+            future.set_exception(error)
 
     def _serve(self) -> None:
         while came := self._take():
@@ -82,7 +99,3 @@ class Together(Generic[W]):
                 came, self._waiting = self._waiting, came
             self._is_due, self._is_busy = False, bool(came)
         return came
-
-
-async def _result(future: Future[Any]) -> Any:
-    return await asyncio.wrap_future(future)
