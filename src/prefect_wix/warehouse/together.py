@@ -47,8 +47,6 @@ class Together(Generic[W]):
     async def do(self, work: W) -> Any:
         """What came of the work; a cancellation waits for it."""
         done: Future[Any] = Future()
-        # From here on nobody can cancel it: others share what is being done.
-        done.set_running_or_notify_cancel()
         with self._lock:
             self._waiting.append((work, done))
             are_enough = len(self._waiting) >= self._enough
