@@ -9,11 +9,17 @@ from contextlib import suppress
 import duckdb
 import pytest
 
-from prefect_wix.errors import WarehouseError, WarehouseSchemaError
-from prefect_wix.warehouse import leases, open_warehouse
+from prefect_wix.errors import (
+    SpoolError,
+    WarehouseBusyError,
+    WarehouseError,
+    WarehouseSchemaError,
+)
+from prefect_wix.partitions import AskState
+from prefect_wix.warehouse import batches, leases, open_warehouse
 from prefect_wix.warehouse.leases import kept_open
 from prefect_wix.warehouse.steps import Statement
-from tests.warehouses import another_process, ids_of, land, on_day
+from tests.warehouses import an_answer, another_process, ids_of, land, on_day
 
 LOOK = "import duckdb, sys; duckdb.connect(sys.argv[1], read_only=True)"
 
@@ -203,3 +209,55 @@ async def test_a_warehouse_that_is_no_file_is_as_it_was(make_bench):
     warehouse = await make_bench("parquet").ready()
     async with kept_open(warehouse):
         assert (await land(warehouse, ["a"])).sessions == 1
+
+
+async def land_together(*answers, warehouse):
+    """Land answers that come at the same moment, so that they share a transaction."""
+    landings = [warehouse.publish(answer) for answer in answers]
+    return await asyncio.gather(*landings, return_exceptions=True)
+
+
+async def test_an_answer_that_can_not_land_takes_no_other_along(bench, warehouse):
+    """Its ids are gone: an error of a kind that no warehouse has."""
+    with an_answer(["a"], on_day(1)) as good, an_answer(["b"], on_day(2)) as bad:
+        bad.spool.close()
+        landed, error = await land_together(good, bad, warehouse=warehouse)
+    assert (landed.state, type(error)) == (AskState.LANDED, SpoolError)
+    assert await bench.check(on_day(1)) == ["a"]
+    assert await bench.check(on_day(2)) == []
+
+
+async def test_a_transaction_that_fails_is_no_fault_of_those_who_share_it(
+    bench, warehouse, monkeypatch
+):
+    """It is undone, and each lands in one of its own."""
+    sizes = []
+
+    def land_one(tables, answers, at):
+        sizes.append(len(answers))
+        landed = yield from batches.land_all(tables, answers, at)
+        if len(answers) > 1:
+            raise WarehouseError("no luck")
+        return landed
+
+    monkeypatch.setattr("prefect_wix.warehouse.duckdb.land_all", land_one)
+    with an_answer(["a"], on_day(1)) as one, an_answer(["b"], on_day(2)) as other:
+        landed = await land_together(one, other, warehouse=warehouse)
+    assert [one.added for one in landed] == [1, 1]
+    assert sizes == [2, 1, 1]
+    assert await bench.check(on_day(1)) == ["a"]
+
+
+async def test_a_busy_file_is_waited_for_once_and_not_by_each(warehouse, monkeypatch):
+    sizes = []
+
+    def busy(tables, answers, at):
+        sizes.append(len(answers))
+        raise WarehouseBusyError("somebody has it open")
+        yield
+
+    monkeypatch.setattr("prefect_wix.warehouse.duckdb.land_all", busy)
+    with an_answer(["a"], on_day(1)) as one, an_answer(["b"], on_day(2)) as other:
+        errors = await land_together(one, other, warehouse=warehouse)
+    assert [type(error) for error in errors] == 2 * [WarehouseBusyError]
+    assert sizes == [2]

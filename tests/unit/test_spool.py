@@ -85,6 +85,17 @@ def test_a_second_pass_finds_again_what_the_first_one_saw():
         assert len(spool) == 3
 
 
+def test_a_pass_is_remembered_by_a_spool_that_moves_to_disk():
+    """What its first page found is not found again by its second, which is one too many."""
+    with patch.object(prefect_wix.spool, "FEW", 3), Spool() as spool:
+        spool.add(["a", "b"], in_pass=1)
+        spool.add(["a"], in_pass=2)
+        assert spool.is_small
+        added = spool.add(["a", "b", "c"], in_pass=2)
+        assert not spool.is_small
+        assert (added.unseen, added.fresh) == (["c"], 2)
+
+
 def test_odd_ids_come_out_as_they_went_in():
     with Spool() as spool:
         spool.add(ODD)

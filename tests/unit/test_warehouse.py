@@ -147,6 +147,21 @@ async def test_the_newest_job_wins_in_any_zone(bench, warehouse):
     assert await bench.receipt() is None
 
 
+@pytest.mark.parametrize("count", [2, 1500])
+@pytest.mark.parametrize("table", ["wix_session_ids", "wix_session_receipts"])
+async def test_what_is_left_of_a_partition_is_not_doubled(sql_bench, table, count):
+    """Its ids or its receipt were removed by hand; the next answer takes the place of the rest.
+
+    Few ids and many go different ways.
+    """
+    warehouse = await sql_bench.ready()
+    await land(warehouse, ids_of("old", count))
+    await sql_bench.sql(f"DELETE FROM {sql_bench.name(table)}")
+    await land(warehouse, ids_of("new", count), hours=1)
+    assert sorted(await sql_bench.check()) == sorted(ids_of("new", count))
+    assert len(await sql_bench.sql(f"SELECT * FROM {sql_bench.name('wix_session_receipts')}")) == 1
+
+
 async def test_a_table_altered_by_hand_is_put_right(bench, warehouse):
     """The ids are compared and not only counted."""
     await land(warehouse, ["a", "b"])
