@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ class RequestBudget:
         """
         with self._guard:
             since = self._clock.now() - WINDOW_SECONDS
-            spent = sum(at > since for at in self._spent)
+            spent = len(self._spent) - bisect_right(self._spent, since)
             asked_for = spent + to_come + len(self._waiting)
             return min(1.0, asked_for / (self._spent.maxlen or 1))
 
