@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -147,30 +147,8 @@ class Load:
         """Partitions whose job came to nothing at Wix."""
         self.has_landed = False
         """Other partitions have landed, so that Wix as such is well."""
-        self._recording: asyncio.Task[None] | None = None
         self.stopped: WixError | None = None
         """Why no further partition is begun."""
-
-    def begin_to_record(self, ask: Ask) -> asyncio.Task[None]:
-        """Begin to write a job's id; the intent of the next may be written meanwhile."""
-        self._recording = asyncio.create_task(self.warehouse.record(ask))
-        return self._recording
-
-    async def recorded(self) -> None:
-        """Wait until the id of the job before is written: then no fate but the next is unknown.
-
-        Raises:
-            WixError: why no further partition is begun. A warehouse that was busy is no reason.
-        """
-        if self._recording is None:
-            return
-        await asyncio.wait([self._recording])
-        error = None if self._recording.cancelled() else self._recording.exception()
-        if isinstance(error, WixError):
-            self.learn(error)
-        elif error is not None:
-            raise error
-        self.check()
 
     def check(self) -> None:
         """Raise what holds for every partition, if something does."""
@@ -264,23 +242,7 @@ class PartitionLoad:
             )
             self._ask, self._adopted = claim.ask, claim.adopted
             self._orphans += claim.orphans
-            if claim.adopted:
-                return self._adopt(claim.ask)
-            await self._wait_for_record()
-            job = await self._submit_new()
-            self._ask = self._known_ask.submitted(job)
-            recording = self._load.begin_to_record(self._ask)
-        await finish(recording)
-        return job
-
-    async def _wait_for_record(self) -> None:
-        """Wait until the job before is on record; the intent goes where nothing is to follow it."""
-        try:
-            await self._load.recorded()
-        except WixError:
-            with suppress(WarehouseError):
-                await self._end_ask(AskState.FAILED, "it was not submitted: the load had stopped")
-            raise
+            return self._adopt(claim.ask) if claim.adopted else await self._submit_new()
 
     def _adopt(self, ask: Ask) -> SessionsJob:
         self._load.log.info(
@@ -306,7 +268,17 @@ class PartitionLoad:
                 await self._end_ask(AskState.FAILED, str(error))
             raise
         self._load.had_a_job = True
+        await self._put_on_record(job)
         return job
+
+    async def _put_on_record(self, job: SessionsJob) -> None:
+        self._ask = self._known_ask.submitted(job)
+        try:
+            await finish(self._load.warehouse.record(self._ask))
+        except WarehouseError as error:
+            # Before the next one, who waits for its turn, submits a job that may be lost too.
+            self._load.learn(error)
+            raise
 
     async def _note_orphan(self) -> None:
         self._orphans += 1

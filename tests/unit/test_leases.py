@@ -17,6 +17,7 @@ from prefect_wix.errors import (
 )
 from prefect_wix.partitions import AskState
 from prefect_wix.warehouse import batches, leases, open_warehouse
+from prefect_wix.warehouse.database import Database
 from prefect_wix.warehouse.leases import kept_open
 from prefect_wix.warehouse.steps import Statement
 from tests.warehouses import an_answer, another_process, ids_of, land, on_day
@@ -233,30 +234,27 @@ async def test_a_transaction_that_fails_is_no_fault_of_those_who_share_it(
     """It is undone, and each lands in one of its own."""
     sizes = []
 
-    def land_one(tables, answers, at):
+    def fail(tables, answers, at, new):
         sizes.append(len(answers))
-        landed = yield from batches.land_all(tables, answers, at)
-        if len(answers) > 1:
-            raise WarehouseError("no luck")
-        return landed
+        yield from batches.land_first(tables, answers, at, new)
+        raise WarehouseError("no luck")
 
-    monkeypatch.setattr("prefect_wix.warehouse.duckdb.land_all", land_one)
+    monkeypatch.setattr("prefect_wix.warehouse.database.land_first", fail)
     with an_answer(["a"], on_day(1)) as one, an_answer(["b"], on_day(2)) as other:
         landed = await land_together(one, other, warehouse=warehouse)
     assert [one.added for one in landed] == [1, 1]
-    assert sizes == [2, 1, 1]
+    assert sizes == [2]
     assert await bench.check(on_day(1)) == ["a"]
 
 
 async def test_a_busy_file_is_waited_for_once_and_not_by_each(warehouse, monkeypatch):
     sizes = []
 
-    def busy(tables, answers, at):
+    def busy(database, tables, answers, at):
         sizes.append(len(answers))
         raise WarehouseBusyError("somebody has it open")
-        yield
 
-    monkeypatch.setattr("prefect_wix.warehouse.duckdb.land_all", busy)
+    monkeypatch.setattr(Database, "land_first", busy)
     with an_answer(["a"], on_day(1)) as one, an_answer(["b"], on_day(2)) as other:
         errors = await land_together(one, other, warehouse=warehouse)
     assert [type(error) for error in errors] == 2 * [WarehouseBusyError]

@@ -27,7 +27,6 @@ from prefect_wix.extras import import_extra
 from prefect_wix.finish import finish_in_thread
 from prefect_wix.partitions import Ask, Receipt
 from prefect_wix.spool import Spool
-from prefect_wix.warehouse.batches import claim
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
 from prefect_wix.warehouse.staging import stage
 from prefect_wix.warehouse.steps import STAGED, Rows, Statement, Steps, Tables, drive
@@ -151,7 +150,7 @@ class AdbcWarehouse:
 
     async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
-        return await self._run(claim(self._tables, ask, adopt_since))
+        return await self._run(self._tables.claim(ask, adopt_since))
 
     async def record(self, ask: Ask) -> None:
         """See `Warehouse.record`."""

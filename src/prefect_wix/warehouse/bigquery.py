@@ -39,7 +39,6 @@ from prefect_wix.finish import finish_in_thread
 from prefect_wix.partitions import Ask, Receipt
 from prefect_wix.retry import Retry
 from prefect_wix.spool import Spool
-from prefect_wix.warehouse.batches import claim
 from prefect_wix.warehouse.googlesql import googlesql, inserts, literal
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
 from prefect_wix.warehouse.steps import STAGED, Rows, Statement, Steps, Tables, drive
@@ -109,7 +108,7 @@ class BigQueryWarehouse:
     async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
         return await self._run(
-            lambda session: self._transact(session, lambda: claim(self._tables, ask, adopt_since))
+            lambda session: self._transact(session, lambda: self._tables.claim(ask, adopt_since))
         )
 
     async def record(self, ask: Ask) -> None:

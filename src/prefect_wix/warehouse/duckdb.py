@@ -1,11 +1,12 @@
 """DuckDB: a file on this machine (or MotherDuck), the embedded default.
 
-Verbs that come at the same time share a transaction, on a connection that a lease gives out. A file
-that another process holds is waited for until a deadline.
+A file that another process holds is waited for until a deadline. Small answers that are ready at
+the same time land together.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -22,11 +23,13 @@ from prefect_wix.errors import (
 from prefect_wix.extras import import_extra
 from prefect_wix.finish import finish_in_thread
 from prefect_wix.partitions import Ask, Receipt
-from prefect_wix.warehouse.batches import Claiming, Recording, keep_ledger, land_all
+from prefect_wix.warehouse.database import Database
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
-from prefect_wix.warehouse.leases import lease_of
-from prefect_wix.warehouse.staging import stage, stage_rows
-from prefect_wix.warehouse.steps import Rows, Statement, Steps, Tables, drive
+from prefect_wix.warehouse.journal import Journal
+from prefect_wix.warehouse.leases import NoTurnError, lease_of
+from prefect_wix.warehouse.ledger import Ledger
+from prefect_wix.warehouse.staging import stage
+from prefect_wix.warehouse.steps import Steps, Tables
 from prefect_wix.warehouse.together import Together
 from prefect_wix.windows import Window
 
@@ -38,7 +41,7 @@ BUSY_TIMEOUT_SECONDS = 60.0
 _BUSY_POLL_SECONDS = 0.05
 _ENOUGH = 8
 """So many small answers are waited for, to land together,"""
-_WAIT_SECONDS = 0.05
+_WAIT_SECONDS = 0.1
 """and for so long."""
 _MEMORY_LIMIT = "512MB"
 """Enough for a day of ten million ids. DuckDB's own limit is 80 % of the machine."""
@@ -63,18 +66,14 @@ class DuckDBWarehouse:
         busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
     ) -> None:
         self._duckdb = import_extra("duckdb", extra="duckdb", what_for="A duckdb:// warehouse")
-        self._database = database
         self._is_file = not database.startswith("md:")
+        # One name for one file: its journal has to be found, whatever link or folder leads to it.
+        self._database = os.path.realpath(database) if self._is_file else database
         self._config = dict(config or {})
         self._busy_timeout = busy_timeout_seconds
-        self._tables = Tables(schema)
-        self._lease = lease_of(database)
-        # A load runs the same few statements over and over, and DuckDB parses slowly.
-        self._parsed: dict[str, Any] = {}
-        self._ledger = Together(_each_if_not_all(self._keep_ledger))
-        self._landings = Together(
-            _each_if_not_all(self._publish_all), enough=_ENOUGH, wait_seconds=_WAIT_SECONDS
-        )
+        self._tables = Tables(schema, arrays=True)
+        self._lease = lease_of(self._database)
+        self._landings = Together(self._publish_all, enough=_ENOUGH, wait_seconds=_WAIT_SECONDS)
 
     def kept_open(self) -> AbstractAsyncContextManager[None]:
         """See `prefect_wix.warehouse.leases.kept_open`."""
@@ -82,7 +81,7 @@ class DuckDBWarehouse:
 
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
-        await self.transact(lambda tables: tables.prepare())
+        await self._use(lambda database: database.run(self._tables.prepare()))
 
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
         """See `Warehouse.receipts`."""
@@ -94,65 +93,87 @@ class DuckDBWarehouse:
 
     async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
-        claim: Claim = await self._ledger.do(Claiming(ask, adopt_since))
-        return claim
+        if not self._is_file:
+            return await self.transact(lambda tables: tables.claim(ask, adopt_since))
+        return await self._note(lambda ledger: ledger.claim(ask, adopt_since))
 
     async def record(self, ask: Ask) -> None:
         """See `Warehouse.record`."""
-        await self._ledger.do(Recording(ask))
+        if not self._is_file:
+            return await self.transact(lambda tables: tables.record(ask))
+        return await self._note(lambda ledger: ledger.record(ask))
 
     async def publish(self, answer: Answer) -> Landed:
         """See `Warehouse.publish`."""
-        if answer.spool.is_small:
+        if answer.spool.is_small and self._is_file:
             landed: Landed = await self._landings.do(answer)
             return landed
         return await finish_in_thread(lambda: self._publish(answer))
 
     async def transact(self, work: Callable[[Tables], Steps[T]]) -> T:
         """See `SqlWarehouse.transact`."""
-        return await finish_in_thread(lambda: self._commit(work(self._tables)))
+        return await self._use(lambda database: self._transact(database, work(self._tables)))
+
+    async def _note(self, work: Callable[[Ledger], T]) -> T:
+        return await self._use(lambda database: work(database.ledger(self._tables)))
+
+    async def _use(self, work: Callable[[Database], T]) -> T:
+        return await finish_in_thread(lambda: self._in_turn(work))
+
+    def _publish_all(self, answers: Sequence[Answer]) -> list[Landed | BaseException]:
+        """Land those together that can; the others, and all if that fails, each by itself."""
+        try:
+            first = self._land_first(answers)
+        except WarehouseBusyError as error:
+            return [error] * len(answers)
+        except Exception as error:  # noqa: BLE001
+            if len(answers) == 1:
+                return [error]
+            first = [None] * len(answers)
+        both = zip(answers, first, strict=True)
+        return [landed or self._land_alone(answer) for answer, landed in both]
+
+    def _land_first(self, answers: Sequence[Answer]) -> list[Landed | None]:
+        at = datetime.now(UTC)
+        return self._in_turn(lambda database: database.land_first(self._tables, answers, at))
+
+    def _land_alone(self, answer: Answer) -> Landed | BaseException:
+        try:
+            return self._publish(answer)
+        except Exception as error:  # noqa: BLE001
+            return error
 
     def _publish(self, answer: Answer) -> Landed:
         steps = self._tables.publish(answer, datetime.now(UTC))
-        return self._commit(steps, lambda connection: stage(connection, answer.spool))
+        return self._in_turn(
+            lambda database: self._transact(
+                database, steps, lambda connection: stage(connection, answer.spool)
+            )
+        )
 
-    def _publish_all(self, answers: Sequence[Answer]) -> list[Landed]:
-        steps = land_all(self._tables, answers, datetime.now(UTC))
-        return self._commit(steps, lambda connection: stage_rows(connection, answers))
+    def _transact(
+        self, database: Database, steps: Steps[T], stage: Callable[[Any], None] = lambda _: None
+    ) -> T:
+        # MotherDuck has others at the same tables at any time, so that no ledger runs ahead.
+        if not self._is_file:
+            return database.run(steps, stage)
+        return database.transact(self._tables, steps, stage)
 
-    def _keep_ledger(self, verbs: Sequence[Claiming | Recording]) -> list[Claim | None]:
-        return self._commit(keep_ledger(self._tables, verbs))
-
-    def _commit(self, steps: Steps[T], prepare: Callable[[Any], None] | None = None) -> T:
-        with self._errors(), self._connection() as connection:
-            if prepare is not None:
-                prepare(connection)
-            # What is not committed when the connection closes is undone.
-            connection.execute("BEGIN")
-            value = drive(steps, lambda statement: self._execute(connection, statement))
-            connection.execute("COMMIT")
-            return value
-
-    def _execute(self, connection: Any, statement: Statement) -> Rows:
-        parsed = self._parsed.get(statement.sql)
-        if parsed is None:
-            [parsed] = connection.extract_statements(statement.sql)
-            self._parsed[statement.sql] = parsed
-        rows: Rows = connection.execute(parsed, statement.values).fetchall()
-        return rows
-
-    @contextmanager
-    def _connection(self) -> Iterator[Any]:
+    def _in_turn(self, work: Callable[[Database], T]) -> T:
         deadline = time.monotonic() + self._busy_timeout
-        try:
-            with self._lease.connection(
-                lambda: self._connect(deadline),
-                settings=self._config,
-                timeout=self._busy_timeout,
-            ) as connection:
-                yield connection
-        except TimeoutError as error:
-            raise self._busy("other transactions of this process took all of it") from error
+        with self._errors():
+            try:
+                with self._lease.turn(
+                    lambda: Database(self._connect(deadline), self._journal),
+                    settings=self._config,
+                    timeout=self._busy_timeout,
+                ) as database:
+                    return work(database)
+            except NoTurnError as error:
+                raise self._busy("other transactions of this process took all of it") from error
+
+    def _journal(self, tables: Tables) -> Journal:
+        return Journal(Path(f"{self._database}.{tables.schema.lower()}.asks"))
 
     def _connect(self, deadline: float) -> Any:
         if self._is_file:
@@ -217,19 +238,3 @@ class DuckDBWarehouse:
     @property
     def _name(self) -> str:
         return self._database.partition("?")[0]
-
-
-def _each_if_not_all(
-    do_all: Callable[[Sequence[T]], Sequence[Any]],
-) -> Callable[[Sequence[T]], Sequence[Any]]:
-    """The same; where it fails each is done by itself, to see whose fault it was."""
-
-    def do(works: Sequence[T]) -> Sequence[Any]:
-        try:
-            return do_all(works)
-        except WarehouseBusyError as error:
-            return [error] * len(works)
-        except Exception as error:  # noqa: BLE001
-            return [error] if len(works) == 1 else [do([work])[0] for work in works]
-
-    return do

@@ -50,7 +50,8 @@ def choose_claim(
         open_asks: the `OPEN` entries of the partition, whatever their time zone.
         adopt_since: a job submitted before it is not adopted.
     """
-    asks = list(open_asks)
+    # Its own is there where a commit took effect that was said to have failed.
+    asks = [one for one in open_asks if one.ask_id != ask.ask_id]
     jobs = [one for one in asks if _may_adopt(one, ask, adopt_since)]
     if jobs:
         return Claim(max(jobs, key=_submitted_at), orphans=0), []

@@ -2,17 +2,16 @@
 
 DuckDB takes some 30 ms to open and close a file, and lets one process at a time hold it. So a file
 is opened for one transaction, unless a load keeps it open while its transactions follow each other;
-and a load that is long lets others in. What is done with a connection is not known here.
+and a load that is long lets others in. What is done with it meanwhile is not known here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from prefect_wix.finish import finish_in_thread
 
-__all__ = ["KeepsOpen", "Lease", "kept_open", "lease_of"]
+__all__ = ["KeepsOpen", "Lease", "NoTurnError", "kept_open", "lease_of"]
 
 IDLE_SECONDS = 0.2
 """A file that nobody has used for so long is closed: other processes may want it."""
@@ -28,6 +27,10 @@ LONGEST_SECONDS = 5.0
 """For how long a file is kept open without a break,"""
 BREAK_SECONDS = 0.1
 """and how long a break is: a process that waits for the file looks twice as often."""
+
+
+class NoTurnError(Exception):
+    """Others of this process took all the time."""
 
 
 @runtime_checkable
@@ -53,7 +56,7 @@ async def kept_open(warehouse: object) -> AsyncIterator[None]:
 
 @dataclass
 class _Opened:
-    connection: Any
+    database: Any
     settings: object
     file: tuple[int, int] | None
     at: float = field(default_factory=time.monotonic)
@@ -68,16 +71,16 @@ class Lease:
 
     def __init__(self, database: str) -> None:
         self._database = database
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._keepers: set[object] = set()
         self._opened: _Opened | None = None
         self._last_used = 0.0
 
     @contextmanager
-    def connection(
+    def turn(
         self, connect: Callable[[], Any], *, settings: object, timeout: float
     ) -> Iterator[Any]:
-        """A connection for one transaction. What is not committed when the block ends is undone.
+        """The database, for one verb.
 
         Args:
             connect: opens the database.
@@ -85,24 +88,22 @@ class Lease:
             timeout: for how many seconds to wait for a turn.
 
         Raises:
-            TimeoutError: the turn did not come.
+            NoTurnError: it did not come.
         """
         with self._turn_within(timeout), self._closed_after_an_error():
-            # A connection of its own inside what is open: its temporary tables go with it.
-            with closing(self._open(connect, settings).cursor()) as connection:
-                yield connection
+            yield self._open(connect, settings)
             self._last_used = time.monotonic()
             if not self._keepers:
                 self._close()
 
     @contextmanager
     def _turn_within(self, timeout: float) -> Iterator[None]:
-        if not self._turn.acquire(timeout=timeout):
-            raise TimeoutError
+        if not self._lock.acquire(timeout=timeout):
+            raise NoTurnError
         try:
             yield
         finally:
-            self._turn.release()
+            self._lock.release()
 
     @contextmanager
     def _closed_after_an_error(self) -> Iterator[None]:
@@ -118,7 +119,7 @@ class Lease:
         if self._opened is None or not self._is_still(self._opened, settings):
             self._close()
             self._opened = _Opened(connect(), settings, _identity(self._database))
-        return self._opened.connection
+        return self._opened.database
 
     def _is_still(self, opened: _Opened, settings: object) -> bool:
         """Whether it is what is wanted, and nobody has put another file in its place."""
@@ -132,7 +133,7 @@ class Lease:
     def _close(self) -> None:
         opened, self._opened = self._opened, None
         if opened is not None:
-            opened.connection.close()
+            opened.database.close()
 
     @asynccontextmanager
     async def kept_open(self) -> AsyncIterator[None]:
@@ -154,7 +155,7 @@ class Lease:
                 await asyncio.to_thread(self._close_unless_wanted)
 
     def _close_unless_wanted(self) -> None:
-        with self._turn:
+        with self._lock:
             if not self._keepers or self._is_idle():
                 self._close()
 
@@ -162,12 +163,10 @@ class Lease:
         return self._opened is not None and time.monotonic() - self._last_used > IDLE_SECONDS
 
 
+@cache
 def lease_of(database: str) -> Lease:
-    """The one lease that this process has for a file, or for a database that is none."""
-    return _lease(database if database.startswith("md:") else os.path.realpath(database))
-
-
-_lease = cache(Lease)
+    """The one lease that this process has for a database, which is named by its real path."""
+    return Lease(database)
 
 
 def _identity(database: str) -> tuple[int, int] | None:

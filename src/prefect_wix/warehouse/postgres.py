@@ -23,7 +23,6 @@ from prefect_wix.extras import import_extra
 from prefect_wix.finish import finish
 from prefect_wix.partitions import Ask, Partition, Receipt
 from prefect_wix.spool import Spool
-from prefect_wix.warehouse.batches import claim
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
 from prefect_wix.warehouse.steps import STAGED, Rows, Statement, Steps, Tables, drive_async
 from prefect_wix.windows import Window
@@ -78,7 +77,7 @@ class PostgresWarehouse:
 
     async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
-        steps = claim(self._tables, ask, adopt_since)
+        steps = self._tables.claim(ask, adopt_since)
         return await self._run(steps, lock=self._lock(ask.partition))
 
     async def record(self, ask: Ask) -> None:

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import chain, count, islice
 from typing import Any, TypeVar
 
 from prefect_wix.errors import WarehouseSchemaError
 from prefect_wix.partitions import ANSWERED, Ask, AskState, Partition, Receipt
-from prefect_wix.warehouse.interface import Answer, Landed
+from prefect_wix.warehouse.interface import Answer, Claim, Landed
 from prefect_wix.warehouse.landing import (
     OPEN,
     Held,
+    choose_claim,
     choose_landing,
     close_earlier,
     ended_by,
@@ -97,11 +98,13 @@ class Tables:
         schema: the schema's name, as the engine files it.
         keys: whether the engine is better off with primary keys and an index.
         staged: the table that the engine stages an answer's ids in.
+        arrays: whether it takes rows as arrays, and plans one and a hundred in the same time.
     """
 
     schema: str
     keys: bool = False
     staged: str = STAGED
+    arrays: bool = False
 
     def name(self, table: str) -> str:
         """The table with its schema."""
@@ -259,34 +262,55 @@ class Tables:
 
     # -- the ledger ----------------------------------------------------------------------------
 
-    def open_asks(self, *partitions: Partition) -> Steps[list[Ask]]:
-        """The entries of the partitions that something may still come of, whatever their zone."""
-        numbers = count(1)
-        where = " OR ".join(
-            "(site_id = ${} AND session_date = ${} AND segment = ${})".format(*islice(numbers, 3))
-            for _ in partitions
-        )
+    def claim(self, ask: Ask, adopt_since: datetime) -> Steps[Claim]:
+        """Take the open job of the partition, or note the intent to submit one."""
+        open_asks = yield from self.open_asks(ask.partition)
+        claim, to_record = choose_claim(ask, open_asks, adopt_since)
+        if to_record:
+            there = {one.ask_id for one in open_asks}
+            yield from self.write_asks(to_record, new={ask.ask_id} - there)
+        return claim
+
+    def open_asks(self, partition: Partition | None = None) -> Steps[list[Ask]]:
+        """The entries that something may still come of: of a partition in any zone, or of all."""
         rows = yield Statement(
             f"SELECT {_list('wix_session_asks')} FROM {self.name('wix_session_asks')} "
-            f"WHERE state IN ({_quoted(OPEN)}) AND ({where})",
-            tuple(chain.from_iterable(one.key for one in partitions)),
+            f"WHERE state IN ({_quoted(OPEN)})" + (f" AND {_PARTITION}" if partition else ""),
+            partition.key if partition else (),
         )
         return [_ask(row) for row in rows]
 
     def record(self, ask: Ask) -> Steps[None]:
         """Write how far an ask has come."""
-        yield self.delete_asks([ask.ask_id])
-        yield self.insert_asks([ask])
+        yield from self.write_asks([ask])
 
-    def insert_asks(self, asks: Iterable[Ask]) -> Statement:
-        """Put new entries in the ledger."""
-        return self.insert("wix_session_asks", [_ask_values(ask) for ask in asks])
+    def write_asks(self, asks: Collection[Ask], new: Collection[str] = ()) -> Steps[None]:
+        """Write how far some asks have come.
 
-    def delete_asks(self, ask_ids: Collection[str]) -> Statement:
-        """Remove entries that are written anew."""
-        places = ", ".join(f"${n}" for n in range(1, 1 + len(ask_ids)))
-        asks = self.name("wix_session_asks")
-        return Statement(f"DELETE FROM {asks} WHERE ask_id IN ({places})", tuple(ask_ids))
+        Args:
+            asks: each once; at least one.
+            new: the ids of those that have no entry yet. To look for one takes long where there are
+                many.
+        """
+        there = [ask.ask_id for ask in asks if ask.ask_id not in new]
+        if there:
+            where, values = self._is_one_of("ask_id", there)
+            yield Statement(f"DELETE FROM {self.name('wix_session_asks')} WHERE {where}", values)
+        yield self.insert("wix_session_asks", [_ask_values(ask) for ask in asks])
+
+    def states_of(self, ask_ids: Collection[str]) -> Steps[dict[str, AskState]]:
+        """The state of each of the entries that are there."""
+        where, values = self._is_one_of("ask_id", ask_ids)
+        rows = yield Statement(
+            f"SELECT ask_id, state FROM {self.name('wix_session_asks')} WHERE {where}", values
+        )
+        return {ask_id: AskState(state) for ask_id, state in rows}
+
+    def _is_one_of(self, column: str, of: Collection[str]) -> tuple[str, tuple[Any, ...]]:
+        if self.arrays:
+            return f"{column} IN (SELECT unnest($1))", ([*of],)
+        places = ", ".join(f"${n}" for n in range(1, 1 + len(of)))
+        return f"{column} IN ({places})", (*of,)
 
     # -- landing -------------------------------------------------------------------------------
 
@@ -359,13 +383,21 @@ class Tables:
         """Put new receipts beside their sessions."""
         return self.insert("wix_session_receipts", [_receipt_values(one) for one in receipts])
 
-    def insert_staged(self, answers: Iterable[int]) -> Statement:
-        """Put the rows of some answers, of several that are staged, where they belong."""
-        ids = f"{self.name('wix_session_ids')} ({_list('wix_session_ids')})"
-        which = ", ".join(map(str, answers))
+    def insert_ids(
+        self, answers: Sequence[tuple[str, date, str, str | None, list[str]]]
+    ) -> Statement:
+        """Put the ids of several answers in, where the engine takes rows as arrays.
+
+        Args:
+            answers: (site, day, segment, job id, session ids) of each.
+        """
+        sites, days, segments, jobs, ids = zip(*answers, strict=True)
         return Statement(
-            f"INSERT INTO {ids} SELECT {_list('wix_session_ids')} FROM {self.staged} "
-            f"WHERE answer IN ({which})"
+            f"INSERT INTO {self.name('wix_session_ids')} ({_list('wix_session_ids')}) "
+            "SELECT site_id, session_date, segment, unnest(ids), job_id FROM (SELECT "
+            "unnest($1) AS site_id, unnest($2) AS session_date, unnest($3) AS segment, "
+            "unnest($4) AS job_id, unnest(CAST($5 AS TEXT[][])) AS ids)",
+            ([*sites], [*days], [*segments], [*jobs], [*ids]),
         )
 
     def _delete(self, table: str, partition: Partition) -> Statement:
@@ -373,14 +405,16 @@ class Tables:
 
     def insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> Statement:
         """Put whole rows in a table: at least one, few enough to be values of one statement."""
+        into = f"INSERT INTO {self.name(table)} ({_list(table)})"
+        if self.arrays:
+            columns = [[*column] for column in zip(*rows, strict=True)]
+            arrays = ", ".join(f"unnest(${n})" for n in range(1, 1 + len(columns)))
+            return Statement(f"{into} SELECT {arrays}", (*columns,))
         numbers = count(1)
         places = ", ".join(
             f"({', '.join(f'${n}' for n in islice(numbers, len(row)))})" for row in rows
         )
-        return Statement(
-            f"INSERT INTO {self.name(table)} ({_list(table)}) VALUES {places}",
-            tuple(chain.from_iterable(rows)),
-        )
+        return Statement(f"{into} VALUES {places}", tuple(chain.from_iterable(rows)))
 
 
 _KEYS = {
