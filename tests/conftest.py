@@ -12,6 +12,7 @@ os.environ.pop("PREFECT_API_URL", None)
 os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false")
 
 from prefect_wix.sandbox import World, running
+from prefect_wix.warehouse import leases
 from tests.warehouses import (
     DuckDBBench,
     ParquetBench,
@@ -73,3 +74,9 @@ async def make_bench(request, tmp_path):
     yield make
     for bench in made:
         await bench.close()
+
+
+@pytest.fixture
+def never_idle(monkeypatch):
+    """However slow this machine is, no pause is long enough to close a DuckDB file."""
+    monkeypatch.setattr(leases, "IDLE_SECONDS", 600)

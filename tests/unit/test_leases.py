@@ -35,12 +35,6 @@ async def warehouse(bench):
     return await bench.ready()
 
 
-@pytest.fixture
-def never_idle(monkeypatch):
-    """However slow this machine is, no pause is long enough to close the file."""
-    monkeypatch.setattr(leases, "IDLE_SECONDS", 600)
-
-
 async def is_free(bench):
     """Whether another process can open the file."""
     command = [sys.executable, "-c", LOOK, str(bench.file)]

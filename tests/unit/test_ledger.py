@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from prefect_wix.errors import WarehouseAccessError, WarehouseError, WarehouseSchemaError
 from prefect_wix.partitions import Ask, AskState
 from prefect_wix.spool import Spool
-from prefect_wix.warehouse import leases, open_warehouse
+from prefect_wix.warehouse import open_warehouse
 from prefect_wix.warehouse.database import Database
 from prefect_wix.warehouse.interface import Answer
 from prefect_wix.warehouse.journal import Journal
@@ -334,12 +334,6 @@ async def warehouse(bench):
 @pytest.fixture
 def journal(bench):
     return bench.file.with_name("sessions.duckdb.wix.asks")
-
-
-@pytest.fixture
-def never_idle(monkeypatch):
-    """However slow this machine is, no pause is long enough to close the file."""
-    monkeypatch.setattr(leases, "IDLE_SECONDS", 600)
 
 
 def states_of(bench):

@@ -17,6 +17,7 @@ from pydantic_core import PydanticSerializationError
 
 from prefect_wix.errors import WarehouseError, WarehouseSchemaError
 from prefect_wix.partitions import Ask
+from prefect_wix.warehouse.stores import sync
 
 __all__ = ["Journal"]
 
@@ -45,7 +46,7 @@ class Journal:
             raise WarehouseError(f"An entry of the ledger can't be written: {error}") from error
         if self._file is None:
             self._file = os.open(self._path, _APPEND, 0o666)
-            _sync_folder(self._path.parent)
+            sync(self._path.parent)
         written = os.write(self._file, lines)
         if written < len(lines):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
@@ -101,11 +102,3 @@ def _entries() -> TypeAdapter[Ask]:
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_DSYNC
 """A write that returns is safe: one call, since between two of them another thread may run."""
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,7 +20,7 @@ from uuid import uuid4
 from prefect_wix.errors import WarehouseAccessError, WarehouseBusyError
 from prefect_wix.extras import import_extra
 
-__all__ = ["Folder", "ObjectStore", "Store"]
+__all__ = ["Folder", "ObjectStore", "Store", "sync"]
 
 _BUSY_POLL_SECONDS = 0.01
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}
@@ -86,9 +86,9 @@ class Folder:
         """See `Store.put`."""
         target = self._root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sync(draft)
+        sync(draft)
         draft.replace(target)
-        _sync(target.parent)
+        sync(target.parent)
 
     def read(self, paths: list[str]) -> list[bytes]:
         """See `Store.read`."""
@@ -124,7 +124,8 @@ def _take(file: int) -> bool:
     return True
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or what a folder lists, outlive a crash of the machine."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
