@@ -20,7 +20,7 @@ from prefect_wix.warehouse import batches, leases, open_warehouse
 from prefect_wix.warehouse.database import Database
 from prefect_wix.warehouse.leases import kept_open
 from prefect_wix.warehouse.steps import Statement
-from tests.warehouses import an_answer, another_process, ids_of, land, on_day
+from tests.warehouses import an_answer, an_ask, another_process, ids_of, land, on_day
 
 LOOK = "import duckdb, sys; duckdb.connect(sys.argv[1], read_only=True)"
 
@@ -48,6 +48,14 @@ async def verbs_without_a_pause(warehouse):
     while True:
         hours += 1
         await land(warehouse, [str(hours)], on_day(1), hours=hours)
+
+
+async def notes_without_a_pause(warehouse):
+    hours = 0
+    while True:
+        hours += 1
+        await warehouse.record(an_ask(on_day(1), hours=hours))
+        await asyncio.sleep(0)
 
 
 async def ended(process):
@@ -102,11 +110,27 @@ async def test_a_load_that_waits_for_wix_lets_others_at_the_file(bench, warehous
     assert len(await bench.check(on_day(9))) == 20
 
 
-async def test_a_load_that_never_pauses_lets_others_at_the_file(bench, warehouse, monkeypatch):
+async def test_a_load_that_only_takes_notes_is_not_idle(warehouse, monkeypatch):
+    """To open the file anew takes far longer than a note."""
+    connect, opened = duckdb.connect, []
+    monkeypatch.setattr(
+        duckdb, "connect", lambda *given, **how: opened.append(given) or connect(*given, **how)
+    )
+    async with kept_open(warehouse):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5 * leases.IDLE_SECONDS):
+                await notes_without_a_pause(warehouse)
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("work", [verbs_without_a_pause, notes_without_a_pause])
+async def test_a_load_that_never_pauses_lets_others_at_the_file(
+    bench, warehouse, monkeypatch, work
+):
     """Now and then it takes a break that is long enough for whoever waits."""
     monkeypatch.setattr(leases, "LONGEST_SECONDS", 0.3)
     async with kept_open(warehouse):
-        busy = asyncio.create_task(verbs_without_a_pause(warehouse))
+        busy = asyncio.create_task(work(warehouse))
         await ended(another_process(bench, (9, "x", 20)))
         assert not busy.done()
         busy.cancel()
@@ -137,6 +161,8 @@ async def test_a_file_that_was_taken_away_is_not_written_to(bench, warehouse, ne
     async with kept_open(warehouse):
         await land(warehouse, ["a"])
         bench.file.rename(bench.file.with_name("kept.duckdb"))
+        with pytest.raises(WarehouseSchemaError):
+            await warehouse.record(an_ask())
         with pytest.raises(WarehouseSchemaError):
             await land(warehouse, ["b"], hours=1)
         await warehouse.prepare()

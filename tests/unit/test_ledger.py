@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,17 +19,18 @@ from hypothesis import strategies as st
 from prefect_wix.errors import WarehouseAccessError, WarehouseError, WarehouseSchemaError
 from prefect_wix.partitions import Ask, AskState
 from prefect_wix.spool import Spool
-from prefect_wix.warehouse import open_warehouse
+from prefect_wix.warehouse import batches, leases, open_warehouse
 from prefect_wix.warehouse.database import Database
 from prefect_wix.warehouse.interface import Answer
 from prefect_wix.warehouse.journal import Journal
 from prefect_wix.warehouse.leases import kept_open
 from prefect_wix.warehouse.staging import stage
-from prefect_wix.warehouse.steps import Tables
+from prefect_wix.warehouse.steps import Statement, Tables
 from prefect_wix.windows import Window
 from tests.warehouses import MOBILE, NOON, ROOT, a_job, an_ask, land, on_day
 
 TABLES = Tables("main", arrays=True)
+WEEK = Window(on_day(1).day, on_day(8).day, MOBILE.timezone)
 ADOPT_SINCE = NOON + timedelta(hours=2)
 
 
@@ -120,10 +122,10 @@ class Ahead(InTheTable):
         return Database(self.connection, lambda _: journal)
 
     def claim(self, ask):
-        return self.database.ledger(TABLES).claim(ask, ADOPT_SINCE)
+        return self.database.note(TABLES, lambda ledger: ledger.claim(ask, ADOPT_SINCE))
 
     def record(self, ask):
-        self.database.ledger(TABLES).record(ask)
+        self.database.note(TABLES, lambda ledger: ledger.record(ask))
 
     def land(self, answer):
         [landed] = self.database.land_first(TABLES, [answer], NOON)
@@ -286,6 +288,21 @@ def test_a_write_that_was_cut_short_is_gone_before_the_next(path):
     ledger.database.close()
 
 
+def test_a_ledger_that_another_thread_has_closed_is_opened_anew(path):
+    """Its own line could not be written, just as this one began."""
+    ledger = Ahead(path.parent)
+    ask, closed = an_ask(), []
+
+    def note(opened):
+        if not closed:
+            closed.append(opened.close())
+        opened.record(ask)
+
+    ledger.database.note(TABLES, note)
+    assert states(ledger) == ["submitted"]
+    ledger.database.close()
+
+
 def test_an_entry_of_another_version_is_refused_and_not_dropped(path):
     Journal(path).write([an_ask()])
     path.write_bytes(path.read_bytes().replace(b"submitted", b"dreamt of"))
@@ -402,7 +419,9 @@ async def test_one_schema_does_not_take_in_what_another_has_noted(bench, warehou
             assert len(await one.history(MOBILE.site_id, MOBILE.window)) == 1
 
 
-async def test_a_journal_that_can_not_be_written_is_an_error(warehouse, never_idle, monkeypatch):
+async def test_a_journal_that_can_not_be_written_is_an_error(
+    warehouse, journal, never_idle, monkeypatch
+):
     """And no claim: a submit would leave a job that nobody knows. The next verb is well again."""
     intents = [Ask.intend(on_day(day), at=NOON, run_id=None) for day in (1, 2, 3)]
     write = os.write
@@ -417,8 +436,8 @@ async def test_a_journal_that_can_not_be_written_is_an_error(warehouse, never_id
             await warehouse.claim(intents[1], adopt_since=NOON)
         monkeypatch.undo()
         await warehouse.claim(intents[2], adopt_since=NOON)
-    window = Window(on_day(1).day, on_day(4).day, MOBILE.timezone)
-    assert await warehouse.history(MOBILE.site_id, window) == [intents[0], intents[2]]
+        assert [*Journal(journal).read().values()] == [intents[2]]
+    assert await warehouse.history(MOBILE.site_id, WEEK) == [intents[0], intents[2]]
 
 
 async def test_a_transaction_that_fails_takes_no_entry_along(warehouse, never_idle):
@@ -437,6 +456,166 @@ async def test_a_transaction_that_fails_takes_no_entry_along(warehouse, never_id
         landed = await land(warehouse, ["a"], ask=ask)
         [ended] = await warehouse.history(MOBILE.site_id, MOBILE.window)
     assert (landed.state, ended.state) == (AskState.LANDED, AskState.LANDED)
+
+
+class Held:
+    """A transaction that has begun and stays under way until it is let go."""
+
+    def __init__(self):
+        self._has_begun, self._may_end = threading.Event(), threading.Event()
+
+    def __call__(self, *_):
+        """In the thread of the transaction."""
+        self._has_begun.set()
+        assert self._may_end.wait(30)
+        return ()
+
+    async def begun(self):
+        """Return when it is under way."""
+        assert await asyncio.to_thread(self._has_begun.wait, 30)
+
+    def let_go(self):
+        self._may_end.set()
+
+
+@pytest.fixture
+def held_landing(monkeypatch):
+    """The next landing; what it did is undone where it `fails`."""
+    held = Held()
+    held.fails = False
+
+    def land_first(tables, answers, at, new):
+        landed = yield from batches.land_first(tables, answers, at, new)
+        held()
+        if held.fails:
+            raise WarehouseError("no luck")
+        return landed
+
+    monkeypatch.setattr("prefect_wix.warehouse.database.land_first", land_first)
+    return held
+
+
+def states_by_day(asks):
+    return {ask.partition.day.day: str(ask.state) for ask in asks}
+
+
+@pytest.mark.parametrize(("fails", "state"), [(False, "landed"), (True, "submitted")])
+async def test_nobody_waits_for_a_landing_to_note_something(
+    warehouse, never_idle, held_landing, fails, state
+):
+    """And what is noted meanwhile is not lost, whatever becomes of the landing."""
+    held_landing.fails = fails
+    mine, other = an_ask(on_day(1)), Ask.intend(on_day(2), at=NOON, run_id=None)
+    async with kept_open(warehouse):
+        await warehouse.record(mine)
+        landing = asyncio.create_task(land(warehouse, ["a"], ask=mine))
+        await held_landing.begun()
+        await warehouse.claim(other, adopt_since=NOON)
+        await warehouse.record(other.submitted(a_job(on_day(2))))
+        assert not landing.done()
+        held_landing.let_go()
+        await asyncio.wait([landing])
+        assert (landing.exception() is not None) == fails
+    known = await warehouse.history(MOBILE.site_id, WEEK)
+    assert states_by_day(known) == {1: state, 2: "submitted"}
+
+
+async def test_who_gives_up_a_job_while_it_lands_did_so_before(
+    bench, warehouse, never_idle, held_landing
+):
+    """Two loads may wait for one job."""
+    ask = an_ask()
+    async with kept_open(warehouse):
+        await warehouse.record(ask)
+        landing = asyncio.create_task(land(warehouse, ["a"], ask=ask))
+        await held_landing.begun()
+        await warehouse.record(ask.ended(AskState.FAILED, at=NOON))
+        held_landing.let_go()
+        await landing
+    assert await states_of(bench) == [("landed",)]
+
+
+async def test_what_is_noted_while_the_journal_is_taken_in_is_not_lost(
+    bench, warehouse, never_idle
+):
+    """It waits for that transaction, at the end of which the journal is cleared."""
+    one, other = (Ask.intend(on_day(day), at=NOON, run_id=None) for day in (1, 2))
+    held = Held()
+
+    def hold(_):
+        yield Statement("SELECT 1")
+        held()
+
+    async with kept_open(warehouse):
+        await warehouse.claim(one, adopt_since=NOON)
+        reading = asyncio.create_task(warehouse.transact(hold))
+        await held.begun()
+        noting = asyncio.create_task(warehouse.claim(other, adopt_since=NOON))
+        await asyncio.sleep(0.1)
+        assert not noting.done()
+        held.let_go()
+        await asyncio.gather(reading, noting)
+    assert await states_of(bench) == [("intended",), ("intended",)]
+
+
+async def test_a_line_that_fails_during_a_landing_is_none(
+    warehouse, never_idle, held_landing, monkeypatch
+):
+    """What follows is noted, and the landing is not undone."""
+    mine = an_ask(on_day(1))
+    lost, kept = (Ask.intend(on_day(day), at=NOON, run_id=None) for day in (2, 3))
+    write = os.write
+    async with kept_open(warehouse):
+        await warehouse.record(mine)
+        landing = asyncio.create_task(land(warehouse, ["a"], ask=mine))
+        await held_landing.begun()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda file, data: write(file, data[: len(data) // 2]))
+            with pytest.raises(WarehouseAccessError, match="No space left"):
+                await warehouse.claim(lost, adopt_since=NOON)
+        noting = asyncio.create_task(warehouse.claim(kept, adopt_since=NOON))
+        held_landing.let_go()
+        await asyncio.gather(landing, noting)
+    known = await warehouse.history(MOBILE.site_id, WEEK)
+    assert states_by_day(known) == {1: "landed", 3: "intended"}
+
+
+async def load_asks(warehouse, intents):
+    """What a load does with its warehouse: every third ask fails, the others land."""
+
+    async def one(intent):
+        claim = await warehouse.claim(intent, adopt_since=NOON)
+        assert (claim.adopted, claim.orphans) == (False, 0)
+        submitted = intent.submitted(a_job(intent.partition, job_id=intent.ask_id))
+        await warehouse.record(submitted)
+        if _fails(intent):
+            await warehouse.record(submitted.ended(AskState.FAILED, at=NOON))
+            await warehouse.history(MOBILE.site_id, WEEK)
+        else:
+            await land(warehouse, [intent.ask_id], ask=submitted)
+
+    async with kept_open(warehouse):
+        await asyncio.gather(*map(one, intents))
+
+
+def _fails(intent):
+    return intent.partition.day.day % 3 == 0
+
+
+async def test_loads_in_several_threads_lose_and_double_nothing(bench, warehouse, monkeypatch):
+    """While they take the journal in and let go of the file every few verbs."""
+    monkeypatch.setattr(leases, "LONGEST_SECONDS", 0.02)
+    monkeypatch.setattr(leases, "BREAK_SECONDS", 0.001)
+    days = [MOBILE.day + timedelta(days=n) for n in range(120)]
+    intents = [Ask.intend(replace(MOBILE, day=day), at=NOON, run_id=None) for day in days]
+    shares = [intents[n::3] for n in range(3)]
+    loads = [load_asks(bench.open(), share) for share in shares]
+    await asyncio.gather(*(asyncio.to_thread(asyncio.run, load) for load in loads))
+    ended = [(one.ask_id, "failed" if _fails(one) else "landed") for one in intents]
+    asks = await bench.sql("SELECT ask_id, state FROM wix.wix_session_asks ORDER BY session_date")
+    assert asks == ended
+    ids = await bench.sql("SELECT session_id FROM wix.wix_session_ids ORDER BY session_date")
+    assert ids == [(ask_id,) for ask_id, state in ended if state == "landed"]
 
 
 async def test_the_journal_of_a_file_that_is_gone_does_not_keep_a_new_one_from_being_made(

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from prefect_wix.warehouse.batches import land_first
 from prefect_wix.warehouse.interface import Answer, Landed
 from prefect_wix.warehouse.journal import Journal
-from prefect_wix.warehouse.ledger import Ledger, left_behind
+from prefect_wix.warehouse.ledger import ClosedLedgerError, Ledger, Noted, left_behind
 from prefect_wix.warehouse.steps import Rows, Statement, Steps, Tables, drive
 
 __all__ = ["Database"]
@@ -22,7 +22,9 @@ T = TypeVar("T")
 
 
 class Database:
-    """An open database. Its methods block, and one at a time may run.
+    """An open database.
+
+    Its methods block. One at a time may run, but for `opened_ledger`, which any thread may call.
 
     Args:
         connection: what it is open by.
@@ -41,22 +43,31 @@ class Database:
         """Close it. What its tables can't take in stays in the journal."""
         with closing(self._connection):
             for tables, ledger in [*self._ledgers.items()]:
-                with suppress(Exception):
-                    if ledger.pending:
+                if not ledger.is_closed:
+                    with suppress(Exception):
                         self.transact(tables, _nothing())
-                    else:
-                        self._journal(tables).clear()
             for journal in self._journals.values():
                 journal.close()
 
-    def ledger(self, tables: Tables) -> Ledger:
-        """The ledger of a schema."""
-        if tables not in self._ledgers:
-            journal = self._journal(tables)
-            if journal.is_there:
+    def note(self, tables: Tables, work: Callable[[Ledger], T]) -> T:
+        """Note something in the ledger of a schema."""
+        while True:
+            # Another thread, whose line can't be written, may close it at any time.
+            with suppress(ClosedLedgerError):
+                return work(self._ledger(tables))
+
+    def opened_ledger(self, tables: Tables) -> Ledger | None:
+        """The ledger of a schema where it is there; it may be closed at any time."""
+        return self._ledgers.get(tables)
+
+    def _ledger(self, tables: Tables) -> Ledger:
+        ledger = self._ledgers.get(tables)
+        if ledger is None or ledger.is_closed:
+            if self._journal(tables).is_there:
                 self.transact(tables, _nothing())
-            self._ledgers[tables] = Ledger(journal, self.run(tables.open_asks()))
-        return self._ledgers[tables]
+            ledger = Ledger(self._journal(tables), self.run(tables.open_asks()))
+            self._ledgers[tables] = ledger
+        return ledger
 
     def transact(
         self, tables: Tables, work: Steps[T], stage: Callable[[Any], None] = lambda _: None
@@ -68,22 +79,27 @@ class Database:
             work: what to do then.
             stage: makes temporary tables for it.
         """
-        # What fails may have taken effect: then the journal knows what memory does not.
-        ledger = self._ledgers.pop(tables, None)
-        journal = self._journal(tables)
-        value = self.run(_after(_take_in(tables, ledger, journal), work), stage)
+        # Closed, since what fails may have taken effect, and memory would not know.
+        ledger, journal = self._ledgers.pop(tables, None), self._journal(tables)
+        noted = ledger.close() if ledger else None
+        value = self.run(_after(_take_in(tables, noted, journal), work), stage)
         journal.clear()
         return value
 
     def land_first(
         self, tables: Tables, answers: Sequence[Answer], at: datetime
     ) -> list[Landed | None]:
-        """Land those of the answers whose partition holds nothing yet: what each did, or None."""
-        ledger = self.ledger(tables)
-        del self._ledgers[tables]  # as in `transact`
-        landed, ended = self.run(land_first(tables, answers, at, ledger.new))
+        """Land those of the answers whose partition holds nothing yet: what each did, or None.
+
+        Meanwhile others may note something in the ledger.
+        """
+        ledger = self._ledger(tables)
+        try:
+            landed, ended = self.run(land_first(tables, answers, at, ledger.new))
+        except BaseException:
+            ledger.close()  # as in `transact`
+            raise
         ledger.took_in(ended)
-        self._ledgers[tables] = ledger
         return [landed.get(n) for n in range(len(answers))]
 
     def _journal(self, tables: Tables) -> Journal:
@@ -110,11 +126,8 @@ class Database:
         return rows
 
 
-def _take_in(tables: Tables, ledger: Ledger | None, journal: Journal) -> Steps[None]:
-    if ledger is not None:
-        asks, new = [*ledger.pending.values()], ledger.new
-    else:
-        asks, new = (yield from left_behind(tables, journal)), set()
+def _take_in(tables: Tables, noted: Noted | None, journal: Journal) -> Steps[None]:
+    asks, new = noted or ((yield from left_behind(tables, journal)), set())
     if asks:
         yield from tables.write_asks(asks, new)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ from prefect_wix.warehouse.database import Database
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
 from prefect_wix.warehouse.journal import Journal
 from prefect_wix.warehouse.leases import NoTurnError, lease_of
-from prefect_wix.warehouse.ledger import Ledger
+from prefect_wix.warehouse.ledger import ClosedLedgerError, Ledger
 from prefect_wix.warehouse.staging import stage
 from prefect_wix.warehouse.steps import Steps, Tables
 from prefect_wix.warehouse.together import Together
@@ -115,7 +115,16 @@ class DuckDBWarehouse:
         return await self._use(lambda database: self._transact(database, work(self._tables)))
 
     async def _note(self, work: Callable[[Ledger], T]) -> T:
-        return await self._use(lambda database: work(database.ledger(self._tables)))
+        # Without a thread where the file is open: the way there and back takes far longer than a
+        # line in the journal, above all while an answer lands.
+        with self._errors(), suppress(ClosedLedgerError):
+            if ledger := self._opened_ledger():
+                return work(ledger)
+        return await self._use(lambda database: database.note(self._tables, work))
+
+    def _opened_ledger(self) -> Ledger | None:
+        database: Database | None = self._lease.opened(settings=self._config)
+        return database.opened_ledger(self._tables) if database else None
 
     async def _use(self, work: Callable[[Database], T]) -> T:
         return await finish_in_thread(lambda: self._in_turn(work))

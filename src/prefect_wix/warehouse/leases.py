@@ -96,6 +96,20 @@ class Lease:
             if not self._keepers:
                 self._close()
 
+    def opened(self, *, settings: object) -> Any | None:
+        """The database where it is open, for what needs no turn; it may be closed at any time.
+
+        Args:
+            settings: what it has to be open with.
+        """
+        opened = self._opened
+        if opened is None or self._is_due_for_a_break(opened):
+            return None
+        if not self._is_still(opened, settings):
+            return None
+        self._last_used = time.monotonic()
+        return opened.database
+
     @contextmanager
     def _turn_within(self, timeout: float) -> Iterator[None]:
         if not self._lock.acquire(timeout=timeout):
@@ -126,9 +140,12 @@ class Lease:
         return (opened.settings, opened.file) == (settings, _identity(self._database))
 
     def _take_a_break(self) -> None:
-        if self._opened is not None and time.monotonic() - self._opened.at > LONGEST_SECONDS:
+        if self._opened is not None and self._is_due_for_a_break(self._opened):
             self._close()
             time.sleep(BREAK_SECONDS)
+
+    def _is_due_for_a_break(self, opened: _Opened) -> bool:
+        return time.monotonic() - opened.at > LONGEST_SECONDS
 
     def _close(self) -> None:
         opened, self._opened = self._opened, None
