@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from prefect_wix.shared_limit import SharedLimit
+from prefect_wix.shared_limit import SharedLimit, rate_limit_for
 
 LOG = logging.getLogger("prefect_wix.test")
 GRANTED = (200, f'[{{"id": "{uuid4()}", "name": "wix-site", "limit": 5}}]')
@@ -52,7 +52,7 @@ def asking_at(api):
 
 
 async def pass_often(times):
-    gate = SharedLimit(str(uuid4()), LOG)
+    gate = SharedLimit(str(uuid4()), 200, LOG)
     for _ in range(times):
         await gate(1)
 
@@ -93,3 +93,30 @@ async def test_a_limit_that_is_not_there_is_told_of_once(caplog):
     await pass_often(3)
     (warning,) = said(caplog)
     assert "python -m blocks" in warning
+
+
+class HastyClock:
+    """Waiting on it takes no time: it is moved on instead."""
+
+    def __init__(self):
+        self._now = 0.0
+
+    def now(self):
+        return self._now
+
+    async def sleep(self, seconds):
+        self._now += max(0.0, seconds)
+
+
+async def test_who_has_taken_slots_lets_others_ask_before_it_asks_again():
+    """The server has no queue. Of 5 slots, most have come back by then, and not all."""
+    clock = HastyClock()
+    gate = SharedLimit(str(uuid4()), 200, LOG, clock)
+    came_back = rate_limit_for(200).slot_decay_per_second
+    waited = []
+    with prefect_that_answers(GRANTED, GRANTED, BUSY, GRANTED):
+        for turns in (5, 1, 1, 1):
+            before = clock.now()
+            await gate(turns)
+            waited.append((clock.now() - before) * came_back)
+    assert waited == [0.0, pytest.approx(3.5), pytest.approx(0.7), 0.0]
