@@ -224,8 +224,12 @@ def _read_count(value: Mapping[str, Any], reply: Reply) -> int:
 
 
 def _are_ids(values: list[Any]) -> bool:
+    try:
+        text = "".join(values)
+    except TypeError:  # not all of them are text
+        return False
     # Printable, so that an id is one line in every file and one value in every loader.
-    return all(isinstance(one, str) and one for one in values) and "".join(values).isprintable()
+    return all(values) and text.isprintable()
 
 
 def _read_total(value: object) -> int | None:

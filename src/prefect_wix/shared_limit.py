@@ -8,8 +8,8 @@ once, and goes on with its own budget alone.
 
 The server drops the fraction of a slot that has come back whenever it is asked, so slots are taken
 a few at a time where several requests wait (see `prefect_wix.budget`). It has no queue either, and
-tells those whom it refuses to come back some time later. So who has taken slots does not ask again
-until most of them have come back: else he might be there before those who wait.
+tells those whom it refuses to come back some time later. So a run that has taken those few does not
+ask for more until most have come back: else it might be there before those who wait.
 """
 
 from __future__ import annotations
@@ -132,7 +132,8 @@ class SharedLimit:
             self._go_on_without(error)
         else:
             self._is_away = False
-            self._next = self._clock.now() + _HOLD * turns * self._slot_seconds
+            if turns >= GATE_TURNS:
+                self._next = self._clock.now() + _HOLD * turns * self._slot_seconds
 
     def _go_on_without(self, error: Exception) -> None:
         if isinstance(error, ConcurrencySlotAcquisitionError) and error.__cause__ is None:

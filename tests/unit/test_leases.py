@@ -112,13 +112,14 @@ async def test_a_load_that_waits_for_wix_lets_others_at_the_file(bench, warehous
 
 async def test_a_load_that_only_takes_notes_is_not_idle(warehouse, monkeypatch):
     """To open the file anew takes far longer than a note."""
+    monkeypatch.setattr(leases, "IDLE_SECONDS", 1.0)
     connect, opened = duckdb.connect, []
     monkeypatch.setattr(
         duckdb, "connect", lambda *given, **how: opened.append(given) or connect(*given, **how)
     )
     async with kept_open(warehouse):
         with suppress(TimeoutError):
-            async with asyncio.timeout(5 * leases.IDLE_SECONDS):
+            async with asyncio.timeout(2.5 * leases.IDLE_SECONDS):
                 await notes_without_a_pause(warehouse)
     assert len(opened) == 1
 

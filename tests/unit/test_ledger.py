@@ -604,13 +604,16 @@ def _fails(intent):
 
 async def test_loads_in_several_threads_lose_and_double_nothing(bench, warehouse, monkeypatch):
     """While they take the journal in and let go of the file every few verbs."""
-    monkeypatch.setattr(leases, "LONGEST_SECONDS", 0.02)
+    monkeypatch.setattr(leases, "LONGEST_SECONDS", 0.1)
     monkeypatch.setattr(leases, "BREAK_SECONDS", 0.001)
+    in_turn, note = [], Database.note
+    monkeypatch.setattr(Database, "note", lambda *given: in_turn.append(1) or note(*given))
     days = [MOBILE.day + timedelta(days=n) for n in range(120)]
     intents = [Ask.intend(replace(MOBILE, day=day), at=NOON, run_id=None) for day in days]
     shares = [intents[n::3] for n in range(3)]
     loads = [load_asks(bench.open(), share) for share in shares]
     await asyncio.gather(*(asyncio.to_thread(asyncio.run, load) for load in loads))
+    assert 0 < len(in_turn) < 2 * len(intents), "some notes waited for a turn, and some did not"
     ended = [(one.ask_id, "failed" if _fails(one) else "landed") for one in intents]
     asks = await bench.sql("SELECT ask_id, state FROM wix.wix_session_asks ORDER BY session_date")
     assert asks == ended
