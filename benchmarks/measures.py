@@ -72,6 +72,8 @@ class Form:
     """Jobs under the budget of requests; none leaves that out."""
     big_ids: int
     """Ids of the one big partition."""
+    big_rounds: int
+    """How often it is fetched and landed: what a machine does beside it shows most here."""
     biggest_ids: int
     """Ids of one that is fetched and landed just once; none leaves that out."""
     small_jobs: int
@@ -85,6 +87,7 @@ FULL = Form(
     mixed_slots=40,
     budget_jobs=500,
     big_ids=1_000_000,
+    big_rounds=5,
     biggest_ids=10_000_000,
     small_jobs=1000,
     import_rounds=7,
@@ -96,6 +99,7 @@ QUICK = Form(
     mixed_slots=12,
     budget_jobs=0,
     big_ids=100_000,
+    big_rounds=1,
     biggest_ids=0,
     small_jobs=50,
     import_rounds=3,
@@ -171,7 +175,7 @@ def jobs_under_budget(bench: Bench) -> None:
 def big_partitions(bench: Bench) -> None:
     """One day of very many ids, from submit to landed, beside the bare fetch of its pages."""
     size = bench.form.big_ids
-    for _ in range(bench.form.rounds):
+    for _ in range(bench.form.big_rounds):
         _fetch_big_partition(bench, size, pages_in_flight=1)
         _fetch_big_partition(bench, size, pages_in_flight=4)
         _land_big_partition(bench, size, "DuckDB", _duckdb)
