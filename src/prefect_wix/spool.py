@@ -26,8 +26,7 @@ __all__ = ["Spool"]
 BATCH_SIZE = 10_000
 FEW = 1000
 """Up to so many ids are held in memory: most days of most sites, and not worth a database."""
-_CACHE_KIB = 65_536
-"""A day of a million ids just fits; of more, what was not used lately is on disk."""
+_CACHE_KIB = 32_768
 _fingerprint = partial(hashlib.blake2b, digest_size=16)
 
 T = TypeVar("T")
