@@ -8,8 +8,8 @@ once, and goes on with its own budget alone.
 
 The server drops the fraction of a slot that has come back whenever it is asked, so slots are taken
 a few at a time where several requests wait (see `prefect_wix.budget`). It has no queue either, and
-tells those whom it refuses to come back some time later. So a run that has taken those few does not
-ask for more until most have come back: else it might be there before those who wait.
+tells those whom it refuses to come back some time later. So a run that has taken slots does not ask
+for more until most have come back: else it might be there before those who wait.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ _MARGIN = 0.02
 _HOLD = 0.7
 """The share of the slots taken that comes back before the next are asked for. With all of them two
 runs would ask at the same moments, and one of them would always be the first."""
+_LONGEST_HOLD = 2.0
+"""Seconds: where slots come back slowly, those that are free are not left lying for long."""
 
 
 def limit_name(site_id: str) -> str:
@@ -132,8 +134,8 @@ class SharedLimit:
             self._go_on_without(error)
         else:
             self._is_away = False
-            if turns >= GATE_TURNS:
-                self._next = self._clock.now() + _HOLD * turns * self._slot_seconds
+            hold = min(_HOLD * turns * self._slot_seconds, _LONGEST_HOLD)
+            self._next = self._clock.now() + hold
 
     def _go_on_without(self, error: Exception) -> None:
         if isinstance(error, ConcurrencySlotAcquisitionError) and error.__cause__ is None:

@@ -108,15 +108,29 @@ class HastyClock:
         self._now += max(0.0, seconds)
 
 
-async def test_who_has_taken_many_slots_lets_others_ask_before_it_asks_again():
-    """The server has no queue. When most of the 5 have come back, it is asked again."""
+async def waits_between(clock, gate, *turns):
+    """How long each of the asks is waited with."""
+    waits = []
+    for one in turns:
+        before = clock.now()
+        await gate(one)
+        waits.append(clock.now() - before)
+    return waits
+
+
+async def test_who_has_taken_slots_lets_others_ask_before_it_asks_again():
+    """The server has no queue. When most of the slots have come back, it is asked again."""
     clock = HastyClock()
     gate = SharedLimit(str(uuid4()), 200, LOG, clock)
-    came_back = rate_limit_for(200).slot_decay_per_second
-    waited = []
-    with prefect_that_answers(GRANTED, GRANTED, GRANTED, BUSY, GRANTED):
-        for turns in (1, 5, 1, 5, 1):
-            before = clock.now()
-            await gate(turns)
-            waited.append((clock.now() - before) * came_back)
-    assert waited == [0.0, 0.0, pytest.approx(3.5), 0.0, 0.0]
+    slot = 1 / rate_limit_for(200).slot_decay_per_second
+    with prefect_that_answers(GRANTED, GRANTED, BUSY, GRANTED):
+        waits = await waits_between(clock, gate, 5, 1, 1, 1)
+    assert waits == [0.0, pytest.approx(3.5 * slot), pytest.approx(0.7 * slot), 0.0]
+
+
+async def test_slots_that_come_back_slowly_are_not_waited_for():
+    """Of a small budget's slots some may be free, and others seldom ask."""
+    clock = HastyClock()
+    gate = SharedLimit(str(uuid4()), 10, LOG, clock)
+    with prefect_that_answers(GRANTED, GRANTED):
+        assert await waits_between(clock, gate, 5, 1) == [0.0, 2.0]
