@@ -1,8 +1,8 @@
 """One query from submit to a verified set of ids: submit, wait, drain, verify.
 
-Streams new ids page by page and keeps none in memory. Ends as complete, or as one typed error:
-ids handed out before the end count for nothing until the listing has ended without one. Knows
-nothing of Prefect or warehouses.
+Streams new ids as their pages come and keeps few in memory. Ends as complete, or as one typed
+error: ids handed out before the end count for nothing until the listing has ended without one.
+Knows nothing of Prefect or warehouses.
 """
 
 from __future__ import annotations
@@ -128,8 +128,9 @@ class Listing:
                 ...
         listing.summary
 
-    Each batch is a list of ids that no batch before it held. They are proven complete only when
-    the iteration ends without an error.
+    Each batch is a list of ids that no batch before it held: of a page, or of several that came
+    while the one before was worked on. They are proven complete only when the iteration ends
+    without an error.
 
     Args:
         client: who asks. May be shared by many listings.
@@ -273,24 +274,27 @@ class Listing:
         self, pages: PagesAhead, page: JobPage, this_pass: _Pass
     ) -> AsyncIterator[list[str]]:
         offset = stale = 0
+        received = [page]
         while True:
-            unseen, fresh = await self._take_in(page, this_pass)
+            unseen, fresh = await self._take_in(received, this_pass)
             if unseen:
                 yield unseen
-            offset += len(page.session_ids)
-            stale = 0 if fresh else stale + 1
-            if _is_last(page, this_pass.distinct) or stale == STALE_PAGES:
+            offset += sum(len(page.session_ids) for page in received)
+            stale = 0 if fresh else stale + len(received)
+            if _is_last(received[-1], this_pass.distinct) or stale >= STALE_PAGES:
                 return
-            page = await pages.page(offset)
+            received = await pages.pages(offset)
 
-    async def _take_in(self, page: JobPage, this_pass: _Pass) -> tuple[list[str], int]:
-        # Many ids take their time, and the pages asked for ahead are received meanwhile.
+    async def _take_in(self, received: list[JobPage], this_pass: _Pass) -> tuple[list[str], int]:
+        # Many ids take their time; pages that come meanwhile are taken in together next, and the
+        # more of them there are, the less each of them takes.
+        ids = [session_id for page in received for session_id in page.session_ids]
         added = await self.spool.run(
-            lambda: self.spool.add(page.session_ids, in_pass=this_pass.number)
+            lambda: self.spool.add(ids, in_pass=this_pass.number), adding=len(ids)
         )
-        self._repeats += len(page.session_ids) - added.fresh
+        self._repeats += len(ids) - added.fresh
         this_pass.distinct += added.fresh
-        this_pass.totals.append(page.total)
+        this_pass.totals += [page.total for page in received]
         return added.unseen, added.fresh
 
     def _summarize(self, result: JobResult, passes: int) -> ListingSummary:

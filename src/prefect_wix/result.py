@@ -32,7 +32,10 @@ SMALLEST_PAGE_LIMIT = 100
 UNKNOWN_JOB_POLLS = 3
 """Polls that a job just submitted may go unknown before that is believed."""
 PAGES_IN_FLIGHT = 4
-"""Pages of one job that are asked for at once: enough to hide the round trip."""
+"""Pages of one job, counted from the first that has not come, that are asked for at once: enough to
+hide the round trip."""
+PAGES_AHEAD = 32
+"""Pages of one job that are on their way or wait to be taken in: some 3 MB of ids."""
 _OUTAGE = (NotSentError, LostReplyError, ServerError)
 GATEWAY_TIMEOUT = 504
 GATEWAY_TIMEOUTS = 5
@@ -225,7 +228,8 @@ class PagesAhead:
     """The pages of one drain, asked for ahead of their turn. Use it as ``async with``.
 
     Where the total is known, so are the pages to come, as long as each is as long as it may be.
-    After one that is not, nothing more is asked for ahead.
+    After one that is not, nothing more is asked for ahead until the next that is. What comes
+    while nobody takes it is kept, up to `PAGES_AHEAD` pages.
 
     Args:
         result: whose pages.
@@ -235,7 +239,7 @@ class PagesAhead:
     def __init__(self, result: JobResult, first: JobPage) -> None:
         self._result = result
         self._length = result.page_limit
-        self._total = first.total or 0
+        self._next = self._end = first.total or 0
         self._ahead: dict[int, asyncio.Task[JobPage]] = {}
         self._last = first
 
@@ -243,29 +247,70 @@ class PagesAhead:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        for task in self._ahead.values():
-            task.cancel()
-        await asyncio.gather(*self._ahead.values(), return_exceptions=True)
+        await self._drop()
 
-    async def page(self, offset: int) -> JobPage:
-        """The page that begins after ``offset`` ids; after an empty one it is waited a little.
+    async def pages(self, offset: int) -> list[JobPage]:
+        """The page that begins after ``offset`` ids, and those behind it that have come already.
+
+        Waits a little after an empty page, which is always the last of its list.
 
         Raises:
             See `JobResult.page`.
         """
         if not self._last.session_ids:
             await self._result.pause()
-        if len(self._last.session_ids) == self._length:
-            self._ask_ahead(offset)
-        task = self._ahead.pop(offset, None)
-        self._last = await (task or self._result.page(offset))
-        return self._last
+        if self._is_full(self._last) and offset not in self._ahead:
+            await self._begin(offset)
+        pages = [await (self._ahead.get(offset) or self._result.page(offset))]
+        self._ahead.pop(offset, None)
+        while page := self._received(offset := offset + len(pages[-1].session_ids)):
+            pages.append(page)
+        self._ask_ahead()
+        self._last = pages[-1]
+        return pages
 
-    def _ask_ahead(self, offset: int) -> None:
-        end = min(self._total, offset + PAGES_IN_FLIGHT * self._length)
-        for ahead in range(offset, end, self._length):
-            if ahead not in self._ahead:
-                self._ahead[ahead] = asyncio.create_task(self._result.page(ahead))
+    def _received(self, offset: int) -> JobPage | None:
+        task = self._ahead.get(offset)
+        if task is None or not task.done() or task.exception():
+            return None
+        return self._ahead.pop(offset).result()
+
+    async def _begin(self, offset: int) -> None:
+        await self._drop()  # what was asked for before is not in step with it
+        self._next = offset
+        self._ask_ahead()
+
+    async def _drop(self) -> None:
+        self._next = self._end
+        for task in self._ahead.values():
+            task.cancel()
+        await asyncio.gather(*self._ahead.values(), return_exceptions=True)
+        self._ahead.clear()
+
+    def _ask_ahead(self) -> None:
+        on_their_way = (offset for offset, task in self._ahead.items() if not task.done())
+        end = min(
+            self._end,
+            min(on_their_way, default=self._next) + PAGES_IN_FLIGHT * self._length,
+            min(self._ahead, default=self._next) + PAGES_AHEAD * self._length,
+        )
+        for offset in range(self._next, end, self._length):
+            self._ahead[offset] = asyncio.create_task(self._ask(offset))
+            self._ahead[offset].add_done_callback(lambda _: self._ask_ahead())
+            self._next = offset + self._length
+
+    async def _ask(self, offset: int) -> JobPage:
+        is_full = False
+        try:
+            page = await self._result.page(offset)
+            is_full = self._is_full(page)
+            return page
+        finally:
+            if not is_full:
+                self._next = self._end
+
+    def _is_full(self, page: JobPage) -> bool:
+        return len(page.session_ids) == self._length
 
 
 def _smaller_limit(error: BadRequestError, limit: int) -> int | None:

@@ -73,9 +73,15 @@ class Spool:
         """Whether what is done with it takes no time worth a thread."""
         return isinstance(self._ids, _Few)
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """Do blocking work with it: in a thread, unless it is small."""
-        return work() if self.is_small else await finish_in_thread(work)
+    async def run(self, work: Callable[[], T], *, adding: int = 0) -> T:
+        """Do blocking work with it: in a thread, unless it is small.
+
+        Args:
+            work: what to do.
+            adding: how many ids the work takes in.
+        """
+        is_small = self.is_small and len(self) + adding <= FEW
+        return work() if is_small else await finish_in_thread(work)
 
     @cached_property
     def folder(self) -> Path:
@@ -193,7 +199,10 @@ class _Many:
             yield [session_id for (session_id,) in batch]
 
 
-_INSERT = "INSERT OR IGNORE INTO ids SELECT value, :page, :pass FROM json_each(:ids)"
+# In their order, since neighbours in the table are then looked for once.
+_INSERT = """
+    INSERT OR IGNORE INTO ids SELECT value, :page, :pass FROM json_each(:ids) ORDER BY value
+"""
 _NEW = "SELECT id FROM ids WHERE id IN (SELECT value FROM json_each(:ids)) AND page = :page"
 _SEE_AGAIN = (
     "UPDATE ids SET pass = :pass WHERE id IN (SELECT value FROM json_each(:ids)) AND pass < :pass"

@@ -144,17 +144,38 @@ async def test_waits_grow_to_a_ceiling_and_are_not_in_step():
 
 
 async def test_pages_are_handed_on_as_they_come(sandbox, client):
-    """A batch is out while a few more are on their way, so nothing has to hold the whole."""
+    """The first one alone, and those that came meanwhile as one batch."""
     async with Listing(client, day_with(5000)) as listing:
         sizes, requests = [], []
         async for batch in listing:
             sizes.append(len(batch))
             requests.append(sandbox.count("result"))
             assert listing.summary is None, "complete only when the iteration has ended"
-    assert sizes == [1000] * 5
-    assert requests[0] == 1
-    assert all(sent <= page + 4 for page, sent in enumerate(requests, start=1))
+    assert (sizes[0], requests[0]) == (1000, 1)
+    assert sum(sizes) == 5000
+    assert {size % 1000 for size in sizes} == {0}
     assert requests[-1] == 5
+
+
+async def test_pages_that_come_while_the_ids_are_worked_on_are_taken_in_together(
+    sandbox, client, monkeypatch
+):
+    """A disk that is slower than Wix costs one visit for several pages, not one for each."""
+    visits = []
+
+    def add_slowly(self, ids, in_pass):
+        visits.append(len(ids))
+        time.sleep(0.5)
+        return add(self, ids, in_pass)
+
+    add = spool._Many.add
+    monkeypatch.setattr(spool._Many, "add", add_slowly)
+    async with Listing(client, day_with(5000)) as listing:
+        batches = [batch async for batch in listing]
+    # The first is the page that was in memory until it was too many for that with the next ones.
+    assert visits == list(map(len, batches))
+    assert sum(visits) == 5000
+    assert len(visits) <= 3
 
 
 async def test_a_job_is_asked_for_no_sooner_than_it_can_be_done(sandbox, client):

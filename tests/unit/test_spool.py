@@ -330,3 +330,10 @@ async def test_few_ids_are_worked_on_at_once_and_many_in_a_thread():
         for count, in_this_thread in ((1000, True), (1001, False)):
             spool.add([str(n) for n in range(count)])
             assert (await spool.run(get_ident) == get_ident()) is in_this_thread
+
+
+async def test_what_takes_in_too_many_for_memory_is_done_in_a_thread():
+    with Spool() as spool:
+        spool.add(["a"])
+        assert await spool.run(get_ident, adding=999) == get_ident()
+        assert await spool.run(get_ident, adding=1000) != get_ident()
