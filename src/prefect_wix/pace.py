@@ -4,9 +4,12 @@ A poll that comes too early is a request wasted, one that comes too late is time
 kind (days asked for, sort of filter) are taken to be alike, however long they take. What polls tell
 of a job is never a time but an interval: still running here, finished there. `Latency` keeps a
 distribution over times and moves it a little towards each interval (the predictive recursion of
-Newton and Zhang, "A recursive algorithm for nonparametric analysis with missing data", 1999).
-`Pace` has a job polled when that distribution says that it is likely to be finished: more surely so
-where requests are scarce. While a kind is not known, one job at a time is asked on behalf of all.
+Newton and Zhang, "A recursive algorithm for nonparametric analysis with missing data", 1999). Of
+the first few it makes the most: with each that comes, all of them are weighed anew (a step of the
+EM algorithm of Turnbull, "The empirical distribution function with arbitrarily grouped, censored
+and truncated data", 1976). `Pace` has a job polled when that distribution says that it is likely
+to be finished: more surely so where requests are scarce. While a kind is not known, one job at a
+time is asked on behalf of all.
 
 What a poll is and how it may fail is in `prefect_wix.result`.
 """
@@ -61,7 +64,8 @@ _PRIOR_JOBS = 0.5
 _MEMORY = 30
 """As many jobs as are averaged over, so that a change is noticed."""
 _KNOWN_AFTER = 12
-"""Jobs after which a kind is known, and each of its jobs is polled for itself."""
+"""Jobs after which a kind is known: one more is weighed against them and not with them, and each of
+its jobs is polled for itself."""
 LEAST_GAP = 0.04
 """No poll comes sooner after another one than by this share of the job's age."""
 _LOOKS = 3
@@ -118,20 +122,28 @@ class Latency:
         """Jobs that it was learned from."""
         self._growth = patience.growth
         longer = [_longer(time, patience) for time in _TIMES]
-        self._mass = [1 - longer[0], *(a - b for a, b in pairwise(longer)), longer[-1]]
-        self._below = list(accumulate(self._mass))
+        self._guess = [1 - longer[0], *(a - b for a, b in pairwise(longer)), longer[-1]]
+        self._first: list[slice] = []
+        self._believe(self._guess)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it was learned from so many jobs that one more makes little difference."""
+        return self.known >= _KNOWN_AFTER
 
     def learn(self, running: float, finished: float) -> None:
         """Take in one job that was seen running at one age and finished at another, in seconds."""
-        self.known += 1
-        self._lean(min(running, finished), finished)
+        bins = _bins(min(running, finished), finished)
+        if self.is_known:
+            self._lean(bins)
+        else:
+            self._weigh_anew(bins)
 
     def supposing(self, running: Iterable[float]) -> Latency:
         """What is to be thought while some jobs are seen to run, at these ages, and not known."""
         supposed = copy(self)
         for age in running:
-            supposed.known += 1
-            supposed._lean(age, math.inf)  # noqa: SLF001
+            supposed._lean(_bins(age, math.inf))  # noqa: SLF001
         return supposed
 
     def chance(self, age: float, *, running: float) -> float:
@@ -146,18 +158,33 @@ class Latency:
             return running * self._growth
         return _TIMES[min(bisect_left(self._below, before + chance * (1 - before)), _LAST)]
 
-    def _lean(self, running: float, finished: float) -> None:
-        first, last = bisect_right(_TIMES, running), bisect_left(_TIMES, finished)
-        inside = self._mass[first : last + 1]
+    def _lean(self, bins: slice) -> None:
+        self.known += 1
+        share = max(1 / (self.known + _PRIOR_JOBS), 1 / _MEMORY)
+        mass = [part * (1 - share) for part in self._mass]
+        self._spread(share, bins, mass)
+        self._believe(mass)
+
+    def _weigh_anew(self, bins: slice) -> None:
+        self.known += 1
+        self._first = [*self._first, bins]
+        share = 1 / (self.known + _PRIOR_JOBS)
+        mass = [part * share * _PRIOR_JOBS for part in self._guess]
+        for one in self._first:
+            self._spread(share, one, mass)
+        self._believe(mass)
+
+    def _spread(self, share: float, bins: slice, mass: list[float]) -> None:
+        """Add a job's share to the bins it may belong to, as likely as each is believed to be."""
+        inside = self._mass[bins]
         total = sum(inside)
         if total <= _NOTHING:
             inside, total = [1.0] * len(inside), float(len(inside))
-        share = max(1 / (self.known + _PRIOR_JOBS), 1 / _MEMORY)
-        mass = [part * (1 - share) for part in self._mass]
-        mass[first : last + 1] = [
-            rest + share * part / total
-            for rest, part in zip(mass[first : last + 1], inside, strict=True)
+        mass[bins] = [
+            there + share * part / total for there, part in zip(mass[bins], inside, strict=True)
         ]
+
+    def _believe(self, mass: list[float]) -> None:
         self._mass, self._below = mass, list(accumulate(mass))
 
     def _below_at(self, age: float) -> float:
@@ -166,6 +193,11 @@ class Latency:
 
 
 _LAST = len(_TIMES) - 1
+
+
+def _bins(running: float, finished: float) -> slice:
+    """The bins between two ages, the ends included."""
+    return slice(bisect_right(_TIMES, running), bisect_left(_TIMES, finished) + 1)
 
 
 def _longer(seconds: float, patience: Patience) -> float:
@@ -197,13 +229,9 @@ class _Kind:
         finally:
             self.scouting.release()
 
-    @property
-    def is_known(self) -> bool:
-        return self.latency.known >= _KNOWN_AFTER
-
     def outlook(self, watch: Watch) -> Latency:
         """What is known; and where that is little, what the other jobs that run let suppose."""
-        if self.is_known:
+        if self.latency.is_known:
             return self.latency
         running = sorted(one.running for one in self.watched - {watch} if one.running)
         return self.latency.supposing(running) if running else self.latency
@@ -274,7 +302,7 @@ class Watch:
     async def poll(self, sleep: Sleep) -> AsyncIterator[None]:
         """Wait until it is worth asking; what is asked inside is what others wait for."""
         await self._until_likely(sleep)
-        if self._kind.is_known:
+        if self._kind.latency.is_known:
             yield
             return
         async with self._kind.scout(self._pace.patience.longest_wait_seconds):
