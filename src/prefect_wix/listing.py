@@ -31,7 +31,8 @@ from prefect_wix.spool import Spool
 __all__ = ["Listing", "ListingSummary", "submit_job"]
 
 STALE_PAGES = 3
-"""Pages in a row that bring nothing new before a pass is given up."""
+"""Pages in a row that bring nothing new before a pass is given up, but for those that were taken in
+together with one that does."""
 PASSES = 4
 """How often a result is drained before it is called incomplete."""
 _LOG = logging.getLogger(__name__)
@@ -129,8 +130,8 @@ class Listing:
         listing.summary
 
     Each batch is a list of ids that no batch before it held: of a page, or of several that came
-    while the one before was worked on. They are proven complete only when the iteration ends
-    without an error.
+    while the one before was worked on; up to 32 pages are asked for meanwhile. Ids are proven
+    complete only when the iteration ends without an error.
 
     Args:
         client: who asks. May be shared by many listings.
@@ -281,7 +282,7 @@ class Listing:
                 yield unseen
             offset += sum(len(page.session_ids) for page in received)
             stale = 0 if fresh else stale + len(received)
-            if _is_last(received[-1], this_pass.distinct) or stale >= STALE_PAGES:
+            if stale >= STALE_PAGES or any(_is_last(one, this_pass.distinct) for one in received):
                 return
             received = await pages.pages(offset)
 

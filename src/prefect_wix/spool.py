@@ -35,9 +35,9 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class _Added:
     unseen: list[str]
-    """Ids that were in no page before."""
+    """Ids that were never added before."""
     fresh: int
-    """Ids that were in no page of this pass before."""
+    """Ids that were not added in this pass before."""
 
 
 class Spool:
@@ -91,7 +91,7 @@ class Spool:
             return Path(self._close.enter_context(folder))
 
     def add(self, session_ids: Sequence[str], *, in_pass: int = 1) -> _Added:
-        """Take in one page of one pass.
+        """Take in a page of one pass, or several.
 
         Raises:
             SpoolError: the local disk is full or failing.
@@ -177,20 +177,20 @@ class _Many:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._db = database
-        self._count = self._pages = 0
+        self._count = self._visits = 0
 
     def __len__(self) -> int:
         return self._count
 
     def add(self, ids: list[str], in_pass: int) -> _Added:
-        self._pages += 1
-        page = {"ids": json.dumps(ids), "page": self._pages, "pass": in_pass}
-        new = self._db.execute(_INSERT, page).rowcount
+        self._visits += 1
+        visit = {"ids": json.dumps(ids), "visit": self._visits, "pass": in_pass}
+        new = self._db.execute(_INSERT, visit).rowcount
         self._count += new
         if new == len(ids):
             return _Added(ids, fresh=new)
-        unseen = {session_id for (session_id,) in self._db.execute(_NEW, page)}
-        again = self._db.execute(_SEE_AGAIN, page).rowcount
+        unseen = {session_id for (session_id,) in self._db.execute(_NEW, visit)}
+        again = self._db.execute(_SEE_AGAIN, visit).rowcount
         return _Added([one for one in ids if one in unseen], fresh=new + again)
 
     def batches(self, size: int) -> Iterator[list[str]]:
@@ -199,11 +199,11 @@ class _Many:
             yield [session_id for (session_id,) in batch]
 
 
-# In their order, since neighbours in the table are then looked for once.
+# In their order: of many ids, several go to the same page of the table.
 _INSERT = """
-    INSERT OR IGNORE INTO ids SELECT value, :page, :pass FROM json_each(:ids) ORDER BY value
+    INSERT OR IGNORE INTO ids SELECT value, :visit, :pass FROM json_each(:ids) ORDER BY value
 """
-_NEW = "SELECT id FROM ids WHERE id IN (SELECT value FROM json_each(:ids)) AND page = :page"
+_NEW = "SELECT id FROM ids WHERE id IN (SELECT value FROM json_each(:ids)) AND visit = :visit"
 _SEE_AGAIN = (
     "UPDATE ids SET pass = :pass WHERE id IN (SELECT value FROM json_each(:ids)) AND pass < :pass"
 )
@@ -219,7 +219,7 @@ def _make_database() -> sqlite3.Connection:
         PRAGMA journal_mode = OFF;
         PRAGMA synchronous = OFF;
         PRAGMA cache_size = -{_CACHE_KIB};
-        CREATE TABLE ids (id TEXT PRIMARY KEY, page INTEGER, pass INTEGER) WITHOUT ROWID;
+        CREATE TABLE ids (id TEXT PRIMARY KEY, visit INTEGER, pass INTEGER) WITHOUT ROWID;
         BEGIN;
     """)
     return database

@@ -64,6 +64,10 @@ async def settle():
         await asyncio.sleep(0)
 
 
+def count(pages):
+    return sum(len(page.session_ids) for page in pages)
+
+
 def offsets(pages):
     return [int(page.session_ids[0]) for page in pages]
 
@@ -105,20 +109,22 @@ async def test_a_few_are_asked_for_at_once_counted_from_the_first_that_has_not_c
         assert result.asked == [10, 20, 30, 40, 50, 60, 70]
 
 
-async def test_as_long_as_nobody_takes_them_in_so_many_are_held_and_no_more():
+async def test_the_more_were_taken_at_once_the_more_are_held_up_to_an_end():
+    """So that a result which never moves on is found out by a few pages."""
     result = Result(LENGTH * 1000)
     async with PagesAhead(result, result.at(0)) as pages:
         first = asyncio.create_task(pages.pages(10))
         await settle()
         result.let(10)
-        assert offsets(await first) == [10]
+        ids = LENGTH + count(await first)
         result.let_all()
-        await asyncio.sleep(0.05)
-        assert len(result.asked) == 1 + PAGES_AHEAD
-        received = await pages.pages(20)
-        assert offsets(received) == [LENGTH * n for n in range(2, 2 + PAGES_AHEAD)]
-        await asyncio.sleep(0.05)
-        assert len(result.asked) == 1 + 2 * PAGES_AHEAD
+        taken = []
+        for _ in range(6):
+            await asyncio.sleep(0.01)
+            received = await pages.pages(ids)
+            ids += count(received)
+            taken.append(len(received))
+    assert taken == [PAGES_IN_FLIGHT, 8, 16, PAGES_AHEAD, PAGES_AHEAD, PAGES_AHEAD]
 
 
 async def test_nothing_is_asked_for_ahead_behind_the_total():
@@ -149,19 +155,51 @@ async def test_a_page_that_is_not_full_ends_it_until_the_next_that_is():
         assert result.asked[3 + in_vain :] == [33, 43, 53, 63, 73]
 
 
-async def test_an_error_is_raised_in_its_turn():
-    """What came before it counts, and nothing more is asked for."""
+async def test_what_is_out_of_step_is_dropped_when_it_begins_anew():
+    """Two short pages later it is in step again with what was asked for before the first one."""
+    before = asyncio.all_tasks()
+    result = Result(200)
+    result.lengths = {20: 3, 43: 7}
+    ids = LENGTH
+    async with PagesAhead(result, result.at(0)) as pages:
+        while ids < 200:
+            first = asyncio.create_task(pages.pages(ids))
+            await settle()
+            result.let(ids)
+            received = await first
+            assert offsets(received)[0] == ids
+            ids += count(received)
+            await settle()
+    assert ids == 200
+    assert asyncio.all_tasks() == before
+
+
+async def test_where_the_page_limit_was_lowered_nothing_more_is_asked_for_ahead():
     result = Result(1000)
-    result.errors = {30: RuntimeError("gone")}
     async with PagesAhead(result, result.at(0)) as pages:
         first = asyncio.create_task(pages.pages(10))
         await settle()
-        result.let(10, 20, 30)
-        assert offsets(await first) == [10, 20]
+        result.page_limit = LENGTH // 2
+        result.let(10)
+        assert offsets(await first) == [10]
         await settle()
+        assert result.asked == [10, 20, 30, 40]
+
+
+async def test_an_error_is_raised_in_its_turn():
+    """What came before it counts, and nothing more is asked for."""
+    result = Result(10_000)
+    result.errors = {2000: RuntimeError("gone")}
+    result.let_all()
+    ids = LENGTH
+    async with PagesAhead(result, result.at(0)) as pages:
+        while ids < 2000:
+            ids += count(await pages.pages(ids))
+            await asyncio.sleep(0.005)
         with pytest.raises(RuntimeError, match="gone"):
-            await pages.pages(30)
-        assert max(result.asked) <= 30 + LENGTH * PAGES_IN_FLIGHT
+            await pages.pages(2000)
+    assert ids == 2000
+    assert max(result.asked) <= 2000 + LENGTH * (PAGES_IN_FLIGHT - 1)
 
 
 async def test_it_waits_a_little_after_an_empty_page():
@@ -185,17 +223,22 @@ async def test_leaving_early_leaves_nothing_on_its_way():
     assert asyncio.all_tasks() == before
 
 
-async def test_leaving_before_anything_was_sent_sends_nothing():
+async def test_leaving_sends_nothing_more():
+    """Not even what was about to be sent."""
     before = asyncio.all_tasks()
-    result = Result(1000)
+    result = Result(10_000)
+    result.let_all()
+    ids = LENGTH
     async with PagesAhead(result, result.at(0)) as pages:
-        first = asyncio.create_task(pages.pages(10))
-        while len(asyncio.all_tasks() - before) <= 1:
-            await asyncio.sleep(0)
-        first.cancel()
+        for _ in range(5):
+            ids += count(await pages.pages(ids))
+            await asyncio.sleep(0.005)
+        ids += count(await pages.pages(ids))
+        asked = len(result.asked)
+        assert len(asyncio.all_tasks() - before) == PAGES_IN_FLIGHT
     await settle()
     assert asyncio.all_tasks() == before
-    assert result.asked == []
+    assert len(result.asked) == asked
 
 
 @given(
@@ -205,7 +248,7 @@ async def test_leaving_before_anything_was_sent_sends_nothing():
 )
 @settings(max_examples=200, deadline=None)
 def test_all_ids_come_once_and_in_order_however_pages_come(total, short, seed):
-    """Pages of any length in any order; each that is short makes a few requests vain, no more."""
+    """Pages of any length in any order; each that is short makes few requests vain."""
     asyncio.run(drain(total, dict(short), random.Random(seed)))
 
 
@@ -220,6 +263,7 @@ async def drain(total, short, chance):
             result.let(*chance.sample(waiting, chance.randint(0, len(waiting))))
             await asyncio.sleep(0)
 
+    before = asyncio.all_tasks()
     coming = asyncio.create_task(come())
     first = result.at(0)
     ids = list(first.session_ids)
@@ -231,6 +275,7 @@ async def drain(total, short, chance):
             received = await pages.pages(len(ids))
             needed += len(received)
             ids += [session_id for page in received for session_id in page.session_ids]
+    assert asyncio.all_tasks() - before == {coming}
     coming.cancel()
     assert ids == list(map(str, range(total)))
-    assert len(result.asked) - needed <= shorts * PAGES_IN_FLIGHT
+    assert len(result.asked) - needed <= shorts * (PAGES_IN_FLIGHT - 1)
