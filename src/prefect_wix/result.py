@@ -230,8 +230,7 @@ class PagesAhead:
 
     Where the total is known, so are the pages to come, as long as each is as long as it may be.
     After one that is not, nothing more is asked for ahead until the next that is. What comes
-    while nobody takes it is kept: a few pages at first, and twice as many as were taken at once,
-    up to `PAGES_AHEAD`.
+    while nobody takes it is kept: up to as many pages as came before, and to `PAGES_AHEAD`.
 
     Args:
         result: whose pages.
@@ -242,7 +241,6 @@ class PagesAhead:
         self._result = result
         self._length = result.page_limit
         self._next = self._end = first.total or 0
-        self._room = PAGES_IN_FLIGHT
         self._ahead: dict[int, asyncio.Task[JobPage]] = {}
         self._last = first
 
@@ -267,7 +265,6 @@ class PagesAhead:
         page = await (self._ahead.get(offset) or self._result.page(offset))
         pages = self._take(offset, page)
         self._last = pages[-1]
-        self._room = min(max(self._room, 2 * len(pages)), PAGES_AHEAD)
         self._ask_ahead()
         return pages
 
@@ -299,11 +296,10 @@ class PagesAhead:
 
     def _ask_ahead(self) -> None:
         on_their_way = (offset for offset, task in self._ahead.items() if not task.done())
-        end = min(
-            self._end,
-            min(on_their_way, default=self._next) + PAGES_IN_FLIGHT * self._length,
-            min(self._ahead, default=self._next) + self._room * self._length,
-        )
+        missing, first = min(on_their_way, default=self._next), min(self._ahead, default=self._next)
+        few, many = PAGES_IN_FLIGHT * self._length, PAGES_AHEAD * self._length
+        # As much as lies before: a result that never moves on is found out by a few pages.
+        end = min(self._end, missing + few, first + min(max(few, first), many))
         for offset in range(self._next, end, self._length):
             self._ahead[offset] = asyncio.create_task(self._ask(offset))
             self._ahead[offset].add_done_callback(lambda _: self._ask_ahead())
