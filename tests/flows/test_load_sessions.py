@@ -141,6 +141,31 @@ async def test_a_job_that_timed_out_is_taken_up_by_the_next_run(
     assert_exact(database, truth(shop))
 
 
+async def test_a_run_that_prefect_times_out_leaves_its_jobs_to_the_next(
+    shop, credentials, warehouse, database
+):
+    """The flow's own timeout ends a load that waits. What landed stays, and no job is lost."""
+    shop.faults = [Fault("job_never_finishes", times=2)]
+    hasty = load_sessions.with_options(timeout_seconds=4)
+    state = await hasty(credentials, warehouse, START, END, return_state=True)
+    assert state.name == "TimedOut"
+    shop.faults = []
+    outcomes = await load_sessions(credentials, warehouse, START, END)
+    assert [one.adopted for one in outcomes] == [True, True]
+    assert len(shop.submits) == 9
+    assert_exact(database, truth(shop))
+
+
+@pytest.mark.parametrize("seconds", [0.8, 1.2, 1.5])
+async def test_a_run_may_be_timed_out_at_any_time(shop, credentials, warehouse, database, seconds):
+    """While it plans, submits, waits or lands: the next run makes it whole."""
+    hasty = load_sessions.with_options(timeout_seconds=seconds)
+    await hasty(credentials, warehouse, START, END, return_state=True)
+    await load_sessions(credentials, warehouse, START, END)
+    assert len(shop.submits) <= 9 + 1
+    assert_exact(database, truth(shop))
+
+
 async def test_a_wrong_key_stops_the_load_at_once(shop, credentials, warehouse):
     """A key that Wix refuses is not tried for every partition; the run says what it is."""
     wrong = credentials.model_copy(update={"api_key": type(credentials.api_key)("wrong-key")})
