@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from pathlib import Path
+from random import Random
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -55,6 +56,15 @@ def prefect_server(request, tmp_path_factory):
             # What is on its way to the server arrives while there is one.
             APILogWorker.drain_all(timeout=30)
             EventsWorker.drain_all(timeout=30)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def chance_of_its_own():
+    """Prefect's thread goes on beside later tests, and Hypothesis minds what is drawn meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prefect.utilities.math.random", Random())
+        patch.setattr("websockets.asyncio.connection.random", Random())
+        yield
 
 
 @pytest.fixture(autouse=True)
