@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from datetime import UTC, date, datetime, timedelta
 
 import duckdb
@@ -20,6 +21,7 @@ from prefect_wix.errors import LoadError, NotConfirmedError, WixError
 from prefect_wix.partitions import AskState
 from prefect_wix.progress import LOAD_KEY as PROGRESS_KEY
 from prefect_wix.sandbox import Fault, Rules, World, running
+from prefect_wix.warehouse.duckdb import DuckDBWarehouse
 from tests.conftest import NOW, make_world
 
 START, END = date(2024, 3, 1), date(2024, 3, 4)
@@ -156,11 +158,41 @@ async def test_a_run_that_prefect_times_out_leaves_its_jobs_to_the_next(
     assert_exact(database, truth(shop))
 
 
-@pytest.mark.parametrize("seconds", [0.8, 1.2, 1.5])
-async def test_a_run_may_be_timed_out_at_any_time(shop, credentials, warehouse, database, seconds):
-    """While it plans, submits, waits or lands: the next run makes it whole."""
+async def test_a_run_that_prefect_times_out_ends_with_the_landing_that_it_is_in(
+    shop, credentials, warehouse, database, monkeypatch
+):
+    """The transaction is over when the run is, and the next run finds its days landed."""
+    began, ended = [], []
+
+    def publish_slowly(self, answers):
+        began.append(len(answers))
+        time.sleep(max(0, start + 10 - time.monotonic()))
+        landed = publish(self, answers)
+        ended.append(len(answers))
+        return landed
+
+    publish = DuckDBWarehouse._publish_all
+    monkeypatch.setattr(DuckDBWarehouse, "_publish_all", publish_slowly)
+    hasty, start = load_sessions.with_options(timeout_seconds=6), time.monotonic()
+    state = await hasty(credentials, warehouse, START, END, return_state=True)
+    assert state.name == "TimedOut"
+    assert began, "the machine was too slow"
+    assert ended == began
+    monkeypatch.setattr(DuckDBWarehouse, "_publish_all", publish)
+    outcomes = await load_sessions(credentials, warehouse, START, END)
+    assert len(outcomes) == 9 - sum(ended)
+    assert len(shop.submits) == 9
+    assert_exact(database, truth(shop))
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.6, 0.9])
+async def test_a_run_may_be_timed_out_before_anything_landed(
+    shop, credentials, warehouse, database, seconds
+):
+    """While it plans or submits: the next run makes it whole, with one job in doubt at most."""
     hasty = load_sessions.with_options(timeout_seconds=seconds)
-    await hasty(credentials, warehouse, START, END, return_state=True)
+    state = await hasty(credentials, warehouse, START, END, return_state=True)
+    assert state.name == "TimedOut"
     await load_sessions(credentials, warehouse, START, END)
     assert len(shop.submits) <= 9 + 1
     assert_exact(database, truth(shop))

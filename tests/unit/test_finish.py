@@ -56,12 +56,22 @@ async def test_a_caller_that_is_cancelled_waits_for_the_end_however_often(times)
     assert work.is_done
 
 
-async def test_a_timeout_that_cancels_over_and_over_waits_too():
+async def test_a_timeout_that_cancels_over_and_over_waits_too(monkeypatch):
+    """And is heeded once, not in a busy loop."""
+    waits = []
+
+    async def count(tasks):
+        waits.append(tasks)
+        return await wait(tasks)
+
+    wait = asyncio.wait
+    monkeypatch.setattr(asyncio, "wait", count)
     work = Work()
     asyncio.get_running_loop().call_later(0.2, work.may_end.set)
     with pytest.raises(TimeoutError), anyio.fail_after(0.02):
         await finish_in_thread(work)
     assert work.is_done
+    assert len(waits) == 1
 
 
 async def test_an_error_of_work_that_nobody_waits_for_any_more_is_not_told():

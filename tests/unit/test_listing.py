@@ -30,7 +30,7 @@ from prefect_wix.errors import (
     WixError,
 )
 from prefect_wix.listing import Listing, submit_job
-from prefect_wix.models import SessionsQuery
+from prefect_wix.models import JobPage, JobStatus, SessionsQuery
 from prefect_wix.pace import Patience
 from prefect_wix.sandbox import Fault, Rules, Session, World, running
 
@@ -399,6 +399,69 @@ async def test_a_total_that_never_agrees_is_an_incomplete_listing(sandbox, clien
     assert error.request_id in str(error)
     assert sandbox.count("list") == 1
     assert sandbox.count("result") <= 20
+
+
+class Groups:
+    """Stands where `PagesAhead` does and hands out several pages at once, alike in each pass."""
+
+    def __init__(self, *groups):
+        self.taken = 0
+        self._groups = groups
+
+    def __call__(self, result, first):
+        self._left = iter(self._groups)
+        return self
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *exc_info):
+        pass
+
+    async def pages(self, offset):
+        self.taken += 1
+        return next(self._left)
+
+
+def page_of(ids, total):
+    return JobPage(
+        status=JobStatus.FINISHED, status_text="FINISHED", total=total, session_ids=tuple(ids)
+    )
+
+
+@asynccontextmanager
+async def listing_in_groups(monkeypatch, first, *groups):
+    """A listing whose first page is one alone, and what comes behind it is taken in in groups."""
+    taken = Groups(*groups)
+    monkeypatch.setattr("prefect_wix.listing.PagesAhead", taken)
+    ids, total = first
+    body = {"result": {"jobStatus": "FINISHED", "total": total, "sessionIds": list(ids)}}
+    async with listing_of(reply(body={"jobId": "j"}), reply(body=body)) as (_, listing):
+        yield taken, listing
+
+
+async def test_a_total_that_changes_amid_pages_taken_in_together_is_not_believed(monkeypatch):
+    groups = [page_of("b", 9), page_of("cd", 4)]
+    async with listing_in_groups(monkeypatch, ("a", 4), groups) as (_, listing):
+        with pytest.raises(IncompleteListingError):
+            await listing.drain()
+        assert sorted(spooled(listing)) == ["a", "b", "c", "d"]
+
+
+async def test_pages_taken_in_together_that_bring_nothing_new_are_counted_each(monkeypatch):
+    stale = [page_of("ab", 9)] * 3
+    async with listing_in_groups(monkeypatch, ("ab", 9), stale, stale) as (taken, listing):
+        with pytest.raises(IncompleteListingError):
+            await listing.drain()
+    assert taken.taken == 4, "once in each pass"
+
+
+async def test_a_pass_ends_where_one_of_the_pages_taken_in_together_says_so(monkeypatch):
+    groups = [page_of("c", 3), page_of("d", 9)]
+    async with listing_in_groups(monkeypatch, ("ab", 9), groups, groups) as (taken, listing):
+        with pytest.raises(IncompleteListingError):
+            await listing.drain()
+    assert taken.taken == 4, "once in each pass"
 
 
 async def test_a_page_that_never_moves_on_is_given_up(sandbox, client):
