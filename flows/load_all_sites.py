@@ -25,6 +25,7 @@ from prefect_wix.site_runs import (
     read_site_run,
     reference_to,
     run_for_site,
+    site_run_name,
 )
 from prefect_wix.sites import SiteRun
 
@@ -93,7 +94,9 @@ def _beginner_here(
     account: WixAccountCredentials, warehouse: SessionsWarehouse, load: SiteLoad
 ) -> Begin:
     async def begin(site: Site) -> tuple[UUID | None, State | None]:
-        one = load_site.with_options(flow_run_name=f"load {site.name or site.id}")
+        # Not a string: Prefect would format it, and a name that its owner chose could then read
+        # the parameters, with the key among them.
+        one = load_site.with_options(flow_run_name=lambda: site_run_name(site))
         state = await one(account, warehouse, site.id, load, return_state=True)
         return state.state_details.flow_run_id, state
 

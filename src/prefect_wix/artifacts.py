@@ -1,4 +1,4 @@
-"""What a run shows a person: a sentence in its log, and behind a link the table that it sums up."""
+"""What a run shows a person: its name, and sentences with tables behind links."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from prefect import get_run_logger
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.settings import PREFECT_UI_URL
 
-__all__ = ["show_markdown", "show_table"]
+__all__ = ["run_name", "show_markdown", "show_table"]
+
+
+def run_name(verb: str, parameter: str) -> Any:
+    """A callable that names a task run by its verb and one of its parameters.
+
+    Callables are used for every run name, since Prefect formats a string with the parameters: text
+    that was chosen by others could read a secret there.
+    """
+    return lambda parameters: f"{verb} {parameters[parameter]}"
 
 
 async def show_table(

@@ -272,6 +272,9 @@ class SessionsJob(BaseModel):
         default=0, description="Earlier submits of it whose reply was lost: each may run, unused."
     )
 
+    def __str__(self) -> str:
+        return self.job_id
+
 
 class JobPage(BaseModel):
     """One answer of "Get List Sessions Job Result".

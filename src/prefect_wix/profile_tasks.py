@@ -10,6 +10,7 @@ from datetime import date
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from prefect_wix.artifacts import run_name
 from prefect_wix.blocks import AnyWixCredentials, SessionsWarehouse
 from prefect_wix.errors import PermissionDeniedError, RequestError
 from prefect_wix.profiles.profiling import keep_counts, profile_window, summarize
@@ -22,7 +23,7 @@ DAYS_COUNTED = 62
 """For so many days Wix keeps its counts of sessions; there is no use in asking for more."""
 
 
-@task(task_run_name="profile {window}", cache_policy=NO_CACHE)
+@task(task_run_name=run_name("profile", "window"), cache_policy=NO_CACHE)
 async def compute_session_profiles(
     warehouse: SessionsWarehouse, site_id: str, window: Window, flows: dict[str, str]
 ) -> list[date]:
@@ -45,7 +46,7 @@ async def compute_session_profiles(
     return await profile_window(place, site_id, window, flows)
 
 
-@task(task_run_name="reconcile {window}", cache_policy=NO_CACHE)
+@task(task_run_name=run_name("reconcile", "window"), cache_policy=NO_CACHE)
 async def reconcile_session_counts(
     credentials: AnyWixCredentials, warehouse: SessionsWarehouse, window: Window
 ) -> int:
@@ -81,7 +82,7 @@ async def _count(credentials: AnyWixCredentials, window: Window) -> dict[date, i
     return {}
 
 
-@task(task_run_name="sum up {window}", cache_policy=NO_CACHE)
+@task(task_run_name=run_name("sum up", "window"), cache_policy=NO_CACHE)
 async def summarize_session_profiles(
     warehouse: SessionsWarehouse, site_id: str, window: Window, flows: dict[str, str]
 ) -> ProfileSummary:

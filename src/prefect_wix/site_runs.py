@@ -39,6 +39,7 @@ __all__ = [
     "read_site_run",
     "reference_to",
     "run_for_site",
+    "site_run_name",
     "tell_counts",
 ]
 
@@ -112,7 +113,7 @@ async def run_for_site(
         run = await run_deployment(  # type: ignore[misc]
             deployment,
             parameters=dict(parameters),
-            flow_run_name=f"load {site.name or site.id}",
+            flow_run_name=site_run_name(site),
             idempotency_key=f"{this.id}/{site.id}/{attempt}",
             timeout=timeout_seconds,
             poll_interval=POLL_SECONDS,
@@ -120,6 +121,11 @@ async def run_for_site(
         if not _ended_badly(run.state):
             break
     return run.id, run.state
+
+
+def site_run_name(site: Site) -> str:
+    """The name of a site's run."""
+    return f"load {site.name or site.id}"
 
 
 def _ended_badly(state: State[Any] | None) -> bool:

@@ -21,6 +21,7 @@ from prefect.tasks import Task
 from prefect.utilities.hashing import hash_objects
 from pydantic import BaseModel
 
+from prefect_wix.artifacts import run_name
 from prefect_wix.blocks import AnyWixCredentials, SessionsWarehouse
 from prefect_wix.cover import Derivation
 from prefect_wix.errors import MarkError, RequestError, WixError
@@ -112,7 +113,7 @@ async def _had_no_effect(
 
 
 @task(
-    task_run_name="submit {query}",
+    task_run_name=run_name("submit", "query"),
     cache_policy=_OneJobPerRun(),
     persist_result=True,
     result_serializer="json",
@@ -140,7 +141,7 @@ async def submit_sessions_job(credentials: AnyWixCredentials, query: SessionsQue
     return job
 
 
-@task(task_run_name="wait for {job.job_id}", cache_policy=NO_CACHE)
+@task(task_run_name=run_name("wait for", "job"), cache_policy=NO_CACHE)
 async def wait_for_sessions_job(
     credentials: AnyWixCredentials, job: SessionsJob, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> SessionsJob:
@@ -172,7 +173,7 @@ async def wait_for_sessions_job(
     return result.job
 
 
-@task(task_run_name="fetch {job.job_id}", cache_policy=NO_CACHE)
+@task(task_run_name=run_name("fetch", "job"), cache_policy=NO_CACHE)
 async def fetch_session_ids(
     credentials: AnyWixCredentials, job: SessionsJob, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> list[str]:
@@ -207,7 +208,7 @@ class SessionsListing(BaseModel):
     """The ids, where no output was asked for."""
 
 
-@task(task_run_name="collect {job.job_id}", cache_policy=NO_CACHE)
+@task(task_run_name=run_name("collect", "job"), cache_policy=NO_CACHE)
 async def collect_sessions(
     credentials: AnyWixCredentials,
     job: SessionsJob,
@@ -282,7 +283,7 @@ class LoadPlan:
         )
 
 
-@task(task_run_name="plan {window}", cache_policy=NO_CACHE)
+@task(task_run_name=run_name("plan", "window"), cache_policy=NO_CACHE)
 async def plan_sessions_load(
     warehouse: SessionsWarehouse,
     site_id: str,
@@ -378,7 +379,7 @@ async def measure_lateness(
 
 
 @task(
-    task_run_name="mark {session_id} recorded",
+    task_run_name=run_name("mark recorded", "session_id"),
     cache_policy=NO_CACHE,
     retry_condition_fn=_had_no_effect,
 )
@@ -423,7 +424,10 @@ async def mark_recordings_as_deleted(
     return outcomes
 
 
-@task(task_run_name="plan to mark as {action.value}", cache_policy=NO_CACHE)
+@task(
+    task_run_name=run_name("plan to mark as", "action"),
+    cache_policy=NO_CACHE,
+)
 async def plan_many_marks(
     warehouse: SessionsWarehouse,
     site_id: str,
@@ -451,7 +455,7 @@ async def plan_many_marks(
         return await plan_marks(ledger, spool)
 
 
-@task(task_run_name="mark as {action.value}", cache_policy=NO_CACHE)
+@task(task_run_name=run_name("mark as", "action"), cache_policy=NO_CACHE)
 async def mark_many_sessions(
     credentials: AnyWixCredentials,
     warehouse: SessionsWarehouse,

@@ -58,6 +58,11 @@ class Sandbox:
         return self._wix.worlds
 
     @property
+    def site_names(self) -> dict[str, str]:
+        """Names of sites by site id, where they are not to be called "Shop 1" and so on."""
+        return self._wix.site_names
+
+    @property
     def api_key(self) -> str:
         """A key that may do everything, on site level and on account level."""
         return self._identity.api_key

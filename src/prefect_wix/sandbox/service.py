@@ -70,6 +70,7 @@ class Wix:
         self.worlds, self.access, self.rules, self.faults = worlds, access, rules, faults
         self.job_seconds = job_seconds
         self.random = Random(f"service {seed}")  # noqa: S311
+        self.site_names: dict[str, str] = {}
         self.jobs: dict[str, Job] = {}
         self.recorded: set[str] = set()
         self.deleted: set[str] = set()
@@ -224,7 +225,8 @@ def _told(true: int, rules: Rules) -> int:
 def _sites(wix: Wix, call: Call) -> Mapping[str, Any]:
     wix.access.check_account(call)
     limit, start = requests.sites_page(call)
-    sites = [{"id": id_, "name": f"Shop {n}"} for n, id_ in enumerate(wix.worlds, start=1)]
+    names = {site_id: f"Shop {n}" for n, site_id in enumerate(wix.worlds, start=1)}
+    sites = [{"id": id_, "name": name} for id_, name in (names | wix.site_names).items()]
     following, page = start + limit, sites[start : start + limit]
     more = following < len(sites)
     cursors = {"next": str(following)} if more else {}

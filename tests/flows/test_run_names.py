@@ -1,0 +1,128 @@
+"""Run names hold text that others chose; it must stay text. Prefect formats name templates."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import pkgutil
+from datetime import date
+from uuid import uuid4
+
+import pytest
+from prefect import Flow, Task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.flow_engine import run_flow
+from prefect.runner import Runner
+
+import flows
+import prefect_wix
+from flows.load_all_sites import load_all_sites
+from flows.load_site import SiteLoad, load_site
+from prefect_wix import SessionsQuery, WixAccountCredentials
+from prefect_wix.errors import SitesError
+from prefect_wix.models import MarkAction, SessionsJob
+from prefect_wix.windows import Window
+from tests.conftest import NOW
+
+LOAD = SiteLoad(start_date="2024-03-01", end_date="2024-03-02", segments=["device_type=ALL"])
+NAMES = [
+    "{account.api_key._secret_value}",
+    "Shop {50% off}",
+    "{} {0} { %(account)s",
+]
+
+
+@pytest.fixture
+async def account(shop):
+    """The account's key, saved as a block."""
+    block = WixAccountCredentials(
+        api_key=shop.api_key,
+        account_id=shop.account_id,
+        base_url=shop.url,
+        requests_per_minute=100_000,
+    )
+    await block.save("names", overwrite=True)
+    return block
+
+
+async def runs_called(name):
+    async with get_client() as client:
+        wanted = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+        return await client.read_flow_runs(flow_run_filter=wanted)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_sites_name_stays_text_in_its_own_process(
+    shop, account, warehouse, prefect_server, caplog, name
+):
+    """The site loads, its run carries the name letter by letter, and the key is nowhere."""
+    caplog.set_level(logging.DEBUG)
+    shop.site_names[shop.site_id] = name
+    (run,) = await load_all_sites(account, warehouse, LOAD)
+    assert (run.state, run.site.name) == ("Completed", name)
+    assert await runs_called(f"load {name}")
+    assert shop.api_key not in caplog.text
+    assert shop.api_key.encode() not in await prefect_server.contents()
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_sites_name_stays_text_by_deployment(
+    shop, account, warehouse, prefect_server, name
+):
+    """The parent names the run, and the worker that executes it leaves the name as it is."""
+    await warehouse.save("names", overwrite=True)
+    shop.site_names[shop.site_id] = name
+    deployed = str(uuid4())
+    made = await load_site.ato_deployment(deployed)
+    deployment_id = await Runner().aadd_deployment(made)
+    with pytest.raises(SitesError, match="had not ended"):
+        await load_all_sites(
+            account, warehouse, LOAD, None, f"load-site/{deployed}", site_timeout_seconds=0.1
+        )
+    (child,) = [one for one in await runs_called(f"load {name}") if one.deployment_id]
+    assert child.deployment_id == deployment_id
+    await run_flow(load_site, flow_run=child)
+    async with get_client() as client:
+        child = await client.read_flow_run(child.id)
+    assert (child.name, child.state_name) == (f"load {name}", "Completed")
+    assert shop.api_key.encode() not in await prefect_server.contents()
+
+
+class Given(dict):
+    """Parameters that name themselves: a foreign text for whatever is not listed."""
+
+    def __missing__(self, key):
+        return NAMES[0]
+
+
+def flows_and_tasks():
+    for package in (prefect_wix, flows):
+        for one in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if "sandbox" in one.name or one.name == "flows.demo":
+                continue
+            for value in vars(importlib.import_module(one.name)).values():
+                if isinstance(value, (Flow, Task)):
+                    yield value
+
+
+def test_no_flow_or_task_names_its_runs_by_a_template():
+    """A text would be formatted with the parameters; a callable decides itself what to show."""
+    found = {one.name: one for one in flows_and_tasks()}
+    assert {"load-sessions", "load-site", "submit_sessions_job"} <= set(found)
+    names = {
+        name: one.flow_run_name if isinstance(one, Flow) else one.task_run_name
+        for name, one in found.items()
+    }
+    assert {name for name, run_name in names.items() if isinstance(run_name, str)} == set()
+    job = SessionsJob(
+        job_id=NAMES[0],
+        query=SessionsQuery(period="TODAY", page_interactions=[NAMES[0]]),
+        site_id=NAMES[0],
+        submitted_at=NOW,
+    )
+    window = Window(date(2024, 3, 1), date(2024, 3, 2), "UTC")
+    given = Given(job=job, query=job.query, window=window, action=MarkAction.RECORDED)
+    named = [run_name(parameters=given) for run_name in names.values() if run_name]
+    assert len(named) >= 8
+    assert sum(NAMES[0] in one for one in named) >= 5
