@@ -24,7 +24,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import State
 from prefect.client.schemas.sorting import ArtifactSort
-from prefect.deployments import run_deployment
+from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.urls import url_for
 
@@ -109,8 +109,7 @@ async def run_for_site(
     """
     this = prefect.runtime.flow_run
     for attempt in range(1, (this.run_count or 1) + 1):
-        # `arun_deployment` is newer than the oldest Prefect that is allowed.
-        run = await run_deployment(  # type: ignore[misc]
+        run = await arun_deployment(
             deployment,
             parameters=dict(parameters),
             flow_run_name=site_run_name(site),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -186,6 +189,30 @@ def test_the_warehouse_knows_neither_the_api_nor_the_listing(name):
 def test_profiles_know_the_warehouse_and_nothing_above_it(name):
     above = {"client", "auth", "replies", "listing", "result", "loading", *FACE}
     assert ours(name.removeprefix("prefect_wix.")).isdisjoint(above)
+
+
+def test_every_package_that_is_imported_is_declared():
+    """What Prefect happens to bring today it may drop tomorrow."""
+    root = PACKAGE.parent.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *(one for name in extras for one in extras[name])]
+    declared = {re.match(r"[\w-]+", line)[0].lower() for line in lines}
+    folders = [PACKAGE, *(root / name for name in ("flows", "blocks", "deployments"))]
+    imported = {
+        one.split(".")[0]
+        for folder in folders
+        for path in folder.rglob("*.py")
+        for one in imports_of(path)
+    }
+    foreign = imported - sys.stdlib_module_names - {"prefect_wix", "flows", "blocks", "deployments"}
+    packages = {
+        one: {name.lower().replace("_", "-") for name in names}
+        for one, names in packages_distributions().items()
+    }
+    missing = {one for one in foreign if not declared & packages[one]}
+    assert "httpx" in foreign
+    assert missing == set()
 
 
 def test_imports_make_no_circle():
