@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from prefect_wix.sandbox import Session, World
-from prefect_wix.sandbox.session import STEPS
+from prefect_wix.sandbox.sessions import STEPS
 
 CLICKS = Path(__file__).parents[3] / "shared/data/clickstream-2019-10-01.csv.gz"
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)

@@ -8,7 +8,7 @@ from prefect_wix.sandbox.faults import Fault
 from prefect_wix.sandbox.rules import Rules
 from prefect_wix.sandbox.sandbox import Sandbox
 from prefect_wix.sandbox.server import running
-from prefect_wix.sandbox.session import Session
+from prefect_wix.sandbox.sessions import Session
 from prefect_wix.sandbox.world import World
 
 __all__ = ["Fault", "Rules", "Sandbox", "Session", "World", "running"]

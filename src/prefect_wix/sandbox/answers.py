@@ -13,13 +13,13 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from prefect_wix.sandbox.session import DEVICES, STEPS
+from prefect_wix.sandbox.sessions import DEVICES, STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from prefect_wix.sandbox.rules import Rules
-    from prefect_wix.sandbox.session import Journey
+    from prefect_wix.sandbox.sessions import Journey
     from prefect_wix.sandbox.world import World
 
 ANY_PAGE = ""

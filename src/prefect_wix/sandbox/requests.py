@@ -17,7 +17,7 @@ from zoneinfo import available_timezones
 import orjson
 
 from prefect_wix.sandbox.replies import invalid, violation
-from prefect_wix.sandbox.session import DEVICES, STEPS
+from prefect_wix.sandbox.sessions import DEVICES, STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping

@@ -1,7 +1,7 @@
 """What a test holds in its hands: a running sandbox's address, secrets, record and truth.
 
 It is reached from the caller's thread while the server answers on its own; how it is served is in
-`app` and `server`.
+`server`.
 """
 
 from __future__ import annotations

@@ -1,29 +1,30 @@
 """The truth behind the sandbox: every session that happened on a site.
 
-They lie in compact columns in order of arrival, about 18 bytes each, so that ten million fit
-beside a test. How made-up traffic looks is in `traffic`, how a click-stream is read in `events`,
-which sessions a request means in `answers`; nothing here knows HTTP.
+How made-up traffic looks and how a click-stream is read is in `sessions`, which sessions a request
+means in `answers`.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 from zoneinfo import ZoneInfo
 
-from prefect_wix.sandbox.events import visits
-from prefect_wix.sandbox.session import DEVICES, STEPS, Journey, Session
-from prefect_wix.sandbox.traffic import shop_traffic
+from prefect_wix.sandbox.sessions import (
+    DEVICES,
+    NO_DEVICE,
+    STEPS,
+    Session,
+    SessionTable,
+    shop_traffic,
+    visits,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from os import PathLike
-
-_NO_DEVICE = len(DEVICES)
 
 
 class Ids(Protocol):
@@ -82,29 +83,15 @@ class DerivedIds:
         return index if self[index] == session_id else None
 
 
-class World:
+class World(SessionTable):
     """All sessions of one site in order of arrival, and the site's time zone."""
 
     def __init__(self, sessions: Iterable[Session] = (), *, timezone: str = "UTC") -> None:
         """Hold exactly these sessions, in any order. Their ids must be unique."""
         ordered = sorted(sessions, key=lambda session: (session.arrival, session.id))
+        super().__init__(ordered)
         self.timezone = timezone
-        self.arrivals = array("q", (int(each.arrival.timestamp()) for each in ordered))
-        """Seconds since 1970-01-01 UTC, ascending."""
-        self.durations = array("I", map(_seconds, ordered))
-        """Seconds from arrival to end."""
-        self.devices = bytearray(map(_device_code, ordered))
-        """Index in `DEVICES`, or one past it for no device."""
-        self.journey_table: list[Journey] = []
-        self.journeys = array("I")
-        """Index in `journey_table`."""
         self.ids: Ids = ListedIds(each.id for each in ordered)
-        self._enter(Journey(each.pages, STEPS.index(each.depth)) for each in ordered)
-
-    def _enter(self, journeys: Iterable[Journey]) -> None:
-        numbers: defaultdict[Journey, int] = defaultdict(lambda: len(numbers))
-        self.journeys.extend(numbers[journey] for journey in journeys)
-        self.journey_table = list(numbers)
 
     @classmethod
     def generate(
@@ -131,7 +118,7 @@ class World:
         first = end - timedelta(days=days) if start is None else start
         world = cls(timezone=timezone)
         world.ids = DerivedIds(seed)
-        shop_traffic(world, seed, sessions, (first, end), without_device)
+        shop_traffic(world, zone, seed, sessions, (first, end), without_device)
         return world
 
     @classmethod
@@ -149,9 +136,6 @@ class World:
         """
         return cls(visits(path), timezone=timezone)
 
-    def __len__(self) -> int:
-        return len(self.arrivals)
-
     def sessions(self) -> Iterator[Session]:
         """Every session, in order of arrival."""
         return map(self.session, range(len(self)))
@@ -165,7 +149,7 @@ class World:
             id=self.ids[index],
             arrival=arrival,
             end=arrival + timedelta(seconds=self.durations[index]),
-            device=None if device == _NO_DEVICE else DEVICES[device],
+            device=None if device == NO_DEVICE else DEVICES[device],
             pages=pages,
             depth=STEPS[depth],
         )
@@ -174,11 +158,3 @@ class World:
         """The session's place in the order of arrival, or None if nobody has this id."""
         index = self.ids.find(session_id)
         return index if index is not None and index < len(self) else None
-
-
-def _device_code(session: Session) -> int:
-    return _NO_DEVICE if session.device is None else DEVICES.index(session.device)
-
-
-def _seconds(session: Session) -> int:
-    return int(session.end.timestamp()) - int(session.arrival.timestamp())
