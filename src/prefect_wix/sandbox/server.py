@@ -1,6 +1,6 @@
-"""A real HTTP server for the sandbox: routes, the record of requests, and the server's thread.
+"""The HTTP server of a sandbox: its thread, its routes, and how a response is sent.
 
-What is answered is in `service`, what goes wrong in `faults`.
+`service` defines the responses, `faults` the errors to inject.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from prefect_wix.sandbox.access import Access, Identity, guid
+from prefect_wix.sandbox.access import AccessControl, Credentials, guid
 from prefect_wix.sandbox.faults import Fault, Faults
-from prefect_wix.sandbox.replies import EMPTY_ERROR, Refusal, Reply, reply
-from prefect_wix.sandbox.requests import Call
+from prefect_wix.sandbox.requests import ApiRequest
+from prefect_wix.sandbox.responses import EMPTY_ERROR, ApiError, ApiResponse, json_response
 from prefect_wix.sandbox.rules import Rules
 from prefect_wix.sandbox.sandbox import RequestRecord, Sandbox
-from prefect_wix.sandbox.service import Wix
+from prefect_wix.sandbox.service import Service
 from prefect_wix.sandbox.world import World
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    Answer = Callable[[Request], Coroutine[Any, Any, Response]]
+    Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 ROUTES = {
     "list": ("POST", "/analytics/v1/sessions/list/async"),
@@ -47,10 +47,10 @@ ROUTES = {
     "data": ("GET", "/analytics/v2/site-analytics/data"),
     "sites": ("POST", "/site-list/v2/sites/query"),
 }
-"""Method and path of each endpoint."""
+"""The method and path of each endpoint."""
 
-TRANSPORT = "transport"
-"""Where the ASGI scope holds the connection's transport."""
+_TRANSPORT = "transport"
+"""The key of the connection's transport in the ASGI scope."""
 
 
 @contextmanager
@@ -67,21 +67,28 @@ def running(
     host: str = "127.0.0.1",
     port: int = 0,
 ) -> Iterator[Sandbox]:
-    """Run a sandbox until the block is left. Several may run in one process.
+    """Run a sandbox until the block ends. One process can run several.
 
-    `world` holds the main site's sessions (`World.generate(seed)` by default). A job takes
-    `job_seconds`, one number or drawn from (least, most). `requests_per_minute` is each site's
-    budget, None for no limit. `now` is the server's clock, an aware datetime that stands still or
-    a function; it decides what has happened yet, predefined periods and the end of tokens. `sites`
-    is the number of sites in the account, where all but the main one are empty, or the worlds of
-    further sites by site id. `port` 0 is any free port.
+    Args:
+        world: The sessions of the main site, by default `World.generate(seed)`.
+        faults: The faults to inject.
+        rules: The behaviour that Wix does not document.
+        job_seconds: The duration of a job: a number, or a random number from (min, max).
+        requests_per_minute: The rate limit of each site. None means no limit.
+        seed: The seed of the credentials, IDs and faults.
+        now: The server's clock, by default the real time: a fixed aware datetime or a function.
+            It determines which sessions have arrived, predefined periods and token expiry.
+        sites: The number of sites of the account, all but the main site without sessions; or the
+            worlds of additional sites by site ID.
+        host: The address to listen on.
+        port: The port to listen on, 0 for any free port.
     """
-    identity = Identity.of(seed)
-    worlds = {identity.site_id: World.generate(seed) if world is None else world}
-    worlds |= _further_sites(sites, seed)
-    wix = Wix(
+    credentials = Credentials.from_seed(seed)
+    worlds = {credentials.site_id: World.generate(seed) if world is None else world}
+    worlds |= _additional_sites(sites, seed)
+    service = Service(
         worlds,
-        Access(identity, worlds, _clock(now), requests_per_minute),
+        AccessControl(credentials, worlds, _clock(now), requests_per_minute),
         rules=rules or Rules(),
         faults=Faults(faults, seed),
         job_seconds=job_seconds if isinstance(job_seconds, tuple) else (job_seconds, job_seconds),
@@ -91,13 +98,13 @@ def running(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen()
-        sandbox = Sandbox(f"http://{host}:{listener.getsockname()[1]}", wix, seed)
-        with _serving(build(wix, sandbox), listener):
+        sandbox = Sandbox(f"http://{host}:{listener.getsockname()[1]}", service, seed)
+        with _serving(_build_app(service, sandbox), listener):
             yield sandbox
 
 
 def _socket() -> socket.socket:
-    # asyncio turns Nagle's delay off (40 ms a page) only where the protocol is named.
+    # asyncio sets TCP_NODELAY only for an explicit protocol. Without it a page takes 40 ms more.
     return socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
 
 
@@ -107,7 +114,7 @@ def _clock(now: datetime | Callable[[], datetime] | None) -> Callable[[], dateti
     return now or (lambda: datetime.now(UTC))
 
 
-def _further_sites(sites: int | Mapping[str, World], seed: int) -> Mapping[str, World]:
+def _additional_sites(sites: int | Mapping[str, World], seed: int) -> Mapping[str, World]:
     if not isinstance(sites, int):
         return sites
     random = Random(f"sites {seed}")  # noqa: S311
@@ -138,7 +145,7 @@ def _serving(app: Any, listener: socket.socket) -> Iterator[None]:
 
 
 class _Server(uvicorn.Server):
-    """A server that is told to stop from another thread instead of by a signal."""
+    """A server that another thread can stop, without a signal."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -154,73 +161,75 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """HTTP whose application can close the connection itself."""
+    """HTTP/1.1 with the connection's transport in the ASGI scope, so that the app can close it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         app = self.app
 
         async def with_transport(scope: Scope, receive: Receive, send: Send) -> None:
-            await app({**scope, TRANSPORT: transport}, receive, send)
+            await app({**scope, _TRANSPORT: transport}, receive, send)
 
         self.app = with_transport
 
     def shutdown(self) -> None:
         super().shutdown()
-        self.transport.close()  # nobody is left to wait for an answer that is still under way
+        self.transport.close()  # uvicorn would wait for pending responses
 
 
-def build(wix: Wix, sandbox: Sandbox) -> FastAPI:
-    """The application of one sandbox."""
+def _build_app(service: Service, sandbox: Sandbox) -> FastAPI:
     app = FastAPI(title="Wix sandbox", openapi_url=None)
     for endpoint, (method, path) in ROUTES.items():
-        app.add_api_route(path, _endpoint(endpoint, wix, sandbox), methods=[method])
-    _add_control(app, sandbox)
-    app.add_exception_handler(HTTPException, _nowhere)
+        app.add_api_route(path, _route_handler(endpoint, service, sandbox), methods=[method])
+    _add_control_routes(app, sandbox)
+    app.add_exception_handler(HTTPException, _handle_unknown_route)
     return app
 
 
-def _endpoint(endpoint: str, wix: Wix, sandbox: Sandbox) -> Answer:
-    async def serve(request: Request) -> Response:
+def _route_handler(endpoint: str, service: Service, sandbox: Sandbox) -> Handler:
+    async def handle(http_request: Request) -> Response:
         at = time.monotonic()
-        call = await _call(endpoint, request)
-        await _linger(request, wix.faults.delay(call))
-        made, job_id = _answer(wix, call)
-        status = None if made.delivery == "never" else made.status
-        body = _json(call.content)
-        sandbox.note(RequestRecord(endpoint, call.method, at, status, body, call.params, job_id))
-        return _Departure(made)
+        request = await _read_request(endpoint, http_request)
+        await _delay(http_request, service.faults.delay(request))
+        response, job_id = _respond(service, request)
+        status = None if response.delivery == "never" else response.status
+        body = _parse_json(request.content)
+        sandbox.add_record(
+            RequestRecord(endpoint, request.method, at, status, body, request.params, job_id)
+        )
+        return _HTTPResponse(response)
 
-    return serve
+    return handle
 
 
-async def _call(endpoint: str, request: Request) -> Call:
+async def _read_request(endpoint: str, request: Request) -> ApiRequest:
     params: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         params[name] = f"{params[name]},{value}" if name in params else value
-    return Call(endpoint, request.method, request.headers, params, await request.body())
+    return ApiRequest(endpoint, request.method, request.headers, params, await request.body())
 
 
-async def _linger(request: Request, seconds: float) -> None:
-    """Be late, but not for a caller who has gone."""
+async def _delay(request: Request, seconds: float) -> None:
+    """Wait, or return early if the client disconnects."""
     if seconds:
         with suppress(TimeoutError):
             await asyncio.wait_for(request.receive(), seconds)
 
 
-def _answer(wix: Wix, call: Call) -> tuple[Reply, str | None]:
-    """The reply, and the job that it is about."""
-    job_id = call.params.get("jobId")
-    if early := wix.faults.instead(call):
-        return early, job_id
+def _respond(service: Service, request: ApiRequest) -> tuple[ApiResponse, str | None]:
+    """Return the response and the ID of the job that the request creates or names."""
+    job_id = request.params.get("jobId")
+    faults = service.faults
+    if replacement := faults.replacement(request):
+        return replacement, job_id
     try:
-        told = wix.answer(call)
-    except Refusal as refusal:
-        return wix.faults.deliver(call, reply(refusal.status, refusal.body)), job_id
-    return wix.faults.deliver(call, reply(200, told)), told.get("jobId", job_id)
+        body = service.handle(request)
+    except ApiError as error:
+        return faults.change_response(request, json_response(error.status, error.body)), job_id
+    return faults.change_response(request, json_response(200, body)), body.get("jobId", job_id)
 
 
-def _json(content: bytes) -> Any:
+def _parse_json(content: bytes) -> Any:
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
@@ -230,13 +239,14 @@ def _json(content: bytes) -> Any:
 _numbers = itertools.count(1)
 
 
-class _Departure(Response):
-    """A reply on its way out, with the request id that every answer of Wix carries."""
+class _HTTPResponse(Response):
+    """Sends an `ApiResponse` with a request ID, which every response of Wix carries."""
 
-    def __init__(self, made: Reply) -> None:
-        headers = {**made.headers, "x-wix-request-id": f"{time.time():.6f}.{next(_numbers)}"}
-        super().__init__(made.body, made.status, headers, made.content_type)
-        self.delivery = made.delivery
+    def __init__(self, response: ApiResponse) -> None:
+        request_id = f"{time.time():.6f}.{next(_numbers)}"
+        headers = {**response.headers, "x-wix-request-id": request_id}
+        super().__init__(response.body, response.status, headers, response.content_type)
+        self.delivery = response.delivery
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match self.delivery:
@@ -256,34 +266,34 @@ class _Departure(Response):
 
 
 async def _close(scope: Scope, receive: Receive) -> None:
-    """Close the connection, and stay until the server knows that it is closed."""
-    scope[TRANSPORT].close()
+    """Close the connection and wait until uvicorn has noticed it."""
+    scope[_TRANSPORT].close()
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _nowhere(_: Request, error: Exception) -> Response:
-    """Answer a path or method that Wix does not have."""
+async def _handle_unknown_route(_: Request, error: Exception) -> Response:
+    """Return the error for a path or method that does not exist."""
     status = error.status_code if isinstance(error, HTTPException) else 500
-    return _Departure(reply(status, EMPTY_ERROR))
+    return _HTTPResponse(json_response(status, EMPTY_ERROR))
 
 
-def _add_control(app: FastAPI, sandbox: Sandbox) -> None:
-    """Add the pages for a caller in another process; they are not part of Wix."""
+def _add_control_routes(app: FastAPI, sandbox: Sandbox) -> None:
+    """Add routes that are not part of Wix: another process controls the sandbox with them."""
 
     async def state(_: Request) -> Response:
-        return _Departure(reply(200, sandbox.state()))
+        return _HTTPResponse(json_response(200, sandbox.state()))
 
     async def faults(request: Request) -> Response:
         try:
             sandbox.faults = [Fault.parse(text) for text in orjson.loads(await request.body())]
         except (ValueError, TypeError, AttributeError) as error:
-            return _Departure(reply(400, {"message": str(error), "details": {}}))
-        return _Departure(reply(200, {}))
+            return _HTTPResponse(json_response(400, {"message": str(error), "details": {}}))
+        return _HTTPResponse(json_response(200, {}))
 
     async def reset(_: Request) -> Response:
         sandbox.reset_counts()
-        return _Departure(reply(200, {}))
+        return _HTTPResponse(json_response(200, {}))
 
     app.add_api_route("/sandbox/state", state, methods=["GET"])
     app.add_api_route("/sandbox/faults", faults, methods=["POST"])
