@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from prefect_wix.cover import Cover, Derivation, cheapest_cover, other_paths, proving_paths
 from prefect_wix.models import DeviceType, FunnelStep
 from prefect_wix.sandbox import Session, World
-from prefect_wix.sandbox.answers import matching
+from prefect_wix.sandbox.query import filter_sessions
 from prefect_wix.segments import Segment
 from prefect_wix.windows import Window
 
@@ -35,7 +35,7 @@ KINDS = World(
 def listed(key):
     """The kinds of session that the sandbox lists for a segment."""
     body = Segment.parse(key).query(WINDOW).to_wire()
-    return {KINDS.ids[place] for place in matching(KINDS, body, range(len(KINDS)))}
+    return {KINDS.ids[place] for place in filter_sessions(KINDS, body, range(len(KINDS)))}
 
 
 NO_STEP_OR_ONE = (None, *FunnelStep)
@@ -153,7 +153,9 @@ def test_no_choice_is_cheaper_in_a_real_shop():
     offered = [ALL, *DEVICES, SITE, VIEWED, NOT_VIEWED, CART, VIEWED_NO_CART]
     offered += ["conversion_funnel=-ADDED_TO_CART"]
     sizes = FAR_TOO_LARGE | {
-        key: len(matching(world, Segment.parse(key).query(WINDOW).to_wire(), range(len(world))))
+        key: len(
+            filter_sessions(world, Segment.parse(key).query(WINDOW).to_wire(), range(len(world)))
+        )
         for key in offered
     }
     for wanted in combinations(offered, 3):

@@ -19,7 +19,7 @@ from prefect_wix.deriving import derive
 from prefect_wix.errors import ListingError, RelationBrokenError, SpoolError
 from prefect_wix.models import FunnelStep
 from prefect_wix.sandbox import Session, World
-from prefect_wix.sandbox.answers import matching
+from prefect_wix.sandbox.query import filter_sessions
 from prefect_wix.segments import Segment
 from prefect_wix.spool import Spool
 from prefect_wix.windows import Window
@@ -67,7 +67,7 @@ def held(spool):
 def listed(world, key):
     """What the sandbox lists for a segment."""
     body = Segment.parse(key).query(WINDOW).to_wire()
-    return {world.ids[place] for place in matching(world, body, range(len(world)))}
+    return {world.ids[place] for place in filter_sessions(world, body, range(len(world)))}
 
 
 sessions = st.builds(

@@ -200,7 +200,7 @@ ALONE = [
 
 def name(faults):
     return "+".join(
-        f"{one.kind}({','.join(f'{k}={v}' for k, v in one.values.items())})" for one in faults
+        f"{one.kind}({','.join(f'{k}={v}' for k, v in one.options.items())})" for one in faults
     )
 
 

@@ -224,7 +224,7 @@ def test_imports_make_no_circle():
         done.add(name)
 
     done = set()
-    for name in OURS:
+    for name in FILES:
         visit(name.removeprefix("prefect_wix."), [])
 
 

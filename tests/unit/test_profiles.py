@@ -22,7 +22,7 @@ from prefect_wix.profiles.profiling import keep_counts, profile_window, summariz
 from prefect_wix.profiles.steps import Profiling
 from prefect_wix.profiles.summary import FunnelStepCount, RelationState
 from prefect_wix.sandbox import Rules, Session, World
-from prefect_wix.sandbox.answers import answer
+from prefect_wix.sandbox.query import find_sessions
 from prefect_wix.warehouse.steps import Tables, drive_async
 from prefect_wix.windows import ONE_DAY, Window
 from tests.warehouses import DuckDBBench, an_answer
@@ -61,7 +61,7 @@ async def land_world(warehouse, world, window, segments=NINE, *, rules=None, sit
         for key in segments:
             partition = Partition(site, day, key, window.timezone)
             body = partition.query.to_wire()
-            places = answer(world, body, now=NOW, rules=rules or Rules())
+            places = find_sessions(world, body, now=NOW, rules=rules or Rules())
             await land(warehouse, [world.ids[place] for place in places], partition)
 
 

@@ -20,8 +20,8 @@ from prefect_wix.models import (
     SessionsJob,
     SessionsQuery,
 )
-from prefect_wix.sandbox.replies import Refusal
-from prefect_wix.sandbox.requests import Call, sessions_query
+from prefect_wix.sandbox.requests import ApiRequest, parse_sessions_query
+from prefect_wix.sandbox.responses import ApiError
 
 PERIODS = [
     *("TODAY", "YESTERDAY", "LAST_7_DAYS", "LAST_14_DAYS", "LAST_28_DAYS", "LAST_30_DAYS"),
@@ -264,9 +264,9 @@ def test_whatever_this_accepts_wix_accepts(query):
     """Every query that can be made passes the sandbox's strict reading of the documentation."""
     content = json.dumps(query.to_wire()).encode()
     try:
-        assert sessions_query(Call("list", "POST", {}, {}, content)) == query.to_wire()
-    except Refusal as refusal:
-        pytest.fail(f"{query!r}: {refusal.body}")
+        assert parse_sessions_query(ApiRequest("list", "POST", {}, {}, content)) == query.to_wire()
+    except ApiError as error:
+        pytest.fail(f"{query!r}: {error.body}")
 
 
 @given(queries)

@@ -1,4 +1,4 @@
-"""The sandbox's wire: every documented rule of the API, seen by a plain HTTP client."""
+"""The documented behaviour of the API, tested with a plain HTTP client."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def client(sandbox: Sandbox, **headers: str) -> httpx.Client:
 
 
 def violations(answer: httpx.Response) -> dict[str, str]:
-    """Field and violated rule of everything a 400 complains about."""
+    """The violated rule by field of a 400 response."""
     assert answer.status_code == 400
     found = answer.json()["details"]["validationError"]["fieldViolations"]
     assert all(each["description"] for each in found)
@@ -85,8 +85,8 @@ def test_a_listing_costs_two_requests(sandbox: Sandbox, wix: httpx.Client):
     assert set(result["sessionIds"]) == sandbox.answer(body) != set()
 
 
-def test_pages_are_cut_by_limit_and_offset(wix: httpx.Client):
-    """Pages follow each other without overlap, and end in an empty one."""
+def test_limit_and_offset_select_a_page(wix: httpx.Client):
+    """Pages do not overlap, and a page after the end is empty."""
     job_id = submit(wix, {**DAYS, **ALL})
     whole = poll(wix, job_id).json()["result"]["sessionIds"]
     pages = [poll(wix, job_id, 100, offset).json()["result"] for offset in range(0, 1200, 100)]
@@ -96,8 +96,8 @@ def test_pages_are_cut_by_limit_and_offset(wix: httpx.Client):
     assert pages[-1]["sessionIds"] == []
 
 
-def test_a_job_takes_its_time():
-    """Until it is finished it is IN_PROGRESS and shows no ids."""
+def test_a_job_is_in_progress_for_its_duration():
+    """Until it is finished, its status is IN_PROGRESS and it returns no IDs."""
     with running(WORLD, job_seconds=(0.1, 0.2)) as sandbox, client(sandbox) as wix:
         job_id = submit(wix, {**DAYS, **ALL})
         assert poll(wix, job_id).json() == {"result": {"jobStatus": "IN_PROGRESS"}}
@@ -109,7 +109,7 @@ def test_a_job_takes_its_time():
 
 
 def test_the_documented_example_is_accepted(wix: httpx.Client):
-    """Wix's own example body gets a job id, and another one the next time."""
+    """Each submit of Wix's example body returns a new job ID."""
     body = {"deviceType": {"type": "MOBILE"}, "predefinedTimePeriod": "LAST_30_DAYS"}
 
     assert submit(wix, body) != submit(wix, body)
@@ -180,10 +180,10 @@ LONG_ZONE = "A" * 101
         ({**ALL, "customTimePeriod": "2024"}, "customTimePeriod", "FORMAT"),
     ],
 )
-def test_a_body_that_is_not_documented_is_refused(
+def test_an_undocumented_body_is_rejected(
     sandbox: Sandbox, wix: httpx.Client, body: dict[str, Any], field: str, rule: str
 ):
-    """400 with a validation error that names the field, and no job."""
+    """The response is a 400 that names the field. No job is created."""
     jobs = len(sandbox.jobs)
 
     assert violations(wix.post(LIST, json=body)) == {field: rule}
@@ -200,10 +200,10 @@ def test_a_body_that_is_not_documented_is_refused(
         (20240301, None, {"startDate": "FORMAT", "endDate": "FORMAT"}),
     ],
 )
-def test_dates_are_days_of_the_calendar_in_order(
+def test_dates_are_valid_and_in_order(
     wix: httpx.Client, start: Any, end: Any, wrong: dict[str, str]
 ):
-    """YYYY-MM-DD, and the end, which is not included, after the start."""
+    """Dates are YYYY-MM-DD. The end is exclusive and after the start."""
     body = {**ALL, "customTimePeriod": {"startDate": start, "endDate": end}}
 
     assert violations(wix.post(LIST, json=body)) == {
@@ -213,7 +213,7 @@ def test_dates_are_days_of_the_calendar_in_order(
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"null"])
 def test_a_body_is_a_json_object(wix: httpx.Client, content: bytes):
-    """Anything else is a 400."""
+    """Any other body is a 400."""
     assert violations(wix.post(LIST, content=content)) == {"body": "FORMAT"}
 
 
@@ -229,28 +229,28 @@ def test_a_body_is_a_json_object(wix: httpx.Client, content: bytes):
         ({"jobId": "x", "limit": [1, 2], "offset": 0}, {"limit": "FORMAT"}),
     ],
 )
-def test_all_three_parameters_of_a_result_are_required(
+def test_a_result_request_needs_three_valid_parameters(
     wix: httpx.Client, params: dict[str, Any], wrong: dict[str, str]
 ):
-    """Present, whole numbers, limit from 1 to 1000 and offset from 0."""
+    """`limit` is a whole number from 1 to 1000, `offset` a whole number from 0."""
     assert violations(wix.get(RESULT, params=params)) == wrong
 
 
-def test_a_page_cap_tells_its_threshold():
-    """The largest limit is a switch, and the refusal says what it is."""
+def test_a_rule_sets_the_largest_limit():
+    """The violation contains the largest limit as its threshold."""
     with running(WORLD, rules=Rules(page_cap=50)) as sandbox, client(sandbox) as wix:
         job_id = submit(wix, {**DAYS, **ALL})
-        refused = poll(wix, job_id, 51)
+        rejected = poll(wix, job_id, 51)
 
         assert poll(wix, job_id, 50).status_code == 200
-        assert violations(refused) == {"limit": "MAX"}
-        (found,) = refused.json()["details"]["validationError"]["fieldViolations"]
+        assert violations(rejected) == {"limit": "MAX"}
+        (found,) = rejected.json()["details"]["validationError"]["fieldViolations"]
         assert found["data"] == {"threshold": 50}
 
 
 @pytest.mark.parametrize("status", [404, 400, 200])
-def test_an_unknown_job_has_a_switch(status: int):
-    """404 by default; 200 says UNKNOWN_JOB_STATUS."""
+def test_a_rule_sets_the_response_for_an_unknown_job(status: int):
+    """An error status, or 200 with UNKNOWN_JOB_STATUS."""
     with running(WORLD, rules=Rules(unknown_job_status=status)) as sandbox, client(sandbox) as wix:
         answer = poll(wix, "a391a44f-b037-4344-b555-6f5be67c4123")
 
@@ -261,14 +261,14 @@ def test_an_unknown_job_has_a_switch(status: int):
         assert answer.json()["details"]["applicationError"]["code"] == "JOB_NOT_FOUND"
 
 
-def test_a_job_may_be_forgotten():
-    """With a lifetime a job is unknown once it is over."""
+def test_a_rule_sets_the_lifetime_of_a_job():
+    """A job is unknown after its lifetime."""
     with running(WORLD, rules=Rules(job_lifetime_seconds=0)) as sandbox, client(sandbox) as wix:
         assert poll(wix, submit(wix, {**DAYS, **ALL})).status_code == 404
 
 
-def test_marks_are_kept(sandbox: Sandbox, wix: httpx.Client):
-    """Both calls answer an empty object, and may be repeated."""
+def test_marks_are_stored(sandbox: Sandbox, wix: httpx.Client):
+    """Both endpoints return an empty object and accept repetitions."""
     first, second = (WORLD.ids[n] for n in (0, 1))
     for _ in range(2):
         assert wix.post(RECORDED, json={"sessionId": first}).json() == {}
@@ -291,15 +291,15 @@ def test_marks_are_kept(sandbox: Sandbox, wix: httpx.Client):
         (DELETED, {"sessionIds": ["a"] * 101}, {"sessionIds": "MAX_SIZE"}),
     ],
 )
-def test_marks_are_checked(
+def test_invalid_marks_are_rejected(
     wix: httpx.Client, path: str, body: dict[str, Any], wrong: dict[str, str]
 ):
-    """One id to record, 1 to 100 ids to delete."""
+    """A request marks one ID as recorded, or 1 to 100 IDs as deleted."""
     assert violations(wix.post(path, json=body)) == wrong
 
 
-def test_marks_of_unknown_or_repeated_sessions_have_switches():
-    """404 for a session that never happened, 409 for one that is marked already."""
+def test_rules_reject_marks_of_unknown_or_marked_sessions():
+    """404 for an unknown session, 409 for a session that is already marked."""
     rules = Rules(accepts_unknown_marks=False, accepts_repeated_marks=False)
     known = WORLD.ids[0]
     with running(WORLD, rules=rules) as sandbox, client(sandbox) as wix:
@@ -339,12 +339,12 @@ SITE_CALLS = [
         ({"authorization": "wrong", "wix-site-id": "{0.site_id}"}, 401),
         ({"authorization": "Bearer {0.api_key}", "wix-site-id": "{0.site_id}"}, 401),
     ],
-    ids=["nothing", "no key", "no site", "another's site", "account too", "wrong", "Bearer"],
+    ids=["nothing", "no key", "no site", "another site", "account too", "wrong", "Bearer"],
 )
-def test_a_site_is_asked_with_a_raw_key_and_its_id(
+def test_a_site_request_needs_the_raw_key_and_the_site_id(
     sandbox: Sandbox, method: str, path: str, headers: dict[str, str], status: int
 ):
-    """A missing or forbidden header is a 403 with an empty body, a wrong key a 401."""
+    """A missing or unexpected header is a 403 with an empty body, an invalid key a 401."""
     own = {name: value.format(sandbox) for name, value in headers.items()}
     answer = httpx.request(method, sandbox.url + path, headers=own, verify=False)
 
@@ -352,8 +352,8 @@ def test_a_site_is_asked_with_a_raw_key_and_its_id(
     assert (answer.json() == EMPTY) == (status == 403)
 
 
-def test_an_app_mints_a_token_and_asks_without_a_site(sandbox: Sandbox):
-    """The token goes raw, alone; a site beside it is refused."""
+def test_an_app_gets_a_token_and_sends_it_without_a_site_id(sandbox: Sandbox):
+    """The token is sent raw. Another ID header is a 403."""
     with client(sandbox, accept="*/*") as wix:
         minted = wix.post(TOKEN, json=credentials(sandbox)).json()
     token = minted.pop("access_token")
@@ -370,8 +370,8 @@ def test_an_app_mints_a_token_and_asks_without_a_site(sandbox: Sandbox):
         assert app.post(LIST, json={**DAYS, **ALL}).status_code == 401
 
 
-def test_a_token_ends():
-    """After its four hours on the server's clock it is a 401, and a new one works."""
+def test_a_token_expires():
+    """After four hours on the server's clock a token is a 401; a new token works."""
     clock = {"now": NOW}
     with running(WORLD, now=lambda: clock["now"]) as sandbox:
         for _ in range(2):
@@ -399,7 +399,7 @@ def test_a_token_ends():
 def test_token_errors_are_oauth_errors(
     sandbox: Sandbox, changed: dict[str, str | None], status: int, error: str
 ):
-    """Two fields, `error` and `error_description`."""
+    """The body has the two fields `error` and `error_description`."""
     with client(sandbox, accept="*/*") as wix:
         answer = wix.post(TOKEN, json=credentials(sandbox, **changed))
 
@@ -407,8 +407,8 @@ def test_token_errors_are_oauth_errors(
     assert answer.json()["error_description"]
 
 
-def test_every_answer_has_its_own_request_id(sandbox: Sandbox, wix: httpx.Client):
-    """Also errors, unknown paths and wrong methods."""
+def test_every_response_has_a_unique_request_id(sandbox: Sandbox, wix: httpx.Client):
+    """This includes errors, unknown paths and wrong methods."""
     answers = [
         wix.post(LIST, json={**DAYS, **ALL}),
         wix.post(LIST, json={}),
@@ -421,8 +421,8 @@ def test_every_answer_has_its_own_request_id(sandbox: Sandbox, wix: httpx.Client
     assert len({each.headers["x-wix-request-id"] for each in answers}) == 5
 
 
-def test_the_budget_is_a_sliding_minute_of_each_site():
-    """The request after the last one is a 429, whoever asks; another site has its own budget."""
+def test_each_site_has_a_rate_limit_with_a_sliding_minute():
+    """A request beyond the limit is a 429. Another site has its own limit."""
     other = "0f4fd5b2-0000-4000-a000-000000000000"
     with running(WORLD, requests_per_minute=3, sites={other: World()}) as sandbox:
         with client(sandbox) as wix:
@@ -433,21 +433,21 @@ def test_the_budget_is_a_sliding_minute_of_each_site():
     assert (statuses, beside) == ([200, 200, 200, 429, 429], 200)
 
 
-def test_the_site_s_zone_is_told_when_asked_for(wix: httpx.Client):
-    """Site Properties answers the fields asked for."""
-    asked = wix.get(PROPERTIES, params={"fields.paths": "timeZone"})
+def test_site_properties_return_the_requested_time_zone(wix: httpx.Client):
+    """The response contains only requested fields."""
+    answer = wix.get(PROPERTIES, params={"fields.paths": "timeZone"})
 
-    assert asked.json() == {"properties": {"timeZone": "Asia/Jerusalem"}}
+    assert answer.json() == {"properties": {"timeZone": "Asia/Jerusalem"}}
     assert wix.get(PROPERTIES, params={"fields.paths": "email"}).json() == {"properties": {}}
 
 
-def test_the_site_s_zone_may_be_missing():
-    """A switch."""
+def test_a_rule_omits_the_time_zone_of_the_site():
+    """Without a known time zone the properties are empty."""
     rules = Rules(site_timezone_known=False)
     with running(WORLD, rules=rules) as sandbox, client(sandbox) as wix:
-        asked = wix.get(PROPERTIES, params={"fields.paths": "timeZone"})
+        answer = wix.get(PROPERTIES, params={"fields.paths": "timeZone"})
 
-    assert asked.json() == {"properties": {}}
+    assert answer.json() == {"properties": {}}
 
 
 def counts(wix: httpx.Client, start: str, end: str, **more: str) -> httpx.Response:
@@ -456,7 +456,7 @@ def counts(wix: httpx.Client, start: str, end: str, **more: str) -> httpx.Respon
 
 
 def test_session_counts_agree_with_the_listing(sandbox: Sandbox, wix: httpx.Client):
-    """One value a day, half-open, in the zone asked for."""
+    """The counts have one value per local day of the half-open range."""
     (measured,) = counts(wix, "2024-03-01", "2024-03-08", timeZone="Asia/Tokyo").json()["data"]
     days = [each["date"] for each in measured["values"]]
 
@@ -466,16 +466,16 @@ def test_session_counts_agree_with_the_listing(sandbox: Sandbox, wix: httpx.Clie
     assert measured["total"] == len(sandbox.answer({**DAYS, **ALL, "timezone": "Asia/Tokyo"}))
 
 
-def test_counts_are_kept_for_62_days(wix: httpx.Client):
-    """Older days, and days to come, have no value."""
+def test_counts_cover_62_days(wix: httpx.Client):
+    """Older and future days have no value."""
     (measured,) = counts(wix, "2023-01-01", "2025-01-01").json()["data"]
     days = [each["date"] for each in measured["values"]]
 
     assert (days[0], days[-1], len(days)) == ("2024-01-31", "2024-04-01", 62)
 
 
-def test_counts_need_not_agree():
-    """A switch: a few more than are listed."""
+def test_a_rule_makes_counts_differ_from_the_listing():
+    """The counts are a little higher than the listing."""
     rules = Rules(counts_match=False)
     with running(WORLD, now=NOW, rules=rules) as sandbox, client(sandbox) as wix:
         (measured,) = counts(wix, "2024-03-01", "2024-03-08").json()["data"]
@@ -484,8 +484,8 @@ def test_counts_need_not_agree():
     assert true < measured["total"] < true * 1.2
 
 
-def test_count_requests_are_checked(wix: httpx.Client):
-    """The measurement, the dates and the zone."""
+def test_invalid_count_requests_are_rejected(wix: httpx.Client):
+    """The measurement type, the dates and the time zone are validated."""
     assert violations(wix.get(DATA)) == {
         "measurementTypes": "INVALID_ENUM_VALUE",
         "dateRange.startDate": "FORMAT",
@@ -497,7 +497,7 @@ def test_count_requests_are_checked(wix: httpx.Client):
 
 
 def test_sites_are_paged_by_cursor(sandbox: Sandbox):
-    """The account's key and id list every site once, the main one first."""
+    """The API key and the account ID list every site once, the main site first."""
     headers = {"authorization": sandbox.api_key, "wix-account-id": sandbox.account_id}
     ids, cursor = [], None
     with client(sandbox, **headers) as wix:
@@ -508,11 +508,11 @@ def test_sites_are_paged_by_cursor(sandbox: Sandbox):
             if not page["metadata"]["hasNext"]:
                 break
             cursor = page["metadata"]["cursors"]["next"]
-        everything = wix.post(SITES, json={}).json()
+        unpaged = wix.post(SITES, json={}).json()
 
     assert len(ids) == len(set(ids)) == 5
     assert ids[0] == sandbox.site_id
-    assert [site["id"] for site in everything["sites"]] == ids
+    assert [site["id"] for site in unpaged["sites"]] == ids
 
 
 @pytest.mark.parametrize(
@@ -532,8 +532,10 @@ def test_sites_are_paged_by_cursor(sandbox: Sandbox):
         ({"authorization": "wrong", "wix-account-id": "{0.account_id}"}, 401),
     ],
 )
-def test_sites_need_the_account(sandbox: Sandbox, headers: dict[str, str], status: int):
-    """Account level is the key with wix-account-id, and no site."""
+def test_a_sites_request_needs_the_key_and_the_account_id(
+    sandbox: Sandbox, headers: dict[str, str], status: int
+):
+    """A missing or unexpected header is a 403, an invalid key a 401."""
     own = {name: value.format(sandbox) for name, value in headers.items()}
     with client(sandbox, **own) as wix:
         assert wix.post(SITES, json={}).status_code == status
@@ -550,15 +552,15 @@ def test_sites_need_the_account(sandbox: Sandbox, headers: dict[str, str], statu
         {"cursorPaging": {"cursor": "nowhere"}},
     ],
 )
-def test_site_queries_are_checked(sandbox: Sandbox, query: Any):
-    """1 to 100 sites a page, and a cursor that was handed out."""
+def test_invalid_sites_requests_are_rejected(sandbox: Sandbox, query: Any):
+    """A page has 1 to 100 sites. The cursor must come from a response."""
     headers = {"authorization": sandbox.api_key, "wix-account-id": sandbox.account_id}
     with client(sandbox, **headers) as wix:
         assert violations(wix.post(SITES, json={"query": query}))
 
 
 def test_every_site_has_its_own_sessions_and_jobs():
-    """A further site lists its own world, and does not see the main site's jobs."""
+    """An additional site lists its own world and has no access to jobs of the main site."""
     other, world = (
         "0f4fd5b2-0000-4000-a000-000000000000",
         World.generate(seed=6, sessions=100, start=date(2024, 3, 1), days=5),

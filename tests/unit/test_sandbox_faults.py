@@ -1,4 +1,4 @@
-"""Everything that can go wrong, seen by a plain HTTP client."""
+"""The faults of the sandbox, tested with a plain HTTP client."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def result(wix: httpx.Client, job_id: str, limit: int = 1000, offset: int = 0) -
     return dict(poll(wix, job_id, limit, offset)["result"])
 
 
-def drain(wix: httpx.Client, job_id: str, limit: int = 20) -> list[str]:
-    """Every id handed out until a page is empty, the offset being the ids received."""
+def read_all(wix: httpx.Client, job_id: str, limit: int = 20) -> list[str]:
+    """Read pages until one is empty. The offset is the number of received IDs."""
     ids: list[str] = []
     while got := result(wix, job_id, limit, len(ids))["sessionIds"]:
         ids += got
@@ -101,10 +101,10 @@ def truth() -> set[str]:
     ],
     ids=repr,
 )
-def test_an_error_stands_in_for_the_answer(
+def test_an_error_replaces_the_response(
     sandbox: Sandbox, wix: httpx.Client, fault: Fault, status: int, body: object
 ):
-    """The request is answered with the error, has no effect, and is in the record."""
+    """The request has no effect and is in the request log."""
     sandbox.faults = [fault]
     jobs = len(sandbox.jobs)
     answer = wix.post(LIST, json=BODY)
@@ -116,8 +116,8 @@ def test_an_error_stands_in_for_the_answer(
     assert (len(sandbox.jobs), sandbox.submits) == (jobs, [BODY])
 
 
-def test_a_rate_limit_may_say_when_to_come_back(sandbox: Sandbox, wix: httpx.Client):
-    """Retry-After in seconds or as a date."""
+def test_a_rate_limit_may_have_a_retry_after_header(sandbox: Sandbox, wix: httpx.Client):
+    """The header contains seconds or a date."""
     sandbox.faults = [Fault("rate_limited", retry_after=7, times=1)]
     seconds = wix.post(LIST, json=BODY).headers["retry-after"]
     sandbox.faults = [Fault("rate_limited", retry_after="date", times=1)]
@@ -128,8 +128,8 @@ def test_a_rate_limit_may_say_when_to_come_back(sandbox: Sandbox, wix: httpx.Cli
 
 
 @pytest.mark.parametrize("status", [200, 502])
-def test_a_page_for_people_comes_instead_of_json(sandbox: Sandbox, wix: httpx.Client, status: int):
-    """HTML, also with a status that says success."""
+def test_an_html_page_replaces_the_json(sandbox: Sandbox, wix: httpx.Client, status: int):
+    """The status may be a success."""
     sandbox.faults = [Fault("html", status=status)]
     answer = wix.post(LIST, json=BODY)
 
@@ -141,10 +141,10 @@ def test_a_page_for_people_comes_instead_of_json(sandbox: Sandbox, wix: httpx.Cl
 
 
 @pytest.mark.parametrize(("kind", "new_jobs"), [("dropped_before", 0), ("dropped_after", 1)])
-def test_a_connection_closes_without_a_reply(
+def test_a_connection_closes_without_a_response(
     sandbox: Sandbox, wix: httpx.Client, kind: str, new_jobs: int
 ):
-    """Before: the request had no effect. After: it had. The client cannot tell which."""
+    """The request had no effect (before) or its effect (after). The client sees no difference."""
     sandbox.faults = [Fault(kind, times=1)]
     jobs = len(sandbox.jobs)
     with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
@@ -157,8 +157,8 @@ def test_a_connection_closes_without_a_reply(
     assert submit(wix) in sandbox.jobs
 
 
-def test_a_mark_is_kept_although_its_reply_is_lost(sandbox: Sandbox, wix: httpx.Client):
-    """dropped_after on one endpoint leaves the others alone."""
+def test_a_mark_is_stored_although_its_response_is_lost(sandbox: Sandbox, wix: httpx.Client):
+    """`dropped_after` on one endpoint does not affect the others."""
     sandbox.faults = [Fault("dropped_after", on="recorded")]
     job_id = submit(wix)
     with pytest.raises(httpx.RemoteProtocolError):
@@ -168,8 +168,8 @@ def test_a_mark_is_kept_although_its_reply_is_lost(sandbox: Sandbox, wix: httpx.
     assert result(wix, job_id)["total"] == 100
 
 
-def test_a_body_is_cut_while_it_is_sent(sandbox: Sandbox, wix: httpx.Client):
-    """Fewer bytes arrive than were announced."""
+def test_a_body_is_cut(sandbox: Sandbox, wix: httpx.Client):
+    """Fewer bytes arrive than the content-length."""
     job_id = submit(wix)
     sandbox.faults = [Fault("cut_body", times=1)]
     with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
@@ -179,7 +179,7 @@ def test_a_body_is_cut_while_it_is_sent(sandbox: Sandbox, wix: httpx.Client):
 
 
 def test_json_is_truncated(sandbox: Sandbox, wix: httpx.Client):
-    """The message is whole, the JSON in it is not."""
+    """The HTTP message is complete, its JSON is not."""
     job_id = submit(wix)
     sandbox.faults = [Fault("truncated", times=1)]
     answer = page(wix, job_id)
@@ -190,8 +190,8 @@ def test_json_is_truncated(sandbox: Sandbox, wix: httpx.Client):
         answer.json()
 
 
-def test_an_answer_is_slow(sandbox: Sandbox, wix: httpx.Client):
-    """Late, then right. A client that does not wait has asked all the same."""
+def test_a_response_is_slow(sandbox: Sandbox, wix: httpx.Client):
+    """The response is late and correct. A request has its effect after a client timeout."""
     sandbox.faults = [Fault("slow", seconds=0.1, times=1), Fault("slow", seconds=60, after=1)]
     started = time.monotonic()
     submit(wix)
@@ -205,7 +205,7 @@ def test_an_answer_is_slow(sandbox: Sandbox, wix: httpx.Client):
 
 
 def test_a_job_fails(sandbox: Sandbox, wix: httpx.Client):
-    """The first job ends in ERROR and stays there; the second is all right."""
+    """The status of the first job stays ERROR; the second job finishes."""
     sandbox.faults = [Fault("job_error", times=1)]
     first, second = submit(wix), submit(wix)
 
@@ -213,8 +213,8 @@ def test_a_job_fails(sandbox: Sandbox, wix: httpx.Client):
     assert result(wix, second)["jobStatus"] == "FINISHED"
 
 
-def test_a_job_fails_for_one_of_its_days(sandbox: Sandbox, wix: httpx.Client):
-    """Of the jobs, those that ask for the day; the end is not asked for. Others do not count."""
+def test_a_job_fails_if_its_query_contains_a_day(sandbox: Sandbox, wix: httpx.Client):
+    """The end date is exclusive. Jobs without the day are not counted."""
     sandbox.faults = [Fault("job_error", day="2024-03-05", times=2)]
     days = [("03-01", "03-05"), ("03-05", "03-06"), ("03-06", "03-08"), ("03-01", "03-08")]
     jobs = [submit_days(wix, f"2024-{start}", f"2024-{end}") for start, end in days]
@@ -222,8 +222,8 @@ def test_a_job_fails_for_one_of_its_days(sandbox: Sandbox, wix: httpx.Client):
     assert statuses(wix, jobs) == ["FINISHED", "ERROR", "FINISHED", "ERROR"]
 
 
-def test_a_day_may_be_asked_for_by_name():
-    """A predefined period has days too, in the zone that the body names."""
+def test_a_predefined_period_may_contain_the_day_of_a_fault():
+    """The days of a predefined period depend on the time zone of the query."""
     with running(WORLD, now=datetime(2024, 3, 15, 23, tzinfo=UTC)) as sandbox:
         sandbox.faults = [Fault("job_never_finishes", day="2024-03-15")]
         headers = {"authorization": sandbox.api_key, "wix-site-id": sandbox.site_id}
@@ -235,8 +235,8 @@ def test_a_day_may_be_asked_for_by_name():
             assert statuses(wix, jobs) == ["IN_PROGRESS", "FINISHED"]
 
 
-def test_a_job_fails_for_its_length(sandbox: Sandbox, wix: httpx.Client):
-    """Jobs of more than so many days are too much."""
+def test_a_job_fails_if_its_query_is_too_long(sandbox: Sandbox, wix: httpx.Client):
+    """The query has more than `over_days` days."""
     sandbox.faults = [Fault("job_error", over_days=2)]
     ends = ("2024-03-02", "2024-03-03", "2024-03-04", "2024-03-05")
     jobs = [submit_days(wix, "2024-03-01", end) for end in ends]
@@ -245,7 +245,7 @@ def test_a_job_fails_for_its_length(sandbox: Sandbox, wix: httpx.Client):
 
 
 def test_a_job_never_finishes(sandbox: Sandbox, wix: httpx.Client):
-    """It is IN_PROGRESS as long as the fault is there."""
+    """Its status is IN_PROGRESS while the fault is active."""
     sandbox.faults = [Fault("job_never_finishes")]
     job_id = submit(wix)
 
@@ -253,8 +253,8 @@ def test_a_job_never_finishes(sandbox: Sandbox, wix: httpx.Client):
 
 
 @pytest.mark.parametrize("status", ["SOMETHING_NEW", "UNKNOWN_JOB_STATUS"])
-def test_a_status_nobody_knows(sandbox: Sandbox, wix: httpx.Client, status: str):
-    """For so many polls of every job, or for ever."""
+def test_a_job_has_an_unknown_status(sandbox: Sandbox, wix: httpx.Client, status: str):
+    """For the first polls of every job, or for all."""
     sandbox.faults = [Fault("unknown_status", status=status, polls=2)]
     for job_id in (submit(wix), submit(wix)):
         seen = [result(wix, job_id)["jobStatus"] for _ in range(3)]
@@ -265,7 +265,7 @@ def test_a_status_nobody_knows(sandbox: Sandbox, wix: httpx.Client, status: str)
 
 
 def test_a_job_is_unknown_at_first(sandbox: Sandbox, wix: httpx.Client):
-    """404 for so many polls of every job."""
+    """The first polls of every job are a 404."""
     sandbox.faults = [Fault("unknown_job", polls=2)]
     for job_id in (submit(wix), submit(wix)):
         assert [page(wix, job_id).status_code for _ in range(3)] == [404, 404, 200]
@@ -273,14 +273,14 @@ def test_a_job_is_unknown_at_first(sandbox: Sandbox, wix: httpx.Client):
 
 @pytest.mark.parametrize("name", ["jobStatus", "total", "sessionIds"])
 def test_a_field_is_missing(sandbox: Sandbox, wix: httpx.Client, name: str):
-    """One field of the result, the others stay."""
+    """The other fields of the result remain."""
     sandbox.faults = [Fault("missing_fields", field=name)]
 
     assert result(wix, submit(wix)).keys() == {"jobStatus", "total", "sessionIds"} - {name}
 
 
 def test_the_whole_result_is_missing(sandbox: Sandbox, wix: httpx.Client):
-    """An empty object."""
+    """The response is an empty object."""
     sandbox.faults = [Fault("missing_fields", field="result")]
 
     assert poll(wix, submit(wix)) == {}
@@ -298,7 +298,7 @@ def test_the_whole_result_is_missing(sandbox: Sandbox, wix: httpx.Client):
 def test_a_total_is_wrong(
     sandbox: Sandbox, wix: httpx.Client, truth: set[str], fault: Fault, totals: list[int | None]
 ):
-    """The ids are right all the same."""
+    """The IDs are correct."""
     sandbox.faults = [fault]
     job_id = submit(wix)
     results = [result(wix, job_id) for _ in range(3)]
@@ -307,28 +307,32 @@ def test_a_total_is_wrong(
     assert all(set(each["sessionIds"]) == truth for each in results)
 
 
-def test_pages_are_smaller_than_asked(sandbox: Sandbox, wix: httpx.Client, truth: set[str]):
-    """By ids received all arrive, none twice; by pages asked most are skipped."""
+def test_pages_are_smaller_than_the_limit(sandbox: Sandbox, wix: httpx.Client, truth: set[str]):
+    """A client that counts received IDs gets each ID once."""
     sandbox.faults = [Fault("small_pages", size=7)]
     job_id = submit(wix)
 
     assert len(result(wix, job_id)["sessionIds"]) == 7
-    assert sorted(drain(wix, job_id)) == sorted(truth)
+    assert sorted(read_all(wix, job_id)) == sorted(truth)
 
 
-def test_a_limit_is_refused_with_its_threshold(sandbox: Sandbox, wix: httpx.Client):
-    """400 over the threshold, which the violation tells; at the threshold all is well."""
+def test_a_limit_is_rejected_with_a_threshold(sandbox: Sandbox, wix: httpx.Client):
+    """A limit over the threshold is a 400 with the threshold; an equal limit succeeds."""
     sandbox.faults = [Fault("limit_violation", threshold=50)]
     job_id = submit(wix)
-    refused = page(wix, job_id, 51)
-    (found,) = refused.json()["details"]["validationError"]["fieldViolations"]
+    rejected = page(wix, job_id, 51)
+    (found,) = rejected.json()["details"]["validationError"]["fieldViolations"]
 
-    assert (refused.status_code, found["field"], found["data"]) == (400, "limit", {"threshold": 50})
+    assert (rejected.status_code, found["field"], found["data"]) == (
+        400,
+        "limit",
+        {"threshold": 50},
+    )
     assert len(result(wix, job_id, 50)["sessionIds"]) == 50
 
 
-def test_a_limit_is_refused_without_saying_why(sandbox: Sandbox, wix: httpx.Client):
-    """threshold=None refuses more than 100 and tells nothing."""
+def test_a_limit_is_rejected_without_a_threshold(sandbox: Sandbox, wix: httpx.Client):
+    """threshold=None rejects more than 100 without a threshold in the violation."""
     sandbox.faults = [Fault("limit_violation", threshold=None)]
     job_id = submit(wix)
     (found,) = page(wix, job_id, 101).json()["details"]["validationError"]["fieldViolations"]
@@ -338,20 +342,20 @@ def test_a_limit_is_refused_without_saying_why(sandbox: Sandbox, wix: httpx.Clie
 
 
 def test_pages_overlap(sandbox: Sandbox, wix: httpx.Client, truth: set[str]):
-    """Every page but the first begins with ids of the one before; by ids received all arrive."""
+    """Each later page begins with IDs of the page before. All IDs arrive."""
     sandbox.faults = [Fault("repeats", n=3)]
-    ids = drain(wix, submit(wix))
+    ids = read_all(wix, submit(wix))
 
     assert ids[20:23] == ids[17:20]
     assert set(ids) == truth
     assert len(ids) - len(truth) == 3 * ((len(ids) - 1) // 20)
 
 
-def test_pages_overlap_at_the_cost_of_others(sandbox: Sandbox, wix: httpx.Client, truth: set[str]):
-    """Draining once loses ids, draining again finds them."""
+def test_pages_overlap_and_omit_ids(sandbox: Sandbox, wix: httpx.Client, truth: set[str]):
+    """The first pass over the pages misses IDs, the second is complete."""
     sandbox.faults = [Fault("lossy_repeats", n=2)]
     job_id = submit(wix)
-    first, second = drain(wix, job_id), drain(wix, job_id)
+    first, second = read_all(wix, job_id), read_all(wix, job_id)
 
     assert len(first) == len(second) == 100
     assert len(truth - set(first)) == 2 * 4
@@ -362,35 +366,35 @@ def test_pages_overlap_at_the_cost_of_others(sandbox: Sandbox, wix: httpx.Client
 def test_a_result_grows_while_it_is_paged(
     sandbox: Sandbox, wix: httpx.Client, truth: set[str], at: str
 ):
-    """Withheld ids come in page by page; then the result is stable and true."""
+    """Withheld IDs appear page by page; then the result is stable and complete."""
     sandbox.faults = [Fault("growing_result", until=7, step=1, at=at)]
     job_id = submit(wix)
     early = result(wix, job_id, 1000)
-    first = drain(wix, job_id)
-    drain(wix, job_id)
+    first = read_all(wix, job_id)
+    read_all(wix, job_id)
 
     assert (early["total"], len(truth - set(early["sessionIds"]))) == (93, 7)
     assert (set(first) == truth) == (at == "end")
-    assert sorted(drain(wix, job_id)) == sorted(truth)
+    assert sorted(read_all(wix, job_id)) == sorted(truth)
 
 
 @pytest.mark.parametrize("at", ["start", "end"])
 def test_a_result_shrinks_while_it_is_paged(
     sandbox: Sandbox, wix: httpx.Client, truth: set[str], at: str
 ):
-    """Ids nobody has go away page by page; then the result is stable and true."""
+    """Extra IDs disappear page by page; then the result is stable and correct."""
     sandbox.faults = [Fault("shrinking_result", until=7, step=1, at=at)]
     job_id = submit(wix)
     early = result(wix, job_id, 1000)
     for _ in range(2):
-        drain(wix, job_id)
+        read_all(wix, job_id)
 
     assert (early["total"], len(set(early["sessionIds"]) - truth)) == (107, 7)
-    assert sorted(drain(wix, job_id)) == sorted(truth)
+    assert sorted(read_all(wix, job_id)) == sorted(truth)
 
 
 def test_a_page_is_empty_although_ids_remain(sandbox: Sandbox, wix: httpx.Client):
-    """The total says that there are more."""
+    """The next page has IDs."""
     sandbox.faults = [Fault("empty_page", after=1, times=1)]
     job_id = submit(wix)
     sizes = [len(result(wix, job_id, 10)["sessionIds"]) for _ in range(3)]
@@ -399,8 +403,8 @@ def test_a_page_is_empty_although_ids_remain(sandbox: Sandbox, wix: httpx.Client
 
 
 @pytest.mark.parametrize(("value", "bad"), [("null", None), ("number", 12345), ("empty", "")])
-def test_ids_are_bad(sandbox: Sandbox, wix: httpx.Client, value: str, bad: object):
-    """Some entries are no ids at all."""
+def test_ids_are_invalid(sandbox: Sandbox, wix: httpx.Client, value: str, bad: object):
+    """Some entries are not IDs."""
     sandbox.faults = [Fault("bad_ids", value=value, n=2, times=1)]
     job_id = submit(wix)
 
@@ -408,8 +412,8 @@ def test_ids_are_bad(sandbox: Sandbox, wix: httpx.Client, value: str, bad: objec
     assert result(wix, job_id)["sessionIds"].count(bad) == 0
 
 
-def test_what_a_fault_cannot_change_it_does_not_count(sandbox: Sandbox, wix: httpx.Client):
-    """`after` and `times` count requests that the fault would show on."""
+def test_a_fault_counts_only_requests_that_it_changes(sandbox: Sandbox, wix: httpx.Client):
+    """`after` and `times` ignore requests on which the fault has no effect."""
     sandbox.faults = [Fault("empty_page", times=1), Fault("null_total", times=1)]
     job_id = submit(wix)
 
@@ -417,16 +421,16 @@ def test_what_a_fault_cannot_change_it_does_not_count(sandbox: Sandbox, wix: htt
     assert result(wix, job_id, 10)["sessionIds"] == []
 
 
-def test_after_and_times_choose_the_requests(sandbox: Sandbox, wix: httpx.Client):
-    """The first pass, the next are struck, then all is well."""
+def test_after_and_times_select_the_requests(sandbox: Sandbox, wix: httpx.Client):
+    """The first requests succeed, the next fail, and the rest succeed."""
     sandbox.faults = [Fault("server_error", on="properties", after=2, times=2)]
     submit(wix)
 
     assert [wix.get(PROPERTIES).status_code for _ in range(6)] == [200, 200, 503, 503, 200, 200]
 
 
-def test_a_rate_strikes_the_same_requests_for_the_same_seed(sandbox: Sandbox, wix: httpx.Client):
-    """Chance is seeded; assigning the faults begins it again."""
+def test_a_rate_affects_the_same_requests_for_the_same_seed(sandbox: Sandbox, wix: httpx.Client):
+    """An assignment of the faults restarts their random generators."""
     runs = []
     for _ in range(2):
         sandbox.faults = [Fault("server_error", rate=0.3)]
@@ -437,7 +441,7 @@ def test_a_rate_strikes_the_same_requests_for_the_same_seed(sandbox: Sandbox, wi
 
 
 def test_faults_are_combined(sandbox: Sandbox, wix: httpx.Client, truth: set[str]):
-    """Several act on one request, each on its own."""
+    """Several faults apply to one request independently."""
     sandbox.faults = [
         Fault("repeats", n=2),
         Fault("small_pages", size=10),
@@ -450,64 +454,64 @@ def test_faults_are_combined(sandbox: Sandbox, wix: httpx.Client, truth: set[str
     assert page(wix, job_id).status_code == 503
     assert result(wix, job_id) == {"jobStatus": "SOMETHING_NEW"}
     assert result(wix, job_id)["total"] == 101
-    assert set(drain(wix, job_id)) == truth
+    assert set(read_all(wix, job_id)) == truth
 
 
-def test_a_job_may_hand_out_the_listing_of_another(sandbox: Sandbox, wix: httpx.Client):
-    """Of the job before it that was asked something else."""
+def test_a_job_may_return_the_listing_of_another_query(sandbox: Sandbox, wix: httpx.Client):
+    """It is the listing of the last earlier job with a different query."""
     mobile = {**BODY, "deviceType": {"type": "MOBILE"}}
     first = str(wix.post(LIST, json=mobile).json()["jobId"])
     sandbox.faults = [Fault("swapped_job")]
 
-    assert set(drain(wix, submit(wix))) == sandbox.answer(mobile)
+    assert set(read_all(wix, submit(wix))) == sandbox.answer(mobile)
     assert result(wix, submit(wix))["total"] == len(sandbox.answer(mobile)) != 100
-    assert set(drain(wix, first)) <= sandbox.answer(BODY)
+    assert set(read_all(wix, first)) <= sandbox.answer(BODY)
 
 
-def test_a_job_may_hand_out_an_old_listing():
-    """Of the first job that was asked the same."""
+def test_a_job_may_return_an_old_listing():
+    """It is the listing of the first job with the same query."""
     hour = datetime(2024, 3, 3, tzinfo=UTC)
     with running(WORLD, now=lambda: hour, faults=[Fault("stale_result")]) as sandbox:
         headers = {"authorization": sandbox.api_key, "wix-site-id": sandbox.site_id}
         with httpx.Client(base_url=sandbox.url, headers=headers, verify=False) as wix:
-            before = set(drain(wix, submit(wix)))
+            before = set(read_all(wix, submit(wix)))
             hour = datetime(2024, 3, 9, tzinfo=UTC)
-            assert set(drain(wix, submit(wix))) == before
+            assert set(read_all(wix, submit(wix))) == before
             assert before < sandbox.answer(BODY)
 
 
 @pytest.mark.parametrize(
-    ("kind", "values", "sentence"),
+    ("kind", "options", "sentence"),
     [
-        ("nope", {}, "There is no fault 'nope'; the kinds are rate_limited"),
-        ("slow", {"second": 1}, "The fault 'slow' has no value 'second'; it has seconds."),
-        ("truncated", {"n": 1}, "has no value 'n'; it has none of its own."),
-        ("missing_fields", {"field": "id"}, "field of the fault 'missing_fields' is one of"),
-        ("repeats", {"on": "list"}, "The fault 'repeats' strikes result, not 'list'."),
+        ("nope", {}, "Unknown fault 'nope'; known faults: rate_limited"),
+        ("slow", {"second": 1}, "The fault 'slow' has no option 'second'; its options: seconds."),
+        ("truncated", {"n": 1}, "has no option 'n'; its options: none."),
+        ("missing_fields", {"field": "id"}, "field of the fault 'missing_fields' must be one of"),
+        ("repeats", {"on": "list"}, "The fault 'repeats' supports result, not 'list'."),
         ("expired_token", {"on": ["token"]}, "not 'token'"),
-        ("job_error", {"day": "March"}, "day of a fault is a date, YYYY-MM-DD, not 'March'."),
+        ("job_error", {"day": "March"}, "day of a fault must be a date, YYYY-MM-DD, not 'March'."),
     ],
 )
-def test_a_fault_that_does_not_exist_is_refused(kind: str, values: dict[str, Any], sentence: str):
-    """One sentence that says what there is."""
+def test_an_invalid_fault_is_rejected(kind: str, options: dict[str, Any], sentence: str):
+    """The error is one sentence with the valid values."""
     with pytest.raises(ValueError, match=sentence):
-        Fault(kind, **values)
+        Fault(kind, **options)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_fault_can_be_told_in_words(kind: str):
-    """Its name alone is a fault, on every endpoint it can strike."""
+def test_a_fault_is_parsed_from_its_name(kind: str):
+    """The default is every supported endpoint."""
     assert repr(Fault.parse(kind)) == repr(Fault(kind))
 
 
-def test_a_fault_in_words_has_values():
-    """Numbers, names, none and several endpoints."""
-    words = "rate_limited:on=list+result,rate=0.5,times=3,after=2,retry_after=none"
+def test_a_fault_is_parsed_with_options():
+    """Options are numbers, texts, none, dates and several endpoints."""
+    text = "rate_limited:on=list+result,rate=0.5,times=3,after=2,retry_after=none"
 
-    assert repr(Fault.parse(words)) == repr(
+    assert repr(Fault.parse(text)) == repr(
         Fault("rate_limited", on=("list", "result"), rate=0.5, times=3, after=2, retry_after=None)
     )
-    words = "job_error:day=2024-03-03,over_days=7"
-    assert repr(Fault.parse(words)) == repr(Fault("job_error", day="2024-03-03", over_days=7))
+    text = "job_error:day=2024-03-03,over_days=7"
+    assert repr(Fault.parse(text)) == repr(Fault("job_error", day="2024-03-03", over_days=7))
     with pytest.raises(ValueError, match="'seconds' in the fault 'slow:seconds' is not key=value"):
         Fault.parse("slow:seconds")

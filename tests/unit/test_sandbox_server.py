@@ -1,4 +1,4 @@
-"""The sandbox as a server: it starts, stops, stands beside others and keeps a record."""
+"""The server of the sandbox: start, stop, parallel servers, the request log and the command."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def client(sandbox: Sandbox) -> httpx.Client:
 
 
 def test_the_public_names_are_few():
-    """What a test needs, and no more."""
+    """The package exports only what tests need."""
     assert public.__all__ == ["Fault", "Rules", "Sandbox", "Session", "World", "running"]
 
 
-def test_nothing_is_left_behind():
-    """No thread and no listener remains, also when the block fails."""
+def test_no_thread_or_socket_remains():
+    """The server stops even if the block raises."""
     threads = threading.active_count()
     with suppress(LookupError), running(WORLD) as sandbox, client(sandbox) as wix:
         wix.post(LIST, json=BODY)
@@ -53,12 +53,12 @@ def test_nothing_is_left_behind():
         httpx.get(sandbox.url, verify=False)
 
 
-def test_a_slow_answer_does_not_hold_the_end_up(caplog: pytest.LogCaptureFixture):
-    """Leaving the block ends requests that are still under way, without noise."""
+def test_a_slow_response_does_not_delay_the_stop(caplog: pytest.LogCaptureFixture):
+    """The end of the block aborts pending requests and logs nothing."""
     with running(WORLD, faults=[Fault("slow", seconds=60)]) as sandbox:
         with client(sandbox) as wix, pytest.raises(httpx.ReadTimeout):
             wix.post(LIST, json=BODY, timeout=0.05)
-        waiting = threading.Thread(target=ask_in_vain, args=(sandbox,))
+        waiting = threading.Thread(target=post_without_response, args=(sandbox,))
         waiting.start()
         time.sleep(0.05)
         started = time.monotonic()
@@ -68,13 +68,13 @@ def test_a_slow_answer_does_not_hold_the_end_up(caplog: pytest.LogCaptureFixture
     assert not caplog.records
 
 
-def ask_in_vain(sandbox: Sandbox) -> None:
+def post_without_response(sandbox: Sandbox) -> None:
     with client(sandbox) as wix, pytest.raises(httpx.RemoteProtocolError):
         wix.post(LIST, json=BODY)
 
 
-def test_several_stand_side_by_side():
-    """Each has its own address, world and record; the same seed has the same identity."""
+def test_one_process_runs_several_sandboxes():
+    """Each has its own address, world and request log. The seed sets the credentials."""
     with running(WORLD) as first, running(World(), seed=8) as second, running(World()) as third:
         with client(first) as wix:
             wix.post(LIST, json=BODY)
@@ -88,15 +88,15 @@ async def page_concurrently(sandbox: Sandbox) -> list[str]:
     headers = {"authorization": sandbox.api_key, "wix-site-id": sandbox.site_id}
     async with httpx.AsyncClient(base_url=sandbox.url, headers=headers, verify=False) as wix:
         job_id = (await wix.post(LIST, json=BODY)).json()["jobId"]
-        asked = (
+        requests = (
             {"jobId": job_id, "limit": 100, "offset": offset} for offset in range(0, 3000, 100)
         )
-        pages = await asyncio.gather(*(wix.get(RESULT, params=params) for params in asked))
+        pages = await asyncio.gather(*(wix.get(RESULT, params=params) for params in requests))
     return [each for page in pages for each in page.json()["result"]["sessionIds"]]
 
 
-def test_it_serves_a_caller_with_a_loop_of_its_own():
-    """The block may be entered and left inside a running loop."""
+def test_a_sandbox_runs_inside_an_event_loop():
+    """The block may begin and end inside a running event loop."""
 
     async def call() -> None:
         with running(WORLD) as sandbox:
@@ -105,8 +105,8 @@ def test_it_serves_a_caller_with_a_loop_of_its_own():
     asyncio.run(call())
 
 
-def test_the_record_tells_what_was_asked():
-    """Endpoint, status, body, parameters and job of every request, in order; it can be reset."""
+def test_the_request_log_contains_every_request():
+    """The log has the endpoint, status, body, parameters and job, in order. It can be reset."""
     with running(WORLD) as sandbox, client(sandbox) as wix:
         job_id = wix.post(LIST, json=BODY).json()["jobId"]
         wix.get(RESULT, params={"jobId": job_id, "limit": 1, "offset": 0})
@@ -123,8 +123,8 @@ def test_the_record_tells_what_was_asked():
         assert (sandbox.count(), sandbox.submits, list(sandbox.jobs)) == (0, [], [job_id])
 
 
-def test_another_process_sees_and_steers_it_over_http():
-    """State, faults and reset have pages of their own, which are not counted."""
+def test_another_process_controls_the_sandbox_over_http():
+    """The control routes are not in the request log."""
     with running(WORLD) as sandbox, client(sandbox) as wix:
         wix.post(LIST, json=BODY)
         state = wix.get("/sandbox/state").json()
@@ -139,8 +139,8 @@ def test_another_process_sees_and_steers_it_over_http():
 
 
 @pytest.mark.parametrize("body", [["nope"], "slow", [1], {"a": 1}, None])
-def test_faults_that_do_not_exist_are_refused_over_http(body: object):
-    """400 with a sentence, and the faults stay as they were."""
+def test_invalid_faults_are_rejected_over_http(body: object):
+    """The response is a 400 with a message. The active faults do not change."""
     with running(World(), faults=[Fault("slow", seconds=0)]) as sandbox, client(sandbox) as wix:
         answer = wix.post("/sandbox/faults", json=body)
 
@@ -168,15 +168,13 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_serves_until_it_is_told_to_stop(
-    command: subprocess.Popen[str], number: signal.Signals
-):
-    """It greets with a .env file that tells a client everything; Ctrl-C and SIGTERM end it."""
+def test_the_command_runs_until_a_signal(command: subprocess.Popen[str], number: signal.Signals):
+    """It prints its settings as a .env file. SIGINT and SIGTERM stop it."""
     assert command.stdout is not None
-    greeting, *lines = [command.stdout.readline().strip() for _ in range(8)]
-    told = dict(line.split("=", 1) for line in lines)
-    headers = {"authorization": told["WIX_API_KEY"], "wix-site-id": told["WIX_SITE_ID"]}
-    url = told["WIX_BASE_URL"]
+    title, *lines = [command.stdout.readline().strip() for _ in range(8)]
+    settings = dict(line.split("=", 1) for line in lines)
+    headers = {"authorization": settings["WIX_API_KEY"], "wix-site-id": settings["WIX_SITE_ID"]}
+    url = settings["WIX_BASE_URL"]
     with httpx.Client(base_url=url, headers=headers, verify=False) as wix:
         statuses = [wix.post(LIST, json=BODY).status_code for _ in range(2)]
     command.send_signal(number)
@@ -184,19 +182,19 @@ def test_the_command_serves_until_it_is_told_to_stop(
 
     assert statuses == [503, 200]
     assert (command.returncode, output, errors) == (0, "", "")
-    assert greeting.startswith("# A sandbox Wix with 50 sessions")
+    assert title.startswith(f"# Wix sandbox at {url} with 50 sessions")
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--fault", "nope"], "There is no fault 'nope'"),
+        (["--fault", "nope"], "Unknown fault 'nope'"),
         (["--days", "-1"], "'-1' is not a whole number"),
         (["--timezone", "Mars"], "'Mars' is not an IANA time zone"),
         (["--job-seconds", "soon"], "'soon' is neither seconds nor a range"),
         (["--events", "nowhere.csv"], "nowhere.csv"),
         (["--events", __file__], "has no column event_time"),
-        (["--fault", "slow:seconds=soon"], "seconds of a fault is a number, not 'soon'"),
+        (["--fault", "slow:seconds=soon"], "seconds of a fault must be a number, not 'soon'"),
         (["--port", "99999"], "port must be 0-65535"),
     ],
 )
@@ -206,8 +204,8 @@ def test_bad_arguments_are_one_sentence(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Exit code 2 and one line that says what is wrong."""
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process goes on
+    """The exit code is 2 and the error is one line."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # keep the handlers of this process
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     errors = capfd.readouterr().err

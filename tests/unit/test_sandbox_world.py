@@ -1,4 +1,4 @@
-"""The sandbox's truth: made-up traffic, click-streams and explicit sessions."""
+"""The worlds of the sandbox: generated traffic, click-streams and explicit sessions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from prefect_wix.sandbox import Session, World
-from prefect_wix.sandbox.session import STEPS
+from prefect_wix.sandbox.sessions import STEPS
 
 CLICKS = Path(__file__).parents[3] / "shared/data/clickstream-2019-10-01.csv.gz"
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
@@ -23,7 +23,7 @@ def shop() -> World:
 
 
 def test_the_same_seed_makes_the_same_world():
-    """The same arguments give the same sessions, another seed gives others."""
+    """Equal arguments give equal sessions; another seed gives other sessions."""
     worlds = [World.generate(seed, sessions=50, start=date(2024, 1, 1)) for seed in (1, 1, 2)]
     first, same, other = (list(world.sessions()) for world in worlds)
 
@@ -32,15 +32,15 @@ def test_the_same_seed_makes_the_same_world():
 
 
 @pytest.mark.parametrize("sessions", [0, 1, 7, 20_011])
-def test_a_world_has_exactly_the_number_of_sessions_asked_for(sessions: int):
-    """Every number is met exactly, with unique ids."""
+def test_a_world_has_exactly_the_requested_number_of_sessions(sessions: int):
+    """The number is exact and the IDs are unique."""
     world = World.generate(sessions=sessions, days=3, start=date(2024, 1, 1))
 
     assert len(world) == sessions == len({each.id for each in world.sessions()})
 
 
-def test_sessions_arrive_in_order_on_the_local_days_asked_for(shop: World):
-    """All arrive within [start, end) of local days, ascending, also across a clock change."""
+def test_sessions_arrive_in_order_on_the_requested_local_days(shop: World):
+    """All arrive on the local days `[start, end)`, also across a clock change."""
     zone = ZoneInfo("Asia/Jerusalem")
     arrivals = [each.arrival for each in shop.sessions()]
     days = Counter(each.astimezone(zone).date() for each in arrivals)
@@ -49,15 +49,15 @@ def test_sessions_arrive_in_order_on_the_local_days_asked_for(shop: World):
     assert set(days) == {date(2024, 3, 20) + timedelta(days=n) for n in range(20)}
 
 
-def test_an_end_and_a_number_of_days_give_the_start():
-    """World.generate(end=, days=) ends before `end`."""
+def test_the_end_and_the_number_of_days_determine_the_start():
+    """World.generate(end=, days=) generates the days before `end`."""
     world = World.generate(sessions=500, days=2, end=date(2024, 1, 3), timezone="UTC")
 
     assert {each.arrival.day for each in world.sessions()} == {1, 2}
 
 
 def test_without_dates_the_last_day_is_today():
-    """The default world moves with the calendar."""
+    """The default world ends with the current day."""
     world = World.generate(sessions=500, days=2, timezone="UTC")
     today = datetime.now(UTC).date()
 
@@ -65,7 +65,7 @@ def test_without_dates_the_last_day_is_today():
 
 
 def test_traffic_looks_like_a_shop(shop: World):
-    """Quiet nights, phones ahead, home first, a narrowing funnel, and some cross midnight."""
+    """Few sessions at night, most on phones, a narrowing funnel, and some cross midnight."""
     zone = ZoneInfo("Asia/Jerusalem")
     sessions = list(shop.sessions())
     hours = Counter(each.arrival.astimezone(zone).hour for each in sessions)
@@ -85,15 +85,15 @@ def test_traffic_looks_like_a_shop(shop: World):
     assert len(crossing) > 5
 
 
-def test_some_visitors_may_have_no_device():
-    """The share of sessions without a device is the one asked for."""
+def test_some_sessions_may_have_no_device():
+    """The share of sessions without a device is `without_device`."""
     world = World.generate(sessions=10_000, start=date(2024, 1, 1), without_device=0.25)
 
     assert sum(each.device is None for each in world.sessions()) == pytest.approx(2500, abs=250)
 
 
-def test_a_world_can_be_given_session_by_session():
-    """Explicit sessions come back as they went in, ordered by arrival."""
+def test_a_world_may_contain_explicit_sessions():
+    """The sessions are unchanged and ordered by arrival."""
     late = Session(id="b", arrival=NOON, end=NOON, device=None, depth="ADDED_TO_CART")
     early = Session(
         id="a",
@@ -112,25 +112,25 @@ def test_a_world_can_be_given_session_by_session():
         World.generate(sessions=300, start=date(2024, 1, 1)),
         World([Session(id=name, arrival=NOON, end=NOON) for name in ("x", "y")]),
     ],
-    ids=["generated", "given"],
+    ids=["generated", "explicit"],
 )
-def test_an_id_leads_back_to_its_session(world: World):
-    """find() undoes the id, and knows nobody else's."""
+def test_find_returns_the_index_of_an_id(world: World):
+    """An unknown ID has no index."""
     assert [world.find(each.id) for each in world.sessions()] == list(range(len(world)))
-    strangers = ["", "nobody", "00000000-0000-4000-a000-000000000000"]
-    assert [world.find(each) for each in strangers] == [None, None, None]
+    unknown = ["", "nobody", "00000000-0000-4000-a000-000000000000"]
+    assert [world.find(each) for each in unknown] == [None, None, None]
 
 
-def test_an_id_beyond_the_last_session_is_nobodys():
-    """A larger world of the same seed has the same first ids; the smaller one ends earlier."""
+def test_an_id_after_the_last_session_is_unknown():
+    """A larger world with the same seed has the same first IDs."""
     small, large = (World.generate(sessions=n, start=date(2024, 1, 1)) for n in (10, 11))
 
     assert small.session(9).id == large.session(9).id
     assert small.find(large.session(10).id) is None
 
 
-def test_events_become_visits(tmp_path: Path):
-    """Times order the pages, ties keep the file's order, the deepest event is the depth."""
+def test_events_become_sessions(tmp_path: Path):
+    """Pages are in order of time and then of the file. The depth is the deepest event."""
     file = tmp_path / "events.csv"
     file.write_text(
         "event_time,event_type,product_id,user_session\n"
@@ -150,9 +150,9 @@ def test_events_become_visits(tmp_path: Path):
     assert first.end - first.arrival == timedelta(seconds=5)
 
 
-@pytest.mark.skipif(not CLICKS.exists(), reason="the click-stream of a real shop is not here")
-def test_a_real_click_stream_is_read_whole():
-    """1,906 real visits, each with its device computed from its id."""
+@pytest.mark.skipif(not CLICKS.exists(), reason="the click-stream file of a real shop is missing")
+def test_a_real_click_stream_is_read_completely():
+    """The file has 1,906 sessions. The device is computed from the ID."""
     world = World.from_events(CLICKS)
     sessions = list(world.sessions())
     digits = {(md5(each.id.encode()).hexdigest()[0], each.device) for each in sessions}

@@ -1,4 +1,4 @@
-"""The command `python -m prefect_wix.sandbox`: serve a sandbox until it is told to stop."""
+"""The command `python -m prefect_wix.sandbox`: run a sandbox until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 from zoneinfo import available_timezones
 
-from prefect_wix.sandbox.faults import Fault
+from prefect_wix.sandbox.faults import KINDS, Fault
 from prefect_wix.sandbox.server import running
 from prefect_wix.sandbox.world import World
 
@@ -19,54 +19,54 @@ if TYPE_CHECKING:
     from prefect_wix.sandbox.sandbox import Sandbox
 
 WIX_REQUESTS_PER_MINUTE = 200
-"""Wix's documented budget of a site."""
+"""The rate limit that Wix documents for one app instance."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until Ctrl-C or SIGTERM. Exits with 2 if the arguments are no good."""
+    """Run a sandbox until Ctrl-C or SIGTERM. Exit with code 2 if an argument is invalid."""
     parser = _parser()
-    told = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        _serve(told, stop)
+        _serve(args, stop)
     except (OSError, OverflowError, ValueError) as error:
         parser.error(str(error))
 
 
-def _serve(told: argparse.Namespace, stop: Event) -> None:
+def _serve(args: argparse.Namespace, stop: Event) -> None:
     with running(
-        _world(told),
-        faults=told.fault,
-        job_seconds=told.job_seconds,
-        requests_per_minute=told.requests_per_minute or None,
-        seed=told.seed,
-        sites=told.sites,
-        host=told.host,
-        port=told.port,
+        _world(args),
+        faults=args.fault,
+        job_seconds=args.job_seconds,
+        requests_per_minute=args.requests_per_minute or None,
+        seed=args.seed,
+        sites=args.sites,
+        host=args.host,
+        port=args.port,
     ) as sandbox:
-        print(_welcome(sandbox), flush=True)  # noqa: T201
-        while not stop.wait(0.5):  # a wait without end would not notice Ctrl-C on every system
+        print(_settings(sandbox), flush=True)  # noqa: T201
+        while not stop.wait(0.5):  # on some systems, Ctrl-C does not interrupt an endless wait
             pass
 
 
-def _world(told: argparse.Namespace) -> World:
-    if told.events:
-        return World.from_events(told.events, timezone=told.timezone)
-    return World.generate(told.seed, sessions=told.sessions, days=told.days, timezone=told.timezone)
+def _world(args: argparse.Namespace) -> World:
+    if args.events:
+        return World.from_events(args.events, timezone=args.timezone)
+    return World.generate(args.seed, sessions=args.sessions, days=args.days, timezone=args.timezone)
 
 
-def _welcome(sandbox: Sandbox) -> str:
-    """What was started, as a ``.env`` file: the settings that `python -m blocks` reads."""
+def _settings(sandbox: Sandbox) -> str:
+    """The address and credentials as a ``.env`` file, with the names that `blocks` reads."""
     world, sites = sandbox.world, len(sandbox.worlds)
-    greeting = (
-        f"# A sandbox Wix with {len(world):,} sessions ({world.timezone}) and {sites} site(s) "
-        f"listens at {sandbox.url} until Ctrl-C."
+    title = (
+        f"# Wix sandbox at {sandbox.url} with {len(world):,} sessions ({world.timezone}) "
+        f"and {sites} site{'s' * (sites != 1)}. Press Ctrl-C to stop it."
     )
     return "\n".join(
         (
-            greeting,
+            title,
             f"WIX_BASE_URL={sandbox.url}",
             f"WIX_API_KEY={sandbox.api_key}",
             f"WIX_SITE_ID={sandbox.site_id}",
@@ -81,24 +81,24 @@ def _welcome(sandbox: Sandbox) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m prefect_wix.sandbox",
-        description="A local Wix that plays the Analytics Sessions API.",
+        description="Run a local server with Wix's Analytics Sessions API.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen at")
-    add("--port", type=int, default=8765, help="port to listen at, 0 for any free one")
-    add("--seed", type=int, default=7, help="the same seed makes the same sandbox")
-    add("--sessions", type=_whole, default=30_000, help="how many sessions")
-    add("--days", type=_whole, default=90, help="how many days they spread over, up to today")
-    add("--timezone", type=_zone, default="Asia/Jerusalem", help="the site's IANA time zone")
-    add("--events", metavar="FILE", help="a click-stream (.csv, .csv.gz) instead of made-up visits")
-    add("--sites", type=_whole, default=1, help="sites in the account; all but the first are empty")
-    add("--job-seconds", type=_seconds, default="0.5", help="how long a job takes: 0.5 or 0.2-2.0")
+    add("--host", default="127.0.0.1", help="address to listen on")
+    add("--port", type=int, default=8765, help="port to listen on, 0 for any free port")
+    add("--seed", type=int, default=7, help="seed of the credentials, the sessions and the faults")
+    add("--sessions", type=_integer, default=30_000, help="number of sessions")
+    add("--days", type=_integer, default=90, help="number of days with sessions, up to today")
+    add("--timezone", type=_timezone, default="Asia/Jerusalem", help="IANA time zone of the site")
+    add("--events", metavar="FILE", help="read sessions from a click-stream (.csv or .csv.gz)")
+    add("--sites", type=_integer, default=1, help="number of sites; only the first has sessions")
+    add("--job-seconds", type=_seconds, default="0.5", help="duration of a job: 0.5 or 0.2-2.0")
     add(
         "--requests-per-minute",
-        type=_whole,
+        type=_integer,
         default=WIX_REQUESTS_PER_MINUTE,
-        help="each site's budget, 0 for no limit",
+        help="rate limit of each site, 0 for no limit",
     )
     add(
         "--fault",
@@ -106,20 +106,20 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KIND[:KEY=VALUE,...]",
-        help="something that goes wrong, such as server_error:rate=0.1 (may be repeated)",
+        help=f"fault to inject, such as slow:seconds=2 (may be repeated): {', '.join(KINDS)}",
     )
     return parser
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one sentence, without the whole usage."""
+        """Print the error as one sentence, without the usage."""
         self.exit(2, f"The sandbox cannot start: {message} (see --help).\n")
 
 
-def _whole(text: str) -> int:
+def _integer(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
 
@@ -133,7 +133,7 @@ def _seconds(text: str) -> tuple[float, float]:
         ) from None
 
 
-def _zone(text: str) -> str:
+def _timezone(text: str) -> str:
     if text not in available_timezones():
         raise argparse.ArgumentTypeError(f"{text!r} is not an IANA time zone")
     return text

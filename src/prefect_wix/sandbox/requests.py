@@ -1,7 +1,6 @@
-"""Strict reading of requests: what the documentation allows passes, all else is a 400.
+"""Strict parsing of requests: a request that the documentation does not allow is a 400.
 
-Every reader returns what was asked or raises a `Refusal` that lists all violations. Whether the
-caller may ask, and what the answer is, belongs to `service`.
+Each parser returns the request's values or raises an `ApiError` that lists all violations.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from zoneinfo import available_timezones
 
 import orjson
 
-from prefect_wix.sandbox.replies import invalid, violation
-from prefect_wix.sandbox.session import DEVICES, STEPS
+from prefect_wix.sandbox.responses import validation_error, violation
+from prefect_wix.sandbox.sessions import DEVICES, STEPS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from prefect_wix.sandbox.rules import Rules
 
@@ -34,16 +33,16 @@ PREDEFINED_PERIODS = (
     *("THIS_WEEK", "THIS_MONTH", "THIS_QUARTER", "THIS_YEAR"),
     *("LAST_WEEK", "LAST_MONTH", "LAST_QUARTER", "LAST_YEAR", "LAST_12_MONTHS"),
 )
-MOST_MARKS = 100
-MOST_ZONE_CHARACTERS = 100
-MOST_SITES = 100
+MAX_MARKED_IDS = 100
+MAX_TIMEZONE_LENGTH = 100
+MAX_SITES_PER_PAGE = 100
 
 _PAGING = "cursorPaging"
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One request as it came in. A parameter that is given twice is joined by a comma."""
+class ApiRequest:
+    """One HTTP request. The values of a repeated parameter are joined by commas."""
 
     endpoint: str
     method: str
@@ -51,18 +50,18 @@ class Call:
     params: Mapping[str, str]
     content: bytes
 
-    def json(self) -> dict[str, Any]:
-        """The body, which must be a JSON object."""
+    def json_object(self) -> dict[str, Any]:
+        """Parse the body, which must be a JSON object."""
         with suppress(orjson.JSONDecodeError):
             body = orjson.loads(self.content)
             if isinstance(body, dict):
                 return body
-        raise invalid([violation("body", "FORMAT", "must be a JSON object")])
+        raise validation_error([violation("body", "FORMAT", "must be a JSON object")])
 
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """What Get List Sessions Job Result is asked."""
+    """The parameters of Get List Sessions Job Result."""
 
     job_id: str
     limit: int
@@ -71,193 +70,190 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class CountRequest:
-    """The days and the zone of a session count; the zone may be left out."""
+    """The days `[start, end)` of a session count. Without a zone, the site's zone applies."""
 
     start: date
     end: date
     zone: str | None
 
 
-def sessions_query(call: Call) -> dict[str, Any]:
-    """The body of List Sessions Async: one period, one filter and perhaps a zone."""
-    body = call.json()
-    _refuse(_query_violations(body))
+def parse_sessions_query(request: ApiRequest) -> dict[str, Any]:
+    """Return the body of List Sessions Async: one period, one filter, an optional time zone."""
+    body = request.json_object()
+    _validate(_check_query(body))
     return body
 
 
-def page_request(call: Call, rules: Rules) -> PageRequest:
-    """The three required parameters of Get List Sessions Job Result."""
-    params = call.params
-    _refuse(
-        found
-        for name in ("jobId", "limit", "offset")
-        for found in (_whole_number(params, name) if name != "jobId" else _present(params, name))
-    )
+def parse_page_request(request: ApiRequest, rules: Rules) -> PageRequest:
+    """Return the three required parameters of Get List Sessions Job Result."""
+    params = request.params
+    _validate(_check_result_params(params))
     limit, offset = int(params["limit"]), int(params["offset"])
-    _refuse(_range_violations(limit, offset, rules.page_cap))
+    _validate(_check_page_range(limit, offset, rules.page_cap))
     return PageRequest(params["jobId"], limit, offset)
 
 
-def recorded_mark(call: Call) -> str:
-    """The session id of Mark Session As Recorded."""
-    body = call.json()
-    _refuse([*_fields(body, "", {"sessionId"}), *_text(body, "sessionId")])
+def parse_recorded_mark(request: ApiRequest) -> str:
+    """Return the session ID of Mark Session As Recorded."""
+    body = request.json_object()
+    _validate([*_check_fields(body, "", {"sessionId"}), *_check_session_id(body)])
     return str(body["sessionId"])
 
 
-def deleted_marks(call: Call) -> list[str]:
-    """The session ids of Mark Recordings As Deleted."""
-    body = call.json()
-    _refuse([*_fields(body, "", {"sessionIds"}), *_marks(body.get("sessionIds"))])
+def parse_deleted_marks(request: ApiRequest) -> list[str]:
+    """Return the session IDs of Mark Recordings As Deleted."""
+    body = request.json_object()
+    ids = body.get("sessionIds")
+    _validate([*_check_fields(body, "", {"sessionIds"}), *_check_session_ids(ids)])
     return list(body["sessionIds"])
 
 
-def count_request(call: Call) -> CountRequest:
-    """The parameters of Get Site Analytics Data, for TOTAL_SESSIONS alone."""
-    params = call.params
-    _refuse(_count_violations(params))
+def parse_count_request(request: ApiRequest) -> CountRequest:
+    """Return the parameters of Get Site Analytics Data. Only TOTAL_SESSIONS is supported."""
+    params = request.params
+    _validate(_check_count_params(params))
     start, end = (date.fromisoformat(params[f"dateRange.{name}Date"]) for name in ("start", "end"))
     return CountRequest(start, end, params.get("timeZone"))
 
 
-def sites_page(call: Call) -> tuple[int, int]:
-    """How many sites at most, and the place to go on from, which is what the cursor says."""
-    body = call.json()
-    _refuse([*_fields(body, "", {"query"}), *_object("query", body.get("query", {}), {_PAGING})])
-    paging = body.get("query", {}).get(_PAGING, {})
-    _refuse(_object(f"query.{_PAGING}", paging, {"limit", "cursor"}))
-    limit, cursor = paging.get("limit", MOST_SITES), paging.get("cursor", "0")
-    _refuse(_paging_violations(limit, cursor))
+def parse_sites_request(request: ApiRequest) -> tuple[int, int]:
+    """Return the page size and the offset, which is the value of the cursor."""
+    body = request.json_object()
+    query = body.get("query", {})
+    _validate([*_check_fields(body, "", {"query"}), *_check_object("query", query, {_PAGING})])
+    paging = query.get(_PAGING, {})
+    _validate(_check_object(f"query.{_PAGING}", paging, {"limit", "cursor"}))
+    limit, cursor = paging.get("limit", MAX_SITES_PER_PAGE), paging.get("cursor", "0")
+    _validate(_check_paging(limit, cursor))
     return limit, int(cursor)
 
 
-def _refuse(violations: Collection[dict[str, Any]] | Violations) -> None:
-    if found := list(violations):
-        raise invalid(found)
+def _validate(violations: Iterable[dict[str, Any]]) -> None:
+    if entries := list(violations):
+        raise validation_error(entries)
 
 
-def _query_violations(body: Mapping[str, Any]) -> Violations:
-    yield from _fields(body, "", {*PERIODS, *FILTERS, "timezone"})
-    yield from _exactly_one(body, PERIODS)
-    yield from _exactly_one(body, FILTERS)
+def _check_query(body: Mapping[str, Any]) -> Violations:
+    yield from _check_fields(body, "", {*PERIODS, *FILTERS, "timezone"})
+    yield from _check_exactly_one(body, PERIODS)
+    yield from _check_exactly_one(body, FILTERS)
     for name, check in _CHECKS.items():
         if name in body:
             yield from check(name, body[name])
 
 
-def _fields(value: Mapping[str, Any], at: str, known: Collection[str]) -> Violations:
+def _check_fields(value: Mapping[str, Any], prefix: str, known: Collection[str]) -> Violations:
     for name in value:
         if name not in known:
-            yield violation(f"{at}{name}", "FIELD_NOT_ALLOWED", "is not a known field")
+            yield violation(f"{prefix}{name}", "FIELD_NOT_ALLOWED", "is not a known field")
 
 
-def _exactly_one(body: Mapping[str, Any], names: tuple[str, ...]) -> Violations:
-    given = [name for name in names if name in body]
-    if not given:
+def _check_exactly_one(body: Mapping[str, Any], names: tuple[str, ...]) -> Violations:
+    present = [name for name in names if name in body]
+    if not present:
         yield violation("|".join(names), "REQUIRED_ONE_OF_FIELD", "needs exactly one")
-    for name in given[1:]:
-        yield violation(name, "ONE_OF_ALIGNMENT", f"cannot stand beside {given[0]}")
+    for name in present[1:]:
+        yield violation(name, "ONE_OF_ALIGNMENT", f"cannot be combined with {present[0]}")
 
 
-def _object(at: str, value: object, known: Collection[str]) -> Violations:
+def _check_object(field: str, value: object, known: Collection[str]) -> Violations:
     if not isinstance(value, dict):
-        yield violation(at, "FORMAT", "must be an object")
+        yield violation(field, "FORMAT", "must be an object")
     else:
-        yield from _fields(value, f"{at}.", known)
+        yield from _check_fields(value, f"{field}.", known)
 
 
-def _choice(at: str, value: object, names: Collection[str]) -> Violations:
+def _check_choice(field: str, value: object, names: Collection[str]) -> Violations:
     if value not in names:
-        yield violation(at, "INVALID_ENUM_VALUE", "must be one of " + ", ".join(names))
+        yield violation(field, "INVALID_ENUM_VALUE", "must be one of " + ", ".join(names))
 
 
-def _custom_period(at: str, value: Any) -> Violations:
-    if wrong := list(_object(at, value, {"startDate", "endDate"})):
-        yield from wrong
+def _check_custom_period(field: str, value: Any) -> Violations:
+    if violations := list(_check_object(field, value, {"startDate", "endDate"})):
+        yield from violations
     else:
-        yield from _dates(value, f"{at}.startDate", f"{at}.endDate")
+        yield from _check_dates(value, f"{field}.startDate", f"{field}.endDate")
 
 
-def _dates(value: Mapping[str, Any], start_at: str, end_at: str) -> Violations:
-    start, end = (_day(value.get(at.rpartition(".")[2])) for at in (start_at, end_at))
-    for at, day in ((start_at, start), (end_at, end)):
+def _check_dates(value: Mapping[str, Any], start_field: str, end_field: str) -> Violations:
+    fields = (start_field, end_field)
+    start, end = (_parse_date(value.get(field.rpartition(".")[2])) for field in fields)
+    for field, day in zip(fields, (start, end), strict=True):
         if day is None:
-            yield violation(at, "FORMAT", "must be a date, YYYY-MM-DD")
+            yield violation(field, "FORMAT", "must be a date, YYYY-MM-DD")
     if start and end and end <= start:
-        yield violation(end_at, "VALIDATION", "is not included, so it must be after startDate")
+        yield violation(end_field, "VALIDATION", "is exclusive and must be after startDate")
 
 
-def _day(text: object) -> date | None:
+def _parse_date(text: object) -> date | None:
     if isinstance(text, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
         with suppress(ValueError):
             return date.fromisoformat(text)
     return None
 
 
-def _predefined_period(at: str, value: object) -> Violations:
-    yield from _choice(at, value, PREDEFINED_PERIODS)
+def _check_predefined_period(field: str, value: object) -> Violations:
+    yield from _check_choice(field, value, PREDEFINED_PERIODS)
 
 
-def _device_type(at: str, value: Any) -> Violations:
-    wrong = list(_object(at, value, {"type"}))
-    yield from wrong or _choice(f"{at}.type", value.get("type"), ("ALL", *DEVICES))
+def _check_device_type(field: str, value: Any) -> Violations:
+    violations = list(_check_object(field, value, {"type"}))
+    yield from violations or _check_choice(f"{field}.type", value.get("type"), ("ALL", *DEVICES))
 
 
-def _funnel(at: str, value: Any) -> Violations:
-    if wrong := list(_object(at, value, {"include", "exclude"})):
-        yield from wrong
+def _check_funnel(field: str, value: Any) -> Violations:
+    if violations := list(_check_object(field, value, {"include", "exclude"})):
+        yield from violations
     elif not value:
-        yield violation(at, "REQUIRED_ONE_OF_FIELD", "needs include or exclude")
+        yield violation(field, "REQUIRED_ONE_OF_FIELD", "needs include or exclude")
     else:
         for name, step in value.items():
-            yield from _choice(f"{at}.{name}", step, STEPS)
+            yield from _check_choice(f"{field}.{name}", step, STEPS)
 
 
-def _flow(at: str, value: Any) -> Violations:
-    if wrong := list(_object(at, value, {"pageInteractions"})):
-        yield from wrong
+def _check_flow(field: str, value: Any) -> Violations:
+    if violations := list(_check_object(field, value, {"pageInteractions"})):
+        yield from violations
         return
     pages = value.get("pageInteractions")
     if not isinstance(pages, list) or not all(isinstance(page, str) for page in pages):
-        yield violation(f"{at}.pageInteractions", "FORMAT", "must be a list of strings")
+        yield violation(f"{field}.pageInteractions", "FORMAT", "must be a list of strings")
     elif not pages:
-        yield violation(f"{at}.pageInteractions", "MIN_SIZE", "needs a page", threshold=1)
+        yield violation(f"{field}.pageInteractions", "MIN_SIZE", "needs a page", threshold=1)
 
 
-def _zone(at: str, value: object) -> Violations:
+def _check_timezone(field: str, value: object) -> Violations:
     if not isinstance(value, str):
-        yield violation(at, "FORMAT", "must be a string")
-    elif len(value) > MOST_ZONE_CHARACTERS:
-        yield violation(at, "MAX_LENGTH", "is too long", threshold=MOST_ZONE_CHARACTERS)
-    elif value not in _zones():
-        yield violation(at, "VALIDATION", "must be an IANA time zone")
+        yield violation(field, "FORMAT", "must be a string")
+    elif len(value) > MAX_TIMEZONE_LENGTH:
+        yield violation(field, "MAX_LENGTH", "is too long", threshold=MAX_TIMEZONE_LENGTH)
+    elif value not in _timezones():
+        yield violation(field, "VALIDATION", "must be an IANA time zone")
 
 
-_zones = cache(available_timezones)
+_timezones = cache(available_timezones)
 
 _CHECKS: dict[str, Callable[[str, Any], Violations]] = {
-    "customTimePeriod": _custom_period,
-    "predefinedTimePeriod": _predefined_period,
-    "deviceType": _device_type,
-    "conversionFunnel": _funnel,
-    "navigationFlow": _flow,
-    "timezone": _zone,
+    "customTimePeriod": _check_custom_period,
+    "predefinedTimePeriod": _check_predefined_period,
+    "deviceType": _check_device_type,
+    "conversionFunnel": _check_funnel,
+    "navigationFlow": _check_flow,
+    "timezone": _check_timezone,
 }
 
 
-def _present(params: Mapping[str, str], name: str) -> Violations:
-    if not params.get(name):
-        yield violation(name, "REQUIRED_FIELD", "is required")
+def _check_result_params(params: Mapping[str, str]) -> Violations:
+    if not params.get("jobId"):
+        yield violation("jobId", "REQUIRED_FIELD", "is required")
+    for name in ("limit", "offset"):
+        if name not in params:
+            yield violation(name, "REQUIRED_FIELD", "is required")
+        elif not re.fullmatch(r"-?[0-9]{1,9}", params[name]):
+            yield violation(name, "FORMAT", "must be a whole number")
 
 
-def _whole_number(params: Mapping[str, str], name: str) -> Violations:
-    if name not in params:
-        yield violation(name, "REQUIRED_FIELD", "is required")
-    elif not re.fullmatch(r"-?[0-9]{1,9}", params[name]):
-        yield violation(name, "FORMAT", "must be a whole number")
-
-
-def _range_violations(limit: int, offset: int, page_cap: int) -> Violations:
+def _check_page_range(limit: int, offset: int, page_cap: int) -> Violations:
     if limit < 1:
         yield violation("limit", "MIN", "must be at least 1", threshold=1)
     if limit > page_cap:
@@ -266,31 +262,33 @@ def _range_violations(limit: int, offset: int, page_cap: int) -> Violations:
         yield violation("offset", "MIN", "must be at least 0", threshold=0)
 
 
-def _text(body: Mapping[str, Any], name: str) -> Violations:
-    if not isinstance(body.get(name), str) or not body[name]:
-        yield violation(name, "REQUIRED_FIELD", "must be a session id")
+def _check_session_id(body: Mapping[str, Any]) -> Violations:
+    if not isinstance(body.get("sessionId"), str) or not body["sessionId"]:
+        yield violation("sessionId", "REQUIRED_FIELD", "must be a session ID")
 
 
-def _marks(ids: object) -> Violations:
+def _check_session_ids(ids: object) -> Violations:
     if not isinstance(ids, list) or not all(isinstance(each, str) and each for each in ids):
-        yield violation("sessionIds", "FORMAT", "must be a list of session ids")
+        yield violation("sessionIds", "FORMAT", "must be a list of session IDs")
     elif not ids:
-        yield violation("sessionIds", "MIN_SIZE", "needs an id", threshold=1)
-    elif len(ids) > MOST_MARKS:
-        yield violation("sessionIds", "MAX_SIZE", "has too many ids", threshold=MOST_MARKS)
+        yield violation("sessionIds", "MIN_SIZE", "needs an ID", threshold=1)
+    elif len(ids) > MAX_MARKED_IDS:
+        yield violation("sessionIds", "MAX_SIZE", "has too many IDs", threshold=MAX_MARKED_IDS)
 
 
-def _count_violations(params: Mapping[str, str]) -> Violations:
-    yield from _choice("measurementTypes", params.get("measurementTypes"), ("TOTAL_SESSIONS",))
-    at = ("dateRange.startDate", "dateRange.endDate")
-    yield from _dates({"startDate": params.get(at[0]), "endDate": params.get(at[1])}, *at)
+def _check_count_params(params: Mapping[str, str]) -> Violations:
+    types = params.get("measurementTypes")
+    yield from _check_choice("measurementTypes", types, ("TOTAL_SESSIONS",))
+    fields = ("dateRange.startDate", "dateRange.endDate")
+    dates = {"startDate": params.get(fields[0]), "endDate": params.get(fields[1])}
+    yield from _check_dates(dates, *fields)
     if "timeZone" in params:
-        yield from _zone("timeZone", params["timeZone"])
+        yield from _check_timezone("timeZone", params["timeZone"])
 
 
-def _paging_violations(limit: object, cursor: object) -> Violations:
-    if type(limit) is not int or not 1 <= limit <= MOST_SITES:
-        text = f"must be from 1 to {MOST_SITES}"
-        yield violation(f"query.{_PAGING}.limit", "MAX", text, threshold=MOST_SITES)
+def _check_paging(limit: object, cursor: object) -> Violations:
+    if type(limit) is not int or not 1 <= limit <= MAX_SITES_PER_PAGE:
+        text = f"must be from 1 to {MAX_SITES_PER_PAGE}"
+        yield violation(f"query.{_PAGING}.limit", "MAX", text, threshold=MAX_SITES_PER_PAGE)
     if not isinstance(cursor, str) or not cursor.isdecimal():
         yield violation(f"query.{_PAGING}.cursor", "VALIDATION", "is not a cursor")

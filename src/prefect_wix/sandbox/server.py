@@ -1,30 +1,56 @@
-"""A real server for the sandbox, on a thread of its own with a loop of its own."""
+"""The HTTP server of a sandbox: its thread, its routes, and how a response is sent.
+
+`service` defines the responses, `faults` the errors to inject.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from random import Random
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import uvicorn
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from prefect_wix.sandbox.access import Access, Identity, guid
-from prefect_wix.sandbox.app import TRANSPORT, build
+from prefect_wix.sandbox.access import AccessControl, Credentials, guid
 from prefect_wix.sandbox.faults import Fault, Faults
+from prefect_wix.sandbox.requests import ApiRequest
+from prefect_wix.sandbox.responses import EMPTY_ERROR, ApiError, ApiResponse, json_response
 from prefect_wix.sandbox.rules import Rules
-from prefect_wix.sandbox.sandbox import Sandbox
-from prefect_wix.sandbox.service import Wix
+from prefect_wix.sandbox.sandbox import RequestRecord, Sandbox
+from prefect_wix.sandbox.service import Service
 from prefect_wix.sandbox.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 
     from starlette.types import Receive, Scope, Send
+
+    Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+ROUTES = {
+    "list": ("POST", "/analytics/v1/sessions/list/async"),
+    "result": ("GET", "/analytics/v1/sessions/list/result"),
+    "recorded": ("POST", "/analytics/v1/sessions/session-recorded"),
+    "deleted": ("POST", "/analytics/v1/sessions/recordings-deleted"),
+    "token": ("POST", "/oauth2/token"),
+    "properties": ("GET", "/site-properties/v4/properties"),
+    "data": ("GET", "/analytics/v2/site-analytics/data"),
+    "sites": ("POST", "/site-list/v2/sites/query"),
+}
+"""The method and path of each endpoint."""
+
+_TRANSPORT = "transport"
+"""The key of the connection's transport in the ASGI scope."""
 
 
 @contextmanager
@@ -41,21 +67,28 @@ def running(
     host: str = "127.0.0.1",
     port: int = 0,
 ) -> Iterator[Sandbox]:
-    """Run a sandbox until the block is left. Several may run in one process.
+    """Run a sandbox until the block ends. One process can run several.
 
-    `world` holds the main site's sessions (`World.generate(seed)` by default). A job takes
-    `job_seconds`, one number or drawn from (least, most). `requests_per_minute` is each site's
-    budget, None for no limit. `now` is the server's clock, an aware datetime that stands still or
-    a function; it decides what has happened yet, predefined periods and the end of tokens. `sites`
-    is the number of sites in the account, where all but the main one are empty, or the worlds of
-    further sites by site id. `port` 0 is any free port.
+    Args:
+        world: The sessions of the main site, by default `World.generate(seed)`.
+        faults: The faults to inject.
+        rules: The behaviour that Wix does not document.
+        job_seconds: The duration of a job: a number, or a random number from (min, max).
+        requests_per_minute: The rate limit of each site. None means no limit.
+        seed: The seed of the credentials, IDs and faults.
+        now: The server's clock, by default the real time: a fixed aware datetime or a function.
+            It determines which sessions have arrived, predefined periods and token expiry.
+        sites: The number of sites of the account, all but the main site without sessions; or the
+            worlds of additional sites by site ID.
+        host: The address to listen on.
+        port: The port to listen on, 0 for any free port.
     """
-    identity = Identity.of(seed)
-    worlds = {identity.site_id: World.generate(seed) if world is None else world}
-    worlds |= _further_sites(sites, seed)
-    wix = Wix(
+    credentials = Credentials.from_seed(seed)
+    worlds = {credentials.site_id: World.generate(seed) if world is None else world}
+    worlds |= _additional_sites(sites, seed)
+    service = Service(
         worlds,
-        Access(identity, worlds, _clock(now), requests_per_minute),
+        AccessControl(credentials, worlds, _clock(now), requests_per_minute),
         rules=rules or Rules(),
         faults=Faults(faults, seed),
         job_seconds=job_seconds if isinstance(job_seconds, tuple) else (job_seconds, job_seconds),
@@ -65,13 +98,13 @@ def running(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen()
-        sandbox = Sandbox(f"http://{host}:{listener.getsockname()[1]}", wix, seed)
-        with _serving(build(wix, sandbox), listener):
+        sandbox = Sandbox(f"http://{host}:{listener.getsockname()[1]}", service, seed)
+        with _serving(_build_app(service, sandbox), listener):
             yield sandbox
 
 
 def _socket() -> socket.socket:
-    # asyncio turns Nagle's delay off (40 ms a page) only where the protocol is named.
+    # asyncio sets TCP_NODELAY only for an explicit protocol. Without it a page takes 40 ms more.
     return socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
 
 
@@ -81,7 +114,7 @@ def _clock(now: datetime | Callable[[], datetime] | None) -> Callable[[], dateti
     return now or (lambda: datetime.now(UTC))
 
 
-def _further_sites(sites: int | Mapping[str, World], seed: int) -> Mapping[str, World]:
+def _additional_sites(sites: int | Mapping[str, World], seed: int) -> Mapping[str, World]:
     if not isinstance(sites, int):
         return sites
     random = Random(f"sites {seed}")  # noqa: S311
@@ -112,7 +145,7 @@ def _serving(app: Any, listener: socket.socket) -> Iterator[None]:
 
 
 class _Server(uvicorn.Server):
-    """A server that is told to stop from another thread instead of by a signal."""
+    """A server that another thread can stop, without a signal."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -128,17 +161,140 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """HTTP whose application can close the connection itself."""
+    """HTTP/1.1 with the connection's transport in the ASGI scope, so that the app can close it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         app = self.app
 
         async def with_transport(scope: Scope, receive: Receive, send: Send) -> None:
-            await app({**scope, TRANSPORT: transport}, receive, send)
+            await app({**scope, _TRANSPORT: transport}, receive, send)
 
         self.app = with_transport
 
     def shutdown(self) -> None:
         super().shutdown()
-        self.transport.close()  # nobody is left to wait for an answer that is still under way
+        self.transport.close()  # uvicorn would wait for pending responses
+
+
+def _build_app(service: Service, sandbox: Sandbox) -> FastAPI:
+    app = FastAPI(title="Wix sandbox", openapi_url=None)
+    for endpoint, (method, path) in ROUTES.items():
+        app.add_api_route(path, _route_handler(endpoint, service, sandbox), methods=[method])
+    _add_control_routes(app, sandbox)
+    app.add_exception_handler(HTTPException, _handle_unknown_route)
+    return app
+
+
+def _route_handler(endpoint: str, service: Service, sandbox: Sandbox) -> Handler:
+    async def handle(http_request: Request) -> Response:
+        at = time.monotonic()
+        request = await _read_request(endpoint, http_request)
+        await _delay(http_request, service.faults.delay(request))
+        response, job_id = _respond(service, request)
+        status = None if response.delivery == "never" else response.status
+        body = _parse_json(request.content)
+        sandbox.add_record(
+            RequestRecord(endpoint, request.method, at, status, body, request.params, job_id)
+        )
+        return _HTTPResponse(response)
+
+    return handle
+
+
+async def _read_request(endpoint: str, request: Request) -> ApiRequest:
+    params: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        params[name] = f"{params[name]},{value}" if name in params else value
+    return ApiRequest(endpoint, request.method, request.headers, params, await request.body())
+
+
+async def _delay(request: Request, seconds: float) -> None:
+    """Wait, or return early if the client disconnects."""
+    if seconds:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(request.receive(), seconds)
+
+
+def _respond(service: Service, request: ApiRequest) -> tuple[ApiResponse, str | None]:
+    """Return the response and the ID of the job that the request creates or names."""
+    job_id = request.params.get("jobId")
+    faults = service.faults
+    if replacement := faults.replacement(request):
+        return replacement, job_id
+    try:
+        body = service.handle(request)
+    except ApiError as error:
+        return faults.change_response(request, json_response(error.status, error.body)), job_id
+    return faults.change_response(request, json_response(200, body)), body.get("jobId", job_id)
+
+
+def _parse_json(content: bytes) -> Any:
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
+
+
+_numbers = itertools.count(1)
+
+
+class _HTTPResponse(Response):
+    """Sends an `ApiResponse` with a request ID, which every response of Wix carries."""
+
+    def __init__(self, response: ApiResponse) -> None:
+        request_id = f"{time.time():.6f}.{next(_numbers)}"
+        headers = {**response.headers, "x-wix-request-id": request_id}
+        super().__init__(response.body, response.status, headers, response.content_type)
+        self.delivery = response.delivery
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match self.delivery:
+            case "whole":
+                await super().__call__(scope, receive, send)
+            case "cut":
+                await self._send_half(send)
+                await _close(scope, receive)
+            case "never":
+                await _close(scope, receive)
+
+    async def _send_half(self, send: Send) -> None:
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send(start | {"headers": self.raw_headers})
+        half = bytes(self.body)[: len(self.body) // 2]
+        await send({"type": "http.response.body", "body": half, "more_body": True})
+
+
+async def _close(scope: Scope, receive: Receive) -> None:
+    """Close the connection and wait until uvicorn has noticed it."""
+    scope[_TRANSPORT].close()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _handle_unknown_route(_: Request, error: Exception) -> Response:
+    """Return the error for a path or method that does not exist."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return _HTTPResponse(json_response(status, EMPTY_ERROR))
+
+
+def _add_control_routes(app: FastAPI, sandbox: Sandbox) -> None:
+    """Add routes that are not part of Wix: another process controls the sandbox with them."""
+
+    async def state(_: Request) -> Response:
+        return _HTTPResponse(json_response(200, sandbox.state()))
+
+    async def faults(request: Request) -> Response:
+        try:
+            sandbox.faults = [Fault.parse(text) for text in orjson.loads(await request.body())]
+        except (ValueError, TypeError, AttributeError) as error:
+            return _HTTPResponse(json_response(400, {"message": str(error), "details": {}}))
+        return _HTTPResponse(json_response(200, {}))
+
+    async def reset(_: Request) -> Response:
+        sandbox.reset_counts()
+        return _HTTPResponse(json_response(200, {}))
+
+    app.add_api_route("/sandbox/state", state, methods=["GET"])
+    app.add_api_route("/sandbox/faults", faults, methods=["POST"])
+    app.add_api_route("/sandbox/reset", reset, methods=["POST"])

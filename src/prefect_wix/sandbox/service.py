@@ -1,6 +1,6 @@
-"""The sandbox's Wix without its HTTP: jobs and their pages, marks, tokens, counts and sites.
+"""The simulated API without HTTP: jobs and pages, marks, tokens, counts and sites.
 
-Each endpoint is one function from a `Call` to a JSON answer; a `Refusal` is everything else.
+Each endpoint has one handler, which returns a JSON object or raises an `ApiError`.
 """
 
 from __future__ import annotations
@@ -14,53 +14,55 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from prefect_wix.sandbox import requests
-from prefect_wix.sandbox.access import Access, guid
-from prefect_wix.sandbox.answers import answer, count, days_asked
+from prefect_wix.sandbox.access import AccessControl, guid
 from prefect_wix.sandbox.faults import Faults, Page
-from prefect_wix.sandbox.replies import application_error
+from prefect_wix.sandbox.query import count_sessions, find_sessions, query_days
+from prefect_wix.sandbox.responses import application_error
 from prefect_wix.sandbox.world import DerivedIds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from prefect_wix.sandbox.requests import Call
+    from prefect_wix.sandbox.requests import ApiRequest
     from prefect_wix.sandbox.rules import Rules
     from prefect_wix.sandbox.world import World
 
-DAYS_OF_COUNTS = 62
-"""How many days of TOTAL_SESSIONS are kept, today included."""
+COUNT_DAYS = 62
+"""The days with TOTAL_SESSIONS, including today. The sandbox omits the days before them.
+
+Wix rejects a range that starts more than 61 days before today.
+"""
 
 _OK = 200
-_GHOSTS = DerivedIds(-1)
-"""Ids of sessions that never happened."""
+_NONEXISTENT_IDS = DerivedIds(-1)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A submitted query and its answer, fixed at the submit."""
+    """A submitted query and its result, which is fixed at the submit."""
 
     id: str
     site_id: str
     body: Mapping[str, Any]
     days: tuple[date, date]
-    """The local days that were asked for; the end is not included."""
+    """The local days `[start, end)` of the query."""
     sessions: Sequence[int] = field(repr=False)
-    """The answer: places in the world's order of arrival."""
+    """The result: indices of sessions in the site's `World`."""
     stride: int
-    """The page order takes every so many-th of `sessions`, round and round. 1 keeps the order."""
+    """Page position n holds element n * stride, modulo the length, of `sessions`."""
     submitted: float
-    """Seconds on the monotonic clock."""
+    """The time of the submit in seconds of `time.monotonic()`."""
     ready: float
-    """When it finishes, on the monotonic clock."""
+    """The time when the job finishes in seconds of `time.monotonic()`."""
 
 
-class Wix:
-    """The state behind the endpoints."""
+class Service:
+    """The state of the simulated API."""
 
     def __init__(
         self,
         worlds: Mapping[str, World],
-        access: Access,
+        access: AccessControl,
         *,
         rules: Rules,
         faults: Faults,
@@ -75,77 +77,78 @@ class Wix:
         self.recorded: set[str] = set()
         self.deleted: set[str] = set()
 
-    def answer(self, call: Call) -> Mapping[str, Any]:
-        """What this request is answered with."""
-        return _ANSWERS[call.endpoint](self, call)
+    def handle(self, request: ApiRequest) -> Mapping[str, Any]:
+        """Return the JSON body of the response, or raise an `ApiError`."""
+        return _HANDLERS[request.endpoint](self, request)
 
-    def sessions(self, site_id: str, body: Mapping[str, Any]) -> Sequence[int]:
-        """The sessions of a site that a List Sessions body means at this moment."""
+    def find_site_sessions(self, site_id: str, body: Mapping[str, Any]) -> Sequence[int]:
+        """Return the indices of a site's sessions that a List Sessions body matches now."""
         world = self.worlds[site_id]
-        sessions = answer(world, body, now=self.access.now(), rules=self.rules)
+        sessions = find_sessions(world, body, now=self.access.now(), rules=self.rules)
         if not self.rules.recorded_only:
             return sessions
         recorded = {world.find(session_id) for session_id in self.recorded - self.deleted}
-        return [place for place in sessions if place in recorded]
+        return [index for index in sessions if index in recorded]
 
 
-def _list(wix: Wix, call: Call) -> Mapping[str, Any]:
-    site_id = wix.access.site(call)
-    body = requests.sessions_query(call)
-    now = time.monotonic()
-    ready = now + wix.random.uniform(*wix.job_seconds)
-    sessions = wix.sessions(site_id, body)
-    if wix.rules.sort == "id":
-        sessions = sorted(sessions, key=wix.worlds[site_id].ids.__getitem__)
-    stride = _stride(len(sessions)) if wix.rules.sort == "random" else 1
-    days = days_asked(wix.worlds[site_id], body, now=wix.access.now(), rules=wix.rules)
-    job = Job(guid(wix.random), site_id, body, days, sessions, stride, now, ready)
-    wix.jobs[job.id] = job
+def _submit_job(service: Service, request: ApiRequest) -> Mapping[str, Any]:
+    site_id = service.access.authorize_site(request)
+    body = requests.parse_sessions_query(request)
+    now, world, rules = time.monotonic(), service.worlds[site_id], service.rules
+    ready = now + service.random.uniform(*service.job_seconds)
+    sessions = service.find_site_sessions(site_id, body)
+    if rules.sort == "id":
+        sessions = sorted(sessions, key=world.ids.__getitem__)
+    stride = _stride(len(sessions)) if rules.sort == "random" else 1
+    days = query_days(world, body, now=service.access.now(), rules=rules)
+    job = Job(guid(service.random), site_id, body, days, sessions, stride, now, ready)
+    service.jobs[job.id] = job
     return {"jobId": job.id}
 
 
-def _stride(number: int) -> int:
-    """A step that visits all of so many places, each once, and looks like no order."""
-    stride = max(1, round(number * 0.6180339887))
-    while math.gcd(stride, number) > 1:
+def _stride(length: int) -> int:
+    """Return a step that visits every position once, in an order that looks random."""
+    stride = max(1, round(length * 0.6180339887))
+    while math.gcd(stride, length) > 1:
         stride += 1
     return stride
 
 
-def _result(wix: Wix, call: Call) -> Mapping[str, Any]:
-    site_id = wix.access.site(call)
-    asked = requests.page_request(call, wix.rules)
-    job = wix.jobs.get(asked.job_id)
-    if job is None or job.site_id != site_id or _forgotten(job, wix.rules):
-        return _unknown_job(wix.rules)
-    result: dict[str, Any] = {"jobStatus": wix.faults.status(job.id, job.days) or _status(job)}
-    if result["jobStatus"] == "FINISHED":
-        job = _whose_listing(wix, job)
-        page = Page(asked.job_id, asked.offset, asked.limit, len(job.sessions))
-        wix.faults.turn(page)
-        result |= {"total": page.total, "sessionIds": _ids(wix, job, page.places)}
-    told = {"result": result}
-    wix.faults.spoil(told, asked.job_id)
-    return told
+def _get_result(service: Service, request: ApiRequest) -> Mapping[str, Any]:
+    site_id = service.access.authorize_site(request)
+    params = requests.parse_page_request(request, service.rules)
+    job = service.jobs.get(params.job_id)
+    if job is None or job.site_id != site_id or _is_expired(job, service.rules):
+        return _unknown_job(service.rules)
+    status = service.faults.job_status(job.id, job.days) or _job_status(job)
+    result: dict[str, Any] = {"jobStatus": status}
+    if status == "FINISHED":
+        job = _job_of_listing(service, job)
+        page = Page(params.job_id, params.offset, params.limit, len(job.sessions))
+        service.faults.change_page(page)
+        result |= {"total": page.total, "sessionIds": _page_ids(service, job, page.positions)}
+    body = {"result": result}
+    service.faults.change_result(body, params.job_id)
+    return body
 
 
-def _whose_listing(wix: Wix, job: Job) -> Job:
-    """The job itself, unless a fault takes another one of the site for it."""
-    kind = wix.faults.mix_up(job.id)
+def _job_of_listing(service: Service, job: Job) -> Job:
+    """Return the job whose listing is served: the job itself, unless a fault selects another."""
+    kind = service.faults.listing_fault(job.id)
     if kind is None:
         return job
-    same = kind == "stale_result"
+    same_query = kind == "stale_result"
     others = [
-        one
-        for one in wix.jobs.values()
-        if one.site_id == job.site_id
-        and one.submitted <= job.submitted
-        and (one.body == job.body) is same
+        other
+        for other in service.jobs.values()
+        if other.site_id == job.site_id
+        and other.submitted <= job.submitted
+        and (other.body == job.body) is same_query
     ]
-    return job if not others else others[0 if same else -1]
+    return job if not others else others[0 if same_query else -1]
 
 
-def _forgotten(job: Job, rules: Rules) -> bool:
+def _is_expired(job: Job, rules: Rules) -> bool:
     lifetime = rules.job_lifetime_seconds
     return lifetime is not None and time.monotonic() > job.submitted + lifetime
 
@@ -153,93 +156,100 @@ def _forgotten(job: Job, rules: Rules) -> bool:
 def _unknown_job(rules: Rules) -> Mapping[str, Any]:
     if rules.unknown_job_status == _OK:
         return {"result": {"jobStatus": "UNKNOWN_JOB_STATUS"}}
-    text = "The job is not known"
-    raise application_error(rules.unknown_job_status, "JOB_NOT_FOUND", text)
+    raise application_error(rules.unknown_job_status, "JOB_NOT_FOUND", "The job is unknown")
 
 
-def _status(job: Job) -> str:
+def _job_status(job: Job) -> str:
     return "FINISHED" if time.monotonic() >= job.ready else "IN_PROGRESS"
 
 
-def _ids(wix: Wix, job: Job, places: Sequence[int]) -> list[str]:
-    ids, sessions, stride = wix.worlds[job.site_id].ids, job.sessions, job.stride
-    number = len(sessions)
+def _page_ids(service: Service, job: Job, positions: Sequence[int]) -> list[str]:
+    ids, sessions, stride = service.worlds[job.site_id].ids, job.sessions, job.stride
+    length = len(sessions)
     return [
-        ids[sessions[place * stride % number]] if 0 <= place < number else _GHOSTS[place]
-        for place in places
+        ids[sessions[position * stride % length]]
+        if 0 <= position < length
+        else _NONEXISTENT_IDS[position]
+        for position in positions
     ]
 
 
-def _recorded(wix: Wix, call: Call) -> Mapping[str, Any]:
-    site_id = wix.access.site(call)
-    session_id = requests.recorded_mark(call)
-    _mark(wix, site_id, [session_id], wix.recorded)
-    return {}
+def _mark_recorded(service: Service, request: ApiRequest) -> Mapping[str, Any]:
+    site_id = service.access.authorize_site(request)
+    session_id = requests.parse_recorded_mark(request)
+    return _mark(service, site_id, [session_id], service.recorded)
 
 
-def _deleted(wix: Wix, call: Call) -> Mapping[str, Any]:
-    site_id = wix.access.site(call)
-    _mark(wix, site_id, requests.deleted_marks(call), wix.deleted)
-    return {}
+def _mark_deleted(service: Service, request: ApiRequest) -> Mapping[str, Any]:
+    site_id = service.access.authorize_site(request)
+    session_ids = requests.parse_deleted_marks(request)
+    return _mark(service, site_id, session_ids, service.deleted)
 
 
-def _mark(wix: Wix, site_id: str, ids: Sequence[str], marked: set[str]) -> None:
-    find = wix.worlds[site_id].find
-    if not wix.rules.accepts_unknown_marks and any(find(each) is None for each in ids):
-        raise application_error(404, "SESSION_NOT_FOUND", "A session is not known")
-    if not wix.rules.accepts_repeated_marks and not marked.isdisjoint(ids):
-        raise application_error(409, "ALREADY_MARKED", "A session is marked already")
+def _mark(
+    service: Service, site_id: str, ids: Sequence[str], marked: set[str]
+) -> Mapping[str, Any]:
+    find, rules = service.worlds[site_id].find, service.rules
+    if not rules.accepts_unknown_marks and any(find(each) is None for each in ids):
+        raise application_error(404, "SESSION_NOT_FOUND", "A session is unknown")
+    if not rules.accepts_repeated_marks and not marked.isdisjoint(ids):
+        raise application_error(409, "ALREADY_MARKED", "A session is already marked")
     marked.update(ids)
+    return {}
 
 
-def _token(wix: Wix, call: Call) -> Mapping[str, Any]:
-    seconds = wix.rules.token_seconds
-    token = wix.access.mint(call.json(), seconds, wix.random)
+def _create_token(service: Service, request: ApiRequest) -> Mapping[str, Any]:
+    seconds = service.rules.token_seconds
+    token = service.access.issue_token(request.json_object(), seconds, service.random)
     return {"access_token": token, "token_type": "Bearer", "expires_in": seconds}
 
 
-def _properties(wix: Wix, call: Call) -> Mapping[str, Any]:
-    world = wix.worlds[wix.access.site(call)]
-    asked = call.params.get("fields.paths", "").split(",")
-    told = wix.rules.site_timezone_known and "timeZone" in asked
-    return {"properties": {"timeZone": world.timezone} if told else {}}
+def _get_properties(service: Service, request: ApiRequest) -> Mapping[str, Any]:
+    world = service.worlds[service.access.authorize_site(request)]
+    requested = "timeZone" in request.params.get("fields.paths", "").split(",")
+    known = requested and service.rules.site_timezone_known
+    return {"properties": {"timeZone": world.timezone} if known else {}}
 
 
-def _data(wix: Wix, call: Call) -> Mapping[str, Any]:
-    world = wix.worlds[wix.access.site(call)]
-    asked, now = requests.count_request(call), wix.access.now()
-    zone = ZoneInfo(asked.zone or world.timezone)
+def _get_counts(service: Service, request: ApiRequest) -> Mapping[str, Any]:
+    world = service.worlds[service.access.authorize_site(request)]
+    params, now = requests.parse_count_request(request), service.access.now()
+    zone = ZoneInfo(params.zone or world.timezone)
     tomorrow = now.astimezone(zone).date() + timedelta(days=1)
-    first = max(asked.start, tomorrow - timedelta(days=DAYS_OF_COUNTS))
-    days = (first + timedelta(days=n) for n in range((min(asked.end, tomorrow) - first).days))
-    counted = {str(day): _told(count(world, day, zone, now), wix.rules) for day in days}
-    values = [{"date": day, "value": value} for day, value in counted.items()]
-    measured = {"type": "TOTAL_SESSIONS", "values": values, "total": sum(counted.values())}
-    return {"data": [measured]}
+    first = max(params.start, tomorrow - timedelta(days=COUNT_DAYS))
+    days = (first + timedelta(days=n) for n in range((min(params.end, tomorrow) - first).days))
+    counts = {
+        str(day): _reported_count(count_sessions(world, day, zone, now), service.rules)
+        for day in days
+    }
+    values = [{"date": day, "value": value} for day, value in counts.items()]
+    data = {"type": "TOTAL_SESSIONS", "values": values, "total": sum(counts.values())}
+    return {"data": [data]}
 
 
-def _told(true: int, rules: Rules) -> int:
-    return true if rules.counts_match else true + true // 20 + 1
+def _reported_count(count: int, rules: Rules) -> int:
+    return count if rules.counts_match else count + count // 20 + 1
 
 
-def _sites(wix: Wix, call: Call) -> Mapping[str, Any]:
-    wix.access.check_account(call)
-    limit, start = requests.sites_page(call)
-    names = {site_id: f"Shop {n}" for n, site_id in enumerate(wix.worlds, start=1)}
-    sites = [{"id": id_, "name": name} for id_, name in (names | wix.site_names).items()]
-    following, page = start + limit, sites[start : start + limit]
-    more = following < len(sites)
-    cursors = {"next": str(following)} if more else {}
-    return {"sites": page, "metadata": {"count": len(page), "cursors": cursors, "hasNext": more}}
+def _list_sites(service: Service, request: ApiRequest) -> Mapping[str, Any]:
+    service.access.authorize_account(request)
+    limit, start = requests.parse_sites_request(request)
+    names = {site_id: f"Shop {n}" for n, site_id in enumerate(service.worlds, start=1)}
+    sites = [{"id": id_, "name": name} for id_, name in (names | service.site_names).items()]
+    page, end = sites[start : start + limit], start + limit
+    has_next = end < len(sites)
+    cursors = {"next": str(end)} if has_next else {}
+    metadata = {"count": len(page), "cursors": cursors, "hasNext": has_next}
+    return {"sites": page, "metadata": metadata}
 
 
-_ANSWERS: dict[str, Callable[[Wix, Call], Mapping[str, Any]]] = {
-    "list": _list,
-    "result": _result,
-    "recorded": _recorded,
-    "deleted": _deleted,
-    "token": _token,
-    "properties": _properties,
-    "data": _data,
-    "sites": _sites,
+_HANDLERS: dict[str, Callable[[Service, ApiRequest], Mapping[str, Any]]] = {
+    "list": _submit_job,
+    "result": _get_result,
+    "recorded": _mark_recorded,
+    "deleted": _mark_deleted,
+    "token": _create_token,
+    "properties": _get_properties,
+    "data": _get_counts,
+    "sites": _list_sites,
 }

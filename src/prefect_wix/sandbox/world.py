@@ -1,42 +1,42 @@
-"""The truth behind the sandbox: every session that happened on a site.
+"""The sessions of one site with their IDs and the site's time zone.
 
-They lie in compact columns in order of arrival, about 18 bytes each, so that ten million fit
-beside a test. How made-up traffic looks is in `traffic`, how a click-stream is read in `events`,
-which sessions a request means in `answers`; nothing here knows HTTP.
+`sessions` generates and reads sessions; `query` finds those that match a request.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 from zoneinfo import ZoneInfo
 
-from prefect_wix.sandbox.events import visits
-from prefect_wix.sandbox.session import DEVICES, STEPS, Journey, Session
-from prefect_wix.sandbox.traffic import shop_traffic
+from prefect_wix.sandbox.sessions import (
+    DEVICES,
+    NO_DEVICE,
+    STEPS,
+    Session,
+    SessionTable,
+    generate_traffic,
+    read_events,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from os import PathLike
 
-_NO_DEVICE = len(DEVICES)
-
 
 class Ids(Protocol):
-    """Session ids by the session's place in the order of arrival, and back."""
+    """Maps the index of a session, in order of arrival, to its ID and back."""
 
     def __getitem__(self, index: int, /) -> str: ...
 
     def find(self, session_id: str, /) -> int | None:
-        """Tell the place of an id, or None if there is none."""
+        """Return the index of an ID, or None if the ID is unknown."""
 
 
 class ListedIds:
-    """Ids that were given one by one."""
+    """IDs from a list."""
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
         self._ids = list(ids)
@@ -45,7 +45,7 @@ class ListedIds:
         return self._ids[index]
 
     def find(self, session_id: str) -> int | None:
-        """Tell the place of an id, or None if it is not listed."""
+        """Return the index of an ID, or None if the list does not contain it."""
         return self._indices.get(session_id)
 
     @cached_property
@@ -54,57 +54,43 @@ class ListedIds:
 
 
 class DerivedIds:
-    """GUIDs computed from a seed and an index on demand, and back: they take no memory.
+    """GUIDs computed from a seed and an index, in both directions. They need no memory.
 
-    The index times a constant modulo a prime is a number of 30 hexadecimal digits, which differs
-    for every index and can be undone; the version and variant digits of a random GUID go between.
+    The index times a constant modulo a prime is a number of 30 hexadecimal digits. It is unique
+    for each index and invertible. The version and variant digits of a random GUID are inserted.
     """
 
     _PRIME = 2**120 - 119
-    _STEP = 0x9E3779B97F4A7C15F39CC0605CEDC9
-    _BACK = pow(_STEP, -1, _PRIME)
+    _FACTOR = 0x9E3779B97F4A7C15F39CC0605CEDC9
+    _INVERSE = pow(_FACTOR, -1, _PRIME)
 
     def __init__(self, seed: int) -> None:
         self._shift = Random(f"ids {seed}").randrange(self._PRIME)  # noqa: S311
 
     def __getitem__(self, index: int) -> str:
-        digits = f"{(index * self._STEP + self._shift) % self._PRIME:030x}"
+        digits = f"{(index * self._FACTOR + self._shift) % self._PRIME:030x}"
         return f"{digits[:8]}-{digits[8:12]}-4{digits[12:15]}-a{digits[15:18]}-{digits[18:]}"
 
     def find(self, session_id: str) -> int | None:
-        """Tell the place of an id, or None if it was not made from this seed."""
+        """Return the index of an ID, or None if the ID does not belong to this seed."""
         try:
             digits = session_id[:14] + session_id[15:19] + session_id[20:]
             number = int(digits.replace("-", ""), 16)
         except ValueError:
             return None
-        index = (number - self._shift) * self._BACK % self._PRIME
+        index = (number - self._shift) * self._INVERSE % self._PRIME
         return index if self[index] == session_id else None
 
 
-class World:
+class World(SessionTable):
     """All sessions of one site in order of arrival, and the site's time zone."""
 
     def __init__(self, sessions: Iterable[Session] = (), *, timezone: str = "UTC") -> None:
-        """Hold exactly these sessions, in any order. Their ids must be unique."""
+        """Contain these sessions, which may be in any order. Their IDs must be unique."""
         ordered = sorted(sessions, key=lambda session: (session.arrival, session.id))
+        super().__init__(ordered)
         self.timezone = timezone
-        self.arrivals = array("q", (int(each.arrival.timestamp()) for each in ordered))
-        """Seconds since 1970-01-01 UTC, ascending."""
-        self.durations = array("I", map(_seconds, ordered))
-        """Seconds from arrival to end."""
-        self.devices = bytearray(map(_device_code, ordered))
-        """Index in `DEVICES`, or one past it for no device."""
-        self.journey_table: list[Journey] = []
-        self.journeys = array("I")
-        """Index in `journey_table`."""
         self.ids: Ids = ListedIds(each.id for each in ordered)
-        self._enter(Journey(each.pages, STEPS.index(each.depth)) for each in ordered)
-
-    def _enter(self, journeys: Iterable[Journey]) -> None:
-        numbers: defaultdict[Journey, int] = defaultdict(lambda: len(numbers))
-        self.journeys.extend(numbers[journey] for journey in journeys)
-        self.journey_table = list(numbers)
 
     @classmethod
     def generate(
@@ -118,11 +104,11 @@ class World:
         timezone: str = "Asia/Jerusalem",
         without_device: float = 0.0,
     ) -> World:
-        """Make up the traffic of a shop, the same for the same arguments.
+        """Generate the traffic of a shop. Equal arguments give equal sessions.
 
-        The sessions arrive on the local days `[start, end)`. Give either one, and `days` fills in
-        the other; give neither, and the last day is today, so that the world moves with the
-        calendar. `without_device` is the share (in steps of 1/256) of visits with no device.
+        The sessions arrive on the local days `[start, end)`. If one of the two is missing, `days`
+        determines it. If both are missing, the last day is today. `without_device` is the share of
+        sessions without a device, in steps of 1/256.
         """
         zone = ZoneInfo(timezone)
         if end is None:
@@ -131,33 +117,30 @@ class World:
         first = end - timedelta(days=days) if start is None else start
         world = cls(timezone=timezone)
         world.ids = DerivedIds(seed)
-        shop_traffic(world, seed, sessions, (first, end), without_device)
+        generate_traffic(world, zone, seed, sessions, (first, end), without_device)
         return world
 
     @classmethod
     def from_events(cls, path: str | PathLike[str], *, timezone: str = "UTC") -> World:
-        """Read a click-stream: a CSV file (or .csv.gz) of one event a row.
+        """Read a click-stream: a .csv or .csv.gz file with one event per row.
 
-        It needs the columns event_time, event_type, product_id and user_session. One session per
-        user_session arrives with its first event and ends with its last. Each event is one page,
-        in order of time, then of the file: view is `/product-page/<product_id>`, cart is
+        The file needs the columns event_time, event_type, product_id and user_session. Each
+        user_session is one session, from its first to its last event. Each event is one page, in
+        order of time and then of the file: view is `/product-page/<product_id>`, cart is
         `/cart-page`, purchase is `/thank-you-page`. The depth is the deepest of view
-        (VIEWED_PRODUCT), cart (ADDED_TO_CART) and purchase (SESSIONS_CONVERTED). The device
-        follows from the first hexadecimal digit of md5(user_session): 0-7 MOBILE, 8-d DESKTOP,
-        e-f TABLET. Rows without a user_session or of another event type are skipped. A time that
-        names no zone is UTC.
+        (VIEWED_PRODUCT), cart (ADDED_TO_CART) and purchase (SESSIONS_CONVERTED). The first
+        hexadecimal digit of md5(user_session) determines the device: 0-7 MOBILE, 8-d DESKTOP,
+        e-f TABLET. Rows without a user_session or with another event type are skipped. A time
+        without a zone is UTC.
         """
-        return cls(visits(path), timezone=timezone)
-
-    def __len__(self) -> int:
-        return len(self.arrivals)
+        return cls(read_events(path), timezone=timezone)
 
     def sessions(self) -> Iterator[Session]:
-        """Every session, in order of arrival."""
+        """Yield all sessions in order of arrival."""
         return map(self.session, range(len(self)))
 
     def session(self, index: int) -> Session:
-        """The session at this place in the order of arrival."""
+        """Return the session at an index in order of arrival."""
         pages, depth = self.journey_table[self.journeys[index]]
         arrival = datetime.fromtimestamp(self.arrivals[index], UTC)
         device = self.devices[index]
@@ -165,20 +148,12 @@ class World:
             id=self.ids[index],
             arrival=arrival,
             end=arrival + timedelta(seconds=self.durations[index]),
-            device=None if device == _NO_DEVICE else DEVICES[device],
+            device=None if device == NO_DEVICE else DEVICES[device],
             pages=pages,
             depth=STEPS[depth],
         )
 
     def find(self, session_id: str) -> int | None:
-        """The session's place in the order of arrival, or None if nobody has this id."""
+        """Return the index of the session with this ID, or None if there is no such session."""
         index = self.ids.find(session_id)
         return index if index is not None and index < len(self) else None
-
-
-def _device_code(session: Session) -> int:
-    return _NO_DEVICE if session.device is None else DEVICES.index(session.device)
-
-
-def _seconds(session: Session) -> int:
-    return int(session.end.timestamp()) - int(session.arrival.timestamp())

@@ -1,4 +1,4 @@
-"""The sandbox's answers, asked over HTTP and compared with answers written in another way."""
+"""Query results of the sandbox over HTTP, compared with an independent evaluation."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def days(start: str, end: str, **more: Any) -> dict[str, Any]:
 
 
 def brute_force(body: dict[str, Any]) -> set[str]:
-    """The answer by the letter of the documentation, one session at a time."""
+    """Evaluate a query as documented, one session at a time."""
     zone = ZoneInfo(body.get("timezone", "Asia/Jerusalem"))
     period = body["customTimePeriod"]
     return {
@@ -61,11 +61,11 @@ def brute_force(body: dict[str, Any]) -> set[str]:
         for each in WORLD.sessions()
         if period["startDate"] <= each.arrival.astimezone(zone).strftime("%F") < period["endDate"]
         and each.arrival <= NOW
-        and passes(each, body)
+        and matches(each, body)
     }
 
 
-def passes(session: Session, body: dict[str, Any]) -> bool:
+def matches(session: Session, body: dict[str, Any]) -> bool:
     if device := body.get("deviceType"):
         return device["type"] in {"ALL", session.device}
     if funnel := body.get("conversionFunnel"):
@@ -105,8 +105,8 @@ FILTERS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("chosen", FILTERS, ids=str)
-def test_every_filter_means_what_is_documented(sandbox: Sandbox, chosen: dict[str, Any]):
-    """Each filter lists what an independent reading of it lists, each session once."""
+def test_every_filter_matches_the_documented_sessions(sandbox: Sandbox, chosen: dict[str, Any]):
+    """A listing contains the independently evaluated sessions, each once."""
     body = days("2024-03-01", "2024-05-20", **chosen)
     ids = listed(sandbox, body)
 
@@ -125,23 +125,23 @@ def test_every_filter_means_what_is_documented(sandbox: Sandbox, chosen: dict[st
         ("2030-01-01", "2031-01-01"),
     ],
 )
-def test_a_day_is_a_local_day_of_its_zone(sandbox: Sandbox, zone: str, start: str, end: str):
-    """Half-open local days, also of 23 and 25 hours, and nothing that has not happened yet."""
+def test_a_day_is_a_local_day_in_the_time_zone(sandbox: Sandbox, zone: str, start: str, end: str):
+    """Half-open local days, also with 23 or 25 hours, without sessions of the future."""
     body = days(start, end, timezone=zone, **ALL)
 
     assert set(listed(sandbox, body)) == brute_force(body)
 
 
-def test_without_a_zone_the_site_s_own_counts(sandbox: Sandbox):
-    """Leaving the zone out is the same as naming the site's."""
+def test_the_default_time_zone_is_the_zone_of_the_site(sandbox: Sandbox):
+    """A query without a time zone equals a query with the site's time zone."""
     plain = days("2024-03-28", "2024-03-29", **ALL)
 
     assert sandbox.answer(plain) == sandbox.answer({**plain, "timezone": "Asia/Jerusalem"})
     assert sandbox.answer(plain) != sandbox.answer({**plain, "timezone": "Asia/Tokyo"})
 
 
-def test_adjacent_days_share_no_session_and_miss_none(sandbox: Sandbox):
-    """The days of a range are a partition of it."""
+def test_the_days_of_a_range_are_disjoint_and_complete(sandbox: Sandbox):
+    """Each session of a range belongs to exactly one of its days."""
     first = date(2024, 3, 25)
     each = [
         sandbox.answer(
@@ -178,14 +178,14 @@ PERIODS = {
 
 @pytest.mark.parametrize("name", PERIODS)
 def test_every_predefined_period_is_a_range_of_days(sandbox: Sandbox, name: str):
-    """Each of the 18 names lists the days written beside it, as seen from 2024-05-15."""
+    """On 2024-05-15, each of the 18 names lists the days in `PERIODS`."""
     ids = listed(sandbox, {"predefinedTimePeriod": name, **ALL})
 
     assert set(ids) == brute_force(days(*PERIODS[name], **ALL)) != set()
 
 
-def test_today_is_a_day_of_the_zone_asked_for(sandbox: Sandbox):
-    """When it is the 15th at home it is still the 14th in Honolulu."""
+def test_today_is_a_day_in_the_time_zone_of_the_query(sandbox: Sandbox):
+    """When it is the 15th at the site it is still the 14th in Honolulu."""
     body = {"predefinedTimePeriod": "TODAY", "timezone": "Pacific/Honolulu", **ALL}
 
     assert sandbox.answer(body) == brute_force(
@@ -194,7 +194,7 @@ def test_today_is_a_day_of_the_zone_asked_for(sandbox: Sandbox):
 
 
 def test_last_n_days_may_end_yesterday():
-    """A switch, because Wix does not document it."""
+    """`last_n_days_includes_today` is a rule because Wix does not document it."""
     with running(WORLD, now=NOW, rules=Rules(last_n_days_includes_today=False)) as sandbox:
         ids = listed(sandbox, {"predefinedTimePeriod": "LAST_7_DAYS", **ALL})
 
@@ -202,7 +202,7 @@ def test_last_n_days_may_end_yesterday():
 
 
 def evening() -> World:
-    """Two sessions before midnight, one of which goes over it."""
+    """Two sessions that begin before midnight; one of them ends after it."""
     midnight, minute = datetime(2024, 1, 2, tzinfo=UTC), timedelta(minutes=1)
     over = Session(id="over", arrival=midnight - minute, end=midnight + minute)
     early = Session(id="early", arrival=midnight - 60 * minute, end=midnight - minute)
@@ -210,28 +210,30 @@ def evening() -> World:
 
 
 @pytest.mark.parametrize(("midnight", "second_day"), [("start", set[str]()), ("both", {"over"})])
-def test_a_session_that_crosses_midnight_has_a_switch(midnight: Any, second_day: set[str]):
-    """It is listed on the day it arrives, or on both days."""
+def test_a_rule_sets_the_days_of_a_session_that_crosses_midnight(
+    midnight: Any, second_day: set[str]
+):
+    """It is listed on the day of its arrival or on both days."""
     with running(evening(), rules=Rules(midnight=midnight)) as sandbox:
         assert set(listed(sandbox, days("2024-01-01", "2024-01-02", **ALL))) == {"over", "early"}
         assert set(listed(sandbox, days("2024-01-02", "2024-01-03", **ALL))) == second_day
 
 
 @pytest.mark.parametrize("order", ["random", "id", "arrival"])
-def test_the_order_of_pages_has_a_switch_and_never_changes(order: Any):
-    """Whatever the order, it is the same for every job of the query."""
+def test_a_rule_sets_the_order_of_ids_which_is_stable(order: Any):
+    """Every job of a query has the same order."""
     body = days("2024-03-01", "2024-05-01", **ALL)
     with running(WORLD, rules=Rules(sort=order)) as sandbox:
-        ids, again = listed(sandbox, body), listed(sandbox, body)
+        ids, second_ids = listed(sandbox, body), listed(sandbox, body)
 
     by_arrival = [each.id for each in WORLD.sessions() if each.id in set(ids)]
-    assert ids == again
+    assert ids == second_ids
     assert (ids == by_arrival) == (order == "arrival")
     assert (ids == sorted(ids)) == (order == "id")
 
 
-def test_only_recorded_sessions_may_be_listed():
-    """A switch: nothing at first, then what is marked as recorded and not as deleted."""
+def test_a_rule_limits_listings_to_recorded_sessions():
+    """Only sessions marked as recorded and not as deleted are listed."""
     body = days("2024-03-01", "2024-05-01", **ALL)
     with running(WORLD, rules=Rules(recorded_only=True)) as sandbox:
         assert listed(sandbox, body) == []
