@@ -20,7 +20,7 @@ from prefect_wix.lateness import Lateness
 from prefect_wix.loading import LoadOptions, Outcome
 from prefect_wix.models import check_timezone
 from prefect_wix.pace import Patience
-from prefect_wix.plan import CoverBy, Plan, Refresh, RefreshPolicy
+from prefect_wix.plan import Plan, Refresh, RefreshPolicy
 from prefect_wix.reports import (
     describe_lateness,
     describe_load,
@@ -58,7 +58,6 @@ async def load_sessions(
     segments: SegmentKeys = [segment.key for segment in DEVICES],  # noqa: B006
     refresh: Refresh = Refresh.STALE,
     timezone: Timezone | None = None,
-    cover: CoverBy = CoverBy.ASKING,
     dry_run: bool = False,
     confirm: bool = False,
     confirm_above: AtLeastOne = 5000,
@@ -78,8 +77,6 @@ async def load_sessions(
         segments: Session filters by key, such as device_type=MOBILE.
         refresh: What to ask again: nothing (missing), days that may have changed (stale), or all.
         timezone: IANA zone that days are counted in. Left out, it is the site's own.
-        cover: Ask for each segment (asking), or derive those that follow from others where that
-            costs fewer requests (cheapest). Wix documents no such relation.
         dry_run: Show the plan and what it would take, and ask for nothing.
         confirm: Start also where the load would take more requests than the next number.
         confirm_above: A load that would take more requests than this is not started unless confirm
@@ -101,7 +98,6 @@ async def load_sessions(
         wanted,
         policy,
         catch_up=start_date is None,
-        cover=cover,
     )
     plan = planned.plan
     estimate = await planned.estimate(jobs_in_flight, credentials.requests_per_minute)
@@ -118,9 +114,7 @@ async def load_sessions(
         patience=Patience(timeout_seconds=timeout_seconds),
         run_id=prefect.runtime.flow_run.id,
     )
-    outcomes = await load_sessions_partitions(
-        credentials, warehouse, plan.asked, options, plan.derived
-    )
+    outcomes = await load_sessions_partitions(credentials, warehouse, [*plan.to_ask], options)
     await announce_landing(credentials.site_id, window, outcomes)
     await _show_outcomes(outcomes, window)
     await _show_lateness(await measure_lateness(warehouse, credentials.site_id, window))
@@ -129,7 +123,7 @@ async def load_sessions(
 
 
 async def _show_plan(plan: Plan, estimate: Estimate, window: Window, site_id: str) -> None:
-    costs = [*plan.savings, *([str(estimate)] if plan.asked else [])]
+    costs = [str(estimate)] if plan.to_ask else []
     sentences = " ".join([f"Site {site_id}, {window}: {describe_plan(plan)}.", *costs])
     await show_table(sentences.removesuffix("."), plan_rows(plan), key=PLAN_KEY)
 
@@ -144,7 +138,7 @@ def _check_size(estimate: Estimate, confirm_above: int) -> None:
 
 def _say_plan(plan: Plan) -> None:
     for row in plan_rows(plan):
-        get_run_logger().info("Would come by %(day)s %(segment)s: %(why)s, %(how)s", row)
+        get_run_logger().info("Would load %(day)s %(segment)s (%(why)s)", row)
 
 
 async def _show_outcomes(outcomes: list[Outcome], window: Window) -> None:

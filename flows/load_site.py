@@ -14,7 +14,7 @@ from prefect_wix import SessionsWarehouse, WixAccountCredentials
 from prefect_wix.errors import LoadError
 from prefect_wix.forms import SegmentKeys, Timezone
 from prefect_wix.loading import Outcome
-from prefect_wix.plan import CoverBy, Refresh
+from prefect_wix.plan import Refresh
 from prefect_wix.reports import count_outcomes, describe_load
 from prefect_wix.segments import DEVICES
 from prefect_wix.shared_limit import add_missing_limit
@@ -40,8 +40,6 @@ class SiteLoad(BaseModel):
     """What to ask again: nothing (missing), days that may have changed (stale), or all."""
     timezone: Timezone | None = Field(default=None, title="Time zone")
     """IANA zone that the days of all sites are counted in. Left out, each site's own."""
-    cover: CoverBy = CoverBy.ASKING
-    """Ask for each segment (asking), or derive those that follow from others (cheapest)."""
     confirm: bool = Field(default=False, title="Confirm")
     """Start also a site that would take more than 5,000 requests."""
 

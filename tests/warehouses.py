@@ -130,6 +130,10 @@ class Bench(ABC):
     async def alter(self, old, new): ...
 
     @abstractmethod
+    async def set_derived_from(self, expression, partition=MOBILE):
+        """Make a receipt what an earlier version wrote for a segment that it derived."""
+
+    @abstractmethod
     async def set_version(self, version): ...
 
     @abstractmethod
@@ -159,6 +163,10 @@ class SqlBench(Bench):
     async def alter(self, old, new):
         table = self.name("wix_session_ids")
         await self.sql(f"UPDATE {table} SET session_id = '{new}' WHERE session_id = '{old}'")
+
+    async def set_derived_from(self, expression, partition=MOBILE):
+        table = self.name("wix_session_receipts")
+        await self.sql(f"UPDATE {table} SET derived_from = '{expression}' {self._where(partition)}")
 
     async def set_version(self, version):
         await self.sql(f"INSERT INTO {self.name('wix_session_schema')} VALUES ({version})")
@@ -211,13 +219,26 @@ class ParquetBench(Bench):
         return sorted((file.stat().st_mtime_ns, file.stat().st_ino) for file in files)
 
     async def alter(self, old, new):
+        columns = f"* REPLACE (replace(session_id, '{old}', '{new}') AS session_id)"
         for file in self.folder.glob("wix_session_ids/*/*/*.parquet"):
-            select = f"SELECT * REPLACE (replace(session_id, '{old}', '{new}') AS session_id)"
-            key = "decode(value) FROM parquet_kv_metadata"
-            proof = self.sql(f"SELECT {key}('{file}')")[0][0].replace("'", "''")
-            keep = f"(FORMAT parquet, KV_METADATA {{prefect_wix_receipt: '{proof}'}})"
-            self.sql(f"COPY ({select} FROM '{file}') TO '{file}.new' {keep}")
-            os.replace(f"{file}.new", file)  # noqa: PTH105 - it is no coroutine's business
+            self._rewrite(file, columns, self._metadata(file))
+
+    async def set_derived_from(self, expression, partition=MOBILE):
+        files = f"wix_session_ids/{partition.site_id}/*/{partition.day}.parquet"
+        for file in self.folder.glob(files):
+            metadata = self._metadata(file)
+            if metadata["partition"]["segment"] == partition.segment:
+                self._rewrite(file, "*", metadata | {"derived_from": expression})
+
+    def _metadata(self, file):
+        key = "decode(value) FROM parquet_kv_metadata"
+        return json.loads(self.sql(f"SELECT {key}('{file}')")[0][0])
+
+    def _rewrite(self, file, columns, metadata):
+        proof = json.dumps(metadata).replace("'", "''")
+        keep = f"(FORMAT parquet, KV_METADATA {{prefect_wix_receipt: '{proof}'}})"
+        self.sql(f"COPY (SELECT {columns} FROM '{file}') TO '{file}.new' {keep}")
+        Path(f"{file}.new").replace(file)
 
     async def set_version(self, version):
         file = self.folder / "wix_session_schema" / "version.json"

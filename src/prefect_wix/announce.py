@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from itertools import chain
 from typing import Any
 
 from prefect.assets import Asset, materialize
@@ -37,11 +36,9 @@ async def announce_landing(site_id: str, window: Window, outcomes: Sequence[Outc
     """Emit ``wix.sessions.landed`` and materialize the site's asset, where sessions changed.
 
     The payload holds plain values, so that an automation can hand them on as flow parameters:
-    ``site_id``, ``start_date``, ``end_date``, ``timezone``, ``changed_days`` and counts. What was
-    asked for only to put another partition together counts too: its sessions changed as well.
+    ``site_id``, ``start_date``, ``end_date``, ``timezone``, ``changed_days`` and counts.
     """
-    told = chain.from_iterable((one, *one.parts) for one in outcomes)
-    landed = [one for one in told if one.state is AskState.LANDED]
+    landed = [one for one in outcomes if one.state is AskState.LANDED]
     if not landed:
         return
     failed = sum(one.state is AskState.FAILED for one in outcomes)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +17,6 @@ from prefect_wix.client import WixClient
 from prefect_wix.errors import (
     IncompleteListingError,
     JobFailedError,
-    JobTimeoutError,
     ListingError,
     PermissionDeniedError,
     RequestError,
@@ -28,11 +26,10 @@ from prefect_wix.errors import (
     WixError,
 )
 from prefect_wix.finish import finish
-from prefect_wix.lending import Lending, Lent
 from prefect_wix.listing import Listing, ListingSummary, submit_job
 from prefect_wix.models import SessionsJob, SessionsQuery
 from prefect_wix.pace import Pace, Patience
-from prefect_wix.partitions import ANSWERED, Ask, AskState, Partition
+from prefect_wix.partitions import Ask, AskState, Partition
 from prefect_wix.result import Log
 from prefect_wix.warehouse import Answer, Landed, Warehouse
 from prefect_wix.windows import ONE_DAY, Window
@@ -90,14 +87,10 @@ class Outcome:
     requests: int = 0
     adopted: bool = False
     """The job was submitted by an earlier run."""
-    derived_from: str | None = None
-    """The segments that it was put together from; None where Wix was asked."""
     possible_orphans: int = 0
     """Submits for it that never got a reply: each may have left a job that nobody knows."""
     reason: str | None = None
     """Why it failed, in words."""
-    parts: tuple[Outcome, ...] = ()
-    """What became of partitions that were asked for only to put this one together."""
 
 
 async def watched_jobs(
@@ -143,10 +136,6 @@ class Load:
         self.submitting = asyncio.Lock()
         self.had_a_job = False
         """Wix has started a job for us, so that an empty 403 can only mean that it throttles."""
-        self.poisoned: dict[Partition, WixError] = {}
-        """Partitions whose job came to nothing at Wix."""
-        self.has_landed = False
-        """Other partitions have landed, so that Wix as such is well."""
         self.stopped: WixError | None = None
         """Why no further partition is begun."""
 
@@ -177,14 +166,12 @@ class Load:
 class PartitionLoad:
     """One partition on its way from an ask to rows."""
 
-    def __init__(self, load: Load, partition: Partition, lending: Lending | None = None) -> None:
+    def __init__(self, load: Load, partition: Partition) -> None:
         self._load = load
         self._partition = partition
-        self._lending = lending or Lending()
         self._ask: Ask | None = None
         self._adopted = False
         self._orphans = 0
-        self._has_finished_job = False
 
     async def run(self) -> Outcome:
         """Ask for it and land it; never raises what only this partition suffers from."""
@@ -196,23 +183,16 @@ class PartitionLoad:
                 self._load.tell(self._partition, error)
                 await self._note_failure(error)
             return self._outcome(AskState.FAILED, reason=str(error))
-        finally:
-            self._lending.has_none(self._partition)
 
     async def _load_it(self) -> Outcome:
-        async with AsyncExitStack() as kept:
-            async with self._load.begun:
-                self._load.pace.to_come -= REQUESTS_A_JOB
-                listing = await kept.enter_async_context(self._listing())
-                async with self._load.running:
-                    await listing.first_page()
-                    self._has_finished_job = True
-                async with self._load.draining:
-                    summary = await listing.drain()
-                    answer = await self._answer(listing, summary)
-                    landed = await self._load.warehouse.publish(answer)
-            if landed.state in ANSWERED:
-                await self._lending.lend(self._partition, Lent(answer.ask, answer.spool))
+        async with self._load.begun, self._listing() as listing:
+            self._load.pace.to_come -= REQUESTS_A_JOB
+            async with self._load.running:
+                await listing.first_page()
+            async with self._load.draining:
+                summary = await listing.drain()
+                answer = await self._answer(listing, summary)
+                landed = await self._load.warehouse.publish(answer)
         return self._landed(landed, summary)
 
     def _listing(self) -> Listing:
@@ -295,8 +275,6 @@ class PartitionLoad:
             await self._end_ask(AskState.FAILED, "the job failed or was forgotten; asked once more")
 
     async def _note_failure(self, error: WixError) -> None:
-        if self._is_poison(error):
-            self._load.poisoned[self._partition] = error
         if not isinstance(error, _USELESS_JOB):
             return
         try:
@@ -304,11 +282,6 @@ class PartitionLoad:
         except WarehouseError as another:
             self._load.log.error("%s: %s", self._partition, another)  # noqa: TRY400
             self._load.learn(another)
-
-    def _is_poison(self, error: WixError) -> bool:
-        """Whether the job is too much for Wix, or it chokes on it."""
-        never_ended = isinstance(error, JobTimeoutError) and not self._has_finished_job
-        return never_ended or isinstance(error, _USELESS_JOB)
 
     async def _end_ask(self, state: AskState, reason: str) -> None:
         self._ask = self._known_ask.ended(state, at=datetime.now(UTC), reason=reason)

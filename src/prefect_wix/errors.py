@@ -20,7 +20,6 @@
     │   ├── UnknownJobError         Wix does not know the job (any more)
     │   ├── IncompleteListingError  ids and total do not agree, however often it is drained
     │   ├── DaysFailedError         days of a window can't be listed, not even by themselves
-    │   ├── RelationBrokenError     answers contradict what a segment was to be derived by
     │   └── SpoolError              the local disk could not hold the ids
     ├── MarkError                   some recordings could not be marked
     ├── SourceError                 ids could not be read from where they were said to be
@@ -67,7 +66,6 @@ __all__ = [
     "PermissionDeniedError",
     "PreconditionError",
     "RateLimitError",
-    "RelationBrokenError",
     "RequestError",
     "ServerError",
     "SitesError",
@@ -308,31 +306,6 @@ class DaysFailedError(ListingError):
         super().__init__(message, job_id=job_id, request_id=request_id)
         self.days = days
         self.untried = untried
-
-
-class RelationBrokenError(ListingError):
-    """Answers contradict the relation that a segment was to be derived by. Ask Wix for it.
-
-    Attributes:
-        segment: the key of the segment that was to be derived.
-        expression: what it was to be derived from.
-        examples: up to three session ids that show it.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        job_id: str | None = None,
-        request_id: str | None = None,
-        segment: str = "",
-        expression: str = "",
-        examples: tuple[str, ...] = (),
-    ) -> None:
-        super().__init__(message, job_id=job_id, request_id=request_id)
-        self.segment = segment
-        self.expression = expression
-        self.examples = examples
 
 
 class SpoolError(ListingError):

@@ -96,8 +96,6 @@ class Ask:
     gone: int | None = None
     reason: str | None = None
     run_id: str | None = None
-    derived_from: str | None = None
-    """The segments whose answers were put together to this one; None where Wix was asked."""
     running_seconds: float | None = None
     """Seconds after the submit at which the job was last seen running,"""
     finished_seconds: float | None = None
@@ -169,4 +167,5 @@ class Receipt:
     """Ids that Wix handed out more than once."""
     run_id: str | None = None
     derived_from: str | None = None
-    """The segments whose answers were put together to this one; None where Wix was asked."""
+    """The segments that an earlier version derived this partition from; None where a job listed it.
+    This version only reads it, and submits a job for every partition that has it."""

@@ -6,29 +6,22 @@ however it came about, is simply a partition without a receipt.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from itertools import groupby
-from statistics import fmean
 from typing import Self
 
-from prefect_wix.cover import Cover, Derivation, cheapest_cover
 from prefect_wix.partitions import Partition, Receipt
 from prefect_wix.segments import Segment
 from prefect_wix.windows import Window
 
 __all__ = [
     "CATCH_UP",
-    "CoverBy",
     "Plan",
-    "PlannedPartition",
     "Reason",
     "Refresh",
     "RefreshPolicy",
-    "cover_cheaply",
     "earlier_partitions",
     "make_plan",
     "partitions_of",
@@ -49,15 +42,6 @@ class Refresh(StrEnum):
     """Every partition of the range."""
 
 
-class CoverBy(StrEnum):
-    """How the segments of a day are come by."""
-
-    ASKING = "asking"
-    """Each is asked for at Wix."""
-    CHEAPEST = "cheapest"
-    """What follows from others is derived, where that costs fewer requests."""
-
-
 class Reason(StrEnum):
     """Why a partition is asked for, the most urgent first."""
 
@@ -68,11 +52,10 @@ class Reason(StrEnum):
     UNFINISHED = "unfinished"
     """It was asked before its day was over."""
     STALE = "stale"
-    """It was asked so soon after its day that late sessions may be missing."""
+    """It was asked so soon after its day that late sessions may be missing; or no job listed it,
+    because an earlier version derived it from other segments."""
     REFRESH = "refresh"
     """It is asked for again because the caller wants all."""
-    AUXILIARY = "auxiliary"
-    """Nobody wants it, but others follow from it, and all of it costs less."""
 
 
 @dataclass(frozen=True)
@@ -98,35 +81,13 @@ class RefreshPolicy:
 
 
 @dataclass(frozen=True)
-class PlannedPartition:
-    """One partition to ask for or to derive, and why."""
-
-    partition: Partition
-    reason: Reason
-    derivation: Derivation | None = None
-    """How it follows from other partitions of its day; None where it is asked for at Wix."""
-
-
-@dataclass(frozen=True)
 class Plan:
     """What a load asks for, gaps first, and what it leaves alone."""
 
-    to_ask: tuple[PlannedPartition, ...]
+    to_ask: Mapping[Partition, Reason]
     settled: tuple[Partition, ...]
     not_begun: tuple[Partition, ...] = ()
     """Days of the range that lie in the future."""
-    savings: tuple[str, ...] = ()
-    """What is derived instead of asked for, and what that saves, in words."""
-
-    @property
-    def asked(self) -> list[Partition]:
-        """The partitions that a job is to be submitted for."""
-        return [one.partition for one in self.to_ask if one.derivation is None]
-
-    @property
-    def derived(self) -> dict[Partition, Derivation]:
-        """The partitions that follow from those, and how."""
-        return {one.partition: one.derivation for one in self.to_ask if one.derivation}
 
 
 def partitions_of(site_id: str, window: Window, segments: Iterable[Segment]) -> list[Partition]:
@@ -175,70 +136,16 @@ def make_plan(
     begun = [one for one in partitions if one.begins_at <= policy.now]
     reasons = {one: _reason(one, landed.get(one.key), policy) for one in begun}
     taken_up = {one: _reason(one, landed.get(one.key), policy.for_earlier()) for one in earlier}
-    to_ask = [
-        PlannedPartition(one, reason) for one, reason in (reasons | taken_up).items() if reason
-    ]
+    to_ask = {one: reason for one, reason in (reasons | taken_up).items() if reason}
     return Plan(
-        to_ask=tuple(sorted(to_ask, key=_urgency)),
+        to_ask=dict(sorted(to_ask.items(), key=_urgency)),
         settled=tuple(one for one, reason in reasons.items() if reason is None),
         not_begun=tuple(one for one in partitions if one.begins_at > policy.now),
     )
 
 
-def cover_cheaply(plan: Plan, receipts: Iterable[Receipt], policy: RefreshPolicy) -> Plan:
-    """The plan with what follows from others derived, where that costs fewer requests.
-
-    A day that may still get sessions is left as it is: one that comes between two answers would be
-    filed wrongly. See `prefect_wix.cover` for what it rests on, and why nobody gets it unasked.
-
-    Args:
-        plan: what to ask for.
-        receipts: tell how many sessions a segment has.
-        policy: tells until when a day may still get sessions.
-    """
-    sizes = _mean_sizes(receipts)
-    covers: dict[tuple[str, ...], Cover] = {}
-    planned: list[PlannedPartition] = []
-    days = [list(of_a_day) for _, of_a_day in groupby(sorted(plan.to_ask, key=_day), key=_day)]
-    # What belongs to a day stays together, so that no answer is kept longer than it must be.
-    for wanted in sorted(days, key=lambda wanted: min(map(_urgency, wanted))):
-        if wanted[0].partition.ends_at + policy.lookback > policy.now:
-            planned += wanted
-            continue
-        segments = tuple(sorted(one.partition.segment for one in wanted))
-        if segments not in covers:
-            covers[segments] = cheapest_cover(segments, sizes)
-        planned += _covered(wanted, covers[segments])
-    why = dict.fromkeys(cover.why for cover in covers.values() if cover.derived)
-    return replace(plan, to_ask=tuple(planned), savings=tuple(why))
-
-
-def _covered(wanted: Sequence[PlannedPartition], cover: Cover) -> list[PlannedPartition]:
-    by_segment = {one.partition.segment: one for one in wanted}
-    day = wanted[0].partition
-    asked = [
-        by_segment.get(key) or PlannedPartition(replace(day, segment=key), Reason.AUXILIARY)
-        for key in cover.asked
-    ]
-    return [
-        *asked,
-        *(replace(by_segment[how.segment], derivation=how) for how in cover.derived),
-    ]
-
-
-def _mean_sizes(receipts: Iterable[Receipt]) -> dict[str, float]:
-    sizes: defaultdict[str, list[int]] = defaultdict(list)
-    for receipt in receipts:
-        sizes[receipt.partition.segment].append(receipt.sessions)
-    return {segment: fmean(counts) for segment, counts in sizes.items()}
-
-
-def _day(planned: PlannedPartition) -> date:
-    return planned.partition.day
-
-
-def _urgency(planned: PlannedPartition) -> int:
-    return list(Reason).index(planned.reason)
+def _urgency(planned: tuple[Partition, Reason]) -> int:
+    return list(Reason).index(planned[1])
 
 
 def _reason(partition: Partition, receipt: Receipt | None, policy: RefreshPolicy) -> Reason | None:
@@ -247,11 +154,18 @@ def _reason(partition: Partition, receipt: Receipt | None, policy: RefreshPolicy
         return Reason.MISSING
     if receipt.partition.timezone != partition.timezone:
         return Reason.OTHER_ZONE
+    if receipt.derived_from is not None:
+        return Reason.STALE
+    return _reason_by_time(receipt, policy)
+
+
+def _reason_by_time(receipt: Receipt, policy: RefreshPolicy) -> Reason | None:
+    ends_at = receipt.partition.ends_at
     if receipt.confirmed_at >= policy.as_of:
         return None
-    if receipt.confirmed_at < partition.ends_at:
+    if receipt.confirmed_at < ends_at:
         return Reason.UNFINISHED
-    may_be_stale = receipt.confirmed_at < partition.ends_at + policy.lookback
+    may_be_stale = receipt.confirmed_at < ends_at + policy.lookback
     if policy.refresh is not Refresh.MISSING and may_be_stale:
         return Reason.STALE
     return Reason.REFRESH if policy.refresh is Refresh.ALL else None

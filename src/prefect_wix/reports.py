@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from prefect_wix.lateness import Lateness, lookback_to_choose
@@ -42,10 +43,9 @@ ROWS_SHOWN = 1000
 
 def describe_plan(plan: Plan) -> str:
     """One sentence: how many partitions are asked for, why, and how many are left alone."""
-    reasons = Counter(planned.reason.value for planned in plan.to_ask)
+    reasons = Counter(reason.value for reason in plan.to_ask.values())
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-    derived = f" and {len(plan.derived)} to derive" if plan.derived else ""
-    asked = f"{len(plan.asked)} partitions to ask for{derived}" + (f" ({why})" if why else "")
+    asked = f"{len(plan.to_ask)} partitions to ask for" + (f" ({why})" if why else "")
     not_begun = f", {len(plan.not_begun)} in the future" if plan.not_begun else ""
     return f"{asked}, {len(plan.settled)} settled{not_begun}"
 
@@ -53,13 +53,8 @@ def describe_plan(plan: Plan) -> str:
 def plan_rows(plan: Plan) -> list[dict[str, Any]]:
     """A row for each partition that is asked for, up to `ROWS_SHOWN`."""
     return [
-        {
-            "day": str(planned.partition.day),
-            "segment": planned.partition.segment,
-            "why": planned.reason.value,
-            "how": str(planned.derivation or "ask"),
-        }
-        for planned in plan.to_ask[:ROWS_SHOWN]
+        {"day": str(partition.day), "segment": partition.segment, "why": reason.value}
+        for partition, reason in islice(plan.to_ask.items(), ROWS_SHOWN)
     ]
 
 
@@ -101,7 +96,6 @@ def outcome_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             "gone": outcome.gone,
             "job": outcome.job_id or "",
             "adopted": "yes" if outcome.adopted else "",
-            "derived from": outcome.derived_from or "",
             "reason": outcome.reason or "",
         }
         for outcome in failed_first[:ROWS_SHOWN]

@@ -23,7 +23,6 @@ from pydantic import BaseModel
 
 from prefect_wix.artifacts import run_name
 from prefect_wix.blocks import AnyWixCredentials, SessionsWarehouse
-from prefect_wix.cover import Derivation
 from prefect_wix.errors import MarkError, RequestError, WixError
 from prefect_wix.estimate import Estimate, estimate_load
 from prefect_wix.files import check_output, write_session_ids
@@ -44,10 +43,8 @@ from prefect_wix.pace import Patience
 from prefect_wix.partitions import Ask, Partition, Receipt
 from prefect_wix.plan import (
     CATCH_UP,
-    CoverBy,
     Plan,
     RefreshPolicy,
-    cover_cheaply,
     earlier_partitions,
     make_plan,
     partitions_of,
@@ -275,7 +272,7 @@ class LoadPlan:
         """What the load is going to take. In a thread: for ten thousand jobs it takes seconds."""
         return await asyncio.to_thread(
             estimate_load,
-            self.plan.asked,
+            [*self.plan.to_ask],
             self.receipts,
             self.asks,
             jobs_in_flight=jobs_in_flight,
@@ -292,7 +289,6 @@ async def plan_sessions_load(
     policy: RefreshPolicy,
     *,
     catch_up: bool,
-    cover: CoverBy = CoverBy.ASKING,
 ) -> LoadPlan:
     """Hold what is wanted against what is landed. Makes the tables where they are not there.
 
@@ -303,7 +299,6 @@ async def plan_sessions_load(
         segments: the segments that are wanted.
         policy: how much to ask again.
         catch_up: whether gaps and stale days before the window are taken up too.
-        cover: whether segments that follow from others may be derived.
 
     Raises:
         WarehouseError: see the tree in `prefect_wix.errors`.
@@ -320,8 +315,6 @@ async def plan_sessions_load(
         policy,
         earlier=earlier_partitions(site_id, window, segments, asked) if catch_up else (),
     )
-    if cover is CoverBy.CHEAPEST:
-        plan = cover_cheaply(plan, receipts, policy)
     return LoadPlan(plan, receipts, asks)
 
 
@@ -338,7 +331,6 @@ async def load_sessions_partitions(
     warehouse: SessionsWarehouse,
     partitions: list[Partition],
     options: LoadOptions,
-    derivations: dict[Partition, Derivation] | None = None,
 ) -> list[Outcome]:
     """Load many partitions, several at once; one that fails does not stop the others.
 
@@ -349,15 +341,12 @@ async def load_sessions_partitions(
         What became of each; look for those that failed.
     """
     log = get_run_logger()
-    derivations = derivations or {}
-    total = len(partitions) + len(derivations)
-    async with credentials.get_client() as client, LoadProgress(total, log) as progress:
+    async with credentials.get_client() as client, LoadProgress(len(partitions), log) as progress:
         return await load_partitions(
             client,
             warehouse.get_warehouse(),
             partitions,
             options,
-            derivations=derivations,
             on_progress=progress.tell,
             log=log,
         )

@@ -81,7 +81,7 @@ async def main(told):
         return await load_partitions(
             client,
             warehouse,
-            [planned.partition for planned in plan.to_ask],
+            [*plan.to_ask],
             LoadOptions(
                 as_of=as_of,
                 jobs_in_flight=told.get("jobs_in_flight", 4),

@@ -217,18 +217,6 @@ async def test_what_landed_before_a_stop_is_announced(shop, credentials, warehou
     assert payload["changed_days"] == ["2024-03-01", "2024-03-02"]
 
 
-async def test_a_day_of_which_only_parts_landed_has_changed(shop, credentials, warehouse):
-    """The whole and one of its five parts fail; who reads the other four must know of them."""
-    started = datetime.now(UTC)
-    shop.faults = [Fault("job_error", times=2), Fault("job_error", after=4, times=2)]
-    two_days, whole = (START, START + timedelta(2)), ["device_type=ALL"]
-    with pytest.raises(LoadError, match="1 of 2 partitions did not land"):
-        await load_sessions(credentials, warehouse, *two_days, segments=whole, jobs_in_flight=1)
-    payload = (await read_events(started, {LANDED_EVENT}))[LANDED_EVENT]["payload"]
-    assert payload["changed_days"] == ["2024-03-01", "2024-03-02"]
-    assert (payload["partitions"], payload["failed_partitions"]) == (5, 1)
-
-
 async def test_one_throttled_403_fails_one_partition(shop, credentials, warehouse, database):
     """An empty 403 in the midst of a load is Wix throttling, and holds for nothing else."""
     shop.faults = [Fault("forbidden", on="list", after=3, times=1)]
@@ -290,21 +278,6 @@ async def test_a_dry_run_shows_the_plan_and_asks_nothing(
     plan = (await artifacts(PLAN_KEY))[0]
     assert '"why": "missing"' in plan.data
     assert "9 partitions to ask for (9 missing), 0 settled" in plan.description
-
-
-async def test_the_cheapest_cover_derives_what_follows(
-    shop, credentials, warehouse, database, artifacts, caplog
-):
-    """Same rows, fewer jobs; the plan says how, and what that saves."""
-    everything = ["device_type=ALL", *(f"device_type={device}" for device in DEVICES)]
-    options = {"segments": everything, "cover": "cheapest"}
-    outcomes = await load_sessions(credentials, warehouse, START, END, **options)
-    assert {one.state for one in outcomes} == {AskState.LANDED}
-    assert len(shop.submits) == 9
-    assert_exact(database, truth(shop, devices=("ALL", *DEVICES)))
-    assert "requests instead of" in caplog.text
-    plan = json.loads((await artifacts(PLAN_KEY))[0].data)
-    assert sum(row["how"] != "ask" for row in plan) == 3
 
 
 async def test_a_dry_run_says_what_a_load_would_take(shop, credentials, warehouse, caplog):

@@ -65,12 +65,8 @@ def answers_of(drawn):
     """Answers from (day, ids, hours) each, with the id of an ask that tells them apart."""
     with ExitStack() as spools:
         answers = []
-        for number, (day, ids, hours, derived) in enumerate(drawn):
-            ask = replace(
-                an_ask(on_day(day), hours=hours),
-                ask_id=f"ask-{number}",
-                derived_from="ALL - DESKTOP" if derived else None,
-            )
+        for number, (day, ids, hours) in enumerate(drawn):
+            ask = replace(an_ask(on_day(day), hours=hours), ask_id=f"ask-{number}")
             spool = spools.enter_context(Spool())
             spool.add(sorted(ids))
             answers.append(Answer(ask, spool, spool.digest(), repeats=0))
@@ -79,7 +75,7 @@ def answers_of(drawn):
 
 days = st.integers(1, 3)
 hours = st.integers(0, 5)
-an_answer = st.tuples(days, st.sets(st.sampled_from("abcde")), hours, st.booleans())
+an_answer = st.tuples(days, st.sets(st.sampled_from("abcde")), hours)
 
 
 @given(before=st.lists(an_answer, max_size=3), together=st.lists(an_answer, min_size=1, max_size=6))
@@ -111,7 +107,7 @@ def test_first_answers_take_as_many_statements_as_one_of_them(journal, monkeypat
     with two_engines(journal) as engines:
         for engine, number in zip(engines, (1, 8), strict=True):
             executed.clear()
-            drawn = [(day, {"a", "b"}, 0, False) for day in range(1, 1 + number)]
+            drawn = [(day, {"a", "b"}, 0) for day in range(1, 1 + number)]
             with answers_of(drawn) as answers:
                 assert {landed.added for landed in engine.publish_all(answers)} == {2}
             counts.append(len(executed))
@@ -125,7 +121,7 @@ def test_ids_that_do_not_arrive_are_no_answer(journal, monkeypatch):
         "insert_ids",
         lambda tables, rows: insert_ids(tables, [(*row[:-1], row[-1][1:]) for row in rows]),
     )
-    with two_engines(journal) as (one, _), answers_of([(1, {"a", "b"}, 0, False)]) as answers:
+    with two_engines(journal) as (one, _), answers_of([(1, {"a", "b"}, 0)]) as answers:
         with pytest.raises(WarehouseError, match="1 arrived"):
             one.publish_all(answers)
         assert one.content() == {table: [] for table in CONTENTS}

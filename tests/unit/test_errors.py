@@ -25,7 +25,6 @@ from prefect_wix.errors import (
     NotSentError,
     PermissionDeniedError,
     RateLimitError,
-    RelationBrokenError,
     ServerError,
     StatusError,
     UnreadableReplyError,
@@ -51,7 +50,6 @@ STATUS = REQUEST | {
 }
 JOB = {"job_id": "j1", "request_id": "r1"}
 OWN = {
-    RelationBrokenError: JOB | {"segment": "s", "expression": "e", "examples": ("a",)},
     MarkError: {"outcomes": (OUTCOME,)},
     LoadError: {"failures": {"2024-01-01 device_type=ALL": "no"}},
     DaysFailedError: JOB | {"days": (date(2024, 1, 3),), "untried": (date(2024, 1, 1),)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -80,6 +81,41 @@ async def test_a_lost_submit_that_is_made_up_for_is_counted_too(shop, client, wa
     assert (outcome.state, outcome.possible_orphans) == (AskState.LANDED, 1)
     states = [ask.state for ask in await ledger(warehouse, client)]
     assert states == [AskState.ORPHANED, AskState.LANDED]
+
+
+async def test_a_day_that_wix_fails_twice_is_left_to_the_next_load(shop, client, warehouse, caplog):
+    """It fails and is named, the other day lands, and the next load submits a new job for it."""
+    shop.faults = [Fault("job_error", times=2)]
+    failed, landed = await load(client, warehouse, days=DAYS[:2])
+    assert (failed.state, landed.state) == (AskState.FAILED, AskState.LANDED)
+    assert f"{failed.partition} failed: " in caplog.text
+    assert len(shop.submits) == 3
+    (again,) = await load(client, warehouse, days=DAYS[:1])
+    assert (again.state, again.adopted) == (AskState.LANDED, False)
+    assert len(shop.submits) == 4
+
+
+async def test_a_day_that_never_adds_up_is_left_to_the_next_load(shop, client, warehouse):
+    """Its job is of no use, so the next load submits a new one."""
+    shop.faults = [Fault("wrong_total")]
+    (failed,) = await load(client, warehouse, days=DAYS[:1])
+    (ask,) = await ledger(warehouse, client)
+    assert (failed.state, ask.state) == (AskState.FAILED, AskState.FAILED)
+    shop.faults = []
+    (again,) = await load(client, warehouse, days=DAYS[:1])
+    assert (again.state, again.adopted) == (AskState.LANDED, False)
+
+
+async def test_a_job_that_is_read_too_slowly_is_left_to_the_next_load(shop, client, warehouse):
+    """Wix has finished it, so the next load reads that very job."""
+    client.page_limit = 10
+    shop.faults = [Fault("slow", on="result", after=1, times=1, seconds=2)]
+    hasty = replace(QUICK, timeout_seconds=1)
+    failed, landed = await load(client, warehouse, days=DAYS[:2], patience=hasty)
+    assert (failed.state, landed.state) == (AskState.FAILED, AskState.LANDED)
+    (again,) = await load(client, warehouse, days=DAYS[:1])
+    assert (again.state, again.adopted) == (AskState.LANDED, True)
+    assert len(shop.submits) == 2
 
 
 async def test_an_outage_is_waited_for(shop, client, warehouse):

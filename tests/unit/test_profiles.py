@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -44,13 +43,12 @@ TWO = Window(DAY, DAY + 2 * ONE_DAY, "UTC")
 # -- worlds and warehouses -----------------------------------------------------------------------
 
 
-async def land(warehouse, ids, partition, *, asked_at=NOW, derived_from=None):
+async def land(warehouse, ids, partition, *, asked_at=NOW):
     """Land ids as the answer to a job."""
     query, site = partition.query, partition.site_id
     job_id = f"job {partition} {asked_at}"
     job = SessionsJob(job_id=job_id, query=query, site_id=site, submitted_at=asked_at)
     ask = Ask.intend(partition, at=asked_at, run_id=None).submitted(job)
-    ask = replace(ask, derived_from=derived_from)
     with an_answer(ids, partition, ask=ask) as ready:
         return await warehouse.publish(ready)
 
@@ -418,13 +416,13 @@ async def test_what_was_asked_before_the_day_was_over_is_no_evidence(warehouse):
     assert (await states(warehouse))[name] == [HELD]
 
 
-async def test_what_was_derived_is_no_evidence(warehouse):
+async def test_what_an_earlier_version_derived_is_no_evidence(bench, warehouse):
     """It follows from a relation, and so can't testify for one; asked at Wix, it can."""
     partition = Partition(SITE, DAY, "device_type=TABLET", "UTC")
     devices = {"device_type=DESKTOP": ["a"], "device_type=MOBILE": ["b"], ALL: ["a", "b", "c"]}
     await land_days(warehouse, {0: devices})
-    derived_from = f"+{ALL} -device_type=DESKTOP -device_type=MOBILE"
-    await land(warehouse, ["c"], partition, derived_from=derived_from)
+    await land(warehouse, ["c"], partition)
+    await bench.set_derived_from(f"+{ALL} -device_type=DESKTOP -device_type=MOBILE", partition)
     await profile_window(warehouse, SITE, ONE, {})
     assert (await states(warehouse))["devices_make_all"] == [NOT_TESTABLE]
     await land(warehouse, ["c"], partition, asked_at=NOW + timedelta(hours=1))

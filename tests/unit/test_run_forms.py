@@ -67,7 +67,7 @@ def test_every_parameter_has_a_default_or_must_be_asked_for(name):
 @pytest.mark.parametrize("name", FLOWS)
 def test_enumerations_are_selects(name):
     """A parameter with a fixed set of values is shown as a list to choose from."""
-    named = {"refresh": 3, "action": 2, "on_broken": 2, "period": 18, "device_type": 4, "cover": 2}
+    named = {"refresh": 3, "action": 2, "on_broken": 2, "period": 18, "device_type": 4}
     definitions = SCHEMAS[name]["definitions"]
     for field, shape in fields(SCHEMAS[name]):
         count = named.get(field.rpartition(".")[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
 import random
 import shutil
@@ -25,6 +26,7 @@ from prefect_wix.errors import (
     WarehouseSchemaError,
 )
 from prefect_wix.partitions import Ask, AskState
+from prefect_wix.plan import Reason, Refresh, RefreshPolicy, make_plan
 from prefect_wix.segments import Segment
 from prefect_wix.warehouse import Landed, open_warehouse
 from prefect_wix.warehouse.steps import Tables
@@ -117,6 +119,47 @@ async def test_the_same_answer_again_writes_no_session(bench, warehouse):
     receipt = await bench.receipt()
     assert receipt.asked_at == NOON
     assert receipt.confirmed_at == NOON + timedelta(hours=5)
+
+
+async def test_an_answer_replaces_what_an_earlier_version_derived(bench, warehouse):
+    """It is stale under every policy; the answer of a job replaces its receipt, same ids or not."""
+    await land(warehouse, ["a", "b"])
+    assert (await bench.receipt()).derived_from is None
+    await bench.set_derived_from("+device_type=ALL -device_type=DESKTOP")
+    policy = RefreshPolicy(Refresh.MISSING, timedelta(0), as_of=NOON, now=datetime.now(UTC))
+    assert make_plan([MOBILE], [await bench.receipt()], policy).to_ask == {MOBILE: Reason.STALE}
+    ask = an_ask(hours=1)
+    landed = await land(warehouse, ["a", "b"], ask=ask)
+    assert landed == Landed(AskState.LANDED, 2, added=0, gone=0, stayed=2)
+    assert sorted(await bench.check()) == ["a", "b"]
+    receipt = await bench.receipt()
+    assert (receipt.derived_from, receipt.job_id) == (None, ask.job_id)
+    assert make_plan([MOBILE], [receipt], policy).settled == (MOBILE,)
+    assert (await land(warehouse, ["a", "b"], hours=2)).state is AskState.UNCHANGED
+
+
+async def test_the_derived_asks_of_an_earlier_version_are_read(sql_bench):
+    """This version leaves the column of the ledger empty."""
+    bench, warehouse = sql_bench, await sql_bench.ready()
+    await land(warehouse, ["a"])
+    asks = bench.name("wix_session_asks")
+    assert await bench.sql(f"SELECT derived_from FROM {asks}") == [(None,)]
+    await bench.sql(f"UPDATE {asks} SET derived_from = '+device_type=ALL -device_type=DESKTOP'")
+    (ask,) = await warehouse.history("site-1", Window(MOBILE.day, on_day(9).day, ZONE))
+    assert (ask.state, ask.sessions) == (AskState.LANDED, 1)
+
+
+async def test_a_derived_ask_of_an_earlier_version_in_a_folder_is_read(tmp_path):
+    """Its file says what it was derived from, which this version has no use for."""
+    bench = ParquetBench(tmp_path)
+    warehouse = await bench.ready()
+    await land(warehouse, ["a"])
+    (file,) = bench.folder.glob("wix_session_asks/*/*/*/*.json")
+    written = json.loads(file.read_text())
+    assert "derived_from" not in written
+    file.write_text(json.dumps(written | {"derived_from": "+device_type=ALL"}))
+    (ask,) = await warehouse.history("site-1", Window(MOBILE.day, on_day(9).day, ZONE))
+    assert (ask.state, ask.sessions) == (AskState.LANDED, 1)
 
 
 async def test_an_answer_that_comes_late_does_not_replace_a_newer_one(bench, warehouse):
@@ -321,26 +364,10 @@ async def test_a_landed_job_is_not_open_any_more(bench, warehouse):
     assert not claim.adopted
 
 
-async def test_what_is_derived_closes_the_asks_from_before(bench, warehouse):
-    """Nobody waits for their jobs any more; an intent among them may have left an orphan."""
-    for ask in (an_ask(hours=1), Ask.intend(MOBILE, at=NOON, run_id=None), an_ask(hours=3)):
-        await warehouse.record(ask)
-    derived = replace(an_ask(hours=2), derived_from="+device_type=ALL -device_type=DESKTOP")
-    landed = await land(warehouse, ["a"], ask=derived)
-    assert (landed.state, landed.orphans) == (AskState.LANDED, 1)
-    history = await warehouse.history("site-1", Window(MOBILE.day, on_day(9).day, ZONE))
-    assert [ask.state for ask in history] == [
-        AskState.ORPHANED,
-        AskState.SUPERSEDED,
-        AskState.LANDED,
-        AskState.SUBMITTED,
-    ]
-
-
-async def test_what_wix_said_leaves_other_asks_to_the_next_claim(bench, warehouse):
-    """Who asks has claimed the partition, and that has settled what was open."""
+async def test_a_landing_leaves_other_asks_to_the_next_claim(bench, warehouse):
+    """A load claims the partition before it lands an answer, and the claim settles what is open."""
     await warehouse.record(Ask.intend(MOBILE, at=NOON, run_id=None))
-    assert (await land(warehouse, ["a"], hours=1)).orphans == 0
+    await land(warehouse, ["a"], hours=1)
     claim = await warehouse.claim(Ask.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
     assert claim.orphans == 1
 

@@ -52,6 +52,7 @@ from tests.unit.test_warehouse import (  # noqa: F401 - the promises of every wa
     test_a_table_of_the_same_name_is_refused,
     test_a_visit_over_midnight_is_told_from_a_repeat,
     test_an_answer_lands_with_its_receipt,
+    test_an_answer_replaces_what_an_earlier_version_derived,
     test_an_answer_that_comes_late_does_not_replace_a_newer_one,
     test_an_empty_answer_removes_what_was_there,
     test_an_empty_first_answer_is_a_receipt,

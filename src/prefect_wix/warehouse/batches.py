@@ -58,8 +58,7 @@ def _first(tables: Tables, answers: Sequence[Answer]) -> Steps[dict[int, Answer]
     first = {}
     for n, answer in enumerate(answers):
         key = answer.ask.partition.key
-        # One that is derived closes other asks as well.
-        if key not in taken and answer.ask.derived_from is None:
+        if key not in taken:
             first[n] = answer
         taken.add(key)
     return first

@@ -52,8 +52,6 @@ class Landed:
     added: int
     gone: int
     stayed: int
-    orphans: int = 0
-    """Earlier asks that it closed and whose submit never got a reply; see `Claim`."""
 
 
 class Warehouse(Protocol):

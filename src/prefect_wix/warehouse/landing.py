@@ -18,7 +18,6 @@ __all__ = [
     "Held",
     "choose_claim",
     "choose_landing",
-    "close_earlier",
     "ended_by",
     "landed_by",
     "new_receipt",
@@ -108,8 +107,7 @@ def _is_proven(answer: Answer, receipt: Receipt | None) -> bool:
         return False
     said = (receipt.digest, receipt.sessions, receipt.partition.timezone)
     same = said == (answer.digest, len(answer.spool), answer.ask.partition.timezone)
-    # What was derived is not proven until Wix itself has said the same.
-    return same and receipt.derived_from in {None, answer.ask.derived_from}
+    return same and receipt.derived_from is None
 
 
 def _untouched(state: AskState, held: Held) -> Landed:
@@ -128,29 +126,6 @@ def landed_by(ask: Ask, receipt: Receipt) -> Ask:
     return replace(ended, sessions=receipt.sessions, added=receipt.added, gone=receipt.gone)
 
 
-def close_earlier(
-    landed: Landed, ask: Ask, open_asks: Iterable[Ask], at: datetime
-) -> tuple[Landed, list[Ask]]:
-    """What landing a derived answer did, and the asks to record that are closed by it.
-
-    One that is derived never claimed its partition. An ask from before would stay open, and whoever
-    asks for the partition next would wait for a job that is outdated.
-
-    Args:
-        landed: what it did.
-        ask: whose answer has landed.
-        open_asks: the `OPEN` entries of the partition.
-        at: when it landed.
-    """
-    closed = [
-        one.ended(AskState.SUPERSEDED if one.submitted_at else AskState.ORPHANED, at=at)
-        for one in open_asks
-        if (one.submitted_at or one.intended_at) < _submitted_at(ask)
-    ]
-    orphans = sum(one.state is AskState.ORPHANED for one in closed)
-    return replace(landed, orphans=orphans), closed
-
-
 def new_receipt(answer: Answer, landed: Landed, at: datetime) -> Receipt:
     """The receipt for an answer that replaced its partition."""
     job = answer.ask.job
@@ -167,5 +142,4 @@ def new_receipt(answer: Answer, landed: Landed, at: datetime) -> Receipt:
         stayed=landed.stayed,
         repeats=answer.repeats,
         run_id=answer.ask.run_id,
-        derived_from=answer.ask.derived_from,
     )

@@ -34,7 +34,6 @@ from prefect_wix.warehouse.landing import (
     Held,
     choose_claim,
     choose_landing,
-    close_earlier,
     ended_by,
     landed_by,
     new_receipt,
@@ -167,14 +166,6 @@ class ParquetWarehouse:
         # Two runs may land one job; the first has written what changed.
         if not self._is_answered(answer.ask):
             self._record(ended_by(answer.ask, landed, landed_at))
-        if answer.ask.derived_from is not None:
-            return self._close_earlier(answer.ask, landed, landed_at)
-        return landed
-
-    def _close_earlier(self, ask: Ask, landed: Landed, at: datetime) -> Landed:
-        landed, closed = close_earlier(landed, ask, self._open_asks(ask.partition), at)
-        for one in closed:
-            self._record(one)
         return landed
 
     def _open_asks(self, partition: Partition) -> list[Ask]:

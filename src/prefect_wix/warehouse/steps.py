@@ -22,7 +22,6 @@ from prefect_wix.warehouse.landing import (
     Held,
     choose_claim,
     choose_landing,
-    close_earlier,
     ended_by,
     new_receipt,
 )
@@ -63,7 +62,7 @@ _COLUMNS = {
     "wix_session_asks": (
         *("ask_id", "site_id", "session_date", "segment", "timezone", "state", "intended_at"),
         *("job_id", "submitted_at", "ended_at", "sessions", "added", "gone", "reason", "run_id"),
-        *("derived_from", "running_seconds", "finished_seconds"),
+        *("running_seconds", "finished_seconds"),
     ),
     **PROFILE_COLUMNS,
     "wix_session_marks": (
@@ -82,6 +81,7 @@ _TYPES = {
     **dict.fromkeys(("running_seconds", "finished_seconds"), "DOUBLE PRECISION"),
     **PROFILE_TYPES,
 }
+# Earlier versions wrote `derived_from`; this one reads it from receipts and leaves it NULL.
 _NEW_IN_2 = {
     "wix_session_receipts": ("derived_from",),
     "wix_session_asks": ("derived_from", "running_seconds", "finished_seconds"),
@@ -324,15 +324,6 @@ class Tables:
         # Two runs may land one job; the first has written what changed.
         if held.receipt is None or not (yield from self._is_answered(answer.ask)):
             yield from self.record(ended_by(answer.ask, landed, landed_at))
-        if answer.ask.derived_from is not None:
-            return (yield from self._close_earlier(answer.ask, landed, landed_at))
-        return landed
-
-    def _close_earlier(self, ask: Ask, landed: Landed, at: datetime) -> Steps[Landed]:
-        open_asks = yield from self.open_asks(ask.partition)
-        landed, closed = close_earlier(landed, ask, open_asks, at)
-        for one in closed:
-            yield from self.record(one)
         return landed
 
     def _is_answered(self, ask: Ask) -> Steps[bool]:
@@ -465,14 +456,13 @@ def _ask_values(ask: Ask) -> tuple[Any, ...]:
     where = (*ask.partition.key, ask.partition.timezone)
     when = (ask.submitted_at, ask.ended_at)
     what = (ask.sessions, ask.added, ask.gone, ask.reason, ask.run_id)
-    how = (ask.derived_from, ask.running_seconds, ask.finished_seconds)
+    how = (ask.running_seconds, ask.finished_seconds)
     return (ask.ask_id, *where, ask.state.value, ask.intended_at, ask.job_id, *when, *what, *how)
 
 
 def _ask(row: Sequence[Any]) -> Ask:
     ask_id, site_id, day, segment, timezone, state, intended_at, job_id, submitted_at, *rest = row
-    ended_at, sessions, added, gone, reason, run_id, *how = rest
-    derived_from, running_seconds, finished_seconds = how
+    ended_at, sessions, added, gone, reason, run_id, running_seconds, finished_seconds = rest
     return Ask(
         ask_id=ask_id,
         partition=Partition(site_id, day, segment, timezone),
@@ -486,7 +476,6 @@ def _ask(row: Sequence[Any]) -> Ask:
         gone=gone,
         reason=reason,
         run_id=run_id,
-        derived_from=derived_from,
         running_seconds=running_seconds,
         finished_seconds=finished_seconds,
     )
