@@ -30,8 +30,8 @@ async def list_sessions(
         credentials: The Wix credentials block of the site to ask.
         query: One time period and one session filter.
         output: A .csv, .jsonl, .ndjson or .parquet file to write. Without it the ids are returned.
-        timeout_seconds: How long the job may take. Where it fails, its days are asked for in parts,
-            which together may take as long again before the run gives up.
+        timeout_seconds: How long the job may take. Where it fails, its days are listed one by
+            one, which may take as long again before the run gives up.
     """
     if output is not None:
         check_output(output)

@@ -41,7 +41,7 @@ class SimulatedWix:
         self._ids = itertools.count()
 
     async def _request(self, worth):
-        await self.budget.turn(worth, asker=self)
+        await self.budget.turn(worth)
         self.requests += 1
         self.sent.append(self.clock.now())
         await asyncio.sleep(ROUND_TRIP / 2)

@@ -69,7 +69,7 @@ _SentSecret = Annotated[SecretStr, AfterValidator(_secret_can_be_sent)]
 _BaseUrl = Annotated[str, AfterValidator(check_base_url)]
 
 
-def _log_and_gate(site_id: str, requests_per_minute: int) -> tuple[Log, Gate | None]:
+def _log_and_gate(site_id: str) -> tuple[Log, Gate | None]:
     """The log of the run that is going on, and the gate to the budget that runs share.
 
     Outside of runs it is the package's own log, and there may be no server to ask.
@@ -78,7 +78,7 @@ def _log_and_gate(site_id: str, requests_per_minute: int) -> tuple[Log, Gate | N
         log = get_run_logger()
     except MissingContextError:
         return get_logger("prefect_wix"), None
-    return log, SharedLimit(site_id, requests_per_minute, log)
+    return log, SharedLimit(site_id, log)
 
 
 class WixCredentials(Block):
@@ -118,7 +118,7 @@ class WixCredentials(Block):
 
     def get_client(self) -> WixClient:
         """A new client for the site. Use it as ``async with``, once for many requests."""
-        log, gate = _log_and_gate(self.site_id, self.requests_per_minute)
+        log, gate = _log_and_gate(self.site_id)
         return WixClient(
             ApiKeyAuth(self.api_key.get_secret_value(), self.site_id),
             base_url=self.base_url,
@@ -182,7 +182,7 @@ class WixAccountCredentials(Block):
     def get_client(self) -> WixClient:
         """A new client for the account, to list its sites with. Use it as ``async with``."""
         # No gate: the few requests of a list are not worth a limit on the server.
-        log, _ = _log_and_gate(self.account_id, self.requests_per_minute)
+        log, _ = _log_and_gate(self.account_id)
         return WixClient(
             AccountKeyAuth(self.api_key.get_secret_value(), self.account_id),
             base_url=self.base_url,
@@ -234,7 +234,7 @@ class WixAppCredentials(Block):
     def get_client(self) -> WixClient:
         """A new client for the site. Use it as ``async with``, once for many requests."""
         secret = self.app_secret.get_secret_value()
-        log, gate = _log_and_gate(self.site_id, self.requests_per_minute)
+        log, gate = _log_and_gate(self.site_id)
         return WixClient(
             AppAuth(self.app_id, secret, self.instance_id, base_url=self.base_url),
             base_url=self.base_url,

@@ -325,7 +325,7 @@ class WixClient:
         return read(await self._call_once(endpoint, worth, **content))
 
     async def _call_once(self, endpoint: _Endpoint, worth: Worth, **content: Any) -> Reply:
-        await self.budget.turn(worth, asker=self, gate=self._gate)
+        await self.budget.turn(worth, gate=self._gate)
         response = await self._send(endpoint, **content)
         if response.is_success:
             return read_reply(response, str(endpoint))

@@ -1,17 +1,19 @@
-"""A window that can't be listed as a whole, in parts: halved by days until every part succeeds.
+"""A window that can't be listed as a whole is listed day by day.
 
-A part of several days that fails is halved again. A day that fails by itself is named, and then
-there is no listing. What one listing is, and when it fails, is in `prefect_wix.listing`. Partitions
-are of one day each, and are loaded by `prefect_wix.loading`.
+The union of the days is the result, once every day is listed. A day that fails by itself is named,
+and then there is no result. What one listing is, and when it fails, is in `prefect_wix.listing`.
+Partitions are of one day each, and are loaded by `prefect_wix.loading`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import date
+from functools import partial
+from typing import NoReturn
 
 from prefect_wix.client import WixClient
 from prefect_wix.errors import (
@@ -20,7 +22,6 @@ from prefect_wix.errors import (
     JobFailedError,
     JobTimeoutError,
     ListingError,
-    UnknownJobError,
 )
 from prefect_wix.finish import finish_in_thread
 from prefect_wix.listing import Listing, ListingSummary
@@ -33,39 +34,41 @@ from prefect_wix.windows import ONE_DAY
 __all__ = ["drained"]
 
 HOPELESS_DAYS = 5
-"""After so many days that failed, and none that was listed, the days are not what is wrong."""
+"""After this many days that failed, and none that was listed, the days are not the reason."""
+_HOPELESS = "nothing at all could be listed: try later"
+_NO_TIME = "the time was up: allow more timeout_seconds"
 _FEWER_DAYS_MAY_DO = (JobFailedError, JobTimeoutError, IncompleteListingError)
 _LOG = logging.getLogger(__name__)
+
+_Outcome = ListingSummary | ListingError
 
 
 @asynccontextmanager
 async def drained(
     client: WixClient, job: SessionsJob, *, patience: Patience = Patience(), log: Log = _LOG
 ) -> AsyncIterator[tuple[ListingSummary, Spool]]:
-    """The complete answer to a job's query, put together from parts where the whole fails.
+    """The complete result of a job's query, listed day by day where the whole fails.
 
     ::
 
         async with drained(client, job) as (summary, spool):
             ...
 
-    Only a query with two dates is asked in parts; what a predefined period means is for Wix to
-    say. Parts are asked for one after the other, the newest first, and may take as long as the
-    whole was waited for: so all ends after twice the patience, beside waits for the site's budget.
-    Where big parts hang rather than fail, that time is soon up, and the days left are untried.
-
-    P parts that make up the whole cost at most 2 P jobs with those that failed. Each of N days that
-    fails costs at most 2 log2(N) + 1 jobs beside the whole's, the logarithm rounded up.
+    Only a query with two dates is split; what a predefined period means is for Wix to say. There is
+    one job at a time, for one day, the newest day first. All days together may take as long as the
+    whole, and each of them a quarter of that; the last one begins while a quarter is left. So all
+    ends after twice the timeout, beside waits for the site's budget, and up to two days that never
+    end leave time for the others.
 
     Args:
-        client: who asks.
-        job: runs for the query already. One that fails is submitted once more before it is halved.
-        patience: how to wait for the whole. A part gets an equal share of the time for all parts,
-            enough to follow one day that never ends down to where it stands alone.
-        log: where to tell what a person should know.
+        client: sends the requests.
+        job: runs for the query already. One that fails is submitted once more before it is split;
+            so is that of a day, before the day counts as failed.
+        patience: how to wait for the whole.
+        log: gets a warning for the whole, and for each day, that fails.
 
     Raises:
-        DaysFailedError: days failed by themselves; it names them.
+        DaysFailedError: days failed by themselves or were not tried; it names them.
         ListingError: a query of one day, or of a predefined period, failed; or the whole was
             finished and could not be read in time; see `Listing`.
         RequestError: a request failed in a way that fewer days do not mend.
@@ -75,160 +78,99 @@ async def drained(
         if isinstance(outcome, ListingSummary):
             yield outcome, whole.spool
             return
-    if len(_days(job.query)) <= 1 or _was_read_too_slowly(whole, outcome):
+    days = _days(job.query)
+    # Where the job has finished, its days have as many pages, and less time for them.
+    was_read_too_slowly = isinstance(outcome, JobTimeoutError) and whole.has_finished_job
+    if len(days) <= 1 or was_read_too_slowly:
         raise outcome
-    log.warning("%s Asking for its days in parts.", outcome)
-    with Spool() as spool:
-        parts = _Parts(client, job.query, patience, log, spool)
-        await parts.halve(_days(job.query))
-        parts.check(outcome)
-        yield parts.summarize(whole, whole.job or job), spool
+    log.warning("%s Listing its %d days one by one.", outcome, len(days))
+    with Spool() as union:
+        outcomes = await _list_days(client, job.query, patience, log, union)
+        listed = [one for one in outcomes.values() if isinstance(one, ListingSummary)]
+        if len(listed) < len(days):
+            _raise_days_failed(job.query, outcomes, outcome)
+        yield _summarize(whole, whole.job or job, listed, union), union
 
 
-async def _outcome(listing: Listing) -> ListingSummary | ListingError:
-    """What a listing came to, or the failure that fewer days may mend."""
+async def _outcome(listing: Listing) -> _Outcome:
+    """The summary of a listing, or the failure that fewer days may mend."""
     try:
         return await listing.drain()
     except _FEWER_DAYS_MAY_DO as error:
         return error
 
 
-def _was_read_too_slowly(whole: Listing, failure: ListingError) -> bool:
-    """Whether time was up with the job finished: parts have as much to read, and less time each."""
-    return isinstance(failure, JobTimeoutError) and whole.has_finished_job
-
-
 def _days(query: SessionsQuery) -> list[date]:
     """The days between two dates, oldest first; none where the period is one of Wix's own."""
-    if query.start_date is None or query.end_date is None:
+    start, end = query.start_date, query.end_date
+    if start is None or end is None:
         return []
-    length = (query.end_date - query.start_date).days
-    return [query.start_date + n * ONE_DAY for n in range(length)]
+    return [start + n * ONE_DAY for n in range((end - start).days)]
 
 
-class _Parts:
-    """The parts of one window: those asked for so far, and the union of those that succeeded."""
+async def _list_days(
+    client: WixClient, query: SessionsQuery, patience: Patience, log: Log, union: Spool
+) -> dict[date, _Outcome]:
+    """Add the ids of each day, the newest first, until the time is up or nothing can be listed."""
+    patience_of_a_day = replace(patience, timeout_seconds=patience.timeout_seconds / 4)
+    last_begin = client.clock.now() + patience.timeout_seconds * 3 / 4
+    outcomes: dict[date, _Outcome] = {}
+    for day in reversed(_days(query)):
+        if client.clock.now() > last_begin or _is_hopeless(outcomes):
+            break
+        one_day = query.model_copy(update={"start_date": day, "end_date": day + ONE_DAY})
+        async with Listing(client, one_day, patience=patience_of_a_day, log=log) as listing:
+            outcomes[day] = await _outcome(listing)
+            if listing.summary is None:
+                log.warning("%s fails by itself: %s", day, outcomes[day])
+            else:  # Only a complete listing belongs in the union.
+                await finish_in_thread(partial(_copy, listing.spool, union))
+    return outcomes
 
-    def __init__(
-        self, client: WixClient, query: SessionsQuery, patience: Patience, log: Log, spool: Spool
-    ) -> None:
-        halvings = (len(_days(query)) - 1).bit_length()
-        self._client = client
-        self._query = query
-        self._log = log
-        self._spool = spool
-        # One for each halving on the way to a day that never ends, one for all that succeeds, and
-        # one for the last part that is begun: what fails has always had a whole share.
-        share = patience.timeout_seconds / (halvings + 2)
-        self._patience = replace(patience, timeout_seconds=share)
-        self._last_begin = client.clock.now() + patience.timeout_seconds - share
-        self._asked: list[Listing] = []
-        self._failed: dict[date, ListingError] = {}
-        self._untried: list[date] = []
 
-    async def halve(self, days: Sequence[date]) -> None:
-        """Ask for both halves; what is known of each is kept here."""
-        middle = len(days) // 2
-        for half in (days[middle:], days[:middle]):
-            await self._ask(half)
+def _is_hopeless(outcomes: dict[date, _Outcome]) -> bool:
+    failed = [isinstance(one, ListingError) for one in outcomes.values()]
+    return len(failed) >= HOPELESS_DAYS and all(failed)
 
-    def check(self, failure: ListingError) -> None:
-        """Raise if something is missing from the union; tell if the whole's total was another.
 
-        Raises:
-            DaysFailedError: days failed by themselves, or were not tried.
-        """
-        if self._failed or self._untried:
-            first = self._failed[min(self._failed)] if self._failed else failure
-            raise self._days_failed(first) from first
-        total = failure.total if isinstance(failure, IncompleteListingError) else None
-        if total is not None and total != len(self._spool):
-            self._log.warning(
-                "The job for the whole named a total of %d; its parts hold %d distinct sessions.",
-                total,
-                len(self._spool),
-            )
+def _copy(spool: Spool, union: Spool) -> None:
+    for batch in spool.batches():
+        union.add(batch)
 
-    def summarize(self, whole: Listing, job: SessionsJob) -> ListingSummary:
-        """What the union came to, with all that it cost."""
-        everything, parts = [whole, *self._asked], self._complete
-        listed = sum(part.sessions + part.repeats for part in parts)
-        return ListingSummary(
-            job=job,
-            sessions=len(self._spool),
-            repeats=listed - len(self._spool),
-            passes=max(part.passes for part in parts),
-            requests=sum(one.requests for one in everything) + len(self._asked),
-            possible_orphans=sum(one.possible_orphans for one in everything),
-            resubmitted=any(one.resubmitted for one in everything),
-            parts=len(parts),
-        )
 
-    @property
-    def _complete(self) -> list[ListingSummary]:
-        return [listing.summary for listing in self._asked if listing.summary]
+def _raise_days_failed(
+    query: SessionsQuery, outcomes: dict[date, _Outcome], failure: ListingError
+) -> NoReturn:
+    failed = {day: one for day, one in outcomes.items() if isinstance(one, ListingError)}
+    days = sorted(failed)
+    untried = [day for day in _days(query) if day not in outcomes]
+    first = failed[days[0]] if days else failure
+    named = f"Days that fail by themselves: {', '.join(map(str, days))}. " if days else ""
+    if untried:
+        reason = _HOPELESS if _is_hopeless(outcomes) else _NO_TIME
+        named += f"Days before {untried[-1] + ONE_DAY} were not tried, since {reason}. "
+    raise DaysFailedError(
+        f"{query} can't be listed, neither as a whole nor day by day, and nothing of it is used. "
+        f"{named}List the other days, or let load_sessions load them; try these later. "
+        f"The first reason: {first}",
+        job_id=first.job_id,
+        request_id=first.request_id,
+        days=tuple(days),
+        untried=tuple(untried),
+    ) from first
 
-    async def _ask(self, days: Sequence[date]) -> None:
-        if self._reason_to_stop():
-            self._untried = [*days, *self._untried]
-            return
-        outcome = await self._list(days)
-        if isinstance(outcome, ListingSummary):
-            return
-        if len(days) > 1:
-            self._log.info("%s Halving it.", outcome)
-            await self.halve(days)
-        else:
-            self._log.warning("%s fails by itself: %s", days[0], outcome)
-            self._failed[days[0]] = outcome
 
-    async def _list(self, days: Sequence[date]) -> ListingSummary | ListingError:
-        async with self._listing(days) as listing:
-            self._asked.append(listing)
-            outcome = await _outcome(listing)
-            # Only now is it known that the ids are the answer, and belong in the union.
-            if isinstance(outcome, ListingSummary):
-                await finish_in_thread(lambda: self._take_in(listing.spool))
-            return outcome
-
-    def _listing(self, days: Sequence[date]) -> Listing:
-        dates = {"start_date": days[0], "end_date": days[-1] + ONE_DAY}
-        # Several days that fail are halved rather than asked once more.
-        again = (UnknownJobError,) if len(days) > 1 else (UnknownJobError, JobFailedError)
-        return Listing(
-            self._client,
-            self._query.model_copy(update=dates),
-            patience=self._patience,
-            ask_again_after=again,
-            log=self._log,
-        )
-
-    def _take_in(self, part: Spool) -> None:
-        for batch in part.batches():
-            self._spool.add(batch)
-
-    def _reason_to_stop(self) -> str | None:
-        if self._client.clock.now() > self._last_begin:
-            return "the time was up: allow more timeout_seconds"
-        if len(self._failed) >= HOPELESS_DAYS and not self._complete:
-            return "nothing at all could be listed: try later"
-        return None
-
-    def _days_failed(self, first: ListingError) -> DaysFailedError:
-        days = tuple(sorted(self._failed))
-        return DaysFailedError(
-            f"{self._query} can't be listed, neither as a whole nor in parts, and nothing of it "
-            f"is used. {self._tell_days(days)}Ask for the other days, or let load_sessions land "
-            f"them; try these later. The first reason: {first}",
-            job_id=first.job_id,
-            request_id=first.request_id,
-            days=days,
-            untried=tuple(self._untried),
-        )
-
-    def _tell_days(self, days: Sequence[date]) -> str:
-        failed = f"Days that fail by themselves: {', '.join(map(str, days))}. " if days else ""
-        if not self._untried:
-            return failed
-        end = self._untried[-1] + ONE_DAY
-        return f"{failed}Days before {end} were not tried, since {self._reason_to_stop()}. "
+def _summarize(
+    whole: Listing, job: SessionsJob, days: list[ListingSummary], union: Spool
+) -> ListingSummary:
+    """The union of the days, with all that it and the whole cost."""
+    return ListingSummary(
+        job=job,
+        sessions=len(union),
+        repeats=sum(day.sessions + day.repeats for day in days) - len(union),
+        passes=max(day.passes for day in days),
+        requests=whole.requests + sum(day.requests + 1 for day in days),
+        possible_orphans=whole.possible_orphans + sum(day.possible_orphans for day in days),
+        resubmitted=whole.resubmitted or any(day.resubmitted for day in days),
+        parts=len(days),
+    )

@@ -19,7 +19,6 @@ from prefect_wix.client import WixClient
 from prefect_wix.errors import (
     IncompleteListingError,
     JobFailedError,
-    ListingError,
     RequestError,
     UnknownJobError,
 )
@@ -57,7 +56,7 @@ class ListingSummary(BaseModel):
     resubmitted: bool
     """The first job failed or was forgotten, and the query was asked once more."""
     parts: int = 1
-    """The listings it was put together from: several where the window as a whole failed."""
+    """The listings it was put together from: one for each day where the whole window failed."""
 
 
 async def submit_job(
@@ -140,7 +139,6 @@ class Listing:
         submit: how to submit, where the caller keeps a record of jobs; `submit_job` if left out.
         patience: how to wait.
         pace: when to poll, where several listings learn from each other.
-        ask_again_after: how a job may come to nothing for the query to be asked once more.
         log: where to tell what a person should know.
 
     Raises (while it is iterated):
@@ -162,7 +160,6 @@ class Listing:
         submit: Callable[[], Awaitable[SessionsJob]] | None = None,
         patience: Patience = Patience(),
         pace: Pace | None = None,
-        ask_again_after: tuple[type[ListingError], ...] = (JobFailedError, UnknownJobError),
         log: Log = _LOG,
     ) -> None:
         self.job = job
@@ -178,7 +175,6 @@ class Listing:
         self._query = query
         self._patience = patience
         self._pace = pace or Pace(client.clock, patience, client.budget.scarcity)
-        self._ask_again_after = ask_again_after
         self._log = log
         self._finished: tuple[JobResult, JobPage] | None = None
         self._result: JobResult | None = None
@@ -248,7 +244,7 @@ class Listing:
             self.job, self._result = job, result
             try:
                 self._finished = result, await result.first_page(self.watch)
-            except self._ask_again_after as error:
+            except (JobFailedError, UnknownJobError) as error:
                 if self.resubmitted:
                     raise
                 self._log.warning("%s Asking the same query once more.", error)

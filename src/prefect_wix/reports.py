@@ -137,7 +137,7 @@ def failures_of(outcomes: Sequence[Outcome]) -> dict[str, str]:
 def describe_listing(summary: ListingSummary, *, where: str) -> str:
     """A short Markdown text about one listing."""
     job = summary.job
-    in_parts = f"from {summary.parts} parts, since the job for the whole failed"
+    by_day = f"from {summary.parts} days, since the job for the whole failed"
     notes = {
         "Asked": str(job.query),
         "Sessions": f"{summary.sessions:,}",
@@ -146,7 +146,7 @@ def describe_listing(summary: ListingSummary, *, where: str) -> str:
         "Requests": f"{summary.requests + 1}",
         "Repeats dropped": f"{summary.repeats:,}" if summary.repeats else "",
         "Drained": f"{summary.passes} times, since it drifted" if summary.passes > 1 else "",
-        "Put together": in_parts if summary.parts > 1 else "",
+        "Put together": by_day if summary.parts > 1 else "",
         "Asked again": "yes, since the first job failed" if summary.resubmitted else "",
         "Possible orphans": str(summary.possible_orphans) if summary.possible_orphans else "",
     }

@@ -6,10 +6,11 @@ Every run that asks for the site takes a slot for each request, beside the budge
 process. Where there is no such limit, or the server can't be asked for a while, a run says so,
 once, and goes on with its own budget alone.
 
-The server drops the fraction of a slot that has come back whenever it is asked, so slots are taken
-a few at a time where several requests wait (see `prefect_wix.budget`). It has no queue either, and
-tells those whom it refuses to come back some time later. So a run that has taken slots does not ask
-for more until most have come back: else it might be there before those who wait.
+The server drops the fraction of a slot that has come back at each request for slots, so slots are
+taken a few at a time where several requests wait (see `prefect_wix.budget`). It has no queue: it
+refuses whoever comes when too few slots are free (423 Locked), with a random wait that grows with
+the number of slots refused lately, and Prefect's client tries again after that wait. So two runs
+share the slots by chance, not in equal parts; together they stay within the budget.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from prefect_wix.budget import GATE_TURNS
 from prefect_wix.client import Log
-from prefect_wix.clock import SYSTEM_CLOCK, Clock
 
 __all__ = [
     "RateLimit",
@@ -42,11 +42,6 @@ __all__ = [
 _MINUTE = 60.0
 _MARGIN = 0.02
 """The share of the budget that is left alone: a request may take longer to arrive than another."""
-_HOLD = 0.7
-"""The share of the slots taken that comes back before the next are asked for. With all of them two
-runs would ask at the same moments, and one of them would always be the first."""
-_LONGEST_HOLD = 2.0
-"""Seconds: where slots come back slowly, those that are free are not left lying for long."""
 
 
 def limit_name(site_id: str) -> str:
@@ -107,19 +102,12 @@ class SharedLimit:
 
     Args:
         site_id: whose budget.
-        requests_per_minute: how many requests it has.
         log: where to say that nobody keeps count.
-        clock: what is waited by.
     """
 
-    def __init__(
-        self, site_id: str, requests_per_minute: int, log: Log, clock: Clock = SYSTEM_CLOCK
-    ) -> None:
+    def __init__(self, site_id: str, log: Log) -> None:
         self._name = limit_name(site_id)
-        self._slot_seconds = 1 / rate_limit_for(requests_per_minute).slot_decay_per_second
         self._log = log
-        self._clock = clock
-        self._next = clock.now()
         self._is_there = True
         self._is_away = False
 
@@ -127,15 +115,12 @@ class SharedLimit:
         """Return when so many requests may be sent; never raises what the server suffers from."""
         if not self._is_there:
             return
-        await self._clock.sleep(self._next - self._clock.now())
         try:
             await rate_limit(self._name, occupy=turns, strict=True)
         except Exception as error:  # noqa: BLE001 - no failure of the server's is one of the load
             self._go_on_without(error)
         else:
             self._is_away = False
-            hold = min(_HOLD * turns * self._slot_seconds, _LONGEST_HOLD)
-            self._next = self._clock.now() + hold
 
     def _go_on_without(self, error: Exception) -> None:
         if isinstance(error, ConcurrencySlotAcquisitionError) and error.__cause__ is None:

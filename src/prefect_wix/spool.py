@@ -1,7 +1,7 @@
 """A listing's distinct ids, on local disk where they are many: ten million take little memory.
 
-A page of ids is held as it is; more of them in a private SQLite database that lives as long as the
-listing. Knows nothing of Wix or warehouses.
+They are held in a private SQLite database that lives as long as the listing, and that is in memory
+until its cache is full.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ __all__ = ["Spool"]
 
 BATCH_SIZE = 10_000
 FEW = 1000
-"""Up to so many ids are held in memory: most days of most sites, and not worth a database."""
+"""Work with up to this many ids is done without a thread: it takes about 1 ms, and the switch to a
+thread and back about 0.5 ms more."""
 _CACHE_KIB = 32_768
 _fingerprint = partial(hashlib.blake2b, digest_size=16)
 
@@ -47,11 +48,10 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        self._changes = 0
-        self._changes_in_lines = -1
+        self._count = self._visits = 0
+        self._visits_in_lines = -1
         self._close = ExitStack()
         self._is_closed = False
-        self._ids: _Few | _Many = _Few()
 
     def __enter__(self) -> Self:
         return self
@@ -66,22 +66,21 @@ class Spool:
 
     def __len__(self) -> int:
         """How many distinct ids are held."""
-        return len(self._ids)
-
-    @property
-    def is_small(self) -> bool:
-        """Whether what is done with it takes no time worth a thread."""
-        return isinstance(self._ids, _Few)
+        return self._count
 
     async def run(self, work: Callable[[], T], *, adding: int = 0) -> T:
-        """Do blocking work with it: in a thread, unless it is small.
+        """Do blocking work with it: in a thread, unless the ids are few.
 
         Args:
             work: what to do.
             adding: how many ids the work takes in.
         """
-        is_small = self.is_small and len(self) + adding <= FEW
+        is_small = len(self) + adding <= FEW
         return work() if is_small else await finish_in_thread(work)
+
+    @cached_property
+    def _db(self) -> sqlite3.Connection:
+        return self._close.enter_context(closing(_make_database()))
 
     @cached_property
     def folder(self) -> Path:
@@ -97,24 +96,25 @@ class Spool:
             SpoolError: the local disk is full or failing.
         """
         self._check_open()
-        self._changes += 1
         ids = list(dict.fromkeys(session_ids))
+        self._visits += 1
+        visit = {"ids": json.dumps(ids), "visit": self._visits, "pass": in_pass}
         with _disk_errors():
-            if isinstance(self._ids, _Few) and len(self._ids) + len(ids) > FEW:
-                self._ids = self._move_to_disk(self._ids)
-            return self._ids.add(ids, in_pass)
-
-    def _move_to_disk(self, few: _Few) -> _Many:
-        many = _Many(self._close.enter_context(closing(_make_database())))
-        for in_pass, ids in few.by_pass():
-            many.add(ids, in_pass)
-        return many
+            new = self._db.execute(_INSERT, visit).rowcount
+            self._count += new
+            if new == len(ids):
+                return _Added(ids, fresh=new)
+            unseen = {session_id for (session_id,) in self._db.execute(_NEW, visit)}
+            again = self._db.execute(_SEE_AGAIN, visit).rowcount
+        return _Added([one for one in ids if one in unseen], fresh=new + again)
 
     def batches(self, size: int = BATCH_SIZE) -> Iterator[list[str]]:
         """The ids in order, ``size`` at a time."""
         self._check_open()
         with _disk_errors():
-            yield from self._ids.batches(size)
+            rows = self._db.execute("SELECT id FROM ids ORDER BY id")
+            while batch := rows.fetchmany(size):
+                yield [session_id for (session_id,) in batch]
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -138,65 +138,14 @@ class Spool:
             SpoolError: the local disk is full or failing.
         """
         path = self.folder / "ids.txt"
-        if self._changes_in_lines != self._changes:
+        if self._visits_in_lines != self._visits:
             with _disk_errors(), path.open("wb") as file:
                 file.writelines(self._texts())
-            self._changes_in_lines = self._changes
+            self._visits_in_lines = self._visits
         return path
 
     def _texts(self) -> Iterator[bytes]:
         return ("\n".join([*batch, ""]).encode() for batch in self.batches())
-
-
-class _Few:
-    """Ids in memory, with the pass that each was seen in last."""
-
-    def __init__(self) -> None:
-        self._passes: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._passes)
-
-    def add(self, ids: list[str], in_pass: int) -> _Added:
-        unseen = [one for one in ids if one not in self._passes]
-        fresh = sum(self._passes.get(one, 0) < in_pass for one in ids)
-        self._passes.update(dict.fromkeys(ids, in_pass))
-        return _Added(unseen, fresh)
-
-    def batches(self, size: int) -> Iterator[list[str]]:
-        ids = sorted(self._passes)
-        return (ids[at : at + size] for at in range(0, len(ids), size))
-
-    def by_pass(self) -> Iterator[tuple[int, list[str]]]:
-        for one in sorted({*self._passes.values()}):
-            yield one, [session_id for session_id, last in self._passes.items() if last == one]
-
-
-class _Many:
-    """The same in a database."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._db = database
-        self._count = self._visits = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def add(self, ids: list[str], in_pass: int) -> _Added:
-        self._visits += 1
-        visit = {"ids": json.dumps(ids), "visit": self._visits, "pass": in_pass}
-        new = self._db.execute(_INSERT, visit).rowcount
-        self._count += new
-        if new == len(ids):
-            return _Added(ids, fresh=new)
-        unseen = {session_id for (session_id,) in self._db.execute(_NEW, visit)}
-        again = self._db.execute(_SEE_AGAIN, visit).rowcount
-        return _Added([one for one in ids if one in unseen], fresh=new + again)
-
-    def batches(self, size: int) -> Iterator[list[str]]:
-        rows = self._db.execute("SELECT id FROM ids ORDER BY id")
-        while batch := rows.fetchmany(size):
-            yield [session_id for (session_id,) in batch]
 
 
 # In their order: of many ids, several go to the same page of the table.

@@ -217,9 +217,9 @@ async def collect_sessions(
     Args:
         credentials: who asks; of the site that the job was submitted for.
         job: from `submit_sessions_job`. One that fails is submitted once more; and where that fails
-            too, its days are asked for in parts, see `prefect_wix.halving`.
+            too, its days are listed one by one, see `prefect_wix.halving`.
         output: a .csv, .jsonl, .ndjson or .parquet file; without it the ids are returned.
-        timeout_seconds: when to give up the job, and after as long again its parts.
+        timeout_seconds: when to give up the job, and after as long again its days.
 
     Raises:
         DaysFailedError: days can't be listed, not even by themselves, and nothing was written.

@@ -91,7 +91,7 @@ async def test_an_incomplete_listing_leaves_the_old_file(shop, credentials, tmp_
     assert list(tmp_path.iterdir()) == [output]
 
 
-async def test_a_window_that_fails_is_put_together_from_parts(
+async def test_a_window_that_fails_is_put_together_from_its_days(
     shop, credentials, tmp_path, artifacts
 ):
     """The file holds exactly the window's ids, and the summary in the UI says how it came to be."""
@@ -101,7 +101,7 @@ async def test_a_window_that_fails_is_put_together_from_parts(
     assert len(ids) == len(set(ids)) == listing.summary.sessions
     assert set(ids) == shop.answer(FOUR_DAYS.to_wire())
     artifact = (await artifacts(ARTIFACT_KEY))[0]
-    assert "| Put together | from 2 parts, since the job for the whole failed |" in artifact.data
+    assert "| Put together | from 4 days, since the job for the whole failed |" in artifact.data
     assert "2024-03-01 to 2024-03-05 (site zone), device ALL" in artifact.data
     assert f"| Requests | {shop.count()} |" in artifact.data
 

@@ -30,7 +30,7 @@ FAULTS = [
 @pytest.fixture(params=["key", "app"])
 async def secret_and_credentials(request, shop):
     """The secret, and a saved block that holds it."""
-    # Windows that never add up are halved, and that takes more requests than a minute has.
+    # Windows that never add up are split into days: more requests than a minute has.
     told = {"base_url": shop.url, "requests_per_minute": 100_000}
     if request.param == "key":
         block = WixCredentials(api_key=shop.api_key, site_id=shop.site_id, **told)

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from prefect_wix.shared_limit import SharedLimit, rate_limit_for
+from prefect_wix.shared_limit import SharedLimit
 
 LOG = logging.getLogger("prefect_wix.test")
 GRANTED = (200, f'[{{"id": "{uuid4()}", "name": "wix-site", "limit": 5}}]')
@@ -52,7 +52,7 @@ def asking_at(api):
 
 
 async def pass_often(times):
-    gate = SharedLimit(str(uuid4()), 200, LOG)
+    gate = SharedLimit(str(uuid4()), LOG)
     for _ in range(times):
         await gate(1)
 
@@ -93,44 +93,3 @@ async def test_a_limit_that_is_not_there_is_told_of_once(caplog):
     await pass_often(3)
     (warning,) = said(caplog)
     assert "python -m blocks" in warning
-
-
-class HastyClock:
-    """Waiting on it takes no time: it is moved on instead."""
-
-    def __init__(self):
-        self._now = 0.0
-
-    def now(self):
-        return self._now
-
-    async def sleep(self, seconds):
-        self._now += max(0.0, seconds)
-
-
-async def waits_between(clock, gate, *turns):
-    """How long each of the asks is waited with."""
-    waits = []
-    for one in turns:
-        before = clock.now()
-        await gate(one)
-        waits.append(clock.now() - before)
-    return waits
-
-
-async def test_who_has_taken_slots_lets_others_ask_before_it_asks_again():
-    """The server has no queue. When most of the slots have come back, it is asked again."""
-    clock = HastyClock()
-    gate = SharedLimit(str(uuid4()), 200, LOG, clock)
-    slot = 1 / rate_limit_for(200).slot_decay_per_second
-    with prefect_that_answers(GRANTED, GRANTED, BUSY, GRANTED):
-        waits = await waits_between(clock, gate, 5, 1, 1, 1)
-    assert waits == [0.0, pytest.approx(3.5 * slot), pytest.approx(0.7 * slot), 0.0]
-
-
-async def test_slots_that_come_back_slowly_are_not_waited_for():
-    """Of a small budget's slots some may be free, and others seldom ask."""
-    clock = HastyClock()
-    gate = SharedLimit(str(uuid4()), 10, LOG, clock)
-    with prefect_that_answers(GRANTED, GRANTED):
-        assert await waits_between(clock, gate, 5, 1) == [0.0, 2.0]

@@ -56,10 +56,6 @@ class VirtualClock:
         self._now = max(self._now, me[0])
 
 
-class WixAsker:
-    """Somebody who asks."""
-
-
 async def grants(budget, clock, arrivals, pauses=(), gate=None):
     """When each turn came, in the order of the arrivals; `pauses` are (when, how long)."""
     start, came = clock.now(), {}
@@ -161,46 +157,6 @@ async def test_a_pause_also_holds_a_turn_that_was_booked_before_it():
     budget = RequestBudget(1, clock=clock)
     first, second = await grants(budget, clock, [0.0, 0.0], [(60.0, 30.0)])
     assert (first, 90 <= second <= 91) == (0.0, True)
-
-
-async def test_askers_take_turns():
-    """One with little to ask is not kept waiting by one with much."""
-    clock = VirtualClock()
-    budget, order = RequestBudget(1, clock=clock), []
-    backfill, ad_hoc = WixAsker(), WixAsker()
-
-    async def ask(asker, name, after=0.0):
-        await clock.sleep(after)
-        await budget.turn(asker=asker)
-        order.append(name)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(6):
-            group.create_task(ask(backfill, "backfill"))
-        for _ in range(2):
-            group.create_task(ask(ad_hoc, "ad hoc", after=1.0))
-    assert order == ["backfill", "ad hoc", "backfill", "ad hoc", *["backfill"] * 4]
-
-
-async def test_one_who_comes_back_at_once_gets_no_more_than_his_share():
-    """Asking one at a time is no way past those who queue."""
-    clock = VirtualClock()
-    budget, order = RequestBudget(1, clock=clock), []
-    backfill, ad_hoc = WixAsker(), WixAsker()
-
-    async def ask(asker, name):
-        await budget.turn(asker=asker)
-        order.append(name)
-
-    async def ask_one_by_one():
-        for _ in range(4):
-            await ask(ad_hoc, "ad hoc")
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(8):
-            group.create_task(ask(backfill, "backfill"))
-        group.create_task(ask_one_by_one())
-    assert abs(order[:8].count("ad hoc") - 4) <= 1
 
 
 async def test_the_worthiest_request_is_sent_first():
@@ -353,6 +309,17 @@ def test_a_site_has_one_budget_whatever_it_is_told_to_be():
     clock = VirtualClock()
     one = shared_budget("https://wix.test", "site", 200, clock)
     assert shared_budget("https://wix.test", "site", 100, clock) is one
+
+
+async def test_the_lowest_limit_that_was_named_holds():
+    """Also for what was sent before it was named; a higher one changes nothing."""
+    clock = VirtualClock()
+    budget = shared_budget("https://wix.test", "site", 4, clock)
+    await grants(budget, clock, [0.0, 0.0, 0.0])
+    for limit in (2, 3):
+        shared_budget("https://wix.test", "site", limit, clock)
+    assert budget.scarcity() == 1.0
+    assert await grants(budget, clock, [0.0] * 3) == [61.0, 61.0, 122.0]
 
 
 @pytest.mark.parametrize("limit", [0, -1])

@@ -33,6 +33,7 @@ from prefect_wix.listing import Listing, submit_job
 from prefect_wix.models import JobPage, JobStatus, SessionsQuery
 from prefect_wix.pace import Patience
 from prefect_wix.sandbox import Fault, Rules, Session, World, running
+from prefect_wix.spool import Spool
 
 COUNTS = (0, 1, 7, 999, 1000, 1001, 2000, 2001, 5000)
 """How many sessions each day of March 2024 has, from the first on."""
@@ -163,16 +164,15 @@ async def test_pages_that_come_while_the_ids_are_worked_on_are_taken_in_together
     """A disk that is slower than Wix costs one visit for several pages, not one for each."""
     visits = []
 
-    def add_slowly(self, ids, in_pass):
+    def add_slowly(self, ids, *, in_pass):
         visits.append(len(ids))
         time.sleep(0.5)
-        return add(self, ids, in_pass)
+        return add(self, ids, in_pass=in_pass)
 
-    add = spool._Many.add
-    monkeypatch.setattr(spool._Many, "add", add_slowly)
+    add = Spool.add
+    monkeypatch.setattr(Spool, "add", add_slowly)
     async with Listing(client, day_with(5000)) as listing:
         batches = [batch async for batch in listing]
-    # The first is the page that was in memory until it was too many for that with the next ones.
     assert visits == list(map(len, batches))
     assert sum(visits) == 5000
     assert len(visits) <= 3

@@ -11,7 +11,6 @@ import sys
 import tracemalloc
 from pathlib import Path
 from threading import get_ident
-from unittest.mock import patch
 from uuid import UUID
 
 import pytest
@@ -85,17 +84,6 @@ def test_a_second_pass_finds_again_what_the_first_one_saw():
         assert len(spool) == 3
 
 
-def test_a_pass_is_remembered_by_a_spool_that_moves_to_disk():
-    """What its first page found is not found again by its second, which is one too many."""
-    with patch.object(prefect_wix.spool, "FEW", 3), Spool() as spool:
-        spool.add(["a", "b"], in_pass=1)
-        spool.add(["a"], in_pass=2)
-        assert spool.is_small
-        added = spool.add(["a", "b", "c"], in_pass=2)
-        assert not spool.is_small
-        assert (added.unseen, added.fresh) == (["c"], 2)
-
-
 def test_odd_ids_come_out_as_they_went_in():
     with Spool() as spool:
         spool.add(ODD)
@@ -105,16 +93,12 @@ def test_odd_ids_come_out_as_they_went_in():
 text = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=6)
 
 
-in_memory_or_not = pytest.mark.parametrize("few", [0, 5, 1000])
-
-
-@in_memory_or_not
 @given(some_pages=st.lists(st.lists(text, max_size=8), max_size=6))
 @settings(max_examples=100, deadline=None)
-def test_a_spool_is_a_set(few, some_pages):
+def test_a_spool_is_a_set(some_pages):
     """Whatever comes in whatever pages, it holds what a set would, in the order of UTF-8."""
     model = set()
-    with patch.object(prefect_wix.spool, "FEW", few), Spool() as spool:
+    with Spool() as spool:
         seen_in_pass = set()
         for number, page in enumerate(some_pages):
             seen_in_pass = seen_in_pass if number % 2 else set()
@@ -127,13 +111,12 @@ def test_a_spool_is_a_set(few, some_pages):
         assert held(spool) == sorted(model, key=str.encode)
 
 
-@in_memory_or_not
 @given(ids=st.sets(text, max_size=20), shuffler=st.randoms())
 @settings(max_examples=100, deadline=None)
-def test_the_digest_depends_on_the_set_alone(few, ids, shuffler):
+def test_the_digest_depends_on_the_set_alone(ids, shuffler):
     """Not on order, pages, repeats or passes; and one id more or fewer changes it."""
     order = sorted(ids)
-    with patch.object(prefect_wix.spool, "FEW", few), Spool() as one, Spool() as other:
+    with Spool() as one, Spool() as other:
         one.add(order)
         shuffler.shuffle(order)
         for number, page in enumerate(pages(order * 2, 3), start=1):
@@ -332,7 +315,7 @@ async def test_few_ids_are_worked_on_at_once_and_many_in_a_thread():
             assert (await spool.run(get_ident) == get_ident()) is in_this_thread
 
 
-async def test_what_takes_in_too_many_for_memory_is_done_in_a_thread():
+async def test_what_takes_in_too_many_is_done_in_a_thread():
     with Spool() as spool:
         spool.add(["a"])
         assert await spool.run(get_ident, adding=999) == get_ident()

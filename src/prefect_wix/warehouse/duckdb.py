@@ -23,6 +23,7 @@ from prefect_wix.errors import (
 from prefect_wix.extras import import_extra
 from prefect_wix.finish import finish_in_thread
 from prefect_wix.partitions import Ask, Receipt
+from prefect_wix.spool import FEW
 from prefect_wix.warehouse.database import Database
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
 from prefect_wix.warehouse.journal import Journal
@@ -105,7 +106,7 @@ class DuckDBWarehouse:
 
     async def publish(self, answer: Answer) -> Landed:
         """See `Warehouse.publish`."""
-        if answer.spool.is_small and self._is_file:
+        if len(answer.spool) <= FEW and self._is_file:
             landed: Landed = await self._landings.do(answer)
             return landed
         return await finish_in_thread(lambda: self._publish(answer))
