@@ -165,7 +165,7 @@ ALLOWED = {
     "partitions": {"models", "segments", "windows"},
     "plan": {"cover", "partitions", "segments", "windows"},
     "lending": {"partitions", "spool"},
-    "estimate": {"budget", "models", "pace", "partitions", "segments"},
+    "estimate": {"models", "partitions"},
     "sources": {"errors", "extras", "spool", "warehouse.sql", "warehouse.steps"},
     "marking": {"client", "errors", "models", "result", "spool", "warehouse.marks"},
 }
