@@ -91,16 +91,15 @@ async def load_sessions(
     zone = timezone or await find_site_timezone(credentials)
     window = choose_window(start_date, end_date, days, before=as_of, timezone=zone)
     policy = RefreshPolicy(refresh, timedelta(lookback_days), as_of, datetime.now(UTC))
-    planned = await plan_sessions_load(
+    plan, estimate = await plan_sessions_load(
         warehouse,
         credentials.site_id,
         window,
         wanted,
         policy,
         catch_up=start_date is None,
+        requests_per_minute=credentials.requests_per_minute,
     )
-    plan = planned.plan
-    estimate = await planned.estimate(jobs_in_flight, credentials.requests_per_minute)
     await _show_plan(plan, estimate, window, credentials.site_id)
     if dry_run:
         _say_plan(plan)
@@ -123,16 +122,17 @@ async def load_sessions(
 
 
 async def _show_plan(plan: Plan, estimate: Estimate, window: Window, site_id: str) -> None:
-    costs = [str(estimate)] if plan.to_ask else []
-    sentences = " ".join([f"Site {site_id}, {window}: {describe_plan(plan)}.", *costs])
+    what = f"Site {site_id}, {window}: {describe_plan(plan)}."
+    sentences = " ".join([what, str(estimate)])
     await show_table(sentences.removesuffix("."), plan_rows(plan), key=PLAN_KEY)
 
 
 def _check_size(estimate: Estimate, confirm_above: int) -> None:
     if estimate.requests.expected > confirm_above:
         raise NotConfirmedError(
-            f"{estimate} That is more than the {confirm_above:,} requests of confirm_above, so "
-            "nothing was asked for. Start it with confirm on, or for fewer days or segments."
+            f"Estimated {estimate.requests.expected:,} requests exceed "
+            f"confirm_above={confirm_above}; nothing was submitted. "
+            "Set confirm=true or reduce the range."
         )
 
 

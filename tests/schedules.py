@@ -29,9 +29,9 @@ class SimulatedWix:
     log = logging.getLogger("simulated")
     page_limit = 1000
 
-    def __init__(self, latencies, totals, requests_per_minute=200):
+    def __init__(self, latencies, totals):
         self.clock = LoopClock()
-        self.budget = RequestBudget(requests_per_minute, clock=self.clock)
+        self.budget = RequestBudget(clock=self.clock)
         self.latencies = latencies
         self.totals = totals
         self.ready = {}

@@ -22,7 +22,6 @@ __all__ = [
     "GATE_TURNS",
     "REQUESTS_A_JOB",
     "REQUESTS_PER_MINUTE",
-    "WINDOW_SECONDS",
     "Gate",
     "RequestBudget",
     "Worth",

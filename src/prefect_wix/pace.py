@@ -31,9 +31,6 @@ from prefect_wix.clock import Clock
 from prefect_wix.models import SessionsQuery
 
 __all__ = [
-    "LEAST_GAP",
-    "PLENTY",
-    "SCARCE",
     "Ladder",
     "Latency",
     "Pace",
@@ -52,9 +49,9 @@ _STEP = 1.03
 _TIMES = [_SHORTEST * _STEP**n for n in range(2 + int(math.log(_LONGEST / _SHORTEST, _STEP)))]
 """The ends of the bins, in seconds: 3 % apart, which is as exact as a poll need be."""
 _NO_TIME = _SHORTEST / _STEP
-PLENTY = 0.65
+_PLENTY = 0.65
 """The chance of being finished at which a job is polled while requests are plenty,"""
-SCARCE = 0.95
+_SCARCE = 0.95
 """and when they are scarce."""
 _PLENTY_UNTIL = 0.8
 """The share of the budget up to which requests are plenty: what is not spent is lost."""
@@ -66,7 +63,7 @@ _MEMORY = 30
 _KNOWN_AFTER = 12
 """Jobs after which a kind is known: one more is weighed against them and not with them, and each of
 its jobs is polled for itself."""
-LEAST_GAP = 0.04
+_LEAST_GAP = 0.04
 """No poll comes sooner after another one than by this share of the job's age."""
 _LOOKS = 3
 """How often the time to poll is thought over while it is waited for: others bring news."""
@@ -201,11 +198,11 @@ def _bins(running: float, finished: float) -> slice:
 
 
 def _longer(seconds: float, patience: Patience) -> float:
-    """The guess: the chance that a job takes longer. Each wait of the ladder finds `PLENTY`."""
+    """The guess: the chance that a job takes longer. Each wait of the ladder finds `_PLENTY`."""
     first = max(patience.first_wait_seconds, _SHORTEST)
     if seconds < first:
-        return 1 - PLENTY * math.log(seconds / _NO_TIME) / math.log(first / _NO_TIME)
-    return math.pow(1 - PLENTY, 1 + math.log(seconds / first) / math.log(patience.growth))
+        return 1 - _PLENTY * math.log(seconds / _NO_TIME) / math.log(first / _NO_TIME)
+    return math.pow(1 - _PLENTY, 1 + math.log(seconds / first) / math.log(patience.growth))
 
 
 class _Kind:
@@ -276,7 +273,7 @@ class Pace:
         is_young = self.clock.now() < self._begun + _MINUTE
         spent = self._scarcity(self.to_come if is_young else 0)
         scarce = max(0.0, (spent - _PLENTY_UNTIL) / (1 - _PLENTY_UNTIL))
-        return PLENTY + (SCARCE - PLENTY) * scarce
+        return _PLENTY + (_SCARCE - _PLENTY) * scarce
 
     def _kind(self, query: SessionsQuery) -> _Kind:
         kind = kind_of(query)
@@ -338,7 +335,7 @@ class Watch:
     def _likely_at(self) -> float:
         likely = self._kind.outlook(self).likely_at(self._pace.sure_enough, running=self.running)
         latest = self.running + self._pace.patience.longest_wait_seconds
-        return min(max(likely, self.running * (1 + LEAST_GAP)), latest)
+        return min(max(likely, self.running * (1 + _LEAST_GAP)), latest)
 
 
 class Ladder:

@@ -40,7 +40,7 @@ from prefect_wix.models import (
     check_timezone,
 )
 from prefect_wix.pace import Patience
-from prefect_wix.partitions import Ask, Partition, Receipt
+from prefect_wix.partitions import Partition
 from prefect_wix.plan import (
     CATCH_UP,
     Plan,
@@ -58,7 +58,6 @@ from prefect_wix.warehouse.sql import sql_warehouse
 from prefect_wix.windows import Window, last_complete_days
 
 __all__ = [
-    "LoadPlan",
     "SessionsListing",
     "collect_sessions",
     "fetch_session_ids",
@@ -260,26 +259,6 @@ async def find_site_timezone(credentials: AnyWixCredentials) -> str:
     return zone
 
 
-@dataclass(frozen=True)
-class LoadPlan:
-    """What a load is going to ask for, and what is known that tells how much that is."""
-
-    plan: Plan
-    receipts: list[Receipt]
-    asks: list[Ask]
-
-    async def estimate(self, jobs_in_flight: int, requests_per_minute: int) -> Estimate:
-        """What the load is going to take. In a thread: for ten thousand jobs it takes seconds."""
-        return await asyncio.to_thread(
-            estimate_load,
-            [*self.plan.to_ask],
-            self.receipts,
-            self.asks,
-            jobs_in_flight=jobs_in_flight,
-            requests_per_minute=requests_per_minute,
-        )
-
-
 @task(task_run_name=run_name("plan", "window"), cache_policy=NO_CACHE)
 async def plan_sessions_load(
     warehouse: SessionsWarehouse,
@@ -289,8 +268,11 @@ async def plan_sessions_load(
     policy: RefreshPolicy,
     *,
     catch_up: bool,
-) -> LoadPlan:
-    """Hold what is wanted against what is landed. Makes the tables where they are not there.
+    requests_per_minute: int,
+) -> tuple[Plan, Estimate]:
+    """Compare what is wanted with what is landed, and estimate what loading the rest will take.
+
+    Creates the tables where they are missing.
 
     Args:
         warehouse: what is landed there.
@@ -299,27 +281,27 @@ async def plan_sessions_load(
         segments: the segments that are wanted.
         policy: how much to ask again.
         catch_up: whether gaps and stale days before the window are taken up too.
+        requests_per_minute: the site's rate limit, for the estimate.
 
     Raises:
         WarehouseError: see the tree in `prefect_wix.errors`.
     """
     landing_place = warehouse.get_warehouse()
     await landing_place.prepare()
-    known = _days_to_learn_from(window, policy)
-    receipts = await landing_place.receipts(site_id, known)
-    asks = await landing_place.history(site_id, known)
-    asked = [ask.partition for ask in asks if ask.partition.day >= window.start - CATCH_UP]
+    receipts = await landing_place.receipts(site_id, _days_to_learn_from(window, policy))
+    before = Window(window.start - CATCH_UP, window.start, window.timezone)
+    asks = await landing_place.history(site_id, before) if catch_up else []
     plan = make_plan(
         partitions_of(site_id, window, segments),
         receipts,
         policy,
-        earlier=earlier_partitions(site_id, window, segments, asked) if catch_up else (),
+        earlier=earlier_partitions(site_id, window, segments, [ask.partition for ask in asks]),
     )
-    return LoadPlan(plan, receipts, asks)
+    return plan, estimate_load([*plan.to_ask], receipts, requests_per_minute=requests_per_minute)
 
 
 def _days_to_learn_from(window: Window, policy: RefreshPolicy) -> Window:
-    """The window, what a load may take up before it, and the last days: they tell what is usual."""
+    """The window, the days before it that a load may take up, and the newest days."""
     recent = last_complete_days(1, before=policy.now, timezone=window.timezone)
     start = min(window.start, recent.start) - CATCH_UP
     return Window(start, max(window.end, recent.end), window.timezone)

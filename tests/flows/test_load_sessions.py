@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from datetime import UTC, date, datetime, timedelta
 
@@ -280,21 +281,51 @@ async def test_a_dry_run_shows_the_plan_and_asks_nothing(
     assert "9 partitions to ask for (9 missing), 0 settled" in plan.description
 
 
-async def test_a_dry_run_says_what_a_load_would_take(shop, credentials, warehouse, caplog):
+async def test_a_first_load_is_estimated_without_history(shop, credentials, warehouse, caplog):
+    """At least a submit and a page for each of the nine jobs."""
     await load_sessions(credentials, warehouse, START, END, dry_run=True)
-    assert "requests (" in caplog.text
-    assert "minutes" in caplog.text or "minute" in caplog.text
+    assert "9 jobs: first load, no history yet; at least 18 requests." in caplog.text
     assert shop.submits == []
 
 
-async def test_a_load_that_takes_much_asks_to_be_confirmed(shop, credentials, warehouse):
-    """It says how much, and asks for nothing until it is told to."""
-    with pytest.raises(NotConfirmedError, match="Start it with confirm on") as refusal:
-        await load_sessions(credentials, warehouse, START, END, confirm_above=10)
-    assert "requests" in str(refusal.value)
+async def test_a_load_is_estimated_from_the_sizes_of_earlier_loads(
+    shop, credentials, warehouse, caplog
+):
+    """The means of the days that are loaded again add up to exactly what they hold."""
+    await load_sessions(credentials, warehouse, START, END)
+    options = {"refresh": "all", "dry_run": True}
+    await load_sessions(credentials, warehouse, START, END, **options)
+    sessions = sum(map(len, truth(shop).values()))
+    assert f"9 jobs: about {sessions:,} sessions (" in caplog.text
+    assert ") in 18 requests." in caplog.text
+
+
+@pytest.mark.parametrize("start", [START - timedelta(365), END + timedelta(29)])
+async def test_older_days_and_days_after_a_pause_are_estimated_from_what_is_loaded(
+    credentials, warehouse, caplog, start
+):
+    """A backfill uses the newest loads, and a pause of four weeks does not hide the history."""
+    await load_sessions(credentials, warehouse, START, END)
+    await load_sessions(credentials, warehouse, start, start + timedelta(1), dry_run=True)
+    assert "3 jobs: about " in caplog.text
+
+
+async def test_a_load_above_the_limit_needs_confirm(shop, credentials, warehouse):
+    """Without confirm nothing is submitted, and the sentence says what to do."""
+    sentence = (
+        "Estimated 18 requests exceed confirm_above=17; nothing was submitted. "
+        "Set confirm=true or reduce the range."
+    )
+    with pytest.raises(NotConfirmedError, match=f"^{re.escape(sentence)}$"):
+        await load_sessions(credentials, warehouse, START, END, confirm_above=17)
     assert shop.submits == []
-    options = {"confirm_above": 10, "confirm": True}
+    options = {"confirm_above": 17, "confirm": True}
     assert len(await load_sessions(credentials, warehouse, START, END, **options)) == 9
+
+
+async def test_a_load_at_the_limit_needs_no_confirm(credentials, warehouse):
+    options = {"segments": ["device_type=ALL"], "confirm_above": 6}
+    assert len(await load_sessions(credentials, warehouse, START, END, **options)) == 3
 
 
 async def test_days_are_the_complete_ones_before_the_scheduled_time(shop, credentials, warehouse):

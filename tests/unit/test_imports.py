@@ -165,7 +165,7 @@ ALLOWED = {
     "segments": {"models", "windows"},
     "partitions": {"models", "segments", "windows"},
     "plan": {"partitions", "segments", "windows"},
-    "estimate": {"budget", "models", "pace", "partitions", "segments"},
+    "estimate": {"models", "partitions"},
     "sources": {"errors", "extras", "spool", "warehouse.sql", "warehouse.steps"},
     "marking": {"client", "errors", "models", "result", "spool", "warehouse.marks"},
 }
