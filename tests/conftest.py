@@ -12,7 +12,7 @@ os.environ.pop("PREFECT_API_URL", None)
 os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false")
 
 from prefect_wix.sandbox import World, running
-from prefect_wix.warehouse import leases
+from prefect_wix.warehouse import connection
 from tests.warehouses import (
     DuckDBBench,
     ParquetBench,
@@ -79,5 +79,5 @@ async def make_bench(request, tmp_path):
 @pytest.fixture
 def never_idle(monkeypatch):
     """However slow this machine is, a DuckDB file stays open for as long as it is kept open."""
-    monkeypatch.setattr(leases, "IDLE_SECONDS", 600)
-    monkeypatch.setattr(leases, "LONGEST_SECONDS", 600)
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 600)
+    monkeypatch.setattr(connection, "LONGEST_SECONDS", 600)

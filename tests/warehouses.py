@@ -34,7 +34,7 @@ from prefect_wix.models import SessionsJob
 from prefect_wix.partitions import Ask, Partition
 from prefect_wix.spool import Spool
 from prefect_wix.warehouse import Answer, open_warehouse
-from prefect_wix.warehouse.leases import kept_open
+from prefect_wix.warehouse.connection import kept_open
 from prefect_wix.windows import Window
 
 ROOT = Path(__file__).parents[1]

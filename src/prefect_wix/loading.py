@@ -22,7 +22,7 @@ from prefect_wix.client import WixClient
 from prefect_wix.partitions import Partition
 from prefect_wix.result import Log
 from prefect_wix.warehouse import Warehouse
-from prefect_wix.warehouse.leases import kept_open
+from prefect_wix.warehouse.connection import kept_open
 
 __all__ = ["ADOPT_WITHIN", "LoadOptions", "Outcome", "load_partitions"]
 

@@ -372,6 +372,34 @@ async def test_a_landing_leaves_other_asks_to_the_next_claim(bench, warehouse):
     assert claim.orphans == 1
 
 
+async def test_a_claim_that_is_repeated_does_not_count_its_own_intent_as_an_orphan(warehouse):
+    """A commit may have taken effect although an error was reported."""
+    ask = Ask.intend(MOBILE, at=NOON, run_id=None)
+    for _ in range(2):
+        assert (await warehouse.claim(ask, adopt_since=NOON)).orphans == 0
+    assert await warehouse.history(MOBILE.site_id, MOBILE.window) == [ask]
+
+
+async def test_a_job_is_known_though_its_intent_was_taken_for_an_orphan(warehouse):
+    """Its submit was under way while another load claimed the partition."""
+    ask, other = an_ask(), Ask.intend(MOBILE, at=NOON + timedelta(hours=1), run_id=None)
+    intent = replace(ask, state=AskState.INTENDED, job_id=None, submitted_at=None)
+    await warehouse.claim(intent, adopt_since=NOON)
+    assert (await warehouse.claim(other, adopt_since=NOON)).orphans == 1
+    await warehouse.record(ask)
+    assert await warehouse.history(MOBILE.site_id, MOBILE.window) == [ask, other]
+
+
+async def test_a_job_that_is_recorded_again_has_one_record(warehouse):
+    """Two loads may wait for one job, and one of them fails after the other has landed it."""
+    ask = an_ask()
+    await warehouse.record(ask)
+    await land(warehouse, ["a"], ask=ask)
+    failed = ask.ended(AskState.FAILED, at=NOON)
+    await warehouse.record(failed)
+    assert await warehouse.history(MOBILE.site_id, MOBILE.window) == [failed]
+
+
 async def test_two_claims_at_once_agree(bench, warehouse):
     """The second sees what the first one wrote."""
     intents = [Ask.intend(MOBILE, at=NOON, run_id=str(n)) for n in range(6)]

@@ -1,15 +1,14 @@
 """DuckDB: a file on this machine (or MotherDuck), the embedded default.
 
-A file that another process holds is waited for until a deadline. Small answers that are ready at
-the same time land together.
+A file that another process holds is waited for until a deadline.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,15 +22,10 @@ from prefect_wix.errors import (
 from prefect_wix.extras import import_extra
 from prefect_wix.finish import finish_in_thread
 from prefect_wix.partitions import Ask, Receipt
-from prefect_wix.spool import FEW
-from prefect_wix.warehouse.database import Database
+from prefect_wix.warehouse.connection import shared_connection
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
-from prefect_wix.warehouse.journal import Journal
-from prefect_wix.warehouse.leases import NoTurnError, lease_of
-from prefect_wix.warehouse.ledger import ClosedLedgerError, Ledger
 from prefect_wix.warehouse.staging import stage
-from prefect_wix.warehouse.steps import Steps, Tables
-from prefect_wix.warehouse.together import Together
+from prefect_wix.warehouse.steps import Rows, Statement, Steps, Tables, drive
 from prefect_wix.windows import Window
 
 __all__ = ["DuckDBWarehouse"]
@@ -40,10 +34,6 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT_SECONDS = 60.0
 _BUSY_POLL_SECONDS = 0.05
-_ENOUGH = 8
-"""So many small answers are waited for, to land together,"""
-_WAIT_SECONDS = 0.1
-"""and for so long."""
 _MEMORY_LIMIT = "512MB"
 """Enough for a day of ten million ids. DuckDB's own limit is 80 % of the machine."""
 
@@ -68,21 +58,23 @@ class DuckDBWarehouse:
     ) -> None:
         self._duckdb = import_extra("duckdb", extra="duckdb", what_for="A duckdb:// warehouse")
         self._is_file = not database.startswith("md:")
-        # One name for one file: its journal has to be found, whatever link or folder leads to it.
+        # One name for one file, whatever link or folder leads to it: it has one connection.
         self._database = os.path.realpath(database) if self._is_file else database
         self._config = dict(config or {})
         self._busy_timeout = busy_timeout_seconds
-        self._tables = Tables(schema, arrays=True)
-        self._lease = lease_of(self._database)
-        self._landings = Together(self._publish_all, enough=_ENOUGH, wait_seconds=_WAIT_SECONDS)
+        self._tables = Tables(schema)
+        self._connection = shared_connection(self._database)
+        # A load runs the same few statements for each job. To parse them took 0.4 ms a transaction.
+        self._parsed: dict[str, Any] = {}
 
     def kept_open(self) -> AbstractAsyncContextManager[None]:
-        """See `prefect_wix.warehouse.leases.kept_open`."""
-        return self._lease.kept_open()
+        """See `prefect_wix.warehouse.connection.kept_open`."""
+        return self._connection.kept_open()
 
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
-        await self._use(lambda database: database.run(self._tables.prepare()))
+        self._refuse_journal()
+        await self.transact(lambda tables: tables.prepare())
 
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
         """See `Warehouse.receipts`."""
@@ -94,96 +86,55 @@ class DuckDBWarehouse:
 
     async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
-        if not self._is_file:
-            return await self.transact(lambda tables: tables.claim(ask, adopt_since))
-        return await self._note(lambda ledger: ledger.claim(ask, adopt_since))
+        return await self.transact(lambda tables: tables.claim(ask, adopt_since))
 
     async def record(self, ask: Ask) -> None:
         """See `Warehouse.record`."""
-        if not self._is_file:
-            return await self.transact(lambda tables: tables.record(ask))
-        return await self._note(lambda ledger: ledger.record(ask))
+        await self.transact(lambda tables: tables.record(ask))
 
     async def publish(self, answer: Answer) -> Landed:
         """See `Warehouse.publish`."""
-        if len(answer.spool) <= FEW and self._is_file:
-            landed: Landed = await self._landings.do(answer)
-            return landed
-        return await finish_in_thread(lambda: self._publish(answer))
+
+        def publish(cursor: Any) -> Landed:
+            stage(cursor, answer.spool)
+            return self._drive(self._tables.publish(answer, datetime.now(UTC)), cursor)
+
+        return await self._run(publish)
 
     async def transact(self, work: Callable[[Tables], Steps[T]]) -> T:
         """See `SqlWarehouse.transact`."""
-        return await self._use(lambda database: self._transact(database, work(self._tables)))
+        return await self._run(lambda cursor: self._drive(work(self._tables), cursor))
 
-    async def _note(self, work: Callable[[Ledger], T]) -> T:
-        # Without a thread where the file is open: the way there and back takes far longer than a
-        # line in the journal, above all while an answer lands.
-        with self._errors(), suppress(ClosedLedgerError):
-            if ledger := self._opened_ledger():
-                return work(ledger)
-        return await self._use(lambda database: database.note(self._tables, work))
+    async def _run(self, work: Callable[[Any], T]) -> T:
+        return await finish_in_thread(lambda: self._transact(work))
 
-    def _opened_ledger(self) -> Ledger | None:
-        database: Database | None = self._lease.opened(settings=self._config)
-        return database.opened_ledger(self._tables) if database else None
-
-    async def _use(self, work: Callable[[Database], T]) -> T:
-        return await finish_in_thread(lambda: self._in_turn(work))
-
-    def _publish_all(self, answers: Sequence[Answer]) -> list[Landed | BaseException]:
-        """Land those together that can; the others, and all if that fails, each by itself."""
-        try:
-            first = self._land_first(answers)
-        except WarehouseBusyError as error:
-            return [error] * len(answers)
-        except Exception as error:  # noqa: BLE001
-            if len(answers) == 1:
-                return [error]
-            first = [None] * len(answers)
-        both = zip(answers, first, strict=True)
-        return [landed or self._land_alone(answer) for answer, landed in both]
-
-    def _land_first(self, answers: Sequence[Answer]) -> list[Landed | None]:
-        at = datetime.now(UTC)
-        return self._in_turn(lambda database: database.land_first(self._tables, answers, at))
-
-    def _land_alone(self, answer: Answer) -> Landed | BaseException:
-        try:
-            return self._publish(answer)
-        except Exception as error:  # noqa: BLE001
-            return error
-
-    def _publish(self, answer: Answer) -> Landed:
-        steps = self._tables.publish(answer, datetime.now(UTC))
-        return self._in_turn(
-            lambda database: self._transact(
-                database, steps, lambda connection: stage(connection, answer.spool)
-            )
-        )
-
-    def _transact(
-        self, database: Database, steps: Steps[T], stage: Callable[[Any], None] = lambda _: None
-    ) -> T:
-        # MotherDuck has others at the same tables at any time, so that no ledger runs ahead.
-        if not self._is_file:
-            return database.run(steps, stage)
-        return database.transact(self._tables, steps, stage)
-
-    def _in_turn(self, work: Callable[[Database], T]) -> T:
+    def _transact(self, work: Callable[[Any], T]) -> T:
         deadline = time.monotonic() + self._busy_timeout
-        with self._errors():
-            try:
-                with self._lease.turn(
-                    lambda: Database(self._connect(deadline), self._journal),
-                    settings=self._config,
-                    timeout=self._busy_timeout,
-                ) as database:
-                    return work(database)
-            except NoTurnError as error:
-                raise self._busy("other transactions of this process took all of it") from error
+        with (
+            self._errors(),
+            self._connection.transaction(
+                lambda: self._connect(deadline), settings=self._config, timeout=self._busy_timeout
+            ) as cursor,
+        ):
+            return work(cursor)
 
-    def _journal(self, tables: Tables) -> Journal:
-        return Journal(Path(f"{self._database}.{tables.schema.lower()}.asks"))
+    def _drive(self, steps: Steps[T], cursor: Any) -> T:
+        def execute(statement: Statement) -> Rows:
+            if statement.sql not in self._parsed:
+                [self._parsed[statement.sql]] = cursor.extract_statements(statement.sql)
+            rows: Rows = cursor.execute(self._parsed[statement.sql], statement.values).fetchall()
+            return rows
+
+        return drive(steps, execute)
+
+    def _refuse_journal(self) -> None:
+        journal = Path(f"{self._database}.{self._tables.schema.lower()}.asks")
+        if self._is_file and journal.exists():
+            raise WarehouseSchemaError(
+                f"{journal} has job records that an earlier prefect-wix did not write into the "
+                "database; nothing was changed. Load once with that version, or delete the file: "
+                "the jobs in it that are still running are then submitted again."
+            )
 
     def _connect(self, deadline: float) -> Any:
         if self._is_file:

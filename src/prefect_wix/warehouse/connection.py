@@ -1,0 +1,162 @@
+"""The one connection that this process has to a DuckDB database.
+
+DuckDB takes about 30 ms to open and close a file, and only one process at a time can open it. The
+connection is open for one transaction; during a load it stays open between transactions, and closes
+for a moment every few seconds and whenever it is idle, so that other processes can open the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    nullcontext,
+)
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from prefect_wix.errors import WarehouseBusyError
+from prefect_wix.finish import finish_in_thread
+
+__all__ = ["KeepsOpen", "SharedConnection", "kept_open", "shared_connection"]
+
+IDLE_SECONDS = 0.2
+"""A connection that was not used for this long is closed."""
+LONGEST_SECONDS = 5.0
+"""How long a connection stays open without a break."""
+BREAK_SECONDS = 0.1
+"""How long a break is: a process that waits for the file tries twice in this time."""
+
+
+@runtime_checkable
+class KeepsOpen(Protocol):
+    """A warehouse that is faster when its connection stays open between transactions."""
+
+    def kept_open(self) -> AbstractAsyncContextManager[None]:
+        """See `kept_open`."""
+
+
+def kept_open(warehouse: object) -> AbstractAsyncContextManager[None]:
+    """Keep the warehouse's connection open between transactions, if it has one to keep open.
+
+    Each transaction is committed when its call returns.
+    """
+    return warehouse.kept_open() if isinstance(warehouse, KeepsOpen) else nullcontext()
+
+
+class SharedConnection:
+    """The connection of this process to one database, which runs one transaction at a time.
+
+    DuckDB would run several at once and fail those that conflict.
+    """
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._loads: set[object] = set()
+        self._connection: Any | None = None
+        self._opened_with: object = None
+        self._opened_at = self._used_at = 0.0
+
+    @contextmanager
+    def transaction(
+        self, connect: Callable[[], Any], *, settings: object, timeout: float
+    ) -> Iterator[Any]:
+        """A cursor in a transaction, which is committed when the block ends.
+
+        An error rolls it back. The cursor's temporary tables are dropped in any case.
+
+        Args:
+            connect: opens the database.
+            settings: what it is opened with; a connection with other settings is closed first.
+            timeout: how many seconds to wait for the other transactions of this process.
+
+        Raises:
+            WarehouseBusyError: they took longer.
+        """
+        if not self._lock.acquire(timeout=timeout):
+            raise WarehouseBusyError(
+                f"Other transactions of this process used {self._database.partition('?')[0]} for "
+                f"all of {timeout:g} s. Nothing was written by this one. Run it again."
+            )
+        try:
+            # Closing the cursor rolls back what is not committed.
+            with closing(self._open(connect, settings).cursor()) as cursor:
+                cursor.begin()
+                yield cursor
+                cursor.commit()
+        except BaseException:
+            # A failed commit must not leave state for the next transaction.
+            self._close()
+            raise
+        else:
+            self._used_at = time.monotonic()
+            if not self._loads:
+                self._close()
+        finally:
+            self._lock.release()
+
+    def _open(self, connect: Callable[[], Any], settings: object) -> Any:
+        if self._connection is not None and time.monotonic() - self._opened_at > LONGEST_SECONDS:
+            self._close()
+            time.sleep(BREAK_SECONDS)
+        if self._opened_with != (settings, _identity(self._database)):
+            self._close()
+            self._connection = connect()
+            self._opened_with = settings, _identity(self._database)
+            self._opened_at = time.monotonic()
+        return self._connection
+
+    def _close(self) -> None:
+        connection, self._connection, self._opened_with = self._connection, None, None
+        if connection is not None:
+            connection.close()
+
+    @asynccontextmanager
+    async def kept_open(self) -> AsyncIterator[None]:
+        """Keep it open between transactions; closed when the last such block is left."""
+        load = object()
+        self._loads.add(load)
+        idle_check = asyncio.create_task(self._close_when_idle())
+        try:
+            yield
+        finally:
+            self._loads.discard(load)
+            idle_check.cancel()
+            await finish_in_thread(self._close_if_unused)
+
+    async def _close_when_idle(self) -> None:
+        while True:
+            await asyncio.sleep(IDLE_SECONDS / 2)
+            if self._is_idle():
+                await asyncio.to_thread(self._close_if_unused)
+
+    def _close_if_unused(self) -> None:
+        with self._lock:
+            if not self._loads or self._is_idle():
+                self._close()
+
+    def _is_idle(self) -> bool:
+        return self._connection is not None and time.monotonic() - self._used_at > IDLE_SECONDS
+
+
+@cache
+def shared_connection(database: str) -> SharedConnection:
+    """The one connection of this process to a database, which is named by its real path."""
+    return SharedConnection(database)
+
+
+def _identity(database: str) -> tuple[int, int] | None:
+    """Device and inode, which differ when another file was put in the place of this one."""
+    try:
+        status = Path(database).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
