@@ -33,7 +33,7 @@ class Assumptions:
     """Measured: 58 by the run itself, 25 of them for the site's shared limit. Assumed: 7 more by
     its worker and its parent, who polls besides."""
     parent_poll_seconds: float = 5.0
-    """`prefect_wix.site_runs.POLL_SECONDS`."""
+    """`prefect_wix.tasks.sites.POLL_SECONDS`."""
 
     @property
     def requests(self) -> int:

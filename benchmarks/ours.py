@@ -15,13 +15,15 @@ import duckdb
 
 from benchmarks.contest import Task, tell, told_task
 from benchmarks.shop import NOW
-from prefect_wix.client import ApiKeyAuth, WixClient
+from prefect_wix.client.auth import ApiKeyAuth
+from prefect_wix.client.client import WixClient
 from prefect_wix.clock import SYSTEM_CLOCK, Clock
-from prefect_wix.listing import Listing
-from prefect_wix.loading import LoadOptions, Outcome, load_partitions
-from prefect_wix.pace import Pace
-from prefect_wix.partitions import AskState, Partition
-from prefect_wix.warehouse import open_warehouse
+from prefect_wix.jobs.listing import Listing
+from prefect_wix.jobs.poll_schedule import Pace
+from prefect_wix.load.loader import load_partitions
+from prefect_wix.load.partition_load import LoadOptions, Outcome
+from prefect_wix.planning.partitions import AskState, Partition
+from prefect_wix.warehouse.factory import open_warehouse
 
 SEGMENT = "device_type=ALL"
 

@@ -18,7 +18,8 @@ from benchmarks.contest import Task, tell, told_task
 from benchmarks.ours import SEGMENT, HastyClock
 from flows.load_sessions import load_sessions
 from prefect_wix import SessionsWarehouse, WixCredentials
-from prefect_wix.client import ApiKeyAuth, WixClient
+from prefect_wix.client.auth import ApiKeyAuth
+from prefect_wix.client.client import WixClient
 
 CLOCK = HastyClock()
 

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from prefect.concurrency.asyncio import rate_limit
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from prefect_wix.shared_limit import limit_name, save_limit
+from prefect_wix.blocks.shared_limit import limit_name, save_limit
 from tests.prefect_server import PrefectServer, prefect_server
 from tests.warehouses import PostgresServer, postgres_programs
 

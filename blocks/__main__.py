@@ -22,7 +22,7 @@ from prefect_wix import (
     WixAppCredentials,
     WixCredentials,
 )
-from prefect_wix.shared_limit import save_limit
+from prefect_wix.blocks.shared_limit import save_limit
 
 Settings = Mapping[str, str]
 

@@ -24,7 +24,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 
-from prefect_wix.announce import LANDED_EVENT
+from prefect_wix.tasks.events import LANDED_EVENT
 
 __all__ = ["failed_twice", "run_died", "save_automations", "site_is_silent"]
 

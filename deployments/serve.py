@@ -20,8 +20,8 @@ from flows.load_sessions import load_sessions
 from flows.load_site import load_site
 from flows.mark_recordings import mark_recordings
 from flows.profile_sessions import profile_sessions
-from prefect_wix.announce import LANDED_EVENT
-from prefect_wix.plan import Refresh
+from prefect_wix.planning.plan import Refresh
+from prefect_wix.tasks.events import LANDED_EVENT
 
 
 def block_reference(slug: str) -> dict[str, Any]:

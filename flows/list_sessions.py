@@ -8,11 +8,11 @@ from prefect import flow, get_run_logger
 from pydantic import Field
 
 from prefect_wix import SessionsQuery, WixAppCredentials, WixCredentials
-from prefect_wix.artifacts import show_markdown
-from prefect_wix.files import check_output
-from prefect_wix.forms import ListingFile
-from prefect_wix.reports import describe_listing
-from prefect_wix.tasks import SessionsListing, collect_sessions, submit_sessions_job
+from prefect_wix.jobs.writers import check_output
+from prefect_wix.tasks.artifacts import show_markdown
+from prefect_wix.tasks.forms import ListingFile
+from prefect_wix.tasks.jobs import SessionsListing, collect_sessions, submit_sessions_job
+from prefect_wix.tasks.reports import describe_listing
 
 ARTIFACT_KEY = "wix-sessions-listing"
 

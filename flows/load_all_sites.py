@@ -15,11 +15,12 @@ from pydantic import Field
 
 from flows.load_site import SiteLoad, load_site
 from prefect_wix import SessionsWarehouse, WixAccountCredentials
-from prefect_wix.artifacts import show_table
+from prefect_wix.client.models import Site
 from prefect_wix.errors import SitesError
-from prefect_wix.models import Site
-from prefect_wix.reports import describe_site, describe_sites, site_rows
-from prefect_wix.site_runs import (
+from prefect_wix.tasks.artifacts import show_table
+from prefect_wix.tasks.reports import describe_site, describe_sites, site_rows
+from prefect_wix.tasks.sites import (
+    SiteRun,
     check_deployment,
     list_account_sites,
     read_site_run,
@@ -27,7 +28,6 @@ from prefect_wix.site_runs import (
     run_for_site,
     site_run_name,
 )
-from prefect_wix.sites import SiteRun
 
 RESULT_KEY = "wix-sites-load"
 SITES_NAMED = 20

@@ -11,17 +11,25 @@ from prefect import flow, get_run_logger
 from pydantic import Field
 
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
-from prefect_wix.announce import announce_landing
-from prefect_wix.artifacts import show_table
+from prefect_wix.client.models import check_timezone
 from prefect_wix.errors import LoadError, NotConfirmedError
-from prefect_wix.estimate import Estimate
-from prefect_wix.forms import SegmentKeys, Timezone
-from prefect_wix.lateness import Lateness
-from prefect_wix.loading import LoadOptions, Outcome
-from prefect_wix.models import check_timezone
-from prefect_wix.pace import Patience
-from prefect_wix.plan import Plan, Refresh, RefreshPolicy
-from prefect_wix.reports import (
+from prefect_wix.jobs.poll_policy import Patience
+from prefect_wix.load.partition_load import LoadOptions, Outcome
+from prefect_wix.planning.estimate import Estimate
+from prefect_wix.planning.late_arrivals import Lateness
+from prefect_wix.planning.plan import Plan, Refresh, RefreshPolicy
+from prefect_wix.planning.segments import DEVICES, parse_segments
+from prefect_wix.planning.windows import Window, choose_window
+from prefect_wix.tasks.artifacts import show_table
+from prefect_wix.tasks.events import announce_landing
+from prefect_wix.tasks.forms import SegmentKeys, Timezone
+from prefect_wix.tasks.loads import (
+    find_site_timezone,
+    load_sessions_partitions,
+    measure_lateness,
+    plan_sessions_load,
+)
+from prefect_wix.tasks.reports import (
     describe_lateness,
     describe_load,
     describe_plan,
@@ -30,15 +38,7 @@ from prefect_wix.reports import (
     outcome_rows,
     plan_rows,
 )
-from prefect_wix.schedule import scheduled_time
-from prefect_wix.segments import DEVICES, parse_segments
-from prefect_wix.tasks import (
-    find_site_timezone,
-    load_sessions_partitions,
-    measure_lateness,
-    plan_sessions_load,
-)
-from prefect_wix.windows import Window, choose_window
+from prefect_wix.tasks.schedule import scheduled_time
 
 PLAN_KEY = "wix-sessions-load-plan"
 RESULT_KEY = "wix-sessions-load"

@@ -11,14 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flows.load_sessions import load_sessions
 from prefect_wix import SessionsWarehouse, WixAccountCredentials
+from prefect_wix.blocks.shared_limit import add_missing_limit
 from prefect_wix.errors import LoadError
-from prefect_wix.forms import SegmentKeys, Timezone
-from prefect_wix.loading import Outcome
-from prefect_wix.plan import Refresh
-from prefect_wix.reports import count_outcomes, describe_load
-from prefect_wix.segments import DEVICES
-from prefect_wix.shared_limit import add_missing_limit
-from prefect_wix.site_runs import tell_counts
+from prefect_wix.load.partition_load import Outcome
+from prefect_wix.planning.plan import Refresh
+from prefect_wix.planning.segments import DEVICES
+from prefect_wix.tasks.forms import SegmentKeys, Timezone
+from prefect_wix.tasks.reports import count_outcomes, describe_load
+from prefect_wix.tasks.sites import tell_counts
 
 
 class SiteLoad(BaseModel):

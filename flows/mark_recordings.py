@@ -9,14 +9,14 @@ from prefect import flow
 from pydantic import Field
 
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
-from prefect_wix.artifacts import show_table
+from prefect_wix.client.models import MarkAction
 from prefect_wix.errors import MarkError
-from prefect_wix.forms import IdFile
-from prefect_wix.marking import MarkSummary
-from prefect_wix.models import MarkAction
-from prefect_wix.reports import describe_marks, mark_rows, unmarked_rows
-from prefect_wix.sources import IdSource
-from prefect_wix.tasks import find_unmarked_sessions, mark_many_sessions, plan_many_marks
+from prefect_wix.load.id_source import IdSource
+from prefect_wix.load.mark_recordings import MarkSummary
+from prefect_wix.tasks.artifacts import show_table
+from prefect_wix.tasks.forms import IdFile
+from prefect_wix.tasks.recordings import find_unmarked_sessions, mark_many_sessions, plan_many_marks
+from prefect_wix.tasks.reports import describe_marks, mark_rows, unmarked_rows
 
 RESULT_KEY = "wix-session-marks"
 UNMARKED_KEY = "wix-session-marks-open"

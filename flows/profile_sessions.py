@@ -14,16 +14,9 @@ from prefect.artifacts import acreate_link_artifact
 from pydantic import Field
 
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
-from prefect_wix.announce import announce_profiles
-from prefect_wix.artifacts import show_table
+from prefect_wix.client.models import check_timezone
 from prefect_wix.errors import CompletenessError
-from prefect_wix.forms import NavigationFlow, ReportFile, Timezone
-from prefect_wix.models import check_timezone
-from prefect_wix.profile_tasks import (
-    compute_session_profiles,
-    reconcile_session_counts,
-    summarize_session_profiles,
-)
+from prefect_wix.planning.windows import choose_window
 from prefect_wix.profiles.report import check_report, write_report
 from prefect_wix.profiles.summary import ProfileSummary
 from prefect_wix.profiles.tables import (
@@ -36,9 +29,16 @@ from prefect_wix.profiles.tables import (
     funnel_rows,
     reconciliation_rows,
 )
-from prefect_wix.schedule import scheduled_time
-from prefect_wix.tasks import find_site_timezone
-from prefect_wix.windows import choose_window
+from prefect_wix.tasks.artifacts import show_table
+from prefect_wix.tasks.events import announce_profiles
+from prefect_wix.tasks.forms import NavigationFlow, ReportFile, Timezone
+from prefect_wix.tasks.loads import find_site_timezone
+from prefect_wix.tasks.profiles import (
+    compute_session_profiles,
+    reconcile_session_counts,
+    summarize_session_profiles,
+)
+from prefect_wix.tasks.schedule import scheduled_time
 
 FUNNEL_KEY = "wix-sessions-funnel"
 DEVICES_KEY = "wix-sessions-devices"

@@ -12,10 +12,11 @@ import logging
 from datetime import date, timedelta
 from random import Random
 
-from prefect_wix.budget import RequestBudget, worth_of_submit
-from prefect_wix.listing import Listing
-from prefect_wix.models import DeviceType, FunnelStep, JobPage, JobStatus, SessionsQuery
-from prefect_wix.pace import Pace, Patience
+from prefect_wix.client.models import DeviceType, FunnelStep, JobPage, JobStatus, SessionsQuery
+from prefect_wix.client.rate_limiter import RequestBudget, worth_of_submit
+from prefect_wix.jobs.listing import Listing
+from prefect_wix.jobs.poll_policy import Patience
+from prefect_wix.jobs.poll_schedule import Pace
 from tests.virtual_time import LoopClock, run
 
 ROUND_TRIP = 0.02

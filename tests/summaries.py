@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
+from prefect_wix.planning.windows import Window
 from prefect_wix.profiles.summary import (
     NO_DEVICE,
     CertificateRow,
@@ -15,7 +16,6 @@ from prefect_wix.profiles.summary import (
     ReconciliationRow,
     RelationState,
 )
-from prefect_wix.windows import Window
 
 START = date(2024, 3, 1)
 EVIL = "<script>alert('x')</script><b>bold</b>"

@@ -30,12 +30,13 @@ from uuid import uuid4
 import asyncpg
 import duckdb
 
-from prefect_wix.models import SessionsJob
-from prefect_wix.partitions import Ask, Partition
-from prefect_wix.spool import Spool
-from prefect_wix.warehouse import Answer, open_warehouse
+from prefect_wix.client.models import SessionsJob
+from prefect_wix.planning.partitions import Ask, Partition
+from prefect_wix.planning.windows import Window
+from prefect_wix.spool.id_spool import Spool
 from prefect_wix.warehouse.connection import kept_open
-from prefect_wix.windows import Window
+from prefect_wix.warehouse.factory import open_warehouse
+from prefect_wix.warehouse.interface import Answer
 
 ROOT = Path(__file__).parents[1]
 ZONE = "Europe/Athens"

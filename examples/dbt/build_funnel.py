@@ -18,7 +18,7 @@ from prefect import aserve, flow, get_run_logger
 from prefect.artifacts import acreate_table_artifact
 from prefect.events import DeploymentEventTrigger
 
-from prefect_wix.announce import PROFILED_EVENT
+from prefect_wix.tasks.events import PROFILED_EVENT
 
 PROJECT = Path(__file__).parent
 ARTIFACT_KEY = "wix-sessions-dbt-funnel"

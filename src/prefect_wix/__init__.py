@@ -1,7 +1,7 @@
 """Wix analytics sessions for Prefect: ask for them, wait for them, land them exactly once.
 
 The names a flow needs. Each is imported when it is first used, so that `prefect_wix.client` and
-`prefect_wix.listing` work, and import fast, without Prefect.
+`prefect_wix.jobs.listing` work, and import fast, without Prefect.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prefect_wix.blocks import (
-        SessionsWarehouse,
+    from prefect_wix.blocks.credentials import (
         WixAccountCredentials,
         WixAppCredentials,
         WixCredentials,
     )
-    from prefect_wix.models import DeviceType, FunnelStep, Period, SessionsJob, SessionsQuery
+    from prefect_wix.blocks.warehouse import SessionsWarehouse
+    from prefect_wix.client.models import DeviceType, FunnelStep, Period, SessionsJob, SessionsQuery
 
 __all__ = [
     "DeviceType",
@@ -38,7 +38,13 @@ _HOMES = {
         "WixAppCredentials",
         "WixCredentials",
     ),
-    "prefect_wix.models": ("DeviceType", "FunnelStep", "Period", "SessionsJob", "SessionsQuery"),
+    "prefect_wix.client.models": (
+        "DeviceType",
+        "FunnelStep",
+        "Period",
+        "SessionsJob",
+        "SessionsQuery",
+    ),
 }
 
 

@@ -316,7 +316,7 @@ class MarkError(WixError):
     """Some of the ids of a mark call did not go through.
 
     Attributes:
-        outcomes: what became of every call, as ``prefect_wix.models.MarkOutcome``.
+        outcomes: what became of every call, as ``prefect_wix.client.models.MarkOutcome``.
     """
 
     def __init__(self, message: str, *, outcomes: tuple[Any, ...] = ()) -> None:
@@ -361,7 +361,7 @@ class LoadError(WixError):
 
     Attributes:
         failures: partition (as text) -> what went wrong.
-        outcomes: what became of every partition, as ``prefect_wix.loading.Outcome``.
+        outcomes: what became of every partition, as ``prefect_wix.load.loader.Outcome``.
     """
 
     def __init__(

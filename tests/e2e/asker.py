@@ -13,8 +13,8 @@ import time
 from prefect import flow
 
 from prefect_wix import WixCredentials
+from prefect_wix.client.retry import Retry
 from prefect_wix.errors import RateLimitError
-from prefect_wix.retry import Retry
 
 
 @flow

@@ -25,9 +25,9 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.automations import run_died, site_is_silent
-from prefect_wix.partitions import Partition
+from prefect_wix.planning.partitions import Partition
+from prefect_wix.planning.segments import DEVICES
 from prefect_wix.sandbox import Sandbox, World, running
-from prefect_wix.segments import DEVICES
 from tests.prefect_server import prefect_server
 from tests.processes import ROOT, background, check_out, make_environment
 from tests.warehouses import PostgresBench

@@ -13,13 +13,15 @@ import sys
 import threading
 from datetime import UTC, date, datetime, timedelta
 
-from prefect_wix.client import ApiKeyAuth, WixClient
-from prefect_wix.loading import LoadOptions, load_partitions
-from prefect_wix.pace import Patience
-from prefect_wix.plan import Refresh, RefreshPolicy, make_plan, partitions_of
-from prefect_wix.segments import Segment
-from prefect_wix.warehouse import open_warehouse
-from prefect_wix.windows import Window
+from prefect_wix.client.auth import ApiKeyAuth
+from prefect_wix.client.client import WixClient
+from prefect_wix.jobs.poll_policy import Patience
+from prefect_wix.load.loader import load_partitions
+from prefect_wix.load.partition_load import LoadOptions
+from prefect_wix.planning.plan import Refresh, RefreshPolicy, make_plan, partitions_of
+from prefect_wix.planning.segments import Segment
+from prefect_wix.planning.windows import Window
+from prefect_wix.warehouse.factory import open_warehouse
 
 
 class Reaper:

@@ -11,8 +11,8 @@ import pytest
 from prefect.automations import DoNothing
 
 from deployments.automations import failed_twice, site_is_silent
+from prefect_wix.planning.windows import ONE_DAY
 from prefect_wix.sandbox import Fault
-from prefect_wix.windows import ONE_DAY
 from tests.e2e.deployed import ZONE
 from tests.processes import wait_until
 

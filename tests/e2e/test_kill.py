@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from prefect_wix.partitions import AskState, Partition
+from prefect_wix.planning.partitions import AskState, Partition
 from prefect_wix.sandbox import World, running
 from tests.e2e import loader
 from tests.processes import ROOT

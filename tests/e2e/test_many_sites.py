@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from deployments.serve import AFTER_LOAD
+from prefect_wix.planning.segments import DEVICES
+from prefect_wix.planning.windows import ONE_DAY
 from prefect_wix.sandbox import Fault
-from prefect_wix.segments import DEVICES
-from prefect_wix.windows import ONE_DAY
 from tests.e2e.deployed import SITES, children, kill_machine
 from tests.processes import wait_until
 

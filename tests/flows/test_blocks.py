@@ -15,9 +15,9 @@ from prefect_wix import (
     WixAppCredentials,
     WixCredentials,
 )
-from prefect_wix.budget import GATE_TURNS
-from prefect_wix.shared_limit import rate_limit_for
-from prefect_wix.sites import list_sites
+from prefect_wix.blocks.shared_limit import rate_limit_for
+from prefect_wix.client.rate_limiter import GATE_TURNS
+from prefect_wix.client.sites import list_sites
 
 BLOCKS = [WixCredentials, WixAccountCredentials, WixAppCredentials, SessionsWarehouse]
 

@@ -18,15 +18,15 @@ from prefect.states import Completed, Failed, Scheduled
 from flows.load_all_sites import RESULT_KEY, load_all_sites
 from flows.load_site import SiteLoad, load_site
 from prefect_wix import WixAccountCredentials
-from prefect_wix.errors import SitesError, WixError
-from prefect_wix.sandbox import Fault, World, running
-from prefect_wix.shared_limit import (
+from prefect_wix.blocks.shared_limit import (
     add_missing_limit,
     limit_name,
     rate_limit_for,
     save_limit,
 )
-from prefect_wix.site_runs import COUNTS_KEY
+from prefect_wix.errors import SitesError, WixError
+from prefect_wix.sandbox import Fault, World, running
+from prefect_wix.tasks.sites import COUNTS_KEY
 from tests.conftest import NOW, make_world
 
 LOAD = SiteLoad(start_date="2024-03-01", end_date="2024-03-03", segments=["device_type=ALL"])

@@ -17,11 +17,11 @@ from prefect.states import Scheduled
 
 from flows.load_sessions import LATENESS_KEY, PLAN_KEY, RESULT_KEY, load_sessions
 from prefect_wix import SessionsQuery
-from prefect_wix.announce import LANDED_EVENT
 from prefect_wix.errors import LoadError, NotConfirmedError, WixError
-from prefect_wix.partitions import AskState
-from prefect_wix.progress import LOAD_KEY as PROGRESS_KEY
+from prefect_wix.planning.partitions import AskState
 from prefect_wix.sandbox import Fault, Rules, World, running
+from prefect_wix.tasks.events import LANDED_EVENT
+from prefect_wix.tasks.progress import LOAD_KEY as PROGRESS_KEY
 from prefect_wix.warehouse.duckdb import DuckDBWarehouse
 from tests.conftest import NOW, make_world
 

@@ -9,10 +9,10 @@ import pytest
 
 from flows.load_sessions import load_sessions
 from flows.mark_recordings import RESULT_KEY, UNMARKED_KEY, mark_recordings
+from prefect_wix.client.models import MarkAction
 from prefect_wix.errors import MarkError, SourceError, WarehouseUnsupportedError
-from prefect_wix.models import MarkAction
-from prefect_wix.progress import MARK_KEY
 from prefect_wix.sandbox import Fault
+from prefect_wix.tasks.progress import MARK_KEY
 
 RECORDED, DELETED = MarkAction.RECORDED, MarkAction.DELETED
 DAY = {"start_date": "2024-03-01", "end_date": "2024-03-02", "segments": ["device_type=MOBILE"]}

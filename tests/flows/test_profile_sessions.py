@@ -19,10 +19,10 @@ from flows.profile_sessions import (
     profile_sessions,
 )
 from prefect_wix import SessionsWarehouse
-from prefect_wix.announce import PROFILED_EVENT
+from prefect_wix.client.models import FunnelStep
 from prefect_wix.errors import CompletenessError, WarehouseUnsupportedError
-from prefect_wix.models import FunnelStep
 from prefect_wix.sandbox import Fault, Rules, running
+from prefect_wix.tasks.events import PROFILED_EVENT
 from tests.conftest import NOW, make_world
 from tests.flows.test_load_sessions import read_events
 

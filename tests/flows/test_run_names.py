@@ -20,9 +20,9 @@ import prefect_wix
 from flows.load_all_sites import load_all_sites
 from flows.load_site import SiteLoad, load_site
 from prefect_wix import SessionsQuery, WixAccountCredentials
+from prefect_wix.client.models import MarkAction, SessionsJob
 from prefect_wix.errors import SitesError
-from prefect_wix.models import MarkAction, SessionsJob
-from prefect_wix.windows import Window
+from prefect_wix.planning.windows import Window
 from tests.conftest import NOW
 
 LOAD = SiteLoad(start_date="2024-03-01", end_date="2024-03-02", segments=["device_type=ALL"])

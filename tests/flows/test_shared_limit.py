@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from prefect_wix.shared_limit import SharedLimit
+from prefect_wix.blocks.shared_limit import SharedLimit
 
 LOG = logging.getLogger("prefect_wix.test")
 GRANTED = (200, f'[{{"id": "{uuid4()}", "name": "wix-site", "limit": 5}}]')

@@ -6,6 +6,7 @@ import pytest
 from prefect import flow
 
 from prefect_wix import SessionsQuery, WixCredentials
+from prefect_wix.client.models import MarkState, SessionsJob
 from prefect_wix.errors import (
     JobFailedError,
     JobTimeoutError,
@@ -13,15 +14,9 @@ from prefect_wix.errors import (
     MarkError,
     WixError,
 )
-from prefect_wix.models import MarkState, SessionsJob
 from prefect_wix.sandbox import Fault, running
-from prefect_wix.tasks import (
-    fetch_session_ids,
-    mark_recordings_as_deleted,
-    mark_session_as_recorded,
-    submit_sessions_job,
-    wait_for_sessions_job,
-)
+from prefect_wix.tasks.jobs import fetch_session_ids, submit_sessions_job, wait_for_sessions_job
+from prefect_wix.tasks.recordings import mark_recordings_as_deleted, mark_session_as_recorded
 from tests.conftest import NOW, make_world
 
 EVERYONE = SessionsQuery(start_date="2024-03-01", end_date="2024-03-08", device_type="ALL")

@@ -15,7 +15,6 @@ import cloudpickle
 import httpx
 import pytest
 from pydantic import ValidationError
-from test_budget import VirtualClock
 from test_client import (
     CALLS,
     EMPTY,
@@ -28,11 +27,14 @@ from test_client import (
     raw_client,
     reply,
 )
+from test_rate_limiter import VirtualClock
 
-from prefect_wix import auth as auth_module
-from prefect_wix.auth import ApiKeyAuth, AppAuth
-from prefect_wix.blocks import SessionsWarehouse, WixAppCredentials, WixCredentials
-from prefect_wix.client import WixClient
+from prefect_wix.blocks.credentials import WixAppCredentials, WixCredentials
+from prefect_wix.blocks.warehouse import SessionsWarehouse
+from prefect_wix.client import auth as auth_module
+from prefect_wix.client.auth import ApiKeyAuth, AppAuth
+from prefect_wix.client.client import WixClient
+from prefect_wix.client.retry import Retry
 from prefect_wix.errors import (
     AuthenticationError,
     LostReplyError,
@@ -43,8 +45,7 @@ from prefect_wix.errors import (
     RequestError,
     WixError,
 )
-from prefect_wix.listing import Listing
-from prefect_wix.retry import Retry
+from prefect_wix.jobs.listing import Listing
 from prefect_wix.sandbox import Fault, World, running
 
 CANARY = "CANARY-4f1c"

@@ -14,10 +14,12 @@ from itertools import pairwise
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from test_budget import VirtualClock
+from test_rate_limiter import VirtualClock
 
-from prefect_wix.auth import ApiKeyAuth
-from prefect_wix.client import BASE_URL, WixClient, check_base_url
+from prefect_wix.client.auth import ApiKeyAuth, check_base_url
+from prefect_wix.client.client import BASE_URL, WixClient
+from prefect_wix.client.models import JobStatus, MarkState, SessionsQuery
+from prefect_wix.client.retry import Retry
 from prefect_wix.errors import (
     AuthenticationError,
     BadRequestError,
@@ -34,8 +36,6 @@ from prefect_wix.errors import (
     Violation,
     WixError,
 )
-from prefect_wix.models import JobStatus, MarkState, SessionsQuery
-from prefect_wix.retry import Retry
 from prefect_wix.sandbox import Fault, Rules, World, running
 
 KEY, SITE = "IST.secret-canary", "site-1"

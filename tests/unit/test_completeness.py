@@ -10,16 +10,18 @@ from itertools import pairwise
 
 import pytest
 
-from prefect_wix.client import ApiKeyAuth, WixClient
-from prefect_wix.loading import LoadOptions, load_partitions
-from prefect_wix.models import FunnelStep
-from prefect_wix.pace import Patience
-from prefect_wix.partitions import AskState, Partition
+from prefect_wix.client.auth import ApiKeyAuth
+from prefect_wix.client.client import WixClient
+from prefect_wix.client.models import FunnelStep
+from prefect_wix.jobs.poll_policy import Patience
+from prefect_wix.load.loader import load_partitions
+from prefect_wix.load.partition_load import LoadOptions
+from prefect_wix.planning.partitions import AskState, Partition
+from prefect_wix.planning.segments import Segment
+from prefect_wix.planning.windows import ONE_DAY, Window
 from prefect_wix.profiles.profiling import profile_window, summarize
 from prefect_wix.sandbox import Fault, World, running
-from prefect_wix.segments import Segment
-from prefect_wix.warehouse import open_warehouse
-from prefect_wix.windows import ONE_DAY, Window
+from prefect_wix.warehouse.factory import open_warehouse
 
 START = date(2024, 3, 1)
 STEPS = tuple(FunnelStep)

@@ -13,11 +13,12 @@ import duckdb
 import pytest
 
 from prefect_wix.errors import WarehouseBusyError, WarehouseError, WarehouseSchemaError
-from prefect_wix.partitions import Ask, AskState
-from prefect_wix.warehouse import connection, open_warehouse
+from prefect_wix.planning.partitions import Ask, AskState
+from prefect_wix.planning.windows import Window
+from prefect_wix.warehouse import connection
 from prefect_wix.warehouse.connection import kept_open
-from prefect_wix.warehouse.steps import STAGED, Statement
-from prefect_wix.windows import Window
+from prefect_wix.warehouse.factory import open_warehouse
+from prefect_wix.warehouse.transactions import STAGED, Statement
 from tests.warehouses import (
     MOBILE,
     NOON,
@@ -373,7 +374,7 @@ async def test_a_link_to_the_file_is_the_same_database(bench, warehouse, tmp_pat
 
 KILLED = """
 import asyncio, os, sys
-from prefect_wix.partitions import Ask
+from prefect_wix.planning.partitions import Ask
 from prefect_wix.warehouse import open_warehouse
 from prefect_wix.warehouse.connection import kept_open
 from tests.warehouses import NOON, a_job, on_day

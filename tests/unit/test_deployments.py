@@ -11,7 +11,7 @@ import yaml
 
 from blocks.__main__ import DOCUMENTS
 from deployments.serve import make_deployments
-from prefect_wix.announce import LANDED_EVENT
+from prefect_wix.tasks.events import LANDED_EVENT
 from tests.warehouses import ROOT
 
 FILE = ROOT / "deployments" / "prefect.yaml"

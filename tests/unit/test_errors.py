@@ -11,6 +11,7 @@ import cloudpickle
 import pytest
 
 from prefect_wix import errors
+from prefect_wix.client.models import MarkOutcome, MarkState
 from prefect_wix.errors import (
     ConflictError,
     DaysFailedError,
@@ -31,7 +32,6 @@ from prefect_wix.errors import (
     Violation,
     WixError,
 )
-from prefect_wix.models import MarkOutcome, MarkState
 
 CLASSES = [
     value

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_wix.estimate import Range, estimate_load
-from prefect_wix.partitions import Partition, Receipt
+from prefect_wix.planning.estimate import Range, estimate_load
+from prefect_wix.planning.partitions import Partition, Receipt
 
 MONDAY = date(2024, 1, 1)
 MOBILE, ALL, CART = (

@@ -10,6 +10,7 @@ from datetime import date
 import pytest
 from test_client import sandbox_client
 
+from prefect_wix.client.models import SessionsQuery
 from prefect_wix.errors import (
     AuthenticationError,
     IncompleteListingError,
@@ -23,9 +24,8 @@ from prefect_wix.errors import (
     UnreadableReplyError,
     WixError,
 )
-from prefect_wix.listing import Listing
-from prefect_wix.models import SessionsQuery
-from prefect_wix.pace import Patience
+from prefect_wix.jobs.listing import Listing
+from prefect_wix.jobs.poll_policy import Patience
 from prefect_wix.sandbox import Fault, World, running
 from prefect_wix.sandbox.faults import KINDS
 from prefect_wix.sandbox.world import DerivedIds

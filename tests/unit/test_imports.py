@@ -20,22 +20,6 @@ FILES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 OURS = {name: path for name, path in FILES.items() if ".sandbox" not in name}
-# What works without Prefect.
-CORE = ["client", "listing", "loading", "warehouse", "plan", "files", "reports"]
-FACE = {
-    *(
-        "announce",
-        "artifacts",
-        "blocks",
-        "profile_tasks",
-        "progress",
-        "schedule",
-        "shared_limit",
-        "site_runs",
-    ),
-    *("reports", "tasks"),
-}
-
 REFUSE = """
 import sys
 
@@ -86,12 +70,11 @@ def run_python(code):
     )
 
 
+WITHOUT_PREFECT = ("client", "jobs", "load.loader", "load.mark_recordings", "load.id_source")
+
+
 @pytest.mark.parametrize(
-    "module",
-    [
-        *("client", "listing", "loading", "warehouse", "plan", "files", "marking", "sources"),
-        *("halving", "sites", "profiles.profiling", "profiles.report"),
-    ],
+    "module", [*WITHOUT_PREFECT, "planning.plan", "profiles.profiling", "profiles.report"]
 )
 def test_the_core_works_where_prefect_cannot_be_imported(module):
     done = run_python(REFUSE.format(refused={"prefect"}) + f"import prefect_wix.{module}")
@@ -105,8 +88,8 @@ def test_the_nouns_need_no_prefect_either(name):
 
 
 @pytest.mark.parametrize("module", ["warehouse", "profiles.profiling", "profiles.tables"])
-def test_the_warehouse_and_its_profiles_need_neither_prefect_nor_httpx(module):
-    done = run_python(REFUSE.format(refused={"prefect", "httpx"}) + f"import prefect_wix.{module}")
+def test_the_warehouse_and_its_profiles_need_no_prefect(module):
+    done = run_python(REFUSE.format(refused={"prefect"}) + f"import prefect_wix.{module}")
     assert done.returncode == 0, done.stderr
 
 
@@ -116,14 +99,19 @@ def test_a_package_that_is_refused_cannot_be_imported():
     assert "No module named 'prefect'" in done.stderr
 
 
-def test_httpx_is_known_only_where_requests_are_made():
-    # progress: only the name of the error that Prefect's own client raises.
-    assert importers_of("httpx") == {"auth", "client", "replies", "progress"}
+def test_httpx_is_imported_only_where_requests_are_made():
+    # tasks.progress: only the name of the error that Prefect's own client raises.
+    assert importers_of("httpx") == {
+        "client.auth",
+        "client.client",
+        "client.responses",
+        "tasks.progress",
+    }
 
 
-def test_prefect_is_known_only_to_its_own_face():
-    assert importers_of("prefect") <= FACE
-    assert importers_of("prefect") >= {"blocks", "tasks"}
+def test_prefect_is_imported_only_by_blocks_and_tasks():
+    importers = importers_of("prefect")
+    assert {package_of(name) for name in importers} == {"blocks", "tasks"}
 
 
 def test_nothing_in_the_package_imports_a_flow_or_a_deployment():
@@ -142,50 +130,58 @@ def test_the_sandbox_and_the_package_share_no_code():
             assert all(one.startswith("prefect_wix.sandbox") for one in named), name
 
 
-LISTING = {"client", "errors", "finish", "models", "pace", "result", "spool"}
-ALLOWED = {
-    "clock": set(),
+ARROWS = {
     "errors": set(),
-    "models": set(),
+    "clock": set(),
     "extras": {"errors"},
-    "finish": set(),
-    "budget": {"clock"},
-    "replies": {"errors", "models"},
-    "retry": {"errors"},
-    "auth": {"errors", "replies"},
-    "pace": {"budget", "clock", "models"},
-    "client": {"auth", "budget", "clock", "errors", "models", "replies", "retry"},
-    "result": {"budget", "client", "errors", "models", "pace"},
-    "sites": {"client", "errors", "models"},
-    "spool": {"errors", "finish"},
-    "files": {"errors", "extras", "spool"},
-    "listing": LISTING,
-    "halving": {*LISTING, "listing", "windows"},
-    "windows": set(),
-    "segments": {"models", "windows"},
-    "partitions": {"models", "segments", "windows"},
-    "plan": {"partitions", "segments", "windows"},
-    "estimate": {"models", "partitions"},
-    "sources": {"errors", "extras", "spool", "warehouse.sql", "warehouse.steps"},
-    "marking": {"client", "errors", "models", "result", "spool", "warehouse.marks"},
+    "spool": {"errors"},
+    "client": {"errors", "clock"},
+    "planning": {"client.models"},
+    "jobs": {"planning", "spool", "client", "errors", "clock", "extras"},
+    "warehouse": {"planning", "spool", "errors", "extras"},
+    "load": {"jobs", "warehouse", "planning", "spool", "client", "errors", "extras"},
+    "profiles": {"warehouse", "planning", "client.models", "errors", "extras"},
+    "blocks": {"warehouse", "client", "errors", "clock"},
+    "tasks": {
+        *("blocks", "profiles", "load", "jobs", "warehouse", "planning", "spool", "client"),
+        *("errors", "extras"),
+    },
 }
+"""What each package may import beside itself: the arrows of the design, top to bottom."""
 
 
-@pytest.mark.parametrize("name", ALLOWED)
-def test_a_module_knows_only_what_lies_below_it(name):
-    assert ours(name) <= ALLOWED[name]
+def package_of(name):
+    """The package, or the module at the root, that a module belongs to."""
+    return name.split(".")[0]
 
 
-@pytest.mark.parametrize("name", [one for one in OURS if ".warehouse" in one])
-def test_the_warehouse_knows_neither_the_api_nor_the_listing(name):
-    above = {"client", "auth", "replies", "listing", "result", "loading", *FACE}
-    assert ours(name.removeprefix("prefect_wix.")).isdisjoint(above)
+@pytest.mark.parametrize("name", [one for one in OURS if one != "prefect_wix.__init__"])
+def test_imports_follow_the_arrows(name):
+    short = name.removeprefix("prefect_wix.")
+    imported = {one for one in ours(short) if package_of(one) != package_of(short)}
+    allowed = ARROWS[package_of(short)]
+    assert {one for one in imported if not {one, package_of(one)} & allowed} == set()
 
 
-@pytest.mark.parametrize("name", [one for one in OURS if ".profiles" in one])
-def test_profiles_know_the_warehouse_and_nothing_above_it(name):
-    above = {"client", "auth", "replies", "listing", "result", "loading", *FACE}
-    assert ours(name.removeprefix("prefect_wix.")).isdisjoint(above)
+def test_the_root_imports_nothing_before_it_is_used():
+    """`import prefect_wix` is instant; its names come from where they are defined."""
+    done = run_python("import prefect_wix, sys; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    assert {one for one in done.stdout.split() if one.startswith("prefect_wix.")} == set()
+
+
+@pytest.mark.parametrize("name", [one for one in OURS if OURS[one].name != "__init__.py"])
+def test_a_module_defines_what_it_exports(name):
+    """Only a package's `__init__` re-exports."""
+    tree = ast.parse(OURS[name].read_text())
+    imported = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    module = __import__(name, fromlist=["__all__"])
+    assert imported & {*module.__all__} == set()
 
 
 def test_every_package_that_is_imported_is_declared():

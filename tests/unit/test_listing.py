@@ -15,9 +15,9 @@ from itertools import pairwise
 import pytest
 from test_client import EMPTY, RawWix, raw_client, reply, sandbox_client
 
-from prefect_wix import spool
-from prefect_wix.auth import ApiKeyAuth
-from prefect_wix.client import WixClient
+from prefect_wix.client.auth import ApiKeyAuth
+from prefect_wix.client.client import WixClient
+from prefect_wix.client.models import JobPage, JobStatus, SessionsQuery
 from prefect_wix.errors import (
     IncompleteListingError,
     JobFailedError,
@@ -29,11 +29,11 @@ from prefect_wix.errors import (
     UnknownJobError,
     WixError,
 )
-from prefect_wix.listing import Listing, submit_job
-from prefect_wix.models import JobPage, JobStatus, SessionsQuery
-from prefect_wix.pace import Patience
+from prefect_wix.jobs.listing import Listing, submit_job
+from prefect_wix.jobs.poll_policy import Patience
 from prefect_wix.sandbox import Fault, Rules, Session, World, running
-from prefect_wix.spool import Spool
+from prefect_wix.spool.id_spool import id_spool as spool
+from prefect_wix.spool.id_spool import Spool
 
 COUNTS = (0, 1, 7, 999, 1000, 1001, 2000, 2001, 5000)
 """How many sessions each day of March 2024 has, from the first on."""
@@ -433,7 +433,7 @@ def page_of(ids, total):
 async def listing_in_groups(monkeypatch, first, *groups):
     """A listing whose first page is one alone, and what comes behind it is taken in in groups."""
     taken = Groups(*groups)
-    monkeypatch.setattr("prefect_wix.listing.PagesAhead", taken)
+    monkeypatch.setattr("prefect_wix.jobs.listing.PagesAhead", taken)
     ids, total = first
     body = {"result": {"jobStatus": "FINISHED", "total": total, "sessionIds": list(ids)}}
     async with listing_of(reply(body={"jobId": "j"}), reply(body=body)) as (_, listing):
@@ -776,8 +776,8 @@ async def test_a_full_disk_ends_a_listing_as_such(sandbox, client, monkeypatch):
 
 
 def test_a_summary_survives_json():
-    from prefect_wix.listing import ListingSummary  # noqa: PLC0415
-    from prefect_wix.models import SessionsJob  # noqa: PLC0415
+    from prefect_wix.client.models import SessionsJob  # noqa: PLC0415
+    from prefect_wix.jobs.listing import ListingSummary  # noqa: PLC0415
 
     job = SessionsJob(
         job_id="j", query=day_with(7), site_id="s", submitted_at=datetime(2024, 3, 1, tzinfo=UTC)

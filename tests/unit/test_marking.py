@@ -12,16 +12,17 @@ from contextlib import contextmanager
 
 import pytest
 
-from prefect_wix.client import ApiKeyAuth, WixClient
+from prefect_wix.client.auth import ApiKeyAuth
+from prefect_wix.client.client import WixClient
+from prefect_wix.client.models import MarkAction
+from prefect_wix.client.retry import Retry
 from prefect_wix.errors import WarehouseUnsupportedError
-from prefect_wix.marking import MarkSummary, mark_sessions, plan_marks
-from prefect_wix.models import MarkAction
-from prefect_wix.retry import Retry
+from prefect_wix.load.mark_recordings import MarkSummary, mark_sessions, plan_marks
+from prefect_wix.load.mark_records import MarkLedger
 from prefect_wix.sandbox import Fault, Rules, running
-from prefect_wix.spool import Spool
-from prefect_wix.warehouse import open_warehouse
-from prefect_wix.warehouse.marks import MarkLedger
-from prefect_wix.warehouse.sql import sql_warehouse
+from prefect_wix.spool.id_spool import Spool
+from prefect_wix.warehouse.factory import open_warehouse
+from prefect_wix.warehouse.transactions import sql_warehouse
 from tests.conftest import NOW, make_world
 from tests.warehouses import ROOT
 
@@ -284,7 +285,7 @@ def another_marking(bench, shop, ids):
         "ids": ids,
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.unit.doomed_marking", json.dumps(told)],
+        [sys.executable, "-m", "tests.unit.killed_marking", json.dumps(told)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_wix.partitions import Ask, AskState, Partition, Receipt
-from prefect_wix.plan import (
+from prefect_wix.planning.partitions import Ask, AskState, Partition, Receipt
+from prefect_wix.planning.plan import (
     CATCH_UP,
     Plan,
     Reason,
@@ -20,8 +20,8 @@ from prefect_wix.plan import (
     make_plan,
     partitions_of,
 )
-from prefect_wix.segments import DEVICES, Segment
-from prefect_wix.windows import Window
+from prefect_wix.planning.segments import DEVICES, Segment
+from prefect_wix.planning.windows import Window
 
 DAY = date(2024, 5, 1)
 ENDS = datetime(2024, 5, 2, tzinfo=UTC)
@@ -269,6 +269,6 @@ def test_an_ask_gives_back_the_job_that_was_noted_and_no_other():
 
 
 def ask_job():
-    from prefect_wix.models import SessionsJob  # noqa: PLC0415
+    from prefect_wix.client.models import SessionsJob  # noqa: PLC0415
 
     return SessionsJob(job_id="j", query=PARTITION.query, site_id="site", submitted_at=AS_OF)

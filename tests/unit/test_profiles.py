@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prefect_wix.client.models import FunnelStep, SessionsJob
 from prefect_wix.errors import WarehouseUnsupportedError
-from prefect_wix.models import FunnelStep, SessionsJob
-from prefect_wix.partitions import Ask, Partition
+from prefect_wix.planning.partitions import Ask, Partition
+from prefect_wix.planning.windows import ONE_DAY, Window
 from prefect_wix.profiles import profiling
 from prefect_wix.profiles.profiling import keep_counts, profile_window, summarize
 from prefect_wix.profiles.steps import Profiling
 from prefect_wix.profiles.summary import FunnelStepCount, RelationState
 from prefect_wix.sandbox import Rules, Session, World
 from prefect_wix.sandbox.query import find_sessions
-from prefect_wix.warehouse.steps import Tables, drive_async
-from prefect_wix.windows import ONE_DAY, Window
+from prefect_wix.warehouse.transactions import Tables, drive_async
 from tests.warehouses import DuckDBBench, an_answer
 
 SITE = "site-1"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from prefect_wix.models import (
+from prefect_wix.client.models import (
     DeviceType,
     FunnelStep,
     JobPage,

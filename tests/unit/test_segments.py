@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from prefect_wix.models import DeviceType, FunnelStep
-from prefect_wix.segments import DEVICES, Segment
-from prefect_wix.windows import Window
+from prefect_wix.client.models import DeviceType, FunnelStep
+from prefect_wix.planning.segments import DEVICES, Segment
+from prefect_wix.planning.windows import Window
 
 WINDOW = Window(date(2024, 1, 1), date(2024, 1, 2), "Asia/Jerusalem")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from test_client import asking, reply
 
-from prefect_wix.client import AccountKeyAuth, ApiKeyAuth, WixClient
+from prefect_wix.client.auth import AccountKeyAuth, ApiKeyAuth
+from prefect_wix.client.client import WixClient
+from prefect_wix.client.retry import Retry
+from prefect_wix.client.sites import list_sites
 from prefect_wix.errors import PermissionDeniedError, UnreadableReplyError
-from prefect_wix.retry import Retry
 from prefect_wix.sandbox import World, running
-from prefect_wix.sites import list_sites
 
 ACCOUNT = AccountKeyAuth("key", "account-1")
 

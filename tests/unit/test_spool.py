@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import prefect_wix.spool
+import prefect_wix.spool.id_spool
 from prefect_wix.errors import SpoolError
-from prefect_wix.spool import Spool
+from prefect_wix.spool.id_spool import Spool
 
 MANY = 200_000
 SRC = str(Path(prefect_wix.__file__).parent.parent)
@@ -165,7 +165,7 @@ def test_the_ids_stay_on_disk():
     """The whole process, SQLite's pages included, grows by its cache and not by 100 MB of ids."""
     code = """
 import resource
-from prefect_wix.spool import Spool
+from prefect_wix.spool.id_spool import Spool
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -202,7 +202,7 @@ def limit_file_size(size):
 FILL = """
 import sys
 from prefect_wix.errors import SpoolError
-from prefect_wix.spool import Spool
+from prefect_wix.spool.id_spool import Spool
 try:
     with Spool() as spool:
         for page in range(600):

@@ -25,12 +25,13 @@ from prefect_wix.errors import (
     WarehouseError,
     WarehouseSchemaError,
 )
-from prefect_wix.partitions import Ask, AskState
-from prefect_wix.plan import Reason, Refresh, RefreshPolicy, make_plan
-from prefect_wix.segments import Segment
-from prefect_wix.warehouse import Landed, open_warehouse
-from prefect_wix.warehouse.steps import Tables
-from prefect_wix.windows import Window
+from prefect_wix.planning.partitions import Ask, AskState
+from prefect_wix.planning.plan import Reason, Refresh, RefreshPolicy, make_plan
+from prefect_wix.planning.segments import Segment
+from prefect_wix.planning.windows import Window
+from prefect_wix.warehouse.factory import open_warehouse
+from prefect_wix.warehouse.interface import Landed
+from prefect_wix.warehouse.transactions import Tables
 from tests.warehouses import (
     MOBILE,
     NOON,

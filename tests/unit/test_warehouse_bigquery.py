@@ -31,12 +31,13 @@ from prefect_wix.errors import (
     WarehouseError,
     WarehouseSchemaError,
 )
-from prefect_wix.partitions import Ask, AskState
-from prefect_wix.retry import Retry
-from prefect_wix.spool import Spool
-from prefect_wix.warehouse import Landed, bigquery, open_warehouse
-from prefect_wix.warehouse.googlesql import _WORDS, googlesql, inserts, literal
-from prefect_wix.warehouse.steps import Statement, Tables
+from prefect_wix.planning.partitions import Ask, AskState
+from prefect_wix.spool.id_spool import Spool
+from prefect_wix.warehouse import bigquery
+from prefect_wix.warehouse.bigquery import _WORDS, googlesql, inserts, literal
+from prefect_wix.warehouse.factory import open_warehouse
+from prefect_wix.warehouse.interface import Landed
+from prefect_wix.warehouse.transactions import Statement, Tables
 from tests.unit.test_warehouse import (  # noqa: F401 - the promises of every warehouse
     ODD,
     one_more_migration,
@@ -304,7 +305,7 @@ class BigQueryBench(SqlBench):
 
     def open(self, *, tries=8):
         warehouse = open_warehouse(self.url)
-        warehouse._again = Retry(times=tries - 1, first_seconds=0.01, ceiling_seconds=0.1)
+        warehouse._retry_waits = (0.01, 0.02, 0.04, 0.08, *[0.1] * tries)[: tries - 1]
         return warehouse
 
     async def sql(self, text):

@@ -10,8 +10,8 @@ from zoneinfo import TZPATH, ZoneInfo, available_timezones
 
 import pytest
 
-from prefect_wix.partitions import Partition
-from prefect_wix.windows import Window, choose_window, day_begins, last_complete_days
+from prefect_wix.planning.partitions import Partition
+from prefect_wix.planning.windows import Window, choose_window, day_begins, last_complete_days
 
 DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
 FIRST, LAST = date(1970, 1, 1), date(2037, 12, 31)

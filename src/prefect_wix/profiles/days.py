@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import date
 from hashlib import blake2b
 
-from prefect_wix.partitions import Receipt
+from prefect_wix.planning.partitions import Receipt
+from prefect_wix.planning.segments import Segment
+from prefect_wix.planning.windows import ONE_DAY, Window
 from prefect_wix.profiles.relations import doubt
-from prefect_wix.segments import Segment
-from prefect_wix.windows import ONE_DAY, Window
 
 __all__ = ["LandedDay", "check_flows", "fingerprint", "landed_days", "name_flows", "neighbours"]
 

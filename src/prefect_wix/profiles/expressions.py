@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from itertools import combinations
 
-from prefect_wix.models import FunnelStep
+from prefect_wix.client.models import FunnelStep
+from prefect_wix.planning.segments import ALL_SESSIONS, DEVICES, Segment
 from prefect_wix.profiles.relations import SITE_SESSIONS, STEPS
-from prefect_wix.segments import ALL_SESSIONS, DEVICES, Segment
 
 __all__ = ["Kind", "deepest_step", "device", "dropped_before", "kind"]
 

@@ -7,14 +7,13 @@ from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any
 
+from prefect_wix.planning.windows import ONE_DAY, Window
 from prefect_wix.profiles.days import Flows, check_flows
 from prefect_wix.profiles.reading import Reading
 from prefect_wix.profiles.steps import Profiling
 from prefect_wix.profiles.summary import ProfileSummary
 from prefect_wix.warehouse.interface import Warehouse
-from prefect_wix.warehouse.sql import sql_warehouse
-from prefect_wix.warehouse.steps import Statement, Steps, Tables
-from prefect_wix.windows import ONE_DAY, Window
+from prefect_wix.warehouse.transactions import Statement, Steps, Tables, sql_warehouse
 
 __all__ = ["keep_counts", "profile_window", "summarize"]
 

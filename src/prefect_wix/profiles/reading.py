@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from prefect_wix.planning.windows import Window
 from prefect_wix.profiles.days import Flows, landed_days, name_flows
 from prefect_wix.profiles.relations import STEPS
 from prefect_wix.profiles.summary import (
@@ -22,8 +23,7 @@ from prefect_wix.profiles.summary import (
     ReconciliationRow,
     RelationState,
 )
-from prefect_wix.warehouse.steps import Rows, Statement, Steps, Tables
-from prefect_wix.windows import Window
+from prefect_wix.warehouse.transactions import Rows, Statement, Steps, Tables
 
 __all__ = ["Reading"]
 

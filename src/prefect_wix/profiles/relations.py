@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from prefect_wix.models import FunnelStep
-from prefect_wix.partitions import Receipt
-from prefect_wix.segments import ALL_SESSIONS, DEVICES, Segment
+from prefect_wix.client.models import FunnelStep
+from prefect_wix.planning.partitions import Receipt
+from prefect_wix.planning.segments import ALL_SESSIONS, DEVICES, Segment
 
 __all__ = ["DAYS_TILE", "SITE_SESSIONS", "STEPS", "Relation", "doubt", "relations"]
 

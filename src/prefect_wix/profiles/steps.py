@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
+from prefect_wix.planning.windows import ONE_DAY, Window
 from prefect_wix.profiles.certificate import Findings, certify
 from prefect_wix.profiles.days import (
     Flows,
@@ -25,8 +26,7 @@ from prefect_wix.profiles.days import (
 from prefect_wix.profiles.expressions import deepest_step, device, dropped_before, kind
 from prefect_wix.profiles.relations import DAYS_TILE, Relation, relations
 from prefect_wix.profiles.summary import CertificateRow
-from prefect_wix.warehouse.steps import Statement, Steps, Tables
-from prefect_wix.windows import ONE_DAY, Window
+from prefect_wix.warehouse.transactions import Statement, Steps, Tables
 
 __all__ = ["EXAMPLES", "Profiling"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 
-from prefect_wix.windows import Window
+from prefect_wix.planning.windows import Window
 
 __all__ = [
     "NO_DEVICE",
@@ -44,7 +44,7 @@ class FunnelStepCount:
     """How many sessions are known to have reached a step of the conversion funnel."""
 
     step: str
-    """One of `prefect_wix.models.FunnelStep`."""
+    """One of `prefect_wix.client.models.FunnelStep`."""
     sessions: int
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
+from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import Answer, Claim, Landed, Warehouse
-from prefect_wix.warehouse.urls import open_warehouse
 
 __all__ = ["Answer", "Claim", "Landed", "Warehouse", "open_warehouse"]

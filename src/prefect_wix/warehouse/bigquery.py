@@ -15,13 +15,14 @@ done until it is run again.
 from __future__ import annotations
 
 import os
+import random
 import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from importlib import import_module
 from itertools import chain
@@ -35,23 +36,21 @@ from prefect_wix.errors import (
     WarehouseSchemaError,
 )
 from prefect_wix.extras import import_extra
-from prefect_wix.finish import finish_in_thread
-from prefect_wix.partitions import Ask, Receipt
-from prefect_wix.retry import Retry
-from prefect_wix.spool import Spool
-from prefect_wix.warehouse.googlesql import googlesql, inserts, literal
+from prefect_wix.planning.partitions import Ask, Receipt
+from prefect_wix.planning.windows import Window
+from prefect_wix.spool.id_spool import Spool
+from prefect_wix.spool.shield import finish_in_thread
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
-from prefect_wix.warehouse.steps import STAGED, Rows, Statement, Steps, Tables, drive
-from prefect_wix.windows import Window
+from prefect_wix.warehouse.transactions import STAGED, Rows, Statement, Steps, Tables, drive
 
-__all__ = ["BigQueryWarehouse"]
+__all__ = ["BigQueryWarehouse", "googlesql", "inserts", "literal"]
 
 T = TypeVar("T")
 
 _STAGED_FOR = timedelta(days=1)
 # The driver tries for ever where there is no network.
 _ANSWER_SECONDS = 900.0
-_AGAIN = Retry(times=7, first_seconds=1.0, ceiling_seconds=15.0, jitter=0.5)
+_RETRY_WAITS = (1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0)
 # Within one process loads take turns, rather than cancel each other's transactions.
 _TURNS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -89,7 +88,7 @@ class BigQueryWarehouse:
         self._translate = partial(googlesql, project=project, dataset=dataset)
         self._tables = Tables(dataset)
         self._answer_seconds = _ANSWER_SECONDS
-        self._again = _AGAIN
+        self._retry_waits: tuple[float, ...] = _RETRY_WAITS
 
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
@@ -151,8 +150,8 @@ class BigQueryWarehouse:
         """Read, decide and write; all of it again if somebody else wrote in between."""
         lost = None
         with _TURNS[self._place]:
-            for wait in (0.0, *self._again.waits()):
-                time.sleep(wait)
+            for wait in (0.0, *self._retry_waits):
+                time.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311
                 script = _Script(session, lock=self._tables.name("wix_session_schema"))
                 value = drive(begin(), script.take)
                 try:
@@ -164,9 +163,9 @@ class BigQueryWarehouse:
                 else:
                     return value
         raise WarehouseBusyError(
-            f"Others wrote to {self._place} each of the {self._again.times + 1} times that this "
-            "run was about to; it holds nothing of this answer. Let fewer processes load into it "
-            f"at once, and run again. BigQuery says: {lost}"
+            f"Others wrote to {self._place} each of the {len(self._retry_waits) + 1} times that "
+            "this run was about to; it holds nothing of this answer. Let fewer processes load "
+            f"into it at once, and run again. BigQuery says: {lost}"
         ) from lost
 
     @contextmanager
@@ -306,3 +305,93 @@ def _options(project: str, location: str | None, credentials: str | None) -> dic
         **({f"{sql}.location": location} if location else {}),
         **(key_file if credentials else {}),
     }
+
+
+# A query may have 1 MB of text (https://cloud.google.com/bigquery/quotas#query_jobs: "Maximum
+# unresolved GoogleSQL query length"). Half of it leaves room for whatever else is counted.
+_INSERT_BYTES = 500_000
+
+
+def googlesql(statement: Statement, *, project: str, dataset: str) -> str:
+    """A statement of `Tables` for BigQuery: its names in backticks, its types, and literals."""
+
+    def word(match: re.Match[str]) -> str:
+        if match["value"]:
+            return literal(statement.values[int(match["value"]) - 1])
+        return f"`{match['name']}`" if match["name"] else words[match[0]]
+
+    words = {
+        **_WORDS,
+        "current_database()": literal(project),
+        "information_schema.columns": f"`{dataset}`.INFORMATION_SCHEMA.COLUMNS",
+        # It is asked for a dataset that has just told its columns.
+        "information_schema.schemata": (
+            f"(SELECT {literal(project)} AS catalog_name, {literal(dataset)} AS schema_name)"
+        ),
+    }
+    sql = _TO_TRANSLATE.sub(word, statement.sql)
+    # So a question for a partition reads (and is billed for) its blocks and not the whole table.
+    by_partition = re.match(r"CREATE TABLE .*\bsession_date\b.*\bsegment\b", sql)
+    return f"{sql} CLUSTER BY site_id, session_date, segment" if by_partition else sql
+
+
+_DAYS = "max(session_date) - min(session_date)"
+_WORDS = {
+    "TEXT": "STRING",
+    "BIGINT": "INT64",
+    "TIMESTAMPTZ": "TIMESTAMP",
+    "DOUBLE PRECISION": "FLOAT64",
+    # The difference of two dates is an interval there, and no number.
+    _DAYS: "DATE_DIFF(max(session_date), min(session_date), DAY)",
+}
+_TO_TRANSLATE = re.compile(
+    r'\$(?P<value>\d+)|"(?P<name>\w+)"|\b(?:TEXT|BIGINT|TIMESTAMPTZ|DOUBLE PRECISION)\b|'
+    rf"current_database\(\)|information_schema\.\w+|{re.escape(_DAYS)}"
+)
+
+
+def literal(value: object) -> str:
+    """A value as GoogleSQL writes it.
+
+    See https://cloud.google.com/bigquery/docs/reference/standard-sql/lexical#literals.
+    """
+    match value:
+        case None:
+            return "NULL"
+        case str():
+            return f"'{_ESCAPED.sub(_escape, value)}'"
+        case int() | float():
+            return repr(value)
+        case datetime():
+            return f"TIMESTAMP '{value.astimezone(UTC).isoformat()}'"
+        case date():
+            return f"DATE '{value.isoformat()}'"
+    raise TypeError(f"No literal is known for {type(value).__name__}.")
+
+
+_ESCAPED = re.compile(r"[\\'\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    return f"\\{character}" if character in "\\'" else f"\\u{ord(character):04x}"
+
+
+def inserts(table: str, session_ids: Iterable[str]) -> Iterator[str]:
+    """The statements that put ids in a table (as GoogleSQL names it), each short enough."""
+    chunk: list[str] = []
+    size = 0
+    for text in map(literal, session_ids):
+        length = len(text.encode()) + len(", ")
+        if chunk and size + length > _INSERT_BYTES:
+            yield _insert(table, chunk)
+            chunk, size = [], 0
+        chunk.append(text)
+        size += length
+    if chunk:
+        yield _insert(table, chunk)
+
+
+def _insert(table: str, literals: list[str]) -> str:
+    ids = ", ".join(literals)
+    return f"INSERT INTO {table} (session_id) SELECT id FROM UNNEST([{ids}]) AS id"

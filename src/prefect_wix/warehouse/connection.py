@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from prefect_wix.errors import WarehouseBusyError
-from prefect_wix.finish import finish_in_thread
+from prefect_wix.spool.id_spool import BATCH_SIZE, Spool
+from prefect_wix.spool.shield import finish_in_thread
+from prefect_wix.warehouse.transactions import STAGED
 
-__all__ = ["KeepsOpen", "SharedConnection", "kept_open", "shared_connection"]
+__all__ = ["KeepsOpen", "SharedConnection", "kept_open", "shared_connection", "stage"]
 
 IDLE_SECONDS = 0.2
 """A connection that was not used for this long is closed."""
@@ -160,3 +162,26 @@ def _identity(database: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def stage(connection: Any, spool: Spool) -> None:
+    """Put the spool's ids in the temporary table `STAGED`, in their order.
+
+    Many of them stay in a file, and `STAGED` is a view that reads it again for each question: that
+    takes no memory.
+    """
+    if len(spool) <= BATCH_SIZE:
+        ids = [session_id for batch in spool.batches() for session_id in batch]
+        query = "SELECT unnest(CAST($1 AS VARCHAR[])) AS session_id"
+        connection.execute(f"CREATE TEMP TABLE {STAGED} AS {query}", (ids,))
+    else:
+        connection.execute(f"CREATE TEMP VIEW {STAGED} AS {_lines_of(spool.lines())}")
+
+
+def _lines_of(file: Path) -> str:
+    path = str(file).replace("'", "''")
+    # No separator and no quotes: a line is an id, whatever is in it.
+    return (
+        f"SELECT session_id FROM read_csv('{path}', auto_detect = false, header = false, "
+        "columns = {'session_id': 'VARCHAR'}, delim = '\x01', quote = '', escape = '')"
+    )

@@ -20,13 +20,12 @@ from prefect_wix.errors import (
     WarehouseSchemaError,
 )
 from prefect_wix.extras import import_extra
-from prefect_wix.finish import finish_in_thread
-from prefect_wix.partitions import Ask, Receipt
-from prefect_wix.warehouse.connection import shared_connection
+from prefect_wix.planning.partitions import Ask, Receipt
+from prefect_wix.planning.windows import Window
+from prefect_wix.spool.shield import finish_in_thread
+from prefect_wix.warehouse.connection import shared_connection, stage
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
-from prefect_wix.warehouse.staging import stage
-from prefect_wix.warehouse.steps import Rows, Statement, Steps, Tables, drive
-from prefect_wix.windows import Window
+from prefect_wix.warehouse.transactions import Rows, Statement, Steps, Tables, drive
 
 __all__ = ["DuckDBWarehouse"]
 

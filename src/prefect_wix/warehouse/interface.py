@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from prefect_wix.partitions import Ask, AskState, Receipt
-from prefect_wix.spool import Spool
-from prefect_wix.windows import Window
+from prefect_wix.planning.partitions import Ask, AskState, Receipt
+from prefect_wix.planning.windows import Window
+from prefect_wix.spool.id_spool import Spool
 
 __all__ = ["Answer", "Claim", "Landed", "Warehouse"]
 

@@ -25,11 +25,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from prefect_wix.errors import WarehouseAccessError, WarehouseSchemaError
 from prefect_wix.extras import import_extra
-from prefect_wix.finish import finish_in_thread
-from prefect_wix.partitions import ANSWERED, Ask, AskState, Partition, Receipt
-from prefect_wix.spool import Spool
-from prefect_wix.warehouse.interface import Answer, Claim, Landed
-from prefect_wix.warehouse.landing import (
+from prefect_wix.planning.partitions import ANSWERED, Ask, AskState, Partition, Receipt
+from prefect_wix.planning.windows import Window
+from prefect_wix.spool.id_spool import Spool
+from prefect_wix.spool.shield import finish_in_thread
+from prefect_wix.warehouse.connection import stage
+from prefect_wix.warehouse.decisions import (
     OPEN,
     Held,
     choose_claim,
@@ -38,10 +39,9 @@ from prefect_wix.warehouse.landing import (
     landed_by,
     new_receipt,
 )
-from prefect_wix.warehouse.staging import stage
-from prefect_wix.warehouse.steps import STAGED
+from prefect_wix.warehouse.interface import Answer, Claim, Landed
 from prefect_wix.warehouse.stores import Store
-from prefect_wix.windows import Window
+from prefect_wix.warehouse.transactions import STAGED
 
 __all__ = ["ParquetWarehouse"]
 

@@ -20,12 +20,12 @@ from prefect_wix.errors import (
     WarehouseSchemaError,
 )
 from prefect_wix.extras import import_extra
-from prefect_wix.finish import finish
-from prefect_wix.partitions import Ask, Partition, Receipt
-from prefect_wix.spool import Spool
+from prefect_wix.planning.partitions import Ask, Partition, Receipt
+from prefect_wix.planning.windows import Window
+from prefect_wix.spool.id_spool import Spool
+from prefect_wix.spool.shield import finish
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
-from prefect_wix.warehouse.steps import STAGED, Rows, Statement, Steps, Tables, drive_async
-from prefect_wix.windows import Window
+from prefect_wix.warehouse.transactions import STAGED, Rows, Statement, Steps, Tables, drive_async
 
 __all__ = ["PostgresWarehouse", "place_of"]
 

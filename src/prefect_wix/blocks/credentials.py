@@ -1,0 +1,244 @@
+"""The blocks: what a Prefect server keeps for a flow, with the secrets in it encrypted.
+
+Flows take these as parameters, so that the server stores a reference and never a key. Importing
+this module makes the block types known to Prefect; it is the package's entry point.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from prefect.blocks.core import Block
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationInfo,
+)
+
+from prefect_wix.blocks.shared_limit import SharedLimit
+from prefect_wix.client.auth import (
+    AccountKeyAuth,
+    ApiKeyAuth,
+    AppAuth,
+    check_base_url,
+    header_value,
+)
+from prefect_wix.client.client import BASE_URL, Log, WixClient
+from prefect_wix.client.rate_limiter import REQUESTS_PER_MINUTE, Gate
+
+__all__ = ["AnyWixCredentials", "WixAccountCredentials", "WixAppCredentials", "WixCredentials"]
+
+LOGO_URL = HttpUrl("https://www.wix.com/favicon.ico")
+_KEYS_URL = HttpUrl("https://dev.wix.com/docs/rest/articles/getting-started/api-keys")
+_APPS_URL = HttpUrl("https://dev.wix.com/docs/rest/app-management/oauth-2/introduction")
+
+# A value that is refused may be a key with a line break in it.
+_NO_INPUT_IN_ERRORS = ConfigDict(hide_input_in_errors=True)
+
+_BASE_URL_FIELD = Field(
+    default=BASE_URL,
+    title="Base URL",
+    description="Where the Wix API is. Change it only to ask a sandbox.",
+)
+_BUDGET_FIELD = Field(
+    default=REQUESTS_PER_MINUTE,
+    ge=1,
+    title="Requests a minute",
+    description="How many requests a minute Wix allows for the site.",
+)
+
+
+def _text_can_be_sent(text: str, field: ValidationInfo) -> str:
+    return header_value(text, field.field_name or "value")
+
+
+def _secret_can_be_sent(secret: SecretStr, field: ValidationInfo) -> SecretStr:
+    return SecretStr(_text_can_be_sent(secret.get_secret_value(), field))
+
+
+_Sent = Annotated[str, AfterValidator(_text_can_be_sent)]
+_SentSecret = Annotated[SecretStr, AfterValidator(_secret_can_be_sent)]
+_BaseUrl = Annotated[str, AfterValidator(check_base_url)]
+
+
+def _log_and_gate(site_id: str) -> tuple[Log, Gate | None]:
+    """The log of the run that is going on, and the gate to the budget that runs share.
+
+    Outside of runs it is the package's own log, and there may be no server to ask.
+    """
+    try:
+        log = get_run_logger()
+    except MissingContextError:
+        return get_logger("prefect_wix"), None
+    return log, SharedLimit(site_id, log)
+
+
+class WixCredentials(Block):
+    """A Wix API key, for one site.
+
+    Examples:
+        Load stored credentials and ask for a site's time zone:
+        ```python
+        from prefect_wix import WixCredentials
+
+        credentials = WixCredentials.load("BLOCK_NAME")
+        async with credentials.get_client() as client:
+            print(await client.get_site_timezone())
+        ```
+    """
+
+    model_config = _NO_INPUT_IN_ERRORS
+
+    _block_type_name = "Wix Credentials"
+    _block_type_slug = "wix-credentials"
+    _logo_url = LOGO_URL
+    _documentation_url = _KEYS_URL
+
+    api_key: _SentSecret = Field(
+        default=...,
+        title="API key",
+        description="The key from the Wix API Keys Manager, with the permission "
+        "to manage session recording analytics.",
+    )
+    site_id: _Sent = Field(
+        default=...,
+        title="Site ID",
+        description="The site's id: the part of its dashboard's address after /dashboard/.",
+    )
+    base_url: _BaseUrl = _BASE_URL_FIELD
+    requests_per_minute: int = _BUDGET_FIELD
+
+    def get_client(self) -> WixClient:
+        """A new client for the site. Use it as ``async with``, once for many requests."""
+        log, gate = _log_and_gate(self.site_id)
+        return WixClient(
+            ApiKeyAuth(self.api_key.get_secret_value(), self.site_id),
+            base_url=self.base_url,
+            requests_per_minute=self.requests_per_minute,
+            gate=gate,
+            log=log,
+        )
+
+
+class WixAccountCredentials(Block):
+    """A Wix API key of an account, for all of its sites.
+
+    Examples:
+        Load stored credentials, list the account's sites and ask one for its time zone:
+        ```python
+        from prefect_wix import WixAccountCredentials
+        from prefect_wix.client.sites import list_sites
+
+        account = WixAccountCredentials.load("BLOCK_NAME")
+        async with account.get_client() as client:
+            sites = await list_sites(client)
+        async with account.for_site(sites[0].id).get_client() as client:
+            print(await client.get_site_timezone())
+        ```
+    """
+
+    model_config = _NO_INPUT_IN_ERRORS
+
+    _block_type_name = "Wix Account Credentials"
+    _block_type_slug = "wix-account-credentials"
+    _logo_url = LOGO_URL
+    _documentation_url = _KEYS_URL
+
+    api_key: _SentSecret = Field(
+        default=...,
+        title="API key",
+        description="The key from the Wix API Keys Manager, for all sites, with the permissions "
+        "to manage session recording analytics and to list the account's sites.",
+    )
+    account_id: _Sent = Field(
+        default=...,
+        title="Account ID",
+        description="The account's id, from the API Keys Manager.",
+    )
+    base_url: _BaseUrl = _BASE_URL_FIELD
+    requests_per_minute: int = _BUDGET_FIELD
+
+    def for_site(self, site_id: str) -> WixCredentials:
+        """Credentials for one of the account's sites, with the same key.
+
+        Raises:
+            ValidationError: it can't be a site's id.
+        """
+        return WixCredentials(
+            api_key=self.api_key,
+            site_id=site_id,
+            base_url=self.base_url,
+            requests_per_minute=self.requests_per_minute,
+        )
+
+    def get_client(self) -> WixClient:
+        """A new client for the account, to list its sites with. Use it as ``async with``."""
+        # No gate: the few requests of a list are not worth a limit on the server.
+        log, _ = _log_and_gate(self.account_id)
+        return WixClient(
+            AccountKeyAuth(self.api_key.get_secret_value(), self.account_id),
+            base_url=self.base_url,
+            requests_per_minute=self.requests_per_minute,
+            log=log,
+        )
+
+
+class WixAppCredentials(Block):
+    """The credentials of a Wix app, for the site that one instance of it is installed on.
+
+    Examples:
+        Load stored credentials and ask for a site's time zone:
+        ```python
+        from prefect_wix import WixAppCredentials
+
+        credentials = WixAppCredentials.load("BLOCK_NAME")
+        async with credentials.get_client() as client:
+            print(await client.get_site_timezone())
+        ```
+    """
+
+    model_config = _NO_INPUT_IN_ERRORS
+
+    _block_type_name = "Wix App Credentials"
+    _block_type_slug = "wix-app-credentials"
+    _logo_url = LOGO_URL
+    _documentation_url = _APPS_URL
+
+    app_id: _Sent = Field(
+        default=..., title="App ID", description="The app's id, from its OAuth page."
+    )
+    app_secret: _SentSecret = Field(
+        default=..., title="App secret", description="The app's secret key, from its OAuth page."
+    )
+    instance_id: _Sent = Field(
+        default=...,
+        title="Instance ID",
+        description="The app's instance on the site; it stands for the site.",
+    )
+    base_url: _BaseUrl = _BASE_URL_FIELD
+    requests_per_minute: int = _BUDGET_FIELD
+
+    @property
+    def site_id(self) -> str:
+        """What partitions are filed under: the instance, which stands for the site."""
+        return self.instance_id
+
+    def get_client(self) -> WixClient:
+        """A new client for the site. Use it as ``async with``, once for many requests."""
+        secret = self.app_secret.get_secret_value()
+        log, gate = _log_and_gate(self.site_id)
+        return WixClient(
+            AppAuth(self.app_id, secret, self.instance_id, base_url=self.base_url),
+            base_url=self.base_url,
+            requests_per_minute=self.requests_per_minute,
+            gate=gate,
+            log=log,
+        )
+
+
+AnyWixCredentials = WixCredentials | WixAppCredentials

@@ -1,0 +1,65 @@
+"""The warehouse block: the URL of a warehouse, stored as a secret."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from prefect.blocks.core import Block
+from pydantic import (
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    model_validator,
+)
+
+from prefect_wix.blocks.credentials import LOGO_URL
+from prefect_wix.warehouse.factory import open_warehouse
+from prefect_wix.warehouse.interface import Warehouse
+
+__all__ = ["SessionsWarehouse"]
+_DUCKDB_URL = HttpUrl("https://duckdb.org/docs/stable/connect/overview")
+
+
+class SessionsWarehouse(Block):
+    """Where sessions land.
+
+    Examples:
+        Load a stored warehouse and make its tables:
+        ```python
+        from prefect_wix import SessionsWarehouse
+
+        warehouse = SessionsWarehouse.load("BLOCK_NAME")
+        await warehouse.get_warehouse().prepare()
+        ```
+    """
+
+    model_config = ConfigDict(populate_by_name=True, hide_input_in_errors=True)
+
+    _block_type_name = "Wix Sessions Warehouse"
+    _block_type_slug = "wix-sessions-warehouse"
+    _logo_url = LOGO_URL
+    _documentation_url = _DUCKDB_URL
+
+    url: SecretStr = Field(
+        default=...,
+        title="URL",
+        description="Such as duckdb:///sessions.duckdb, postgresql://user:password@host/database, "
+        "parquet:///folder or s3://bucket/prefix. Three slashes begin a relative path, four an "
+        "absolute one.",
+    )
+    schema_: str | None = Field(
+        default=None,
+        alias="schema",
+        title="Schema",
+        description="The schema that the tables are in; the warehouse's usual one if left out.",
+    )
+
+    @model_validator(mode="after")
+    def _engine_is_known(self) -> Self:
+        self.get_warehouse()
+        return self
+
+    def get_warehouse(self) -> Warehouse:
+        """The warehouse; nothing is opened until it is used."""
+        return open_warehouse(self.url.get_secret_value(), schema=self.schema_)

@@ -1,0 +1,6 @@
+"""The Wix API over httpx: authentication, one method per endpoint, responses, rate limiter."""
+
+from prefect_wix.client.auth import AccountKeyAuth, ApiKeyAuth, AppAuth
+from prefect_wix.client.client import BASE_URL, WixClient
+
+__all__ = ["BASE_URL", "AccountKeyAuth", "ApiKeyAuth", "AppAuth", "WixClient"]

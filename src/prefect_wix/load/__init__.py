@@ -1,0 +1,3 @@
+"""Many partitions to rows, and many sessions to marks."""
+
+__all__ = ()

@@ -1,0 +1,171 @@
+"""Where session ids come from that somebody has already: a file, or a query of the warehouse.
+
+They are read into a spool, which drops repeats and holds any number in little memory. What is done
+with them is not known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from prefect_wix.errors import (
+    SourceError,
+    WarehouseAccessError,
+    WarehouseBusyError,
+    WarehouseError,
+)
+from prefect_wix.extras import import_extra
+from prefect_wix.spool.id_spool import BATCH_SIZE, Spool
+from prefect_wix.warehouse.transactions import SqlWarehouse, Statement, Steps
+
+__all__ = ["IdSource"]
+
+COLUMN = "session_id"
+_PAGE = 50_000
+"""Ids that a query hands over at once."""
+
+
+@dataclass(frozen=True)
+class IdSource:
+    """A file of ids, or a query that finds them.
+
+    Attributes:
+        file: a .csv, .jsonl, .ndjson or .parquet file with a column ``session_id``, or a .txt file
+            with an id on each line.
+        query: a SELECT with a column ``session_id``, or the name of a table that has one.
+
+    Raises:
+        ValueError: neither is given, or both.
+    """
+
+    file: Path | None = None
+    query: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.file is None) == (self.query is None):
+            raise ValueError("Which sessions? Give a file of ids, or a query that finds them.")
+
+    def __str__(self) -> str:
+        """Where the ids come from, in a few words."""
+        return str(self.file) if self.file else f"the query {self.query}"
+
+    async def read(self, spool: Spool, warehouse: SqlWarehouse) -> None:
+        """Put the distinct ids in the spool. A row without an id is passed over.
+
+        Raises:
+            SourceError: there is no such file, table or column, or something in it is no id.
+            MissingExtraError: the format needs a package that is not installed.
+        """
+        if self.file is not None:
+            await asyncio.to_thread(_read_file, self.file, spool)
+        if self.query is not None:
+            await _read_query(self.query, spool, warehouse)
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def _read_file(path: Path, spool: Spool) -> None:
+    reader = _READERS.get(path.suffix)
+    if reader is None:
+        raise SourceError(f"{path} names no format: it must end with {', '.join(_READERS)}.")
+    try:
+        _take(reader(path), spool, str(path))
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise SourceError(
+            f"{path} can't be read as {path.suffix[1:]} with a column {COLUMN}: {error!r}"
+        ) from error
+
+
+def _read_text(path: Path) -> Iterator[object]:
+    with path.open(encoding="utf-8-sig") as file:
+        yield from (line.strip() for line in file)
+
+
+def _read_csv(path: Path) -> Iterator[object]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        yield from (row[COLUMN] for row in csv.DictReader(file))
+
+
+def _read_json_lines(path: Path) -> Iterator[object]:
+    with path.open(encoding="utf-8-sig") as file:
+        yield from (json.loads(line)[COLUMN] for line in file if line.strip())
+
+
+def _read_parquet(path: Path) -> Iterator[object]:
+    duckdb: Any = import_extra("duckdb", extra="duckdb", what_for="A Parquet file")
+    with duckdb.connect() as connection:
+        try:
+            column = f"CAST({COLUMN} AS TEXT)"
+            rows = connection.execute(f"SELECT {column} FROM read_parquet($1)", [str(path)])
+            while batch := rows.fetchmany(BATCH_SIZE):
+                yield from (session_id for (session_id,) in batch)
+        except duckdb.Error as error:
+            raise ValueError(str(error)) from error
+
+
+_READERS: Mapping[str, Callable[[Path], Iterator[object]]] = {
+    ".csv": _read_csv,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".parquet": _read_parquet,
+    ".txt": _read_text,
+}
+
+
+# -- queries ---------------------------------------------------------------------------------------
+
+
+async def _read_query(query: str, spool: Spool, warehouse: SqlWarehouse) -> None:
+    try:
+        await warehouse.transact(lambda _: _read_pages(_as_subquery(query), spool))
+    except (WarehouseAccessError, WarehouseBusyError):
+        raise
+    except WarehouseError as error:
+        raise SourceError(
+            f"The query {query!r} can't be run in the warehouse, or has no column {COLUMN}. "
+            f"The warehouse says: {error.__cause__}"
+        ) from error
+
+
+def _as_subquery(query: str) -> str:
+    text = query.strip().rstrip(";")
+    if re.fullmatch(r'[\w."]+', text):
+        return f"SELECT {COLUMN} FROM {text}"
+    if ";" in text:
+        raise SourceError("The query must be one SELECT statement, or the name of a table.")
+    return text
+
+
+def _read_pages(query: str, spool: Spool) -> Steps[None]:
+    """Page by page in the order of the ids, so that no more than one is ever in memory."""
+    ids = f"SELECT DISTINCT CAST({COLUMN} AS TEXT) AS id FROM (\n{query}\n) AS wanted"
+    after = ""
+    while True:
+        rows = yield Statement(
+            f"SELECT id FROM ({ids}) AS ids WHERE id > $1 ORDER BY id LIMIT {_PAGE}", (after,)
+        )
+        _take((row[0] for row in rows), spool, "the query's answer")
+        if len(rows) < _PAGE:
+            return
+        after = rows[-1][0]
+
+
+def _take(ids: Iterator[object], spool: Spool, where: str) -> None:
+    known = (_checked(one, where) for one in ids if one not in {None, ""})
+    while batch := list(islice(known, BATCH_SIZE)):
+        spool.add(batch)
+
+
+def _checked(value: object, where: str) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise SourceError(f"{value!r} in {where} is no session id: it must be one line of text.")
+    return value

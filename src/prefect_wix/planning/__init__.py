@@ -1,0 +1,3 @@
+"""Pure functions: windows, segments, partitions, plans, estimates, late arrivals."""
+
+__all__ = ()

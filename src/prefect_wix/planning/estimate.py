@@ -1,0 +1,132 @@
+"""How many requests and sessions a load will take, before it starts.
+
+The sizes of recently loaded days predict the sizes of the days to load: their mean is expected,
+their minimum and maximum are the range. Pure functions; the flow decides what to do with the
+result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from prefect_wix.client.models import PAGE_LIMIT
+from prefect_wix.planning.partitions import Partition, Receipt
+
+__all__ = ["Estimate", "Range", "estimate_load"]
+
+_RECENT_DAYS = 28
+"""Whole weeks, so that every weekday has the same weight."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """An expected number between a minimum and a maximum."""
+
+    low: int
+    expected: int
+    high: int
+
+    def of(self, noun: str) -> str:
+        """The numbers with a noun, as in ``204 requests (180 to 240)``."""
+        ends = f" ({self.low:,} to {self.high:,})" if self.low < self.high else ""
+        return f"{_counted(self.expected, noun)}{ends}"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a load will take. ``str()`` is one sentence.
+
+    A segment without history counts as if it had no sessions, which is the minimum. Polls that find
+    a job still running, retries and the time that jobs take at Wix are not included.
+    """
+
+    jobs: int
+    sessions: Range
+    requests: Range
+    segments: int
+    segments_without_history: int
+    requests_per_minute: int
+
+    @property
+    def has_history(self) -> bool:
+        """Whether an earlier load shows the size of at least one of the segments."""
+        return self.segments_without_history < self.segments
+
+    def __str__(self) -> str:
+        if not self.jobs:
+            return "Nothing to load."
+        jobs = _counted(self.jobs, "job")
+        requests = f"{self.requests.of('request')}{self._duration}"
+        if not self.has_history:
+            return f"{jobs}: first load, no history yet; at least {requests}."
+        sentence = f"{jobs}: about {self.sessions.of('session')} in {requests}"
+        if new := self.segments_without_history:
+            return (
+                f"{sentence} (no history for {new} of {self.segments} segments, counted as empty)."
+            )
+        return f"{sentence}."
+
+    @property
+    def _duration(self) -> str:
+        # The requests of the first minute may all be sent at once.
+        minutes = (self.requests.expected - 1) // self.requests_per_minute
+        rate = _counted(self.requests_per_minute, "request")
+        return f", at least {_counted(minutes, 'minute')} at {rate} a minute" if minutes else ""
+
+
+def estimate_load(
+    partitions: Sequence[Partition],
+    receipts: Iterable[Receipt],
+    *,
+    requests_per_minute: int,
+) -> Estimate:
+    """Estimate what it takes to load some partitions of one site.
+
+    Args:
+        partitions: what will be loaded, by one job each.
+        receipts: what earlier loads found, on any days and in any segments of the site.
+        requests_per_minute: the site's rate limit, all of it taken to be available.
+    """
+    jobs = Counter(partition.segment for partition in partitions)
+    recent = _recent_sizes(receipts)
+    sizes = {segment: recent.get(segment, [0]) for segment in jobs}
+    requests = {segment: [_requests_of_job(size) for size in sizes[segment]] for segment in jobs}
+    return Estimate(
+        jobs=len(partitions),
+        sessions=_total(jobs, sizes),
+        requests=_total(jobs, requests),
+        segments=len(jobs),
+        segments_without_history=len(jobs.keys() - recent.keys()),
+        requests_per_minute=requests_per_minute,
+    )
+
+
+def _recent_sizes(receipts: Iterable[Receipt]) -> Mapping[str, Sequence[int]]:
+    """The sessions of each segment's newest days, without those loaded before they were over."""
+    whole = (one for one in receipts if one.confirmed_at >= one.partition.ends_at)
+    sizes: defaultdict[str, list[int]] = defaultdict(list)
+    for receipt in sorted(whole, key=lambda one: one.partition.day, reverse=True):
+        sizes[receipt.partition.segment].append(receipt.sessions)
+    return {segment: newest_first[:_RECENT_DAYS] for segment, newest_first in sizes.items()}
+
+
+def _requests_of_job(sessions: int) -> int:
+    """A submit and one request a page; the poll that finds the job finished is page one."""
+    return 1 + max(1, math.ceil(sessions / PAGE_LIMIT))
+
+
+def _total(jobs: Mapping[str, int], numbers: Mapping[str, Sequence[int]]) -> Range:
+    """The sum over all jobs, given what one job of each segment has taken."""
+    low, expected, high = (
+        round(sum(count * of_one(numbers[segment]) for segment, count in jobs.items()))
+        for of_one in (min, fmean, max)
+    )
+    return Range(low, expected, high)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

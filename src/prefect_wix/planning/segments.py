@@ -1,0 +1,129 @@
+"""Session filters with a stable key: what a partition of sessions is filed under.
+
+Keys look like ``device_type=MOBILE``, ``conversion_funnel=+VIEWED_PRODUCT-ADDED_TO_CART`` and
+``navigation_flow=/{Homepage}>*>__DROP__``. One filter has one key, and a key reads back as its
+filter. They are stored in warehouses: their form never changes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import quote, unquote
+
+from prefect_wix.client.models import DeviceType, FunnelStep, SessionsQuery
+from prefect_wix.planning.windows import Window
+
+__all__ = ["ALL_SESSIONS", "DEVICES", "Segment", "parse_segments"]
+
+_FUNNEL_KEY = re.compile(r"(?:\+(?P<include>[A-Z_]+))?(?:-(?P<exclude>[A-Z_]+))?")
+_ANY_PAGE = "*"
+_STEP = ">"
+# Page names may hold what the key itself is made of; the rest stays readable.
+_READABLE = "/{}:;,.!?@&=+$()[]'\" |~#"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One session filter: a device, one or two funnel steps, or a navigation flow."""
+
+    device_type: DeviceType | None = None
+    funnel_include: FunnelStep | None = None
+    funnel_exclude: FunnelStep | None = None
+    page_interactions: tuple[str, ...] | None = None
+
+    @classmethod
+    def parse(cls, key: str) -> Self:
+        """The segment of a key.
+
+        Raises:
+            ValueError: the key is not of the documented form.
+        """
+        kind, _, value = key.partition("=")
+        try:
+            segment = cls._read(kind, value)
+        except ValueError:
+            segment = None
+        if segment is not None and segment.key == key:
+            return segment
+        raise ValueError(
+            f"segment {key!r} is not known. Write device_type=MOBILE, "
+            "conversion_funnel=+VIEWED_PRODUCT-ADDED_TO_CART (reached the one, not the other; "
+            "either may stand alone) or navigation_flow=/{Homepage}>*>__DROP__."
+        )
+
+    @classmethod
+    def _read(cls, kind: str, value: str) -> Self | None:
+        match kind:
+            case "device_type":
+                return cls(device_type=DeviceType(value))
+            case "conversion_funnel" if value:
+                return cls._parse_funnel(value)
+            case "navigation_flow":
+                return cls(page_interactions=tuple(map(_read_page, value.split(_STEP))))
+        return None
+
+    @classmethod
+    def _parse_funnel(cls, value: str) -> Self:
+        found = _FUNNEL_KEY.fullmatch(value)
+        if found is None:
+            raise ValueError(value)
+        steps = {way: FunnelStep(step) if step else None for way, step in found.groupdict().items()}
+        return cls(funnel_include=steps["include"], funnel_exclude=steps["exclude"])
+
+    @property
+    def key(self) -> str:
+        """The stable key that this filter is filed under."""
+        if self.device_type is not None:
+            return f"device_type={self.device_type}"
+        if self.page_interactions is not None:
+            return f"navigation_flow={_STEP.join(map(_write_page, self.page_interactions))}"
+        include = f"+{self.funnel_include}" if self.funnel_include else ""
+        exclude = f"-{self.funnel_exclude}" if self.funnel_exclude else ""
+        return f"conversion_funnel={include}{exclude}"
+
+    def __str__(self) -> str:
+        return self.key
+
+    def query(self, window: Window) -> SessionsQuery:
+        """The query that asks for this segment of a window."""
+        return SessionsQuery(
+            start_date=window.start,
+            end_date=window.end,
+            timezone=window.timezone,
+            device_type=self.device_type,
+            funnel_include=self.funnel_include,
+            funnel_exclude=self.funnel_exclude,
+            page_interactions=self.page_interactions,
+        )
+
+
+DEVICES = tuple(
+    Segment(device_type=device)
+    for device in (DeviceType.DESKTOP, DeviceType.MOBILE, DeviceType.TABLET)
+)
+"""The three devices, which are what a load asks for unless told otherwise."""
+ALL_SESSIONS = Segment(device_type=DeviceType.ALL)
+"""The segment that no other is greater than."""
+
+
+def parse_segments(keys: Iterable[str]) -> list[Segment]:
+    """The segments of some keys, each once, in order.
+
+    Raises:
+        ValueError: there is none, or a key is not of the documented form.
+    """
+    segments = [Segment.parse(key) for key in dict.fromkeys(keys)]
+    if not segments:
+        raise ValueError("No segments: name at least one, such as device_type=ALL.")
+    return segments
+
+
+def _write_page(page: str) -> str:
+    return quote(page, safe=_READABLE) or _ANY_PAGE
+
+
+def _read_page(text: str) -> str:
+    return "" if text == _ANY_PAGE else unquote(text, errors="strict")

@@ -1,0 +1,98 @@
+"""Telling the rest of Prefect what landed and was profiled: events to chain on, and an asset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from prefect.assets import Asset, materialize
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+
+from prefect_wix.load.partition_load import Outcome
+from prefect_wix.planning.partitions import AskState
+from prefect_wix.planning.windows import Window
+from prefect_wix.profiles.summary import ProfileSummary
+
+__all__ = [
+    "LANDED_EVENT",
+    "PROFILED_EVENT",
+    "announce_landing",
+    "announce_profiles",
+    "sessions_asset",
+]
+
+LANDED_EVENT = "wix.sessions.landed"
+PROFILED_EVENT = "wix.sessions.profiled"
+
+
+def sessions_asset(site_id: str) -> Asset:
+    """The sessions of one site, as Prefect's asset graph knows them."""
+    return Asset(key=f"wix://{site_id}/sessions")
+
+
+async def announce_landing(site_id: str, window: Window, outcomes: Sequence[Outcome]) -> None:
+    """Emit ``wix.sessions.landed`` and materialize the site's asset, where sessions changed.
+
+    The payload holds plain values, so that an automation can hand them on as flow parameters:
+    ``site_id``, ``start_date``, ``end_date``, ``timezone``, ``changed_days`` and counts.
+    """
+    landed = [one for one in outcomes if one.state is AskState.LANDED]
+    if not landed:
+        return
+    failed = sum(one.state is AskState.FAILED for one in outcomes)
+    payload = _payload(site_id, window, landed, failed=failed)
+    _emit(LANDED_EVENT, site_id, payload)
+    asset = sessions_asset(site_id)
+
+    @materialize(asset, by="prefect-wix", name="announce sessions", cache_policy=NO_CACHE)
+    async def announce_sessions() -> None:
+        asset.add_metadata(payload)
+
+    await announce_sessions()
+
+
+def announce_profiles(summary: ProfileSummary, computed_days: Sequence[date]) -> None:
+    """Emit ``wix.sessions.profiled``, where profiles changed.
+
+    The payload holds ``site_id``, ``start_date``, ``end_date``, ``timezone``, ``computed_days``
+    and how many ``sessions`` and ``broken`` relations there are in the window.
+    """
+    if computed_days:
+        _emit(
+            PROFILED_EVENT,
+            summary.site_id,
+            {
+                "site_id": summary.site_id,
+                "start_date": str(summary.window.start),
+                "end_date": str(summary.window.end),
+                "timezone": summary.timezone,
+                "computed_days": sorted(map(str, computed_days)),
+                "sessions": summary.sessions,
+                "broken": len(summary.broken),
+            },
+        )
+
+
+def _emit(event: str, site_id: str, payload: dict[str, Any]) -> None:
+    site = {"prefect.resource.id": f"wix.site.{site_id}", "prefect.resource.name": site_id}
+    emit_event(event=event, resource=site, payload=payload)
+
+
+def _payload(
+    site_id: str, window: Window, landed: Sequence[Outcome], *, failed: int
+) -> dict[str, Any]:
+    changed = {one.partition.day for one in landed}
+    return {
+        "site_id": site_id,
+        "start_date": str(min(window.start, *changed)),
+        "end_date": str(window.end),
+        "timezone": window.timezone,
+        "changed_days": sorted(map(str, changed)),
+        "partitions": len(landed),
+        "failed_partitions": failed,
+        "sessions": sum(one.sessions for one in landed),
+        "added": sum(one.added for one in landed),
+        "gone": sum(one.gone for one in landed),
+    }

@@ -1,0 +1,34 @@
+"""One marking as a process of its own, for the test that kills it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+from prefect_wix.client.auth import ApiKeyAuth
+from prefect_wix.client.client import WixClient
+from prefect_wix.client.models import MarkAction
+from prefect_wix.load.mark_recordings import mark_sessions
+from prefect_wix.load.mark_records import MarkLedger
+from prefect_wix.spool.id_spool import Spool
+from prefect_wix.warehouse.factory import open_warehouse
+
+
+async def main(told):
+    url, schema = told["warehouse"]
+    base_url, api_key, site_id = told["shop"]
+    ledger = MarkLedger(open_warehouse(url, schema=schema), site_id, MarkAction.RECORDED)
+    auth = ApiKeyAuth(api_key, site_id)
+    with Spool() as spool:
+        spool.add(told["ids"])
+        async with WixClient(auth, base_url=base_url, requests_per_minute=100_000) as client:
+            await mark_sessions(client, ledger, spool, calls_in_flight=4, on_progress=nothing)
+
+
+async def nothing(summary):
+    """Nobody watches."""
+
+
+if __name__ == "__main__":
+    asyncio.run(main(json.loads(sys.argv[1])))
