@@ -146,7 +146,7 @@ async def test_a_broken_relation_warns(shop, credentials, warehouse, said):
     await load_sessions(credentials, warehouse, START, END, segments=segments, jobs_in_flight=1)
     summary = await profile_sessions(credentials, warehouse, START, END)
     (row,) = summary.broken
-    line = f"{row.day}: broken: {row.says}: 1 of {row.sessions} ids contradict it, such as"
+    line = f"{row.day}: broken: {row.description}: 1 of {row.sessions} ids contradict it, such as"
     assert any(line in text for text in said())
 
 

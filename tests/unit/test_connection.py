@@ -18,7 +18,8 @@ from prefect_wix.planning.windows import Window
 from prefect_wix.warehouse import connection
 from prefect_wix.warehouse.connection import kept_open
 from prefect_wix.warehouse.factory import open_warehouse
-from prefect_wix.warehouse.transactions import STAGED, Statement
+from prefect_wix.warehouse.schema import Statement
+from prefect_wix.warehouse.transactions import STAGED
 from tests.warehouses import (
     MOBILE,
     NOON,

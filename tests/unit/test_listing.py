@@ -32,8 +32,8 @@ from prefect_wix.errors import (
 from prefect_wix.jobs.listing import Listing, submit_job
 from prefect_wix.jobs.poll_policy import Patience
 from prefect_wix.sandbox import Fault, Rules, Session, World, running
-from prefect_wix.spool.id_spool import id_spool as spool
 from prefect_wix.spool.id_spool import Spool
+from prefect_wix.spool.id_spool import id_spool as spool
 
 COUNTS = (0, 1, 7, 999, 1000, 1001, 2000, 2001, 5000)
 """How many sessions each day of March 2024 has, from the first on."""

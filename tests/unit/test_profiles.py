@@ -19,11 +19,13 @@ from prefect_wix.planning.partitions import Ask, Partition
 from prefect_wix.planning.windows import ONE_DAY, Window
 from prefect_wix.profiles import profiling
 from prefect_wix.profiles.profiling import keep_counts, profile_window, summarize
+from prefect_wix.profiles.schema import prepare_profiles
 from prefect_wix.profiles.steps import Profiling
 from prefect_wix.profiles.summary import FunnelStepCount, RelationState
 from prefect_wix.sandbox import Rules, Session, World
 from prefect_wix.sandbox.query import find_sessions
-from prefect_wix.warehouse.transactions import Tables, drive_async
+from prefect_wix.warehouse.schema import drive_async
+from prefect_wix.warehouse.transactions import Tables
 from tests.warehouses import DuckDBBench, an_answer
 
 SITE = "site-1"
@@ -325,6 +327,7 @@ async def test_a_day_that_a_load_lands_in_meanwhile_waits_for_the_next_profile(m
     """Its rows stay those of its old receipts; no day is filed under receipts of other ids."""
     bench = make_bench("postgres")
     warehouse = await bench.ready()
+    await prepare_profiles(warehouse)
     await land_days(warehouse, {0: {ALL: ["a"]}, 4: {ALL: ["x"]}})
     window = Window(DAY, DAY + 5 * ONE_DAY, "UTC")
     landings = [{0: {ALL: ["b", "c"]}}]
@@ -378,7 +381,7 @@ async def test_a_broken_relation_shows_counter_examples(warehouse):
     await land_days(warehouse, {0: {outer: ["a", "b"], inner: ["a", *strays]}, 1: {outer: ["c"]}})
     await profile_window(warehouse, SITE, TWO, {})
     (row,) = (await summarize(warehouse, SITE, TWO, {})).broken
-    assert (row.day, row.says) == (DAY, "ADDED_TO_CART within VIEWED_PRODUCT")
+    assert (row.day, row.description) == (DAY, "ADDED_TO_CART within VIEWED_PRODUCT")
     assert (row.sessions, row.exceptions, row.examples) == (9, 7, tuple(strays[:5]))
 
 

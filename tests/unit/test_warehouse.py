@@ -31,7 +31,7 @@ from prefect_wix.planning.segments import Segment
 from prefect_wix.planning.windows import Window
 from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import Landed
-from prefect_wix.warehouse.transactions import Tables
+from prefect_wix.warehouse.schema import SESSIONS, Schema, Statement
 from tests.warehouses import (
     MOBILE,
     NOON,
@@ -137,17 +137,6 @@ async def test_an_answer_replaces_what_an_earlier_version_derived(bench, warehou
     assert (receipt.derived_from, receipt.job_id) == (None, ask.job_id)
     assert make_plan([MOBILE], [receipt], policy).settled == (MOBILE,)
     assert (await land(warehouse, ["a", "b"], hours=2)).state is AskState.UNCHANGED
-
-
-async def test_the_derived_asks_of_an_earlier_version_are_read(sql_bench):
-    """This version leaves the column of the ledger empty."""
-    bench, warehouse = sql_bench, await sql_bench.ready()
-    await land(warehouse, ["a"])
-    asks = bench.name("wix_session_asks")
-    assert await bench.sql(f"SELECT derived_from FROM {asks}") == [(None,)]
-    await bench.sql(f"UPDATE {asks} SET derived_from = '+device_type=ALL -device_type=DESKTOP'")
-    (ask,) = await warehouse.history("site-1", Window(MOBILE.day, on_day(9).day, ZONE))
-    assert (ask.state, ask.sessions) == (AskState.LANDED, 1)
 
 
 async def test_a_derived_ask_of_an_earlier_version_in_a_folder_is_read(tmp_path):
@@ -478,14 +467,17 @@ async def test_a_visit_over_midnight_is_told_from_a_repeat(sql_bench):
     assert rows == [("apart", 2, "days apart"), ("night", 2, "over midnight")]
 
 
-def one_more_migration(next_one):
-    so_far = Tables.migrations
+def use_next_version(monkeypatch, *statements):
+    """Let `prepare` migrate to one more version, by these statements."""
 
-    def migrations(tables):
-        asks = tables.name("wix_session_asks")
-        return (*so_far(tables), tuple(text.format(asks=asks) for text in next_one))
+    def migrate(schema):
+        for text in statements:
+            yield Statement(text.format(asks=schema.name("wix_session_asks")))
 
-    return migrations
+    number = SESSIONS.version + 1
+    migrations = {**SESSIONS.migrations, number: migrate}
+    newer = replace(SESSIONS, version=number, migrations=migrations)
+    monkeypatch.setattr(Schema.prepare, "__defaults__", (newer,))
 
 
 async def test_an_older_schema_moves_on_with_all_it_holds(sql_bench, monkeypatch):
@@ -494,32 +486,23 @@ async def test_an_older_schema_moves_on_with_all_it_holds(sql_bench, monkeypatch
     await land(warehouse, ["a", "b"])
     alter = "ALTER TABLE {asks} ADD COLUMN attempts BIGINT", "UPDATE {asks} SET attempts = 7"
     with monkeypatch.context() as newer:
-        newer.setattr(Tables, "migrations", one_more_migration(alter))
+        use_next_version(newer, *alter)
         await warehouse.prepare()
         await warehouse.prepare()
     assert await bench.sql(f"SELECT attempts FROM {bench.name('wix_session_asks')}") == [(7,)]
     versions = await bench.sql(f"SELECT version FROM {bench.name('wix_session_schema')}")
-    known = len(Tables("wix").migrations())
-    assert sorted(versions) == [(number,) for number in range(1, known + 2)]
+    assert sorted(versions) == [(SESSIONS.version,), (SESSIONS.version + 1,)]
     assert sorted(await bench.check()) == ["a", "b"]
     with pytest.raises(WarehouseSchemaError, match="Upgrade prefect-wix"):
         await warehouse.prepare()
 
 
-async def test_what_the_first_version_made_is_brought_up_to_this_one(sql_bench):
-    """With all its rows, which nobody has derived."""
-    bench, warehouse = sql_bench, await sql_bench.ready()
-    await land(warehouse, ["a", "b"])
-    await bench.sql(f"DROP VIEW {bench.name('wix_landed_sessions')}")
-    for table in ("wix_session_receipts", "wix_session_asks"):
-        await bench.sql(f"ALTER TABLE {bench.name(table)} DROP COLUMN derived_from")
-    for column in ("running_seconds", "finished_seconds"):
-        await bench.sql(f"ALTER TABLE {bench.name('wix_session_asks')} DROP COLUMN {column}")
-    await bench.sql(f"DELETE FROM {bench.name('wix_session_schema')} WHERE version > 1")
-    await warehouse.prepare()
-    assert await bench.check() == ["a", "b"]
-    landed = f"SELECT derived_from FROM {bench.name('wix_landed_sessions')}"
-    assert await bench.sql(landed) == [(None,), (None,)]
+async def test_a_version_that_was_never_released_is_refused(sql_bench):
+    """There is one sentence, and nothing is written."""
+    warehouse = await sql_bench.ready()
+    await sql_bench.sql(f"UPDATE {sql_bench.name('wix_session_schema')} SET version = 1")
+    with pytest.raises(WarehouseSchemaError, match="version 1, which was never released"):
+        await warehouse.prepare()
 
 
 async def test_a_migration_that_fails_leaves_the_old_schema(sql_bench, monkeypatch):
@@ -528,7 +511,7 @@ async def test_a_migration_that_fails_leaves_the_old_schema(sql_bench, monkeypat
     await land(warehouse, ["a"])
     broken = "ALTER TABLE {asks} ADD COLUMN attempts BIGINT", "UPDATE {asks} SET nothing = 1"
     with monkeypatch.context() as newer:
-        newer.setattr(Tables, "migrations", one_more_migration(broken))
+        use_next_version(newer, *broken)
         with pytest.raises(WarehouseError):
             await warehouse.prepare()
     await warehouse.prepare()

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prefect_wix.client.models import MarkAction, MarkOutcome, MarkState
-from prefect_wix.warehouse.transactions import SqlWarehouse, Statement, Steps, Tables
+from prefect_wix.warehouse.schema import Statement, Steps
+from prefect_wix.warehouse.transactions import SqlWarehouse, Tables
 
 __all__ = ["Choice", "MarkLedger"]
 

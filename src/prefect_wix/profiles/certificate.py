@@ -42,7 +42,7 @@ def _state(day: date, relation: Relation, findings: Findings) -> RelationState:
 
 def _not_testable(day: date, relation: Relation, lacking: tuple[str, ...]) -> CertificateRow:
     return CertificateRow(
-        day, relation.name, relation.says, RelationState.NOT_TESTABLE, 0, 0, missing=lacking
+        day, relation.name, relation.description, RelationState.NOT_TESTABLE, 0, 0, missing=lacking
     )
 
 
@@ -53,7 +53,7 @@ def _counted(
     return CertificateRow(
         day,
         relation.name,
-        relation.says,
+        relation.description,
         state,
         sessions=findings.compared[at],
         exceptions=findings.exceptions[at],

@@ -10,10 +10,12 @@ from typing import Any
 from prefect_wix.planning.windows import ONE_DAY, Window
 from prefect_wix.profiles.days import Flows, check_flows
 from prefect_wix.profiles.reading import Reading
+from prefect_wix.profiles.schema import COUNTS, prepare_profiles
 from prefect_wix.profiles.steps import Profiling
 from prefect_wix.profiles.summary import ProfileSummary
 from prefect_wix.warehouse.interface import Warehouse
-from prefect_wix.warehouse.transactions import Statement, Steps, Tables, sql_warehouse
+from prefect_wix.warehouse.schema import Statement, Steps
+from prefect_wix.warehouse.transactions import SqlWarehouse, Tables, sql_warehouse
 
 __all__ = ["keep_counts", "profile_window", "summarize"]
 
@@ -43,7 +45,7 @@ async def profile_window(
         ValueError: a flow is no navigation flow.
     """
     check_flows(flows)
-    place = sql_warehouse(warehouse, what_for=_WHAT_FOR)
+    place = await _prepared(warehouse)
     computed: list[date] = []
     for part in _parts(window):
         work = partial(_profile, site_id=site_id, window=part, flows=flows)
@@ -62,7 +64,7 @@ async def keep_counts(
         timezone: the IANA zone that the days were counted in.
         counts: local day -> sessions.
     """
-    place = sql_warehouse(warehouse, what_for=_WHAT_FOR)
+    place = await _prepared(warehouse)
     now = datetime.now(UTC)
     rows = [(site_id, day, timezone, counted, now) for day, counted in counts.items()]
     if rows:
@@ -73,8 +75,14 @@ async def summarize(
     warehouse: Warehouse, site_id: str, window: Window, flows: Flows
 ) -> ProfileSummary:
     """What is known of a profiled window; the arguments are those of `profile_window`."""
-    place = sql_warehouse(warehouse, what_for=_WHAT_FOR)
+    place = await _prepared(warehouse)
     return await place.transact(lambda tables: Reading(tables, site_id, window, flows).steps())
+
+
+async def _prepared(warehouse: Warehouse) -> SqlWarehouse:
+    place = sql_warehouse(warehouse, what_for=_WHAT_FOR)
+    await prepare_profiles(place)
+    return place
 
 
 def _parts(window: Window) -> Iterator[Window]:
@@ -96,4 +104,4 @@ def _keep(tables: Tables, *, rows: list[tuple[Any, ...]]) -> Steps[None]:
             "WHERE site_id = $1 AND session_date = $2 AND timezone = $3",
             (site_id, day, timezone),
         )
-    yield tables.insert("wix_session_counts", rows)
+    yield tables.insert(COUNTS, rows)

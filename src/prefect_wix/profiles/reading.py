@@ -23,7 +23,8 @@ from prefect_wix.profiles.summary import (
     ReconciliationRow,
     RelationState,
 )
-from prefect_wix.warehouse.transactions import Rows, Statement, Steps, Tables
+from prefect_wix.warehouse.schema import Rows, Statement, Steps
+from prefect_wix.warehouse.transactions import Tables
 
 __all__ = ["Reading"]
 
@@ -97,7 +98,7 @@ class Reading:
 
     def _certificate(self) -> Steps[tuple[CertificateRow, ...]]:
         rows = yield self._select(
-            "session_date, relation, says, state, sessions, exceptions, examples, missing",
+            "session_date, relation, description, state, sessions, exceptions, examples, missing",
             "wix_completeness",
             "ORDER BY 1, 2",
         )
@@ -141,11 +142,11 @@ def _kinds(groups: Rows) -> tuple[KindCount, ...]:
 
 
 def _certificate_row(row: Sequence[Any]) -> CertificateRow:
-    day, relation, says, state, sessions, exceptions, examples, missing = row
+    day, relation, description, state, sessions, exceptions, examples, missing = row
     return CertificateRow(
         day=day,
         relation=relation,
-        says=says,
+        description=description,
         state=RelationState(state),
         sessions=sessions,
         exceptions=exceptions,

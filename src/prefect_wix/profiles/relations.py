@@ -26,7 +26,7 @@ class Relation:
     """One relation between segments."""
 
     name: str
-    says: str
+    description: str
     """The same as a person reads it."""
     members: tuple[str, ...]
     """The keys of the segments it speaks of."""
@@ -78,8 +78,8 @@ def _exclusions(segments: Iterable[str]) -> Iterator[Relation]:
             reached = segment.funnel_include or FunnelStep.SITE_SESSIONS
             missed = segment.funnel_exclude
             members = (key, _reached(reached), _reached(missed))
-            says = f"{reached} less {missed} = {key.partition('=')[2]}"
-            yield Relation(key, says, members, "{0} <> ({1} AND NOT {2})")
+            description = f"{reached} less {missed} = {key.partition('=')[2]}"
+            yield Relation(key, description, members, "{0} <> ({1} AND NOT {2})")
 
 
 def _reached(step: FunnelStep) -> str:

@@ -194,7 +194,7 @@ def _certificate(summary: ProfileSummary) -> dict[str, Any]:
         "broken": [
             {
                 "day": _day(row.day),
-                "says": row.says,
+                "description": row.description,
                 "exceptions": f"{row.exceptions:,}",
                 "examples": row.examples,
             }
@@ -207,18 +207,18 @@ def _certificate(summary: ProfileSummary) -> dict[str, Any]:
 
 def _relations(rows: Sequence[CertificateRow]) -> list[dict[str, Any]]:
     """Each relation once, with the number of days in each state."""
-    names = dict.fromkeys((row.relation, row.says) for row in rows)
+    names = dict.fromkeys((row.relation, row.description) for row in rows)
     states = Counter((row.relation, row.state) for row in rows)
     compared: Counter[str] = Counter()
     for row in rows:
         compared[row.relation] += row.sessions
     return [
         {
-            "says": says,
+            "description": description,
             "states": [(one.value, states[name, one]) for one in _WORST_FIRST if states[name, one]],
             "sessions": f"{compared[name]:,}",
         }
-        for name, says in names
+        for name, description in names
     ]
 
 

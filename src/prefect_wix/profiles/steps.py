@@ -25,8 +25,10 @@ from prefect_wix.profiles.days import (
 )
 from prefect_wix.profiles.expressions import deepest_step, device, dropped_before, kind
 from prefect_wix.profiles.relations import DAYS_TILE, Relation, relations
+from prefect_wix.profiles.schema import COMPLETENESS, PROFILED_DAYS
 from prefect_wix.profiles.summary import CertificateRow
-from prefect_wix.warehouse.transactions import Statement, Steps, Tables
+from prefect_wix.warehouse.schema import Statement, Steps, Table
+from prefect_wix.warehouse.transactions import Tables
 
 __all__ = ["EXAMPLES", "Profiling"]
 
@@ -158,11 +160,11 @@ class Profiling:
             yield self._insert_flow(stale, name, listed[key])
         findings = yield from self._find(stale, listed)
         rows = [row for day in stale for row in certify(day, days.get(day, LandedDay()), findings)]
-        yield from self._insert("wix_completeness", map(self._certificate, rows))
+        yield from self._insert(COMPLETENESS, map(self._certificate, rows))
         counts = {row.day: row.sessions for row in rows if row.relation == DAYS_TILE.name}
         prints = {day: self._print(day, days) for day in stale}
         yield from self._insert(
-            "wix_session_profiles",
+            PROFILED_DAYS,
             (
                 (*self._where(day), prints[day], len(segments), counts[day], self.at)
                 for day in stale
@@ -193,14 +195,14 @@ class Profiling:
         )
 
     def _certificate(self, row: CertificateRow) -> tuple[Any, ...]:
-        what = (row.relation, row.says, row.state.value, row.sessions, row.exceptions)
+        what = (row.relation, row.description, row.state.value, row.sessions, row.exceptions)
         lists = (json.dumps(row.examples), json.dumps(row.missing))
         return (*self._where(row.day), *what, *lists, self.at)
 
     def _where(self, day: date) -> tuple[Any, ...]:
         return self.site_id, day, self.window.timezone
 
-    def _insert(self, table: str, rows: Iterable[tuple[Any, ...]]) -> Steps[None]:
+    def _insert(self, table: Table, rows: Iterable[tuple[Any, ...]]) -> Steps[None]:
         rest = list(rows)
         while rest:
             some, rest = rest[:_ROWS_AT_ONCE], rest[_ROWS_AT_ONCE:]

@@ -85,7 +85,7 @@ class CertificateRow:
     day: date
     relation: str
     """Its short name, such as ``devices_make_all``."""
-    says: str
+    description: str
     """The relation as a person reads it, such as ``DESKTOP + MOBILE + TABLET = ALL``."""
     state: RelationState
     sessions: int

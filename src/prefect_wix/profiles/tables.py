@@ -76,7 +76,7 @@ def describe_broken(summary: ProfileSummary) -> Iterator[str]:
     for row in summary.broken:
         exceptions = f": {row.exceptions} of {row.sessions} ids contradict it, such as"
         examples = f"{exceptions} {', '.join(row.examples)}" if row.examples else ""
-        yield f"{row.day}: broken: {row.says}{examples}."
+        yield f"{row.day}: broken: {row.description}{examples}."
 
 
 def certificate_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
@@ -88,7 +88,7 @@ def certificate_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
 def _certificate_row(row: CertificateRow) -> dict[str, Any]:
     return {
         "day": str(row.day),
-        "relation": row.says,
+        "relation": row.description,
         "state": row.state.value,
         "ids": row.sessions,
         "exceptions": row.exceptions,

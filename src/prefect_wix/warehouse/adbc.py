@@ -30,7 +30,8 @@ from prefect_wix.spool.id_spool import Spool
 from prefect_wix.spool.shield import finish_in_thread
 from prefect_wix.warehouse.connection import stage
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
-from prefect_wix.warehouse.transactions import STAGED, Rows, Statement, Steps, Tables, drive
+from prefect_wix.warehouse.schema import Rows, Statement, Steps, drive
+from prefect_wix.warehouse.transactions import STAGED, Tables
 
 __all__ = ["POSTGRESQL", "SNOWFLAKE", "AdbcWarehouse", "Dialect"]
 

@@ -25,7 +25,8 @@ from prefect_wix.planning.windows import Window
 from prefect_wix.spool.shield import finish_in_thread
 from prefect_wix.warehouse.connection import shared_connection, stage
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
-from prefect_wix.warehouse.transactions import Rows, Statement, Steps, Tables, drive
+from prefect_wix.warehouse.schema import Rows, Statement, Steps, drive
+from prefect_wix.warehouse.transactions import Tables
 
 __all__ = ["DuckDBWarehouse"]
 

@@ -25,7 +25,8 @@ from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.spool.shield import finish
 from prefect_wix.warehouse.interface import Answer, Claim, Landed
-from prefect_wix.warehouse.transactions import STAGED, Rows, Statement, Steps, Tables, drive_async
+from prefect_wix.warehouse.schema import Rows, Statement, Steps, drive_async
+from prefect_wix.warehouse.transactions import STAGED, Tables
 
 __all__ = ["PostgresWarehouse", "place_of"]
 

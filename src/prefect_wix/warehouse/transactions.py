@@ -8,13 +8,12 @@ dialect has.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain, count, islice
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from prefect_wix.errors import WarehouseSchemaError, WarehouseUnsupportedError
+from prefect_wix.errors import WarehouseUnsupportedError
 from prefect_wix.planning.partitions import ANSWERED, Ask, AskState, Partition, Receipt
 from prefect_wix.planning.windows import Window
 from prefect_wix.warehouse.decisions import (
@@ -26,212 +25,28 @@ from prefect_wix.warehouse.decisions import (
     new_receipt,
 )
 from prefect_wix.warehouse.interface import Answer, Claim, Landed, Warehouse
-from prefect_wix.warehouse.profile_tables import (
-    PROFILE_COLUMNS,
-    PROFILE_KEYS,
-    PROFILE_TYPES,
-    RECONCILIATION,
-)
+from prefect_wix.warehouse.schema import ASKS, IDS, RECEIPTS, Schema, Statement, Steps, Table
 
-__all__ = [
-    "STAGED",
-    "Rows",
-    "SqlWarehouse",
-    "Statement",
-    "Steps",
-    "Tables",
-    "drive",
-    "drive_async",
-    "sql_warehouse",
-]
+__all__ = ["STAGED", "SqlWarehouse", "Tables", "sql_warehouse"]
 
 T = TypeVar("T")
-Rows = Sequence[Sequence[Any]]
 
 STAGED = "wix_staged_ids"
 """The temporary table (one column, ``session_id``) that an engine stages an answer's ids in."""
 
 
-@dataclass(frozen=True)
-class Statement:
-    """One statement with ``$1``, ``$2``, … for its values."""
-
-    sql: str
-    values: tuple[Any, ...] = ()
-
-
-Steps = Generator[Statement, Rows, T]
-
-_COLUMNS = {
-    "wix_session_ids": ("site_id", "session_date", "segment", "session_id", "job_id"),
-    "wix_session_receipts": (
-        *("site_id", "session_date", "segment", "timezone", "sessions", "digest", "job_id"),
-        *("asked_at", "landed_at", "added", "gone", "stayed", "repeats", "run_id"),
-        "derived_from",
-    ),
-    "wix_session_asks": (
-        *("ask_id", "site_id", "session_date", "segment", "timezone", "state", "intended_at"),
-        *("job_id", "submitted_at", "ended_at", "sessions", "added", "gone", "reason", "run_id"),
-        *("running_seconds", "finished_seconds"),
-    ),
-    **PROFILE_COLUMNS,
-    "wix_session_marks": (
-        *("site_id", "session_id", "action", "state", "reason", "request_id", "noted_at"),
-        "run_id",
-    ),
-}
-_LANDING = ("wix_session_ids", "wix_session_receipts", "wix_session_asks")
-_TYPES = {
-    "session_date": "DATE",
-    **dict.fromkeys(("sessions", "added", "gone", "stayed", "repeats"), "BIGINT"),
-    **dict.fromkeys(
-        ("asked_at", "landed_at", "intended_at", "submitted_at", "ended_at", "noted_at"),
-        "TIMESTAMPTZ",
-    ),
-    **dict.fromkeys(("running_seconds", "finished_seconds"), "DOUBLE PRECISION"),
-    **PROFILE_TYPES,
-}
-# Earlier versions wrote `derived_from`; this one reads it from receipts and leaves it NULL.
-_NEW_IN_2 = {
-    "wix_session_receipts": ("derived_from",),
-    "wix_session_asks": ("derived_from", "running_seconds", "finished_seconds"),
-}
-_VERSIONS = "wix_session_schema"
 _PARTITION = "site_id = $1 AND session_date = $2 AND segment = $3"
 
 
 @dataclass(frozen=True)
-class Tables:
-    """The tables of one schema, and the transactions over them.
+class Tables(Schema):
+    """The transactions over the tables of landed sessions.
 
     Attributes:
-        schema: the schema's name, as the engine files it.
-        keys: whether the engine is better off with primary keys and an index.
         staged: the table that the engine stages an answer's ids in.
     """
 
-    schema: str
-    keys: bool = False
     staged: str = STAGED
-
-    def name(self, table: str) -> str:
-        """The table with its schema."""
-        return f'"{self.schema}".{table}'
-
-    # -- making the tables ---------------------------------------------------------------------
-
-    def prepare(self) -> Steps[None]:
-        """Bring the schema to this version, one migration after the other, and check it.
-
-        Where there is nothing to do nothing is written, so that a role may lack the right to.
-        """
-        version = yield from self._version()
-        migrations = self.migrations()
-        if version > len(migrations):
-            raise self._too_new(version, len(migrations))
-        for number, statements in enumerate(migrations[version:], start=version + 1):
-            for sql in statements:
-                yield Statement(sql)
-            yield Statement(f"INSERT INTO {self.name(_VERSIONS)} VALUES ($1)", (number,))
-        yield from self._check_columns()
-
-    def migrations(self) -> tuple[tuple[str, ...], ...]:
-        """What makes each version of the schema out of the one before.
-
-        Each can be run again where DDL is not undone with its transaction.
-        """
-        return (
-            (*map(self._create_table, _LANDING), *self._create_indexes(), *self._create_views()),
-            (*self._add_columns(_NEW_IN_2), *self._create_views()),
-            (*map(self._create_table, PROFILE_COLUMNS), self._create_reconciliation()),
-            (self._create_table("wix_session_marks"),),
-        )
-
-    def _version(self) -> Steps[int]:
-        if _VERSIONS not in (yield from self._columns()):
-            yield from self._create_schema()
-            columns = "(version BIGINT NOT NULL)"
-            yield Statement(f"CREATE TABLE IF NOT EXISTS {self.name(_VERSIONS)} {columns}")
-        rows = yield Statement(f"SELECT max(version) FROM {self.name(_VERSIONS)}")
-        return rows[0][0] or 0
-
-    def _create_schema(self) -> Steps[None]:
-        there = yield Statement(
-            "SELECT count(*) FROM information_schema.schemata "
-            "WHERE catalog_name = current_database() AND schema_name = $1",
-            (self.schema,),
-        )
-        if not there[0][0]:
-            yield Statement(f'CREATE SCHEMA "{self.schema}"')
-
-    def _create_table(self, table: str) -> str:
-        columns = [*map(_column, _COLUMNS[table])]
-        if self.keys:
-            columns.append(f"PRIMARY KEY ({', '.join(_KEYS[table])})")
-        return f"CREATE TABLE IF NOT EXISTS {self.name(table)} ({', '.join(columns)})"
-
-    def _add_columns(self, new: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-        return tuple(
-            f"ALTER TABLE {self.name(table)} ADD COLUMN IF NOT EXISTS {_column(column)}"
-            for table, columns in new.items()
-            for column in columns
-        )
-
-    def _create_indexes(self) -> tuple[str, ...]:
-        index = "CREATE INDEX IF NOT EXISTS wix_session_asks_partition"
-        on = f"{self.name('wix_session_asks')} (site_id, session_date, segment)"
-        return (f"{index} ON {on}",) if self.keys else ()
-
-    def _create_views(self) -> tuple[str, ...]:
-        ids, receipts = self.name("wix_session_ids"), self.name("wix_session_receipts")
-        landed = (
-            "SELECT i.site_id, i.session_date, r.timezone, i.segment, i.session_id, i.job_id, "
-            f"r.asked_at, r.landed_at, r.derived_from FROM {ids} i JOIN {receipts} r "
-            "ON r.site_id = i.site_id AND r.session_date = i.session_date AND r.segment = i.segment"
-        )
-        # A visit over midnight may be listed under both days: that is no repeat.
-        on_two_days = (
-            "SELECT site_id, segment, session_id, min(session_date) AS first_date, "
-            "max(session_date) AS last_date, count(*) AS days, CASE WHEN max(session_date) - "
-            "min(session_date) = count(*) - 1 THEN 'over midnight' ELSE 'days apart' END AS kind "
-            f"FROM {ids} GROUP BY site_id, segment, session_id HAVING count(*) > 1"
-        )
-        views = {"wix_landed_sessions": landed, "wix_sessions_on_two_days": on_two_days}
-        return tuple(
-            f"CREATE OR REPLACE VIEW {self.name(view)} AS {query}" for view, query in views.items()
-        )
-
-    def _create_reconciliation(self) -> str:
-        counts, profiles = self.name("wix_session_counts"), self.name("wix_session_profiles")
-        query = RECONCILIATION.format(counts=counts, profiles=profiles)
-        return f"CREATE OR REPLACE VIEW {self.name('wix_reconciliation')} AS {query}"
-
-    def _check_columns(self) -> Steps[None]:
-        there = yield from self._columns()
-        for table, columns in _COLUMNS.items():
-            missing = [column for column in columns if column not in there.get(table, ())]
-            if missing:
-                raise WarehouseSchemaError(
-                    f"Table {self.name(table)} lacks {', '.join(missing)}: somebody altered it. "
-                    "Nothing was written. Put the columns back, or rename the table and load anew."
-                )
-
-    def _columns(self) -> Steps[dict[str, set[str]]]:
-        rows = yield Statement(
-            "SELECT table_name, column_name FROM information_schema.columns "
-            "WHERE table_catalog = current_database() AND table_schema = $1",
-            (self.schema,),
-        )
-        columns: dict[str, set[str]] = {}
-        for table, column in rows:
-            columns.setdefault(str(table).lower(), set()).add(str(column).lower())
-        return columns
-
-    def _too_new(self, version: int, known: int) -> WarehouseSchemaError:
-        return WarehouseSchemaError(
-            f"Schema {self.schema} is of version {version}, made by a newer prefect-wix; this one "
-            f"knows {known}. Nothing was written. Upgrade prefect-wix, or name another schema."
-        )
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -247,7 +62,7 @@ class Tables:
     def read_history(self, site_id: str, window: Window) -> Steps[list[Ask]]:
         """The asks of a site in a window, oldest first."""
         rows = yield Statement(
-            f"SELECT {_list('wix_session_asks')} FROM {self.name('wix_session_asks')} "
+            f"SELECT {ASKS.columns} FROM {self.name(ASKS.name)} "
             "WHERE site_id = $1 AND session_date >= $2 AND session_date < $3 "
             "ORDER BY intended_at",
             (site_id, window.start, window.end),
@@ -256,10 +71,10 @@ class Tables:
 
     def _receipts(self, where: str, values: tuple[Any, ...]) -> Steps[list[Receipt]]:
         rows = yield Statement(
-            f"SELECT r.*, c.confirmed_at FROM (SELECT {_list('wix_session_receipts')} "
-            f"FROM {self.name('wix_session_receipts')} WHERE {where}) r LEFT JOIN ("
+            f"SELECT r.*, c.confirmed_at FROM (SELECT {RECEIPTS.columns} "
+            f"FROM {self.name(RECEIPTS.name)} WHERE {where}) r LEFT JOIN ("
             "SELECT site_id, session_date, segment, timezone, max(submitted_at) AS confirmed_at "
-            f"FROM {self.name('wix_session_asks')} "
+            f"FROM {self.name(ASKS.name)} "
             f"WHERE state IN ({_quoted(ANSWERED)}) AND {where} "
             "GROUP BY site_id, session_date, segment, timezone) c ON c.site_id = r.site_id "
             "AND c.session_date = r.session_date AND c.segment = r.segment "
@@ -282,7 +97,7 @@ class Tables:
     def _open_asks(self, partition: Partition) -> Steps[list[Ask]]:
         """The entries of a partition, in any zone, that something may still come of."""
         rows = yield Statement(
-            f"SELECT {_list('wix_session_asks')} FROM {self.name('wix_session_asks')} "
+            f"SELECT {ASKS.columns} FROM {self.name(ASKS.name)} "
             f"WHERE state IN ({_quoted(OPEN)}) AND {_PARTITION}",
             partition.key,
         )
@@ -290,12 +105,12 @@ class Tables:
 
     def record(self, ask: Ask) -> Steps[None]:
         """Write how far an ask has come."""
-        delete = f"DELETE FROM {self.name('wix_session_asks')} WHERE ask_id = $1"
+        delete = f"DELETE FROM {self.name(ASKS.name)} WHERE ask_id = $1"
         yield Statement(delete, (ask.ask_id,))
         yield from self._insert_ask(ask)
 
     def _insert_ask(self, ask: Ask) -> Steps[None]:
-        yield self.insert("wix_session_asks", [_ask_values(ask)])
+        yield self.insert(ASKS, [_ask_values(ask)])
 
     # -- landing -------------------------------------------------------------------------------
 
@@ -313,15 +128,15 @@ class Tables:
 
     def _is_answered(self, ask: Ask) -> Steps[bool]:
         rows = yield Statement(
-            f"SELECT count(*) FROM {self.name('wix_session_asks')} "
+            f"SELECT count(*) FROM {self.name(ASKS.name)} "
             f"WHERE ask_id = $1 AND state IN ({_quoted(ANSWERED)})",
             (ask.ask_id,),
         )
         return bool(rows[0][0])
 
     def _held(self, partition: Partition) -> Steps[Held]:
-        ids = f"FROM {self.name('wix_session_ids')} WHERE {_PARTITION}"
-        receipts = f"FROM {self.name('wix_session_receipts')} WHERE {_PARTITION}"
+        ids = f"FROM {self.name(IDS.name)} WHERE {_PARTITION}"
+        receipts = f"FROM {self.name(RECEIPTS.name)} WHERE {_PARTITION}"
         # A row for each count: DuckDB plans it in half the time of one row with three subqueries.
         counted = yield Statement(
             f"SELECT 'staged' AS what, count(*) AS number FROM {self.staged} UNION ALL "
@@ -344,9 +159,9 @@ class Tables:
     def _replace(self, answer: Answer, held: Held) -> Steps[None]:
         partition = answer.ask.partition
         if held.sessions:
-            yield self._delete("wix_session_ids", partition)
+            yield self._delete(IDS, partition)
         yield Statement(
-            f"INSERT INTO {self.name('wix_session_ids')} ({_list('wix_session_ids')}) SELECT "
+            f"INSERT INTO {self.name(IDS.name)} ({IDS.columns}) SELECT "
             "CAST($1 AS TEXT), CAST($2 AS DATE), CAST($3 AS TEXT), session_id, CAST($4 AS TEXT) "
             f"FROM {self.staged}",
             (*partition.key, answer.ask.job_id),
@@ -354,60 +169,11 @@ class Tables:
 
     def _file(self, receipt: Receipt, held: Held) -> Steps[None]:
         if held.receipt is not None:
-            yield self._delete("wix_session_receipts", receipt.partition)
-        yield self.insert("wix_session_receipts", [_receipt_values(receipt)])
+            yield self._delete(RECEIPTS, receipt.partition)
+        yield self.insert(RECEIPTS, [_receipt_values(receipt)])
 
-    def _delete(self, table: str, partition: Partition) -> Statement:
-        return Statement(f"DELETE FROM {self.name(table)} WHERE {_PARTITION}", partition.key)
-
-    def insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> Statement:
-        """Put whole rows in a table: at least one, few enough to be values of one statement."""
-        into = f"INSERT INTO {self.name(table)} ({_list(table)})"
-        numbers = count(1)
-        places = ", ".join(
-            f"({', '.join(f'${n}' for n in islice(numbers, len(row)))})" for row in rows
-        )
-        return Statement(f"{into} VALUES {places}", tuple(chain.from_iterable(rows)))
-
-
-_KEYS = {
-    "wix_session_ids": ("site_id", "segment", "session_date", "session_id"),
-    "wix_session_receipts": ("site_id", "segment", "session_date"),
-    "wix_session_asks": ("ask_id",),
-    **PROFILE_KEYS,
-    "wix_session_marks": ("site_id", "action", "session_id"),
-}
-
-
-def drive(steps: Steps[T], execute: Callable[[Statement], Rows]) -> T:
-    """Run the steps with a driver that blocks."""
-    rows: Rows | None = None
-    try:
-        while True:
-            rows = execute(next(steps) if rows is None else steps.send(rows))
-    except StopIteration as end:
-        value: T = end.value
-        return value
-
-
-async def drive_async(steps: Steps[T], execute: Callable[[Statement], Awaitable[Rows]]) -> T:
-    """Run the steps with a driver that is awaited."""
-    rows: Rows | None = None
-    while True:
-        try:
-            step = next(steps) if rows is None else steps.send(rows)
-        except StopIteration as end:
-            value: T = end.value
-            return value
-        rows = await execute(step)
-
-
-def _column(name: str) -> str:
-    return f"{name} {_TYPES.get(name, 'TEXT')}"
-
-
-def _list(table: str) -> str:
-    return ", ".join(_COLUMNS[table])
+    def _delete(self, table: Table, partition: Partition) -> Statement:
+        return Statement(f"DELETE FROM {self.name(table.name)} WHERE {_PARTITION}", partition.key)
 
 
 def _quoted(states: Iterable[AskState]) -> str:

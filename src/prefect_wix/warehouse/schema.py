@@ -1,0 +1,279 @@
+"""The tables of a SQL warehouse: columns, views, versions and migrations.
+
+A `TableSet` holds the tables that one feature owns. Other features register their own sets here;
+this module defines the set of landed sessions. Statements are SQL that every engine understands. A
+generator yields them and receives their rows, so that one text serves drivers that block and
+drivers that are awaited; an engine runs each generator in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, count, islice
+from typing import Any, TypeVar
+
+from prefect_wix.errors import WarehouseSchemaError
+
+__all__ = [
+    "ASKS",
+    "IDS",
+    "MARKS",
+    "RECEIPTS",
+    "SESSIONS",
+    "Rows",
+    "Schema",
+    "Statement",
+    "Steps",
+    "Table",
+    "TableSet",
+    "drive",
+    "drive_async",
+]
+
+T = TypeVar("T")
+Rows = Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement with ``$1``, ``$2``, … for its values."""
+
+    sql: str
+    values: tuple[Any, ...] = ()
+
+
+Steps = Generator[Statement, Rows, T]
+
+
+def drive(steps: Steps[T], execute: Callable[[Statement], Rows]) -> T:
+    """Run the steps with a driver that blocks."""
+    rows: Rows | None = None
+    try:
+        while True:
+            rows = execute(next(steps) if rows is None else steps.send(rows))
+    except StopIteration as end:
+        value: T = end.value
+        return value
+
+
+async def drive_async(steps: Steps[T], execute: Callable[[Statement], Awaitable[Rows]]) -> T:
+    """Run the steps with a driver that is awaited."""
+    rows: Rows | None = None
+    while True:
+        try:
+            step = next(steps) if rows is None else steps.send(rows)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        rows = await execute(step)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its name, its columns as in CREATE TABLE (TEXT where no type is named), its key."""
+
+    name: str
+    definition: str
+    key: str
+
+    @property
+    def types(self) -> dict[str, str]:
+        """Column -> type."""
+        columns = (column.split(maxsplit=1) for column in self.definition.split(", "))
+        return {name: "".join(rest) or "TEXT" for name, *rest in columns}
+
+    @property
+    def columns(self) -> str:
+        """The columns' names, as in SELECT."""
+        return ", ".join(self.types)
+
+
+@dataclass(frozen=True)
+class TableSet:
+    """Tables and views that one feature owns, with one version number.
+
+    Attributes:
+        versions: the table that records which versions the schema has had.
+        version: the version that this code reads and writes.
+        tables: the tables of that version.
+        views: view -> its query, with ``{table}`` for each table that it reads.
+        migrations: version -> the steps that make it out of the version before. An engine may
+            commit each statement by itself, so steps have to be safe to run again.
+    """
+
+    versions: str
+    version: int
+    tables: tuple[Table, ...]
+    views: Mapping[str, str] = field(default_factory=dict)
+    migrations: Mapping[int, Callable[[Schema], Steps[None]]] = field(default_factory=dict)
+
+
+IDS = Table(
+    "wix_session_ids",
+    "site_id, session_date DATE, segment, session_id, job_id",
+    key="site_id, segment, session_date, session_id",
+)
+RECEIPTS = Table(
+    "wix_session_receipts",
+    "site_id, session_date DATE, segment, timezone, sessions BIGINT, digest, job_id, "
+    "asked_at TIMESTAMPTZ, landed_at TIMESTAMPTZ, added BIGINT, gone BIGINT, stayed BIGINT, "
+    "repeats BIGINT, run_id, derived_from",
+    key="site_id, segment, session_date",
+)
+ASKS = Table(
+    "wix_session_asks",
+    "ask_id, site_id, session_date DATE, segment, timezone, state, intended_at TIMESTAMPTZ, "
+    "job_id, submitted_at TIMESTAMPTZ, ended_at TIMESTAMPTZ, sessions BIGINT, added BIGINT, "
+    "gone BIGINT, reason, run_id, running_seconds DOUBLE PRECISION, "
+    "finished_seconds DOUBLE PRECISION",
+    key="ask_id",
+)
+MARKS = Table(
+    "wix_session_marks",
+    "site_id, session_id, action, state, reason, request_id, noted_at TIMESTAMPTZ, run_id",
+    key="site_id, action, session_id",
+)
+_VIEWS = {
+    "wix_landed_sessions": (
+        "SELECT i.site_id, i.session_date, r.timezone, i.segment, i.session_id, i.job_id, "
+        "r.asked_at, r.landed_at, r.derived_from FROM {wix_session_ids} i "
+        "JOIN {wix_session_receipts} r "
+        "ON r.site_id = i.site_id AND r.session_date = i.session_date AND r.segment = i.segment"
+    ),
+    # A visit over midnight may be listed under both days: that is no duplicate.
+    "wix_sessions_on_two_days": (
+        "SELECT site_id, segment, session_id, min(session_date) AS first_date, "
+        "max(session_date) AS last_date, count(*) AS days, CASE WHEN max(session_date) - "
+        "min(session_date) = count(*) - 1 THEN 'over midnight' ELSE 'days apart' END AS kind "
+        "FROM {wix_session_ids} GROUP BY site_id, segment, session_id HAVING count(*) > 1"
+    ),
+}
+SESSIONS = TableSet(
+    versions="wix_session_schema",
+    version=4,
+    tables=(IDS, RECEIPTS, ASKS, MARKS),
+    views=_VIEWS,
+)
+"""Landed sessions, their receipts, the job records and the marks."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """One schema of a database.
+
+    Attributes:
+        schema: the schema's name, as the engine files it.
+        keys: whether the engine profits from primary keys and an index.
+    """
+
+    schema: str
+    keys: bool = False
+
+    def name(self, table: str) -> str:
+        """The table or view, qualified with its schema."""
+        return f'"{self.schema}".{table}'
+
+    def prepare(self, tables: TableSet = SESSIONS) -> Steps[None]:
+        """Create a set of tables, or migrate it to this version, and check its columns.
+
+        Writes nothing where there is nothing to do, so that a role without DDL rights can run it.
+
+        Raises:
+            WarehouseSchemaError: another version made the tables, or their columns were altered.
+        """
+        version = yield from self._version(tables)
+        if version == 0:
+            yield from self._create(tables)
+        else:
+            self._check_version(version, tables)
+            for number in range(version + 1, tables.version + 1):
+                yield from tables.migrations[number](self)
+        if version < tables.version:
+            versions = self.name(tables.versions)
+            yield Statement(f"INSERT INTO {versions} VALUES ($1)", (tables.version,))
+        yield from self._check_columns(tables)
+
+    def create_views(self, tables: TableSet) -> Steps[None]:
+        """Create or replace the views of a set."""
+        names = {table.name: self.name(table.name) for table in tables.tables}
+        for view, query in tables.views.items():
+            sql = f"CREATE OR REPLACE VIEW {self.name(view)} AS {query.format(**names)}"
+            yield Statement(sql)
+
+    def columns(self) -> Steps[dict[str, set[str]]]:
+        """The columns of every table and view of the schema, by name, in lower case."""
+        rows = yield Statement(
+            "SELECT table_name, column_name FROM information_schema.columns "
+            "WHERE table_catalog = current_database() AND table_schema = $1",
+            (self.schema,),
+        )
+        columns: dict[str, set[str]] = {}
+        for table, column in rows:
+            columns.setdefault(str(table).lower(), set()).add(str(column).lower())
+        return columns
+
+    def insert(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> Statement:
+        """Insert whole rows: at least one, few enough to be values of one statement."""
+        numbers = count(1)
+        places = ", ".join(
+            f"({', '.join(f'${n}' for n in islice(numbers, len(row)))})" for row in rows
+        )
+        into = f"INSERT INTO {self.name(table.name)} ({table.columns})"
+        return Statement(f"{into} VALUES {places}", tuple(chain.from_iterable(rows)))
+
+    def _version(self, tables: TableSet) -> Steps[int]:
+        versions = self.name(tables.versions)
+        if tables.versions not in (yield from self.columns()):
+            yield from self._create_schema()
+            yield Statement(f"CREATE TABLE IF NOT EXISTS {versions} (version BIGINT NOT NULL)")
+        rows = yield Statement(f"SELECT max(version) FROM {versions}")
+        return rows[0][0] or 0
+
+    def _create_schema(self) -> Steps[None]:
+        found = yield Statement(
+            "SELECT count(*) FROM information_schema.schemata "
+            "WHERE catalog_name = current_database() AND schema_name = $1",
+            (self.schema,),
+        )
+        if not found[0][0]:
+            yield Statement(f'CREATE SCHEMA "{self.schema}"')
+
+    def _create(self, tables: TableSet) -> Steps[None]:
+        for table in tables.tables:
+            columns = [f"{name} {kind}" for name, kind in table.types.items()]
+            if self.keys:
+                columns.append(f"PRIMARY KEY ({table.key})")
+            name = self.name(table.name)
+            yield Statement(f"CREATE TABLE IF NOT EXISTS {name} ({', '.join(columns)})")
+        if self.keys and ASKS in tables.tables:
+            yield Statement(
+                "CREATE INDEX IF NOT EXISTS wix_session_asks_partition "
+                f"ON {self.name(ASKS.name)} (site_id, session_date, segment)"
+            )
+        yield from self.create_views(tables)
+
+    def _check_version(self, version: int, tables: TableSet) -> None:
+        if version > tables.version:
+            raise WarehouseSchemaError(
+                f"Schema {self.schema} is of version {version}, made by a newer prefect-wix; this "
+                f"one knows {tables.version}. Nothing was written. Upgrade prefect-wix, or name "
+                "another schema."
+            )
+        oldest = min(tables.migrations, default=tables.version + 1) - 1
+        if version < oldest:
+            raise WarehouseSchemaError(
+                f"Schema {self.schema} is of version {version}, which was never released; this "
+                f"prefect-wix migrates from version {oldest}. Nothing was written. Name another "
+                "schema and load into it."
+            )
+
+    def _check_columns(self, tables: TableSet) -> Steps[None]:
+        found = yield from self.columns()
+        for table in tables.tables:
+            missing = [one for one in table.types if one not in found.get(table.name, ())]
+            if missing:
+                raise WarehouseSchemaError(
+                    f"Table {self.name(table.name)} lacks {', '.join(missing)}: it was altered. "
+                    "Nothing was written. Put the columns back, or rename the table and load anew."
+                )
