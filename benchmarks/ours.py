@@ -19,10 +19,10 @@ from prefect_wix.client.auth import ApiKeyAuth
 from prefect_wix.client.client import WixClient
 from prefect_wix.clock import SYSTEM_CLOCK, Clock
 from prefect_wix.jobs.listing import Listing
-from prefect_wix.jobs.poll_schedule import Pace
+from prefect_wix.jobs.poll_schedule import PollSchedule
 from prefect_wix.load.loader import load_partitions
-from prefect_wix.load.partition_load import LoadOptions, Outcome
-from prefect_wix.planning.partitions import AskState, Partition
+from prefect_wix.load.partition_load import LoadOptions, PartitionResult
+from prefect_wix.planning.partitions import JobState, Partition
 from prefect_wix.warehouse.factory import open_warehouse
 
 SEGMENT = "device_type=ALL"
@@ -48,11 +48,11 @@ async def list_all(task: Task) -> int:
     """Fetch and verify every day and land nothing. Returns how many ids there were."""
     slots = asyncio.Semaphore(task.slots)
     async with _client(task) as client:
-        pace = Pace(client.clock, scarcity=client.budget.scarcity)
+        schedule = PollSchedule(client.clock, utilization=client.rate_limiter.utilization)
 
         async def one(partition: Partition) -> int:
-            async with slots, Listing(client, partition.query, pace=pace) as listing:
-                return (await listing.drain()).sessions
+            async with slots, Listing(client, partition.query, schedule=schedule) as listing:
+                return (await listing.read_all()).sessions
 
         return sum(await asyncio.gather(*map(one, _partitions(task))))
 
@@ -79,7 +79,7 @@ def _places(task: Task) -> set[tuple[int, str]]:
     return set(rows)
 
 
-async def _load(task: Task) -> list[Outcome]:
+async def _load(task: Task) -> list[PartitionResult]:
     warehouse = open_warehouse(task.warehouse)
     await warehouse.prepare()
     options = LoadOptions(as_of=NOW, jobs_in_flight=task.slots)
@@ -87,7 +87,7 @@ async def _load(task: Task) -> list[Outcome]:
         outcomes = await load_partitions(
             client, warehouse, _partitions(task), options, on_progress=_nobody_watches
         )
-    failed = [one.reason for one in outcomes if one.state is AskState.FAILED]
+    failed = [one.reason for one in outcomes if one.state is JobState.FAILED]
     if failed:
         raise RuntimeError(f"{len(failed)} partitions failed; the first: {failed[0]}")
     return outcomes
@@ -111,7 +111,7 @@ def _partitions(task: Task) -> list[Partition]:
     return [Partition(task.site_id, day, SEGMENT, task.timezone) for day in days]
 
 
-async def _nobody_watches(outcome: Outcome) -> None:
+async def _nobody_watches(outcome: PartitionResult) -> None:
     """Take a partition's outcome and do nothing."""
 
 

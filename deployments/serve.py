@@ -15,9 +15,9 @@ from prefect.events import DeploymentEventTrigger
 from prefect.schedules import Cron
 
 from flows.list_sessions import list_sessions
-from flows.load_all_sites import load_all_sites
 from flows.load_sessions import load_sessions
 from flows.load_site import load_site
+from flows.load_sites import load_sites
 from flows.mark_recordings import mark_recordings
 from flows.profile_sessions import profile_sessions
 from prefect_wix.planning.plan import Refresh
@@ -73,7 +73,7 @@ async def make_deployments(cron: str, timezone: str) -> list[RunnerDeployment]:
         await mark_recordings.ato_deployment(
             "ad-hoc", parameters=BLOCKS | {"confirm": False}, concurrency_limit=1, tags=TAGS
         ),
-        await load_all_sites.ato_deployment(
+        await load_sites.ato_deployment(
             "daily",
             parameters=ACCOUNT | {"load": {"days": 7}, "deployment": "load-site/of-account"},
             schedule=Cron(cron, timezone=timezone, active=False),

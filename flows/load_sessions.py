@@ -12,37 +12,37 @@ from pydantic import Field
 
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
 from prefect_wix.client.models import check_timezone
-from prefect_wix.errors import LoadError, NotConfirmedError
-from prefect_wix.jobs.poll_policy import Patience
-from prefect_wix.load.partition_load import LoadOptions, Outcome
+from prefect_wix.errors import LoadError, LoadLimitError
+from prefect_wix.jobs.poll_policy import PollPolicy
+from prefect_wix.load.partition_load import LoadOptions, PartitionResult
 from prefect_wix.planning.estimate import Estimate
-from prefect_wix.planning.late_arrivals import Lateness
+from prefect_wix.planning.late_arrivals import LateArrivals
 from prefect_wix.planning.plan import Plan, Refresh, RefreshPolicy
 from prefect_wix.planning.segments import DEVICES, parse_segments
 from prefect_wix.planning.windows import Window, choose_window
 from prefect_wix.tasks.artifacts import show_table
-from prefect_wix.tasks.events import announce_landing
+from prefect_wix.tasks.events import emit_landed
 from prefect_wix.tasks.forms import SegmentKeys, Timezone
 from prefect_wix.tasks.loads import (
     find_site_timezone,
     load_sessions_partitions,
-    measure_lateness,
+    measure_late_arrivals,
     plan_sessions_load,
 )
 from prefect_wix.tasks.reports import (
-    describe_lateness,
+    describe_late_arrivals,
     describe_load,
     describe_plan,
     failures_of,
-    lateness_rows,
-    outcome_rows,
+    late_arrival_rows,
     plan_rows,
+    result_rows,
 )
 from prefect_wix.tasks.schedule import scheduled_time
 
 PLAN_KEY = "wix-sessions-load-plan"
 RESULT_KEY = "wix-sessions-load"
-LATENESS_KEY = "wix-sessions-lateness"
+LATE_ARRIVALS_KEY = "wix-sessions-late-arrivals"
 
 AtLeastOne = Annotated[int, Field(ge=1)]
 
@@ -63,7 +63,7 @@ async def load_sessions(
     confirm_above: AtLeastOne = 5000,
     jobs_in_flight: AtLeastOne = 16,
     timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0,
-) -> list[Outcome]:
+) -> list[PartitionResult]:
     """Load local days of sessions into the warehouse, by segment; gaps first.
 
     Args:
@@ -103,20 +103,20 @@ async def load_sessions(
     await _show_plan(plan, estimate, window, credentials.site_id)
     if dry_run:
         _say_plan(plan)
-    if dry_run or not plan.to_ask:
+    if dry_run or not plan.to_load:
         return []
     if not confirm:
         _check_size(estimate, confirm_above)
     options = LoadOptions(
         as_of=as_of,
         jobs_in_flight=jobs_in_flight,
-        patience=Patience(timeout_seconds=timeout_seconds),
+        poll_policy=PollPolicy(timeout_seconds=timeout_seconds),
         run_id=prefect.runtime.flow_run.id,
     )
-    outcomes = await load_sessions_partitions(credentials, warehouse, [*plan.to_ask], options)
-    await announce_landing(credentials.site_id, window, outcomes)
+    outcomes = await load_sessions_partitions(credentials, warehouse, [*plan.to_load], options)
+    await emit_landed(credentials.site_id, window, outcomes)
     await _show_outcomes(outcomes, window)
-    await _show_lateness(await measure_lateness(warehouse, credentials.site_id, window))
+    await _show_late_arrivals(await measure_late_arrivals(warehouse, credentials.site_id, window))
     _fail_where_partitions_failed(outcomes)
     return outcomes
 
@@ -129,7 +129,7 @@ async def _show_plan(plan: Plan, estimate: Estimate, window: Window, site_id: st
 
 def _check_size(estimate: Estimate, confirm_above: int) -> None:
     if estimate.requests.expected > confirm_above:
-        raise NotConfirmedError(
+        raise LoadLimitError(
             f"Estimated {estimate.requests.expected:,} requests exceed "
             f"confirm_above={confirm_above}; nothing was submitted. "
             "Set confirm=true or reduce the range."
@@ -141,18 +141,20 @@ def _say_plan(plan: Plan) -> None:
         get_run_logger().info("Would load %(day)s %(segment)s (%(why)s)", row)
 
 
-async def _show_outcomes(outcomes: list[Outcome], window: Window) -> None:
+async def _show_outcomes(outcomes: list[PartitionResult], window: Window) -> None:
     level = logging.WARNING if failures_of(outcomes) else logging.INFO
     sentence = f"{window}: {describe_load(outcomes)}"
-    await show_table(sentence, outcome_rows(outcomes), key=RESULT_KEY, level=level)
+    await show_table(sentence, result_rows(outcomes), key=RESULT_KEY, level=level)
 
 
-async def _show_lateness(curve: list[Lateness]) -> None:
+async def _show_late_arrivals(curve: list[LateArrivals]) -> None:
     if curve:
-        await show_table(describe_lateness(curve), lateness_rows(curve), key=LATENESS_KEY)
+        await show_table(
+            describe_late_arrivals(curve), late_arrival_rows(curve), key=LATE_ARRIVALS_KEY
+        )
 
 
-def _fail_where_partitions_failed(outcomes: list[Outcome]) -> None:
+def _fail_where_partitions_failed(outcomes: list[PartitionResult]) -> None:
     failures = failures_of(outcomes)
     if failures:
         partition, reason = next(iter(failures.items()))

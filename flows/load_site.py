@@ -1,4 +1,4 @@
-"""One site of an account into the warehouse: what runs, many times over, behind load_all_sites."""
+"""One site of an account into the warehouse: what runs, many times over, behind load_sites."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from flows.load_sessions import load_sessions
 from prefect_wix import SessionsWarehouse, WixAccountCredentials
 from prefect_wix.blocks.shared_limit import add_missing_limit
 from prefect_wix.errors import LoadError
-from prefect_wix.load.partition_load import Outcome
+from prefect_wix.load.partition_load import PartitionResult
 from prefect_wix.planning.plan import Refresh
 from prefect_wix.planning.segments import DEVICES
 from prefect_wix.tasks.forms import SegmentKeys, Timezone
-from prefect_wix.tasks.reports import count_outcomes, describe_load
-from prefect_wix.tasks.sites import tell_counts
+from prefect_wix.tasks.reports import count_results, describe_load
+from prefect_wix.tasks.sites import save_counts
 
 
 class SiteLoad(BaseModel):
@@ -50,7 +50,7 @@ async def load_site(
     warehouse: SessionsWarehouse,
     site_id: Annotated[str, Field(min_length=1)],
     load: SiteLoad = SiteLoad(),  # noqa: B008
-) -> list[Outcome]:
+) -> list[PartitionResult]:
     """Load one of the account's sites, within the site's own request budget.
 
     Args:
@@ -62,7 +62,7 @@ async def load_site(
     credentials = account.for_site(site_id)
     await add_missing_limit(credentials.site_id, credentials.requests_per_minute)
     try:
-        outcomes: list[Outcome] = await load_sessions(credentials, warehouse, **dict(load))
+        outcomes: list[PartitionResult] = await load_sessions(credentials, warehouse, **dict(load))
     except LoadError as error:
         await _tell(site_id, error.outcomes)
         raise
@@ -70,5 +70,5 @@ async def load_site(
     return outcomes
 
 
-async def _tell(site_id: str, outcomes: Sequence[Outcome]) -> None:
-    await tell_counts({"site": site_id, **count_outcomes(outcomes)}, describe_load(outcomes))
+async def _tell(site_id: str, outcomes: Sequence[PartitionResult]) -> None:
+    await save_counts({"site": site_id, **count_results(outcomes)}, describe_load(outcomes))

@@ -30,7 +30,7 @@ from prefect_wix.profiles.tables import (
     reconciliation_rows,
 )
 from prefect_wix.tasks.artifacts import show_table
-from prefect_wix.tasks.events import announce_profiles
+from prefect_wix.tasks.events import emit_profiled
 from prefect_wix.tasks.forms import NavigationFlow, ReportFile, Timezone
 from prefect_wix.tasks.loads import find_site_timezone
 from prefect_wix.tasks.profiles import (
@@ -103,7 +103,7 @@ async def profile_sessions(
     if site == credentials.site_id:
         await reconcile_session_counts(credentials, warehouse, window)
     summary = await summarize_session_profiles(warehouse, site, window, flows)
-    announce_profiles(summary, computed)
+    emit_profiled(summary, computed)
     await _show(summary)
     if report is not None:
         await _link(await asyncio.to_thread(write_report, summary, report))

@@ -70,13 +70,13 @@ def background(command, *, cwd, env, log):
 
 
 def _end(process):
-    for number, patience in ((signal.SIGINT, 10), (signal.SIGKILL, 10)):
+    for number, poll_policy in ((signal.SIGINT, 10), (signal.SIGKILL, 10)):
         try:
             os.killpg(process.pid, number)
         except ProcessLookupError:
             return
         try:
-            process.wait(patience)
+            process.wait(poll_policy)
         except subprocess.TimeoutExpired:
             continue
 

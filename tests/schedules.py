@@ -13,10 +13,10 @@ from datetime import date, timedelta
 from random import Random
 
 from prefect_wix.client.models import DeviceType, FunnelStep, JobPage, JobStatus, SessionsQuery
-from prefect_wix.client.rate_limiter import RequestBudget, worth_of_submit
+from prefect_wix.client.rate_limiter import RateLimiter, submit_priority
 from prefect_wix.jobs.listing import Listing
-from prefect_wix.jobs.poll_policy import Patience
-from prefect_wix.jobs.poll_schedule import Pace
+from prefect_wix.jobs.poll_policy import PollPolicy
+from prefect_wix.jobs.poll_schedule import PollSchedule
 from tests.virtual_time import LoopClock, run
 
 ROUND_TRIP = 0.02
@@ -32,7 +32,7 @@ class SimulatedWix:
 
     def __init__(self, latencies, totals):
         self.clock = LoopClock()
-        self.budget = RequestBudget(clock=self.clock)
+        self.rate_limiter = RateLimiter(clock=self.clock)
         self.latencies = latencies
         self.totals = totals
         self.ready = {}
@@ -41,21 +41,21 @@ class SimulatedWix:
         self.sent = []
         self._ids = itertools.count()
 
-    async def _request(self, worth):
-        await self.budget.turn(worth)
+    async def _request(self, priority):
+        await self.rate_limiter.acquire(priority)
         self.requests += 1
         self.sent.append(self.clock.now())
         await asyncio.sleep(ROUND_TRIP / 2)
 
     async def list_sessions_async(self, query):
-        await self._request(worth_of_submit)
+        await self._request(submit_priority)
         job = str(next(self._ids))
         self.ready[job] = (self.clock.now() + self.latencies[query], self.totals.get(query, 10))
         await asyncio.sleep(ROUND_TRIP / 2)
         return job
 
-    async def get_list_sessions_job_result(self, job_id, *, limit, offset, worth):
-        await self._request(worth)
+    async def get_list_sessions_job_result(self, job_id, *, limit, offset, priority):
+        await self._request(priority)
         ready, total = self.ready[job_id]
         finished = self.clock.now() >= ready
         await asyncio.sleep(ROUND_TRIP / 2)
@@ -69,20 +69,20 @@ class SimulatedWix:
         )
 
 
-class Clairvoyant(Pace):
+class Clairvoyant(PollSchedule):
     """Knows of every job when it will be finished, and has it asked then and not before."""
 
     def __init__(self, wix):
         super().__init__(wix.clock)
         self._wix = wix
 
-    def watch(self, query):
-        watch = super().watch(query)
+    def timer(self, query):
+        timer = super().timer(query)
         ready = self._wix.clock.now() + self._wix.latencies[query] - ROUND_TRIP / 2
-        watch._likely_at = lambda: ready - watch._begun
-        watch._kind.latency.known = 10
-        watch.chance = lambda: 1.0
-        return watch
+        timer._next_poll_at = lambda: ready - timer._begun
+        timer._kind.latency.known = 10
+        timer.chance = lambda: 1.0
+        return timer
 
 
 KINDS = (
@@ -121,23 +121,27 @@ def mixed_jobs(count, seed, spread=0.3):
     return latencies, totals
 
 
-def simulate(latencies, *, slots, totals=None, clairvoyant=False, patience=Patience()):
+def simulate(latencies, *, slots, totals=None, clairvoyant=False, poll_policy=PollPolicy()):
     """Ask all the queries; returns how long that took, in seconds, and whom it was asked of."""
-    return run(_ask_all(latencies, totals or {}, slots, clairvoyant, patience))[::-1]
+    return run(_ask_all(latencies, totals or {}, slots, clairvoyant, poll_policy))[::-1]
 
 
-async def _ask_all(latencies, totals, slots, clairvoyant, patience):
+async def _ask_all(latencies, totals, slots, clairvoyant, poll_policy):
     wix = SimulatedWix(latencies, totals)
     free = asyncio.Semaphore(slots)
-    pace = Clairvoyant(wix) if clairvoyant else Pace(wix.clock, patience, wix.budget.scarcity)
-    pace.to_come = 2 * len(latencies)
+    schedule = (
+        Clairvoyant(wix)
+        if clairvoyant
+        else PollSchedule(wix.clock, poll_policy, wix.rate_limiter.utilization)
+    )
+    schedule.expected_requests = 2 * len(latencies)
 
-    async def drain(query):
-        async with free, Listing(wix, query, patience=patience, pace=pace) as listing:
-            pace.to_come -= 2
-            await listing.drain()
+    async def read_all(query):
+        async with free, Listing(wix, query, poll_policy=poll_policy, schedule=schedule) as listing:
+            schedule.expected_requests -= 2
+            await listing.read_all()
 
     async with asyncio.TaskGroup() as group:
         for query in latencies:
-            group.create_task(drain(query))
+            group.create_task(read_all(query))
     return wix

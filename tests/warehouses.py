@@ -31,12 +31,12 @@ import asyncpg
 import duckdb
 
 from prefect_wix.client.models import SessionsJob
-from prefect_wix.planning.partitions import Ask, Partition
+from prefect_wix.planning.partitions import JobRecord, Partition
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.warehouse.connection import kept_open
 from prefect_wix.warehouse.factory import open_warehouse
-from prefect_wix.warehouse.interface import Answer
+from prefect_wix.warehouse.interface import VerifiedListing
 
 ROOT = Path(__file__).parents[1]
 ZONE = "Europe/Athens"
@@ -56,23 +56,25 @@ def a_job(partition=MOBILE, *, hours=0, job_id=None):
     return SessionsJob(job_id=job_id, query=partition.query, site_id=site, submitted_at=at)
 
 
-def an_ask(partition=MOBILE, *, hours=0):
+def a_record(partition=MOBILE, *, hours=0):
     """An ask whose job was submitted so many hours after noon."""
-    intent = Ask.intend(partition, at=NOON + timedelta(hours=hours), run_id="run-1")
+    intent = JobRecord.intend(partition, at=NOON + timedelta(hours=hours), run_id="run-1")
     return intent.submitted(a_job(partition, hours=hours))
 
 
 @contextmanager
-def an_answer(ids, partition=MOBILE, *, hours=0, ask=None, repeats=0):
+def an_answer(ids, partition=MOBILE, *, hours=0, record=None, duplicates=0):
     with Spool() as spool:
         ids = list(ids)
         for start in range(0, len(ids), 1000):
             spool.add(ids[start : start + 1000])
-        yield Answer(ask or an_ask(partition, hours=hours), spool, spool.digest(), repeats)
+        yield VerifiedListing(
+            record or a_record(partition, hours=hours), spool, spool.digest(), duplicates
+        )
 
 
-async def land(warehouse, ids, partition=MOBILE, *, hours=0, ask=None):
-    with an_answer(ids, partition, hours=hours, ask=ask) as answer:
+async def land(warehouse, ids, partition=MOBILE, *, hours=0, record=None):
+    with an_answer(ids, partition, hours=hours, record=record) as answer:
         return await warehouse.publish(answer)
 
 
@@ -131,10 +133,6 @@ class Bench(ABC):
     async def alter(self, old, new): ...
 
     @abstractmethod
-    async def set_derived_from(self, expression, partition=MOBILE):
-        """Make a receipt what an earlier version wrote for a segment that it derived."""
-
-    @abstractmethod
     async def set_version(self, version): ...
 
     @abstractmethod
@@ -164,10 +162,6 @@ class SqlBench(Bench):
     async def alter(self, old, new):
         table = self.name("wix_session_ids")
         await self.sql(f"UPDATE {table} SET session_id = '{new}' WHERE session_id = '{old}'")
-
-    async def set_derived_from(self, expression, partition=MOBILE):
-        table = self.name("wix_session_receipts")
-        await self.sql(f"UPDATE {table} SET derived_from = '{expression}' {self._where(partition)}")
 
     async def set_version(self, version):
         await self.sql(f"INSERT INTO {self.name('wix_session_schema')} VALUES ({version})")
@@ -224,13 +218,6 @@ class ParquetBench(Bench):
         for file in self.folder.glob("wix_session_ids/*/*/*.parquet"):
             self._rewrite(file, columns, self._metadata(file))
 
-    async def set_derived_from(self, expression, partition=MOBILE):
-        files = f"wix_session_ids/{partition.site_id}/*/{partition.day}.parquet"
-        for file in self.folder.glob(files):
-            metadata = self._metadata(file)
-            if metadata["partition"]["segment"] == partition.segment:
-                self._rewrite(file, "*", metadata | {"derived_from": expression})
-
     def _metadata(self, file):
         key = "decode(value) FROM parquet_kv_metadata"
         return json.loads(self.sql(f"SELECT {key}('{file}')")[0][0])
@@ -276,7 +263,7 @@ class PostgresBench(SqlBench):
         """Another session has the table."""
         connection = await asyncpg.connect(f"postgresql://{self.server.address}/postgres")
         async with connection.transaction():
-            for table in ("wix_session_ids", "wix_session_asks"):
+            for table in ("wix_session_ids", "wix_session_jobs"):
                 await connection.execute(f"LOCK TABLE {self.name(table)}")
             yield
         await connection.close()

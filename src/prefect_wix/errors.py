@@ -2,9 +2,9 @@
 
     WixError
     ├── RequestError                one call to Wix did not succeed
-    │   ├── NotSentError            it never reached Wix: safe to send again
-    │   ├── LostReplyError          it was sent, no whole reply came: it may have taken effect
-    │   ├── UnreadableReplyError    a reply came that is not the documented JSON
+    │   ├── RequestNotSentError            it never reached Wix: safe to send again
+    │   ├── ResponseLostError          it was sent, no whole reply came: it may have taken effect
+    │   ├── InvalidResponseError    a reply came that is not the documented JSON
     │   └── StatusError             Wix answered with an error status
     │       ├── BadRequestError     400
     │       ├── AuthenticationError 401, and every refusal of the token endpoint
@@ -22,14 +22,14 @@
     │   ├── DaysFailedError         days of a window can't be listed, not even by themselves
     │   └── SpoolError              the local disk could not hold the ids
     ├── MarkError                   some recordings could not be marked
-    ├── SourceError                 ids could not be read from where they were said to be
+    ├── IdSourceError                 ids could not be read from where they were said to be
     ├── OutputError                 a listing could not be written to its file
     ├── WarehouseError              sessions could not be landed
     │   ├── WarehouseBusyError      another process holds it past the deadline
     │   ├── WarehouseAccessError    wrong password, read-only, no such place, disk full
     │   ├── WarehouseSchemaError    its tables are not the ones this version writes
     │   └── WarehouseUnsupportedError  a feature that this kind of warehouse does not have
-    ├── NotConfirmedError           a load would take more than it may without a word
+    ├── LoadLimitError           a load would take more than it may without a word
     ├── LoadError                   some partitions of a load did not land
     ├── SitesError                  some sites of an account were not loaded
     ├── CompletenessError           landed segments contradict each other, and that is not wanted
@@ -51,29 +51,29 @@ __all__ = [
     "CompletenessError",
     "ConflictError",
     "DaysFailedError",
+    "IdSourceError",
     "IncompleteListingError",
+    "InvalidResponseError",
     "JobFailedError",
     "JobTimeoutError",
     "ListingError",
     "LoadError",
-    "LostReplyError",
+    "LoadLimitError",
     "MarkError",
     "MissingExtraError",
-    "NotConfirmedError",
     "NotFoundError",
-    "NotSentError",
     "OutputError",
     "PermissionDeniedError",
     "PreconditionError",
     "RateLimitError",
     "RequestError",
+    "RequestNotSentError",
+    "ResponseLostError",
     "ServerError",
     "SitesError",
-    "SourceError",
     "SpoolError",
     "StatusError",
     "UnknownJobError",
-    "UnreadableReplyError",
     "Violation",
     "WarehouseAccessError",
     "WarehouseBusyError",
@@ -101,9 +101,9 @@ class RequestError(WixError):
     """
 
     safe_to_resend = False
-    holds_for_site = False
+    affects_site = False
     may_have_taken_effect = False
-    worth_retrying = False
+    retryable = False
 
     def __init__(
         self, message: str, *, endpoint: str | None = None, request_id: str | None = None
@@ -113,25 +113,25 @@ class RequestError(WixError):
         self.request_id = request_id
 
 
-class NotSentError(RequestError):
+class RequestNotSentError(RequestError):
     """The request never reached Wix: no connection could be made."""
 
     safe_to_resend = True
-    worth_retrying = True
+    retryable = True
 
 
-class LostReplyError(RequestError):
+class ResponseLostError(RequestError):
     """The request was sent, but no whole reply came back. It may have taken effect."""
 
     may_have_taken_effect = True
-    worth_retrying = True
+    retryable = True
 
 
-class UnreadableReplyError(RequestError):
+class InvalidResponseError(RequestError):
     """Wix answered something that is not the documented JSON. The request may have taken effect."""
 
     may_have_taken_effect = True
-    worth_retrying = True
+    retryable = True
 
 
 @dataclass(frozen=True)
@@ -182,16 +182,16 @@ class BadRequestError(StatusError):
 class AuthenticationError(StatusError):
     """401: the key or token is missing, wrong or expired; or the token endpoint refused."""
 
-    holds_for_site = True
+    affects_site = True
 
 
 class PermissionDeniedError(StatusError):
     """403: no permission, a missing header, or (with an empty body) sometimes throttling."""
 
-    holds_for_site = True
+    affects_site = True
 
     @property
-    def worth_retrying(self) -> bool:  # type: ignore[override]
+    def retryable(self) -> bool:  # type: ignore[override]
         """An empty 403 is sometimes Wix's way to throttle, so a read may be asked again."""
         return self.empty
 
@@ -207,14 +207,14 @@ class ConflictError(StatusError):
 class PreconditionError(StatusError):
     """428: a precondition failed; mostly the app is not installed on the site."""
 
-    holds_for_site = True
+    affects_site = True
 
 
 class RateLimitError(StatusError):
     """429: more requests than the site's budget (200 a minute) allows. It had no effect."""
 
     safe_to_resend = True
-    worth_retrying = True
+    retryable = True
 
 
 class ServerError(StatusError):
@@ -231,7 +231,7 @@ class ServerError(StatusError):
         return not self.safe_to_resend
 
     @property
-    def worth_retrying(self) -> bool:  # type: ignore[override]
+    def retryable(self) -> bool:  # type: ignore[override]
         """Not a 504 as it stands: Wix says to ask for less."""
         return self.status != 504  # noqa: PLR2004
 
@@ -324,7 +324,7 @@ class MarkError(WixError):
         self.outcomes = outcomes
 
 
-class SourceError(WixError):
+class IdSourceError(WixError):
     """The ids to mark could not be read from the file or the query that was named."""
 
 
@@ -352,7 +352,7 @@ class WarehouseUnsupportedError(WarehouseError):
     """A feature that this kind of warehouse does not have; the message names those that do."""
 
 
-class NotConfirmedError(WixError):
+class LoadLimitError(WixError):
     """A load would take more requests than it may without being told so. Nothing was asked for."""
 
 
@@ -361,7 +361,7 @@ class LoadError(WixError):
 
     Attributes:
         failures: partition (as text) -> what went wrong.
-        outcomes: what became of every partition, as ``prefect_wix.load.loader.Outcome``.
+        outcomes: what became of every partition, as ``prefect_wix.load.loader.PartitionResult``.
     """
 
     def __init__(

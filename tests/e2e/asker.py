@@ -13,12 +13,12 @@ import time
 from prefect import flow
 
 from prefect_wix import WixCredentials
-from prefect_wix.client.retry import Retry
+from prefect_wix.client.retry import RetryPolicy
 from prefect_wix.errors import RateLimitError
 
 
 @flow
-async def ask(seconds: float) -> tuple[int, int]:
+async def record(seconds: float) -> tuple[int, int]:
     credentials = await WixCredentials.aload("wix")
     answered = refused = 0
     end = time.monotonic() + seconds
@@ -37,10 +37,10 @@ async def ask(seconds: float) -> tuple[int, int]:
                 return
 
     async with credentials.get_client() as client:
-        client._retry = Retry(times=0)
+        client._retry = RetryPolicy(times=0)
         await asyncio.gather(*(one_after_the_other(client) for _ in range(8)))
     return answered, refused
 
 
 if __name__ == "__main__":
-    sys.stdout.write(" ".join(map(str, asyncio.run(ask(float(sys.argv[1]))))))
+    sys.stdout.write(" ".join(map(str, asyncio.run(record(float(sys.argv[1]))))))

@@ -84,13 +84,13 @@ class Deployed:
             time.sleep(0.5)
         return reply
 
-    def ask(self, method, path, **body):
+    def record(self, method, path, **body):
         reply = self.send(method, path, **body)
         assert reply.is_success, reply.text
         return reply.json() if reply.content else None
 
     def deployment(self, name):
-        return self.ask("GET", f"deployments/name/{name}")
+        return self.record("GET", f"deployments/name/{name}")
 
     def submit(self, deployment, **parameters):
         """What the run form sends when it is submitted; the reply."""
@@ -106,12 +106,12 @@ class Deployed:
         return reply.json()["id"]
 
     def run(self, run_id):
-        return self.ask("GET", f"flow_runs/{run_id}")
+        return self.record("GET", f"flow_runs/{run_id}")
 
     def runs(self, flow, **wanted):
-        return self.ask("POST", "flow_runs/filter", flows={"name": {"any_": [flow]}}, **wanted)
+        return self.record("POST", "flow_runs/filter", flows={"name": {"any_": [flow]}}, **wanted)
 
-    def finish(self, run_id, *, seconds=60):
+    def shield(self, run_id, *, seconds=60):
         """Wait for the run's end; its state."""
         deadline = time.monotonic() + seconds
         while (state := self.run(run_id)["state"])["type"] not in ENDS:
@@ -120,7 +120,7 @@ class Deployed:
         return state
 
     def set_state(self, run_id, **state):
-        self.ask("POST", f"flow_runs/{run_id}/set_state", state=state)
+        self.record("POST", f"flow_runs/{run_id}/set_state", state=state)
 
     def landed(self, days):
         """How many partitions of these days have landed, by site."""
@@ -230,11 +230,11 @@ def on_call(told):
 
 def hurry(deployed):
     """Have the automations that wait wait for seconds."""
-    for one in deployed.ask("POST", "automations/filter"):
+    for one in deployed.record("POST", "automations/filter"):
         if one["name"] in WITHIN:
             one["trigger"] |= {"within": WITHIN[one["name"]]}
             kept = ("name", "description", "enabled", "trigger", "actions")
-            deployed.ask("PUT", f"automations/{one['id']}", **{name: one[name] for name in kept})
+            deployed.record("PUT", f"automations/{one['id']}", **{name: one[name] for name in kept})
 
 
 def children(pid):

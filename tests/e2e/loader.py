@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from prefect_wix.client.auth import ApiKeyAuth
 from prefect_wix.client.client import WixClient
-from prefect_wix.jobs.poll_policy import Patience
+from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.load.loader import load_partitions
 from prefect_wix.load.partition_load import LoadOptions
 from prefect_wix.planning.plan import Refresh, RefreshPolicy, make_plan, partitions_of
@@ -62,7 +62,7 @@ async def main(told):
     reaper = Reaper(**told.get("kill", {"verb": "", "moment": "", "number": 0, "delay": 0}))
     warehouse = open_warehouse(told["warehouse"], schema=told.get("schema"))
     await warehouse.prepare()
-    for verb in ("claim", "record", "publish"):
+    for verb in ("claim", "save_record", "publish"):
         setattr(warehouse, verb, reaper.around(verb, getattr(warehouse, verb)))
     start, end = map(date.fromisoformat, told["days"])
     window = Window(start, end, "Asia/Jerusalem")
@@ -83,11 +83,11 @@ async def main(told):
         return await load_partitions(
             client,
             warehouse,
-            [*plan.to_ask],
+            [*plan.to_load],
             LoadOptions(
                 as_of=as_of,
                 jobs_in_flight=told.get("jobs_in_flight", 4),
-                patience=Patience(first_wait_seconds=0.02, longest_wait_seconds=0.2),
+                poll_policy=PollPolicy(first_wait_seconds=0.02, longest_wait_seconds=0.2),
                 run_id=told.get("run_id"),
             ),
             on_progress=nothing,

@@ -14,10 +14,10 @@ import pytest
 from prefect_wix.client.auth import ApiKeyAuth
 from prefect_wix.client.client import WixClient
 from prefect_wix.client.models import FunnelStep
-from prefect_wix.jobs.poll_policy import Patience
+from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.load.loader import load_partitions
 from prefect_wix.load.partition_load import LoadOptions
-from prefect_wix.planning.partitions import AskState, Partition
+from prefect_wix.planning.partitions import JobState, Partition
 from prefect_wix.planning.segments import Segment
 from prefect_wix.planning.windows import ONE_DAY, Window
 from prefect_wix.profiles.profiling import profile_window, summarize
@@ -157,10 +157,12 @@ async def land(tmp_path, segments):
                 client,
                 warehouse,
                 partitions,
-                LoadOptions(as_of=datetime.now(UTC), patience=Patience(first_wait_seconds=0.001)),
+                LoadOptions(
+                    as_of=datetime.now(UTC), poll_policy=PollPolicy(first_wait_seconds=0.001)
+                ),
                 on_progress=nothing,
             )
-    assert {one.state for one in outcomes} == {AskState.LANDED}
+    assert {one.state for one in outcomes} == {JobState.LANDED}
     return warehouse, shop.site_id, outcomes
 
 

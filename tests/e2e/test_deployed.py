@@ -40,7 +40,7 @@ def test_the_schedule_loads_and_its_event_profiles(deployed):
     soon = datetime.now(UTC) + timedelta(seconds=5)
     every_day = {"interval": 86_400, "anchor_date": soon.isoformat(), "timezone": ZONE}
     moved = [{"active": True, "schedule": every_day}]
-    deployed.ask("PATCH", f"deployments/{daily['id']}", schedules=moved)
+    deployed.record("PATCH", f"deployments/{daily['id']}", schedules=moved)
     done = {"state": {"type": {"any_": ["COMPLETED"]}}}
     wait_until(
         lambda: deployed.runs("profile-sessions", flow_runs=done), seconds=90, what="the profile"
@@ -62,7 +62,7 @@ def test_an_ad_hoc_run_answers_what_the_form_asked(deployed):
     output = deployed.folder / "mobile.csv"
     query = dates(days_ago(9, 6)) | {"device_type": "MOBILE", "timezone": ZONE}
     run = deployed.start("list-sessions/ad-hoc", query=query, output=str(output))
-    assert deployed.finish(run)["type"] == "COMPLETED"
+    assert deployed.shield(run)["type"] == "COMPLETED"
     wire = {
         "customTimePeriod": {"startDate": query["start_date"], "endDate": query["end_date"]},
         "deviceType": {"type": "MOBILE"},
@@ -86,11 +86,11 @@ def test_a_cancelled_run_stops_and_the_next_one_takes_up_its_jobs(deployed):
         what="the middle of the load",
     )
     deployed.set_state(run, type="CANCELLING")
-    assert deployed.finish(run, seconds=20)["type"] == "CANCELLED"
+    assert deployed.shield(run, seconds=20)["type"] == "CANCELLED"
     deployed.is_whole(partitions)
     deployed.shop.faults = []
     run = deployed.start("load-sessions/backfill", **dates(days))
-    assert deployed.finish(run)["type"] == "COMPLETED"
+    assert deployed.shield(run)["type"] == "COMPLETED"
     deployed.check(partitions)
     assert len(deployed.shop.submits) == len(partitions)
 

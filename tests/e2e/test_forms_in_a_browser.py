@@ -27,8 +27,8 @@ WRONG = [
     ("list-sessions/ad-hoc", {"query": {"device_type": "ALL"}}, "query"),
     ("load-sessions/daily", {"segments": ["device=MOBILE"]}, "segments"),
     ("load-sessions/daily", {"days": "seven"}, "days"),
-    ("load-all-sites/daily", {"sites": []}, "sites"),
-    ("load-all-sites/daily", {"load": {"refresh": "always"}}, "load.refresh"),
+    ("load-sites/daily", {"sites": []}, "sites"),
+    ("load-sites/daily", {"load": {"refresh": "always"}}, "load.refresh"),
     ("load-site/of-account", {"site_id": ""}, "site_id"),
     ("load-site/of-account", {}, "site_id"),
 ]
@@ -87,7 +87,7 @@ def submit(page):
 
 def complete(deployed, run_id):
     """Wait for the run."""
-    state = deployed.finish(run_id, seconds=120)
+    state = deployed.shield(run_id, seconds=120)
     assert state["type"] == "COMPLETED", state
 
 
@@ -95,7 +95,7 @@ def follow_link(deployed, page, run_id, sentence):
     """Open what a line of the run's log names."""
 
     def lines():
-        logs = deployed.ask("POST", "logs/filter", logs={"flow_run_id": {"any_": [run_id]}})
+        logs = deployed.record("POST", "logs/filter", logs={"flow_run_id": {"any_": [run_id]}})
         return [log["message"] for log in logs if sentence in log["message"]]
 
     # A run's last lines arrive after its last state.

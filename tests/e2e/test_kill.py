@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from prefect_wix.planning.partitions import AskState, Partition
+from prefect_wix.planning.partitions import JobState, Partition
 from prefect_wix.sandbox import World, running
 from tests.e2e import loader
 from tests.processes import ROOT
@@ -34,8 +34,8 @@ STEPS = [
     ("submit", "before"),
     ("submit", "during"),
     ("submit", "after"),
-    ("record", "during"),
-    ("record", "after"),
+    ("save_record", "during"),
+    ("save_record", "after"),
     ("page", "during"),
     ("page", "after"),
     ("publish", "before"),
@@ -62,7 +62,7 @@ async def killed_and_made_whole(bench, kill, seed):
         for partition in new:
             assert sorted(await bench.check(partition)) in (old[partition], new[partition])
         outcomes = await loader.main(told)
-        assert AskState.FAILED not in {one.state for one in outcomes}
+        assert JobState.FAILED not in {one.state for one in outcomes}
         for partition, ids in new.items():
             assert sorted(await bench.check(partition)) == ids
         assert len(shop.submits) <= len(new) + 1

@@ -36,7 +36,7 @@ def test_every_site_lands_once_though_a_worker_is_killed(deployed):
     deployed.shop.reset_counts()
     deployed.shop.faults = [Fault("job_never_finishes", after=JOBS_THAT_FINISH)]
     parent = deployed.start(
-        "load-all-sites/daily",
+        "load-sites/daily",
         load={"start_date": str(day), "end_date": str(day + ONE_DAY)},
         sites_in_flight=SITES_IN_FLIGHT,
     )
@@ -47,7 +47,7 @@ def test_every_site_lands_once_though_a_worker_is_killed(deployed):
     died = len(children(deployed.workers[victim].pid))
     kill_machine(deployed.workers[victim])
     deployed.shop.faults = []
-    state = deployed.finish(parent, seconds=240)
+    state = deployed.shield(parent, seconds=240)
     assert (state["type"], died > 0) == ("FAILED", True)
     assert f"{died} of {SITES} sites were not loaded whole" in state["message"]
     assert Counter(run["state_type"] for run in deployed.runs("load-site")) == {
@@ -57,7 +57,7 @@ def test_every_site_lands_once_though_a_worker_is_killed(deployed):
 
     deployed.command("prefect", "flow-run", "retry", parent)
     wait_until(lambda: deployed.run(parent)["run_count"] == 2, seconds=60, what="the retry")
-    assert deployed.finish(parent, seconds=120)["type"] == "COMPLETED"
+    assert deployed.shield(parent, seconds=120)["type"] == "COMPLETED"
     deployed.check(partitions)
     assert len(deployed.shop.submits) == len(partitions)
     assert_told_of_each(deployed, partitions)
@@ -66,9 +66,9 @@ def test_every_site_lands_once_though_a_worker_is_killed(deployed):
 
 def leave_the_profiles(deployed):
     """Do as the documentation of many sites says where no profiles are wanted."""
-    for automation in deployed.ask("POST", "automations/filter"):
+    for automation in deployed.record("POST", "automations/filter"):
         if automation["name"] == AFTER_LOAD.name:
-            deployed.ask("PATCH", f"automations/{automation['id']}", enabled=False)
+            deployed.record("PATCH", f"automations/{automation['id']}", enabled=False)
 
 
 def is_held(deployed, day):
@@ -99,7 +99,7 @@ def worker_without(deployed, run_id):
 def assert_told_of_each(deployed, partitions):
     """A row for each site, with its count; and nowhere the key."""
     wanted = {"key": {"any_": ["wix-sites-load"]}}
-    found = deployed.ask("POST", "artifacts/filter", artifacts=wanted)
+    found = deployed.record("POST", "artifacts/filter", artifacts=wanted)
     table = max(found, key=lambda artifact: artifact["created"])
     rows = {row["site"]: row for row in json.loads(table["data"])}
     counts = Counter()
@@ -116,5 +116,5 @@ def assert_told_of_each(deployed, partitions):
     assert told.keys() == counts.keys()
     assert all(told[site] == counts[site] for site in counts.keys() - died)
     assert all(told[site] <= counts[site] for site in died)
-    seen = [found, deployed.runs("load-site"), deployed.runs("load-all-sites")]
+    seen = [found, deployed.runs("load-site"), deployed.runs("load-sites")]
     assert deployed.shop.api_key not in json.dumps(seen)

@@ -52,11 +52,11 @@ class Stage:
     sessions: int = 0
     """How many there really are."""
 
-    def ask(self, path, **body):
+    def record(self, path, **body):
         return httpx.post(f"{self.url}/api/{path}", json=body, timeout=30).json()
 
     def run_of(self, flow):
-        found = self.ask("flow_runs/filter", flows={"name": {"any_": [flow]}})
+        found = self.record("flow_runs/filter", flows={"name": {"any_": [flow]}})
         return found[0] if found else None
 
     def is_completed(self, flow):
@@ -84,7 +84,7 @@ def stage(tmp_path_factory):
         if DBT.exists():
             start(f"python examples/dbt/build_funnel.py {stage.database} {DBT}")
             wait_until(
-                lambda: stage.ask("deployments/filter") != [], seconds=60, what="the deployment"
+                lambda: stage.record("deployments/filter") != [], seconds=60, what="the deployment"
             )
         shop = stack.enter_context(running(make_world(), now=NOW))
         stage.sessions = len(shop.answer(EVERYONE))

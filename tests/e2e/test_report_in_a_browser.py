@@ -29,7 +29,7 @@ LUMINANCE = """colour => {
 }"""
 
 
-class Watch:
+class JobTimer:
     """What a page asked for and complained of."""
 
     def __init__(self, page):
@@ -57,7 +57,7 @@ def test_the_report_can_be_read(browser, tmp_path, look):
     """Every heading, picture and number is there; nothing overflows, nothing is fetched."""
     path = write_report(a_summary(), tmp_path / "report.html")
     page = browser.new_page(**LOOKS[look])
-    watch = Watch(page)
+    timer = JobTimer(page)
     page.goto(path.as_uri())
     for heading in HEADINGS:
         expect(page.get_by_role("heading", name=heading)).to_be_visible()
@@ -81,8 +81,8 @@ def test_the_report_can_be_read(browser, tmp_path, look):
         ("#chart-devices .xtick text", "section"),
     ):
         assert contrast(page, text, ground) >= 4.5, text
-    assert watch.requests == [path.as_uri()]
-    assert watch.complaints == []
+    assert timer.requests == [path.as_uri()]
+    assert timer.complaints == []
     page.close()
 
 
@@ -103,8 +103,8 @@ def test_the_report_of_nothing_can_be_read_too(browser, tmp_path):
     """Without anything landed it says so, and complains of nothing."""
     path = write_report(an_empty_summary(), tmp_path / "report.html")
     page = browser.new_page(**LOOKS["phone"])
-    watch = Watch(page)
+    timer = JobTimer(page)
     page.goto(path.as_uri())
     expect(page.get_by_text("No funnel step is landed")).to_be_visible()
-    assert watch.complaints == []
+    assert timer.complaints == []
     page.close()

@@ -51,7 +51,7 @@ def blocks(env):
     ).stdout
 
 
-def ask(env, seconds):
+def record(env, seconds):
     return subprocess.Popen(
         [sys.executable, "-m", "tests.e2e.asker", str(seconds)],
         cwd=ROOT,
@@ -66,7 +66,7 @@ def test_two_processes_at_full_speed_are_never_refused(server, shop):
     """No 429 in more than a minute, both make progress, and the budget is not left unused."""
     assert f"saved     limit wix-{shop.site_id}: 200 requests a minute" in blocks(server)
     counts = []
-    for process in [ask(server, SECONDS) for _ in range(2)]:
+    for process in [record(server, SECONDS) for _ in range(2)]:
         said, log = process.communicate(timeout=SECONDS + 60)
         assert process.returncode == 0, log
         counts.append(tuple(map(int, said.split()[-2:])))
@@ -85,7 +85,7 @@ def test_without_the_limit_a_run_says_that_nobody_keeps_count(server, shop):
         timeout=60,
         check=True,
     )
-    said, log = ask(server, 2).communicate(timeout=90)
+    said, log = record(server, 2).communicate(timeout=90)
     answered, refused = map(int, said.split()[-2:])
     assert (answered > 0, refused) == (True, 0)
     assert log.count("counted in this process only") == 1

@@ -16,7 +16,7 @@ from prefect_wix import (
     WixCredentials,
 )
 from prefect_wix.blocks.shared_limit import rate_limit_for
-from prefect_wix.client.rate_limiter import GATE_TURNS
+from prefect_wix.client.rate_limiter import GLOBAL_LIMIT_BATCH
 from prefect_wix.client.sites import list_sites
 
 BLOCKS = [WixCredentials, WixAccountCredentials, WixAppCredentials, SessionsWarehouse]
@@ -138,7 +138,7 @@ def test_no_minute_of_the_shared_limit_holds_more_than_the_budget(requests_per_m
     rate = rate_limit_for(requests_per_minute)
     assert rate.limit + 60 * rate.slot_decay_per_second <= requests_per_minute
     assert rate.limit + 60 * rate.slot_decay_per_second >= 0.6 * requests_per_minute
-    assert rate.limit >= GATE_TURNS
+    assert rate.limit >= GLOBAL_LIMIT_BATCH
 
 
 async def test_a_refused_document_is_said_and_fails():

@@ -15,10 +15,10 @@ from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
 
-from flows.load_sessions import LATENESS_KEY, PLAN_KEY, RESULT_KEY, load_sessions
+from flows.load_sessions import LATE_ARRIVALS_KEY, PLAN_KEY, RESULT_KEY, load_sessions
 from prefect_wix import SessionsQuery
-from prefect_wix.errors import LoadError, NotConfirmedError, WixError
-from prefect_wix.planning.partitions import AskState
+from prefect_wix.errors import LoadError, LoadLimitError, WixError
+from prefect_wix.planning.partitions import JobState
 from prefect_wix.sandbox import Fault, Rules, World, running
 from prefect_wix.tasks.events import LANDED_EVENT
 from prefect_wix.tasks.progress import LOAD_KEY as PROGRESS_KEY
@@ -68,7 +68,7 @@ def assert_exact(database, expected):
 async def test_every_day_and_device_lands_exactly(shop, credentials, warehouse, database):
     """Each local day and device holds the ids that Wix has, once each."""
     outcomes = await load_sessions(credentials, warehouse, START, END)
-    assert {one.state for one in outcomes} == {AskState.LANDED}
+    assert {one.state for one in outcomes} == {JobState.LANDED}
     assert len(shop.submits) == 9
     assert_exact(database, truth(shop))
 
@@ -95,7 +95,7 @@ async def test_the_same_answer_again_writes_nothing(shop, credentials, warehouse
     """Asked again on purpose, every partition is found unchanged."""
     await load_sessions(credentials, warehouse, START, END)
     outcomes = await load_sessions(credentials, warehouse, START, END, refresh="all")
-    assert {one.state for one in outcomes} == {AskState.UNCHANGED}
+    assert {one.state for one in outcomes} == {JobState.UNCHANGED}
     assert_exact(database, truth(shop))
 
 
@@ -105,7 +105,7 @@ async def test_asking_again_measures_how_late_sessions_come(credentials, warehou
         block = credentials.model_copy(update={"base_url": today.url})
         for _ in range(2):
             await load_sessions(block, warehouse, days=1)
-    curve = (await artifacts(LATENESS_KEY))[0]
+    curve = (await artifacts(LATE_ARRIVALS_KEY))[0]
     assert json.loads(curve.data) == [
         {"days after": 1, "asked again": 3, "changed": 0, "added": 0, "gone": 0}
     ]
@@ -316,7 +316,7 @@ async def test_a_load_above_the_limit_needs_confirm(shop, credentials, warehouse
         "Estimated 18 requests exceed confirm_above=17; nothing was submitted. "
         "Set confirm=true or reduce the range."
     )
-    with pytest.raises(NotConfirmedError, match=f"^{re.escape(sentence)}$"):
+    with pytest.raises(LoadLimitError, match=f"^{re.escape(sentence)}$"):
         await load_sessions(credentials, warehouse, START, END, confirm_above=17)
     assert shop.submits == []
     options = {"confirm_above": 17, "confirm": True}

@@ -10,7 +10,7 @@ import pytest
 from flows.load_sessions import load_sessions
 from flows.mark_recordings import RESULT_KEY, UNMARKED_KEY, mark_recordings
 from prefect_wix.client.models import MarkAction
-from prefect_wix.errors import MarkError, SourceError, WarehouseUnsupportedError
+from prefect_wix.errors import IdSourceError, MarkError, WarehouseUnsupportedError
 from prefect_wix.sandbox import Fault
 from prefect_wix.tasks.progress import MARK_KEY
 
@@ -111,7 +111,7 @@ async def test_what_cannot_be_is_refused_in_words(shop, credentials, warehouse, 
     cases = [
         ({}, warehouse, ValueError, "Which sessions"),
         ({"file": "a.txt", "query": "t"}, warehouse, ValueError, "Which sessions"),
-        ({"file": tmp_path / "none.csv"}, warehouse, SourceError, "can't be read"),
+        ({"file": tmp_path / "none.csv"}, warehouse, IdSourceError, "can't be read"),
         ({"query": "wix_session_ids"}, lake, WarehouseUnsupportedError, "duckdb:// or postgres"),
     ]
     for given, place, kind, sentence in cases:

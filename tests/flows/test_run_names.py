@@ -17,8 +17,8 @@ from prefect.runner import Runner
 
 import flows
 import prefect_wix
-from flows.load_all_sites import load_all_sites
 from flows.load_site import SiteLoad, load_site
+from flows.load_sites import load_sites
 from prefect_wix import SessionsQuery, WixAccountCredentials
 from prefect_wix.client.models import MarkAction, SessionsJob
 from prefect_wix.errors import SitesError
@@ -59,7 +59,7 @@ async def test_a_sites_name_stays_text_in_its_own_process(
     """The site loads, its run carries the name letter by letter, and the key is nowhere."""
     caplog.set_level(logging.DEBUG)
     shop.site_names[shop.site_id] = name
-    (run,) = await load_all_sites(account, warehouse, LOAD)
+    (run,) = await load_sites(account, warehouse, LOAD)
     assert (run.state, run.site.name) == ("Completed", name)
     assert await runs_called(f"load {name}")
     assert shop.api_key not in caplog.text
@@ -77,7 +77,7 @@ async def test_a_sites_name_stays_text_by_deployment(
     made = await load_site.ato_deployment(deployed)
     deployment_id = await Runner().aadd_deployment(made)
     with pytest.raises(SitesError, match="had not ended"):
-        await load_all_sites(
+        await load_sites(
             account, warehouse, LOAD, None, f"load-site/{deployed}", site_timeout_seconds=0.1
         )
     (child,) = [one for one in await runs_called(f"load {name}") if one.deployment_id]

@@ -52,9 +52,9 @@ def asking_at(api):
 
 
 async def pass_often(times):
-    gate = SharedLimit(str(uuid4()), LOG)
+    global_limiter = SharedLimit(str(uuid4()), LOG)
     for _ in range(times):
-        await gate(1)
+        await global_limiter(1)
 
 
 def said(caplog):

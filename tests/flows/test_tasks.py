@@ -10,8 +10,8 @@ from prefect_wix.client.models import MarkState, SessionsJob
 from prefect_wix.errors import (
     JobFailedError,
     JobTimeoutError,
-    LostReplyError,
     MarkError,
+    ResponseLostError,
     WixError,
 )
 from prefect_wix.sandbox import Fault, running
@@ -108,7 +108,7 @@ async def test_retries_do_not_repeat_a_submit_that_may_have_worked(shop, credent
     async def submit():
         return await submit_sessions_job.with_options(retries=3)(credentials, QUERY)
 
-    with pytest.raises(LostReplyError):
+    with pytest.raises(ResponseLostError):
         await submit()
     assert len(shop.submits) == 2
     assert len(shop.jobs) == 2
@@ -236,6 +236,6 @@ async def test_a_mark_whose_reply_is_lost_is_not_made_twice(shop, credentials):
     async def mark():
         await mark_session_as_recorded.with_options(retries=3)(credentials, "a-session")
 
-    with pytest.raises(LostReplyError):
+    with pytest.raises(ResponseLostError):
         await mark()
     assert shop.count("recorded") == 1

@@ -10,7 +10,7 @@ from prefect_wix.client.auth import ApiKeyAuth
 from prefect_wix.client.client import WixClient
 from prefect_wix.client.models import MarkAction
 from prefect_wix.load.mark_recordings import mark_sessions
-from prefect_wix.load.mark_records import MarkLedger
+from prefect_wix.load.mark_records import MarkRecords
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.warehouse.factory import open_warehouse
 
@@ -18,7 +18,7 @@ from prefect_wix.warehouse.factory import open_warehouse
 async def main(told):
     url, schema = told["warehouse"]
     base_url, api_key, site_id = told["shop"]
-    ledger = MarkLedger(open_warehouse(url, schema=schema), site_id, MarkAction.RECORDED)
+    ledger = MarkRecords(open_warehouse(url, schema=schema), site_id, MarkAction.RECORDED)
     auth = ApiKeyAuth(api_key, site_id)
     with Spool() as spool:
         spool.add(told["ids"])

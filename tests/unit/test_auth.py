@@ -34,15 +34,15 @@ from prefect_wix.blocks.warehouse import SessionsWarehouse
 from prefect_wix.client import auth as auth_module
 from prefect_wix.client.auth import ApiKeyAuth, AppAuth
 from prefect_wix.client.client import WixClient
-from prefect_wix.client.retry import Retry
+from prefect_wix.client.retry import RetryPolicy
 from prefect_wix.errors import (
     AuthenticationError,
-    LostReplyError,
     NotFoundError,
-    NotSentError,
     PermissionDeniedError,
     RateLimitError,
     RequestError,
+    RequestNotSentError,
+    ResponseLostError,
     WixError,
 )
 from prefect_wix.jobs.listing import Listing
@@ -50,7 +50,7 @@ from prefect_wix.sandbox import Fault, World, running
 
 CANARY = "CANARY-4f1c"
 TOKEN = "POST /oauth2/token"
-NO_REPEATS = Retry(times=0)
+NO_REPEATS = RetryPolicy(times=0)
 WORLD = World.generate(5, sessions=50, start=date(2024, 3, 1), days=3)
 
 
@@ -278,17 +278,17 @@ async def test_the_sandbox_refuses_a_wrong_secret(sandbox):
 
 
 NO_TOKEN = {
-    "503": (reply(503, EMPTY), NotSentError),
+    "503": (reply(503, EMPTY), RequestNotSentError),
     "429": (reply(429, EMPTY), RateLimitError),
     "404": (reply(404, EMPTY), NotFoundError),
-    "HTML": (reply(200, b"<html>", content_type="text/html"), NotSentError),
-    "empty": (reply(200, b""), NotSentError),
-    "no token": (reply(200, {}), NotSentError),
-    "an empty token": (minted(""), NotSentError),
-    "a number": (minted(5), NotSentError),
-    "two lines": (minted("a\r\nb: c"), NotSentError),
-    "a blank at its end": (minted("a "), NotSentError),
-    "not ASCII": (minted("é"), NotSentError),
+    "HTML": (reply(200, b"<html>", content_type="text/html"), RequestNotSentError),
+    "empty": (reply(200, b""), RequestNotSentError),
+    "no token": (reply(200, {}), RequestNotSentError),
+    "an empty token": (minted(""), RequestNotSentError),
+    "a number": (minted(5), RequestNotSentError),
+    "two lines": (minted("a\r\nb: c"), RequestNotSentError),
+    "a blank at its end": (minted("a "), RequestNotSentError),
+    "not ASCII": (minted("é"), RequestNotSentError),
 }
 
 
@@ -330,12 +330,12 @@ async def test_a_token_endpoint_that_recovers_is_no_reason_to_fail_a_read(failur
 
 
 async def test_where_the_token_endpoint_is_not_there_nothing_was_sent():
-    async with RawWix(JOB).running() as gone:
-        url = gone.url
+    async with RawWix(JOB).running() as removed:
+        url = removed.url
     async with RawWix(JOB).running() as wix:
         auth = AppAuth("app", CANARY, "instance", base_url=url)
         async with raw_client(wix.url, auth=auth, retry=NO_REPEATS) as client:
-            with pytest.raises(NotSentError):
+            with pytest.raises(RequestNotSentError):
                 await client.list_sessions_async(QUERY)
     assert wix.asked == []
 
@@ -455,7 +455,7 @@ FAILURES |= {
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("answer", FAILURES.values(), ids=FAILURES)
 async def test_no_error_and_no_log_of_any_failure_holds_the_key(answer, call, all_logs):
-    async with asking(answer, auth=KEY_AUTH, retry=Retry(times=1)) as (wix, client):
+    async with asking(answer, auth=KEY_AUTH, retry=RetryPolicy(times=1)) as (wix, client):
         error = await error_of(CALLS[call](client))
     for shown in (error, pickle.loads(pickle.dumps(error))):
         assert CANARY not in everything_in(shown)
@@ -490,10 +490,10 @@ async def test_no_timeout_or_broken_line_holds_the_key(all_logs):
         url = wix.url
         options = {"auth": KEY_AUTH, "timeout_seconds": 0.05, "retry": NO_REPEATS}
         async with raw_client(url, **options) as client:
-            with pytest.raises(LostReplyError) as lost:
+            with pytest.raises(ResponseLostError) as lost:
                 await client.list_sessions_async(QUERY)
     async with raw_client(url, **options) as client:
-        with pytest.raises(NotSentError) as not_sent:
+        with pytest.raises(RequestNotSentError) as not_sent:
             await client.list_sessions_async(QUERY)
     for caught in (lost, not_sent):
         assert CANARY not in everything_in(caught.value)
@@ -511,7 +511,7 @@ APP_FAILURES |= {
 
 @pytest.mark.parametrize("tokens", APP_FAILURES.values(), ids=APP_FAILURES)
 async def test_no_error_and_no_log_holds_an_apps_secret_or_its_token(tokens, all_logs):
-    async with app_asking(tokens, UNAUTHORIZED, retry=Retry(times=1)) as (wix, client):
+    async with app_asking(tokens, UNAUTHORIZED, retry=RetryPolicy(times=1)) as (wix, client):
         with pytest.raises(WixError) as caught:
             await client.list_sessions_async(QUERY)
     assert CANARY not in everything_in(caught.value)
@@ -533,7 +533,7 @@ async def test_no_failed_listing_holds_the_key(all_logs):
         Listing(client, QUERY) as listing,
     ):
         with pytest.raises(WixError) as caught:
-            await listing.drain()
+            await listing.read_all()
     assert CANARY not in everything_in(caught.value)
     assert any("orphan" in one.getMessage() for one in all_logs.records)
 

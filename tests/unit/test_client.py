@@ -19,20 +19,20 @@ from test_rate_limiter import VirtualClock
 from prefect_wix.client.auth import ApiKeyAuth, check_base_url
 from prefect_wix.client.client import BASE_URL, WixClient
 from prefect_wix.client.models import JobStatus, MarkState, SessionsQuery
-from prefect_wix.client.retry import Retry
+from prefect_wix.client.retry import RetryPolicy
 from prefect_wix.errors import (
     AuthenticationError,
     BadRequestError,
     ConflictError,
-    LostReplyError,
+    InvalidResponseError,
     NotFoundError,
-    NotSentError,
     PermissionDeniedError,
     PreconditionError,
     RateLimitError,
+    RequestNotSentError,
+    ResponseLostError,
     ServerError,
     StatusError,
-    UnreadableReplyError,
     Violation,
     WixError,
 )
@@ -102,7 +102,7 @@ class RawWix:
             if callable(answer):
                 answer = await answer(self.asked[-1])
             writer.write(answer)
-            await writer.drain()
+            await writer.read_all()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -130,7 +130,7 @@ def reply(status=200, body=b"{}", **headers):
     return f"HTTP/1.1 {status} Whatever\r\n{head}\r\n".encode("latin-1") + content
 
 
-QUICK = Retry(times=5, first_seconds=0.5, ceiling_seconds=30.0)
+QUICK = RetryPolicy(times=5, first_seconds=0.5, ceiling_seconds=30.0)
 
 
 def raw_client(url, *, clock=None, auth=None, **options):
@@ -229,8 +229,8 @@ async def test_a_count_is_asked_for_as_documented():
 async def test_a_count_is_never_made_up(value):
     """Neither a day nor a number is guessed."""
     body = {"data": [{"type": "TOTAL_SESSIONS", "values": [value]}]}
-    async with asking(reply(body=body), retry=Retry(times=0)) as (_, client):
-        with pytest.raises(UnreadableReplyError, match="Wix answered a count"):
+    async with asking(reply(body=body), retry=RetryPolicy(times=0)) as (_, client):
+        with pytest.raises(InvalidResponseError, match="Wix answered a count"):
             await client.get_total_sessions(date(2024, 3, 1), date(2024, 3, 2), "UTC")
 
 
@@ -336,7 +336,7 @@ async def test_an_id_that_is_none_is_never_made_into_one(ids):
     """Nor dropped: the page is unreadable, and the error says so."""
     body = {"result": {"jobStatus": "FINISHED", "total": 1, "sessionIds": ids}}
     async with asking(reply(body=body)) as (wix, client):
-        with pytest.raises(UnreadableReplyError, match="something that is not a session id"):
+        with pytest.raises(InvalidResponseError, match="something that is not a session id"):
             await client.get_list_sessions_job_result("job")
     assert len(wix.asked) <= 6
 
@@ -358,7 +358,7 @@ UNREADABLE = {
 async def test_a_reply_that_is_no_json_object_is_unreadable(call, body, kind):
     """A read is asked again; a write may have taken effect, so it is not."""
     async with asking(reply(body=body, content_type=kind)) as (wix, client):
-        with pytest.raises(UnreadableReplyError, match="not a JSON object") as caught:
+        with pytest.raises(InvalidResponseError, match="not a JSON object") as caught:
             await CALLS[call](client)
     error = caught.value
     assert (error.endpoint, error.request_id) == (call, "req-1")
@@ -371,7 +371,7 @@ async def test_a_reply_that_is_no_json_object_is_unreadable(call, body, kind):
 @pytest.mark.parametrize("job_id", [None, "", 5, ["a"], "a\nb", "\ud800"])
 async def test_a_submit_without_a_usable_job_id_may_have_made_a_job(job_id):
     async with asking(reply(body={"jobId": job_id})) as (wix, client):
-        with pytest.raises(UnreadableReplyError, match="no job id") as caught:
+        with pytest.raises(InvalidResponseError, match="no job id") as caught:
             await client.list_sessions_async(QUERY)
     assert caught.value.may_have_taken_effect
     assert len(wix.asked) == 1
@@ -381,7 +381,7 @@ async def test_a_submit_without_a_usable_job_id_may_have_made_a_job(job_id):
 async def test_a_reply_whose_compression_is_broken_is_an_error_of_the_tree(call):
     broken = gzip.compress(b"{}" * 100)[:-20] + b"x" * 20
     async with asking(reply(body=broken, content_encoding="gzip")) as (wix, client):
-        with pytest.raises((UnreadableReplyError, LostReplyError)) as caught:
+        with pytest.raises((InvalidResponseError, ResponseLostError)) as caught:
             await CALLS[call](client)
     assert caught.value.endpoint == call
     assert len(wix.asked) == (6 if call in READS else 1)
@@ -407,7 +407,7 @@ APPLICATION_ERROR = {
     "message": "It went wrong",
     "details": {"applicationError": {"code": "WRONG", "description": "d", "data": {}}},
 }
-NO_REPEATS = Retry(times=0)
+NO_REPEATS = RetryPolicy(times=0)
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -565,10 +565,10 @@ PERSISTENT = {
     "409": (reply(409, APPLICATION_ERROR), 1, 1, ConflictError),
     "428": (reply(428, APPLICATION_ERROR), 1, 1, PreconditionError),
     "302": (reply(302, EMPTY, location="http://127.0.0.1:1/"), 1, 1, StatusError),
-    "closed without a reply": (b"", 6, 1, LostReplyError),
-    "half a head": (b"HTTP/1.1 200 OK\r\nconte", 6, 1, LostReplyError),
-    "half a body": (reply(200, b"{}", content_length="99"), 6, 1, LostReplyError),
-    "no HTTP": (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", 6, 1, LostReplyError),
+    "closed without a reply": (b"", 6, 1, ResponseLostError),
+    "half a head": (b"HTTP/1.1 200 OK\r\nconte", 6, 1, ResponseLostError),
+    "half a body": (reply(200, b"{}", content_length="99"), 6, 1, ResponseLostError),
+    "no HTTP": (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", 6, 1, ResponseLostError),
 }
 
 
@@ -588,7 +588,7 @@ async def test_a_request_is_repeated_only_where_that_is_safe_and_of_use(
 
 @pytest.mark.parametrize("times", [0, 1, 3])
 async def test_how_often_is_up_to_the_caller(times):
-    async with asking(reply(503, EMPTY), retry=Retry(times=times)) as (wix, client):
+    async with asking(reply(503, EMPTY), retry=RetryPolicy(times=times)) as (wix, client):
         with pytest.raises(ServerError):
             await client.list_sessions_async(QUERY)
     assert len(wix.asked) == 1 + times
@@ -604,7 +604,7 @@ async def test_repeats_come_later_and_later_and_not_in_step():
 
     for _ in range(3):
         arrived.clear()
-        async with asking(note, clock=clock, retry=Retry(times=8)) as (_, client):
+        async with asking(note, clock=clock, retry=RetryPolicy(times=8)) as (_, client):
             with pytest.raises(ServerError):
                 await client.list_sessions_async(QUERY)
         waits.append([two - one for one, two in pairwise(arrived)])
@@ -627,7 +627,7 @@ async def test_where_nobody_listens_nothing_was_sent(call):
         url = wix.url
     clock = VirtualClock()
     async with raw_client(url, clock=clock) as client:
-        with pytest.raises(NotSentError, match="could not be sent: ConnectError") as caught:
+        with pytest.raises(RequestNotSentError, match="could not be sent: ConnectError") as caught:
             await CALLS[call](client)
     assert caught.value.safe_to_resend
     assert not caught.value.may_have_taken_effect
@@ -639,10 +639,10 @@ async def test_a_reply_that_does_not_come_in_time_is_lost(call):
     async def never(_):
         await asyncio.sleep(30)
 
-    options = {"timeout_seconds": 0.05, "retry": Retry(times=1)}
+    options = {"timeout_seconds": 0.05, "retry": RetryPolicy(times=1)}
     async with asking(never, **options) as (wix, client):
         with pytest.raises(
-            LostReplyError, match=r"none within 0.05 s\. It may have taken effect"
+            ResponseLostError, match=r"none within 0.05 s\. It may have taken effect"
         ) as caught:
             await CALLS[call](client)
     assert caught.value.may_have_taken_effect
@@ -655,7 +655,7 @@ async def test_a_lost_reply_to_a_submit_is_not_sent_again_by_the_client(sandbox,
     sandbox.faults = [Fault(kind)]
     before = len(sandbox.jobs)
     async with sandbox_client(sandbox) as client:
-        with pytest.raises(LostReplyError):
+        with pytest.raises(ResponseLostError):
             await client.list_sessions_async(QUERY)
     assert sandbox.count("list") == 1
     assert len(sandbox.jobs) - before == (0 if kind == "dropped_before" else 1)

@@ -13,10 +13,10 @@ import pytest
 from prefect_wix.client.auth import ApiKeyAuth
 from prefect_wix.client.client import WixClient
 from prefect_wix.client.models import FunnelStep
-from prefect_wix.jobs.poll_policy import Patience
+from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.load.loader import load_partitions
 from prefect_wix.load.partition_load import LoadOptions
-from prefect_wix.planning.partitions import AskState, Partition
+from prefect_wix.planning.partitions import JobState, Partition
 from prefect_wix.planning.segments import Segment
 from prefect_wix.planning.windows import ONE_DAY, Window
 from prefect_wix.profiles.profiling import profile_window, summarize
@@ -34,7 +34,7 @@ SEGMENTS = (
 STRUCK = (1, 3, 5, 6, 8, 10, 12)
 WINDOW = Window(START, START + len(STRUCK) * ONE_DAY, "UTC")
 WORLD = World.generate(sessions=2_500, days=len(STRUCK), start=START, timezone="UTC")
-QUICK = Patience(first_wait_seconds=0.001)
+QUICK = PollPolicy(first_wait_seconds=0.001)
 
 
 async def load(sandbox, warehouse, window=WINDOW, segments=SEGMENTS):
@@ -44,11 +44,11 @@ async def load(sandbox, warehouse, window=WINDOW, segments=SEGMENTS):
         Partition(sandbox.site_id, day, key, "UTC") for day in window.days() for key in segments
     ]
     async with WixClient(auth, base_url=sandbox.url, requests_per_minute=100_000) as client:
-        options = LoadOptions(datetime.now(UTC), jobs_in_flight=1, patience=QUICK)
+        options = LoadOptions(datetime.now(UTC), jobs_in_flight=1, poll_policy=QUICK)
         outcomes = await load_partitions(
             client, warehouse, partitions, options, on_progress=nothing
         )
-    assert AskState.FAILED not in {one.state for one in outcomes}
+    assert JobState.FAILED not in {one.state for one in outcomes}
 
 
 async def nothing(outcome):

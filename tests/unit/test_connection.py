@@ -13,7 +13,7 @@ import duckdb
 import pytest
 
 from prefect_wix.errors import WarehouseBusyError, WarehouseError, WarehouseSchemaError
-from prefect_wix.planning.partitions import Ask, AskState
+from prefect_wix.planning.partitions import JobRecord, JobState
 from prefect_wix.planning.windows import Window
 from prefect_wix.warehouse import connection
 from prefect_wix.warehouse.connection import kept_open
@@ -25,8 +25,8 @@ from tests.warehouses import (
     NOON,
     ROOT,
     a_job,
+    a_record,
     an_answer,
-    an_ask,
     another_process,
     ids_of,
     land,
@@ -66,7 +66,7 @@ async def notes_without_a_pause(warehouse):
     hours = 0
     while True:
         hours += 1
-        await warehouse.record(an_ask(on_day(1), hours=hours))
+        await warehouse.save_record(a_record(on_day(1), hours=hours))
         await asyncio.sleep(0)
 
 
@@ -175,7 +175,7 @@ async def test_a_file_that_was_taken_away_is_not_written_to(bench, warehouse, ne
         await land(warehouse, ["a"])
         bench.file.rename(bench.file.with_name("kept.duckdb"))
         with pytest.raises(WarehouseSchemaError):
-            await warehouse.record(an_ask())
+            await warehouse.save_record(a_record())
         with pytest.raises(WarehouseSchemaError):
             await land(warehouse, ["b"], hours=1)
         await warehouse.prepare()
@@ -196,7 +196,7 @@ async def test_an_error_does_not_outlive_its_verb(bench, warehouse, never_idle):
         with pytest.raises(WarehouseError):
             await warehouse.transact(half_done)
         assert await is_free(bench)
-        assert (await land(warehouse, ["a", "b"], hours=1)).stayed == 1
+        assert (await land(warehouse, ["a", "b"], hours=1)).kept == 1
     assert sorted(await bench.check()) == ["a", "b"]
 
 
@@ -249,7 +249,7 @@ async def test_a_warehouse_that_is_no_file_is_as_it_was(make_bench):
 # -- one at a time -------------------------------------------------------------------------------
 
 
-class Held:
+class PartitionContents:
     """A transaction that has begun and does not end before it is released."""
 
     def __init__(self):
@@ -270,7 +270,7 @@ class Held:
 
 @pytest.fixture
 def held():
-    held = Held()
+    held = PartitionContents()
     yield held
     held.release()
 
@@ -305,8 +305,8 @@ async def test_an_answer_that_waited_does_not_replace_a_newer_one(bench, warehou
 
     def land_newer(tables):
         yield from held(tables)
-        newer = an_ask().submitted(a_job().model_copy(update={"submitted_at": datetime.now(UTC)}))
-        with an_answer(["new"], ask=newer) as answer:
+        newer = a_record().submitted(a_job().model_copy(update={"submitted_at": datetime.now(UTC)}))
+        with an_answer(["new"], record=newer) as answer:
             yield Statement(f"CREATE TEMP TABLE {STAGED} AS SELECT 'new' AS session_id")
             yield from tables.publish(answer, datetime.now(UTC))
 
@@ -316,7 +316,7 @@ async def test_an_answer_that_waited_does_not_replace_a_newer_one(bench, warehou
     await asyncio.sleep(0.1)
     held.release()
     await first
-    assert (await waiting).state is AskState.SUPERSEDED
+    assert (await waiting).state is JobState.SUPERSEDED
     assert await bench.check() == ["new"]
 
 
@@ -326,13 +326,13 @@ async def load_asks(warehouse, intents):
     async def one(intent):
         claim = await warehouse.claim(intent, adopt_since=NOON)
         assert (claim.adopted, claim.orphans) == (False, 0)
-        submitted = intent.submitted(a_job(intent.partition, job_id=intent.ask_id))
-        await warehouse.record(submitted)
+        submitted = intent.submitted(a_job(intent.partition, job_id=intent.record_id))
+        await warehouse.save_record(submitted)
         if _fails(intent):
-            await warehouse.record(submitted.ended(AskState.FAILED, at=NOON))
-            await warehouse.history(MOBILE.site_id, WEEK)
+            await warehouse.save_record(submitted.ended(JobState.FAILED, at=NOON))
+            await warehouse.job_records(MOBILE.site_id, WEEK)
         else:
-            await land(warehouse, [intent.ask_id], ask=submitted)
+            await land(warehouse, [intent.record_id], record=submitted)
 
     async with kept_open(warehouse):
         await asyncio.gather(*map(one, intents))
@@ -347,15 +347,17 @@ async def test_loads_in_several_threads_lose_and_double_nothing(bench, warehouse
     monkeypatch.setattr(connection, "LONGEST_SECONDS", 0.1)
     monkeypatch.setattr(connection, "BREAK_SECONDS", 0.001)
     days = [MOBILE.day + timedelta(days=n) for n in range(60)]
-    intents = [Ask.intend(replace(MOBILE, day=day), at=NOON, run_id=None) for day in days]
+    intents = [JobRecord.intend(replace(MOBILE, day=day), at=NOON, run_id=None) for day in days]
     shares = [intents[n::3] for n in range(3)]
     loads = [load_asks(bench.open(), share) for share in shares]
     await asyncio.gather(*(asyncio.to_thread(asyncio.run, load) for load in loads))
-    ended = [(one.ask_id, "failed" if _fails(one) else "landed") for one in intents]
-    asks = await bench.sql("SELECT ask_id, state FROM wix.wix_session_asks ORDER BY session_date")
-    assert asks == ended
+    ended = [(one.record_id, "failed" if _fails(one) else "landed") for one in intents]
+    records = await bench.sql(
+        "SELECT record_id, state FROM wix.wix_session_jobs ORDER BY session_date"
+    )
+    assert records == ended
     ids = await bench.sql("SELECT session_id FROM wix.wix_session_ids ORDER BY session_date")
-    assert ids == [(ask_id,) for ask_id, state in ended if state == "landed"]
+    assert ids == [(record_id,) for record_id, state in ended if state == "landed"]
 
 
 async def test_a_link_to_the_file_is_the_same_database(bench, warehouse, tmp_path):
@@ -364,18 +366,18 @@ async def test_a_link_to_the_file_is_the_same_database(bench, warehouse, tmp_pat
     link.parent.mkdir()
     link.symlink_to(bench.file)
     by_link = open_warehouse(f"duckdb:///{link}?memory_limit=1GB", schema="wix")
-    ask = an_ask()
+    record = a_record()
     async with kept_open(warehouse), kept_open(by_link):
-        await warehouse.record(ask)
-        assert await by_link.history(MOBILE.site_id, MOBILE.window) == [ask]
-        await warehouse.record(ask)
+        await warehouse.save_record(record)
+        assert await by_link.job_records(MOBILE.site_id, MOBILE.window) == [record]
+        await warehouse.save_record(record)
 
 
 # -- what is committed ---------------------------------------------------------------------------
 
 KILLED = """
 import asyncio, os, sys
-from prefect_wix.planning.partitions import Ask
+from prefect_wix.planning.partitions import JobRecord
 from prefect_wix.warehouse import open_warehouse
 from prefect_wix.warehouse.connection import kept_open
 from tests.warehouses import NOON, a_job, on_day
@@ -384,10 +386,10 @@ async def main():
     warehouse = open_warehouse(sys.argv[1], schema="wix")
     async with kept_open(warehouse):
         for day in (1, 2):
-            ask = Ask.intend(on_day(day), at=NOON, run_id=None)
-            await warehouse.claim(ask, adopt_since=NOON)
+            record = JobRecord.intend(on_day(day), at=NOON, run_id=None)
+            await warehouse.claim(record, adopt_since=NOON)
             if day == 1:
-                await warehouse.record(ask.submitted(a_job(on_day(day), job_id="job-1")))
+                await warehouse.save_record(record.submitted(a_job(on_day(day), job_id="job-1")))
         os._exit(9)
 
 asyncio.run(main())
@@ -399,19 +401,19 @@ async def test_what_a_killed_process_has_recorded_is_there_for_the_next(bench, w
     command = [sys.executable, "-c", KILLED, bench.url]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
     assert await process.wait() == 9
-    intent = Ask.intend(on_day(1), at=NOON, run_id=None)
+    intent = JobRecord.intend(on_day(1), at=NOON, run_id=None)
     adopted = await warehouse.claim(intent, adopt_since=NOON - timedelta(hours=1))
-    assert (adopted.ask.job_id, adopted.adopted) == ("job-1", True)
-    intent = Ask.intend(on_day(2), at=NOON, run_id=None)
+    assert (adopted.record.job_id, adopted.adopted) == ("job-1", True)
+    intent = JobRecord.intend(on_day(2), at=NOON, run_id=None)
     assert (await warehouse.claim(intent, adopt_since=NOON)).orphans == 1
-    states = await bench.sql("SELECT state FROM wix.wix_session_asks ORDER BY session_date, state")
+    states = await bench.sql("SELECT state FROM wix.wix_session_jobs ORDER BY session_date, state")
     assert states == [("submitted",), ("intended",), ("orphaned",)]
 
 
 async def test_a_journal_of_an_earlier_version_is_refused_and_not_dropped(bench):
     """It has jobs that the tables do not know: they would be submitted again without a word."""
     journal = bench.file.with_name("sessions.duckdb.wix.asks")
-    journal.write_text('{"ask_id": "1"}\n')
+    journal.write_text('{"record_id": "1"}\n')
     with pytest.raises(WarehouseSchemaError, match="delete the file"):
         await bench.ready()
     assert journal.exists()
@@ -426,10 +428,10 @@ async def test_motherduck_is_a_database_and_no_file(tmp_path, monkeypatch):
     warehouse = open_warehouse(f"md:shop?motherduck_token={'x' * 300}")
     await warehouse.prepare()
     async with kept_open(warehouse):
-        intent = Ask.intend(MOBILE, at=NOON, run_id=None)
+        intent = JobRecord.intend(MOBILE, at=NOON, run_id=None)
         await warehouse.claim(intent, adopt_since=NOON)
-        await warehouse.record(intent.submitted(a_job()))
-        landed = await land(warehouse, ["a"], ask=intent.submitted(a_job()))
-        [ask] = await warehouse.history(MOBILE.site_id, MOBILE.window)
-    assert (landed.state, ask.state) == (AskState.LANDED, AskState.LANDED)
+        await warehouse.save_record(intent.submitted(a_job()))
+        landed = await land(warehouse, ["a"], record=intent.submitted(a_job()))
+        [record] = await warehouse.job_records(MOBILE.site_id, MOBILE.window)
+    assert (landed.state, record.state) == (JobState.LANDED, JobState.LANDED)
     assert [*tmp_path.iterdir()] == [tmp_path / "cloud"]

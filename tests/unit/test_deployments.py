@@ -87,7 +87,7 @@ def test_two_loads_of_a_site_never_run_at_once():
     limits = {name_of(entry): entry.get("concurrency_limit") for entry in ENTRIES}
     assert limits["load-sessions/daily"] == 1
     assert limits["load-sessions/backfill"] == 1
-    assert limits["load-all-sites/daily"] == 1
+    assert limits["load-sites/daily"] == 1
     assert limits["mark-recordings/ad-hoc"] == 1
 
 

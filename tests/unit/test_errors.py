@@ -16,19 +16,19 @@ from prefect_wix.errors import (
     ConflictError,
     DaysFailedError,
     IncompleteListingError,
+    InvalidResponseError,
     JobFailedError,
     JobTimeoutError,
     LoadError,
-    LostReplyError,
     MarkError,
     MissingExtraError,
     NotFoundError,
-    NotSentError,
     PermissionDeniedError,
     RateLimitError,
+    RequestNotSentError,
+    ResponseLostError,
     ServerError,
     StatusError,
-    UnreadableReplyError,
     Violation,
     WixError,
 )
@@ -121,11 +121,11 @@ def test_a_missing_package_is_an_import_error():
 
 
 @pytest.mark.parametrize(
-    ("error", "safe", "effect", "worth"),
+    ("error", "safe", "effect", "priority"),
     [
-        (NotSentError(""), True, False, True),
-        (LostReplyError(""), False, True, True),
-        (UnreadableReplyError(""), False, True, True),
+        (RequestNotSentError(""), True, False, True),
+        (ResponseLostError(""), False, True, True),
+        (InvalidResponseError(""), False, True, True),
         (RateLimitError("", status=429), True, False, True),
         (ServerError("", status=503), True, False, True),
         (ServerError("", status=500), False, True, True),
@@ -138,11 +138,11 @@ def test_a_missing_package_is_an_import_error():
         (StatusError("", status=302), False, False, False),
     ],
 )
-def test_an_error_says_what_may_be_done_about_it(error, safe, effect, worth):
-    assert (error.safe_to_resend, error.may_have_taken_effect, error.worth_retrying) == (
+def test_an_error_says_what_may_be_done_about_it(error, safe, effect, priority):
+    assert (error.safe_to_resend, error.may_have_taken_effect, error.retryable) == (
         safe,
         effect,
-        worth,
+        priority,
     )
 
 

@@ -33,7 +33,7 @@ def partitions(days, *segments):
 def receipt(partition, sessions):
     over = partition.ends_at
     return Receipt(
-        partition, sessions, "d", "j", over, over, over, sessions, gone=0, stayed=0, repeats=0
+        partition, sessions, "d", "j", over, over, over, sessions, removed=0, kept=0, duplicates=0
     )
 
 

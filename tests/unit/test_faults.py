@@ -14,18 +14,18 @@ from prefect_wix.client.models import SessionsQuery
 from prefect_wix.errors import (
     AuthenticationError,
     IncompleteListingError,
+    InvalidResponseError,
     JobFailedError,
     JobTimeoutError,
-    LostReplyError,
     PermissionDeniedError,
     RateLimitError,
+    ResponseLostError,
     ServerError,
     UnknownJobError,
-    UnreadableReplyError,
     WixError,
 )
 from prefect_wix.jobs.listing import Listing
-from prefect_wix.jobs.poll_policy import Patience
+from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.sandbox import Fault, World, running
 from prefect_wix.sandbox.faults import KINDS
 from prefect_wix.sandbox.world import DerivedIds
@@ -35,7 +35,7 @@ WORLD = World.generate(5, sessions=SESSIONS, start=date(2024, 3, 1), days=1, tim
 QUERY = SessionsQuery(
     start_date="2024-03-01", end_date="2024-03-02", device_type="ALL", timezone="UTC"
 )
-PATIENCE = Patience(timeout_seconds=600)
+PATIENCE = PollPolicy(timeout_seconds=600)
 LATEST = 600 + 2 * 7 * 100
 """The deadline, and what two submits of seven tries may wait for a budget that is spent."""
 MOST_REQUESTS = 600
@@ -76,7 +76,7 @@ class Heard:
 
 
 @dataclass
-class Outcome:
+class PartitionResult:
     """How one listing ended."""
 
     ids: set[str] | None
@@ -102,16 +102,16 @@ async def listing_with(client, sandbox, faults, *, page=PAGE):
     client._http.event_hooks = {"response": [heard.listen]}
     await client.clock.sleep(200)  # the budget and its pauses are those of this listing alone
     start, ids, error = client.clock.now(), None, None
-    async with Listing(client, QUERY, patience=PATIENCE) as listing:
+    async with Listing(client, QUERY, poll_policy=PATIENCE) as listing:
         try:
-            await listing.drain()
+            await listing.read_all()
             ids = {one for batch in listing.spool.batches() for one in batch}
             assert listing.summary.sessions == len(ids)
         except WixError as failure:
             error = failure
             assert listing.summary is None
         job_id = listing.job.job_id if listing.job else None
-    return Outcome(ids, error, client.clock.now() - start, sandbox.count(), heard, job_id)
+    return PartitionResult(ids, error, client.clock.now() - start, sandbox.count(), heard, job_id)
 
 
 def truth(sandbox):
@@ -172,13 +172,13 @@ ALONE = [
     (Fault("server_error"), ServerError),
     (Fault("server_error", status=504), ServerError),
     (Fault("html"), ServerError),
-    (Fault("html", status=200), UnreadableReplyError),
+    (Fault("html", status=200), InvalidResponseError),
     (Fault("expired_token"), AuthenticationError),
     (Fault("forbidden"), PermissionDeniedError),
-    (Fault("dropped_before"), LostReplyError),
-    (Fault("dropped_after"), LostReplyError),
-    (Fault("truncated"), UnreadableReplyError),
-    (Fault("cut_body"), LostReplyError),
+    (Fault("dropped_before"), ResponseLostError),
+    (Fault("dropped_after"), ResponseLostError),
+    (Fault("truncated"), InvalidResponseError),
+    (Fault("cut_body"), ResponseLostError),
     (Fault("unknown_job", polls=1000), UnknownJobError),
     (Fault("job_error"), JobFailedError),
     (Fault("job_never_finishes"), JobTimeoutError),
@@ -187,9 +187,9 @@ ALONE = [
     (Fault("wrong_total"), IncompleteListingError),
     (Fault("wrong_total", delta=-1), IncompleteListingError),
     (Fault("changing_total"), IncompleteListingError),
-    (Fault("bad_ids"), UnreadableReplyError),
-    (Fault("bad_ids", value="number"), UnreadableReplyError),
-    (Fault("bad_ids", value="empty"), UnreadableReplyError),
+    (Fault("bad_ids"), InvalidResponseError),
+    (Fault("bad_ids", value="number"), InvalidResponseError),
+    (Fault("bad_ids", value="empty"), InvalidResponseError),
     (Fault("missing_fields", field="jobStatus"), JobTimeoutError),
     (Fault("missing_fields", field="result"), JobTimeoutError),
     (Fault("missing_fields", field="sessionIds"), IncompleteListingError),

@@ -8,7 +8,7 @@ import tracemalloc
 import duckdb
 import pytest
 
-from prefect_wix.errors import SourceError
+from prefect_wix.errors import IdSourceError
 from prefect_wix.load.id_source import IdSource
 from prefect_wix.spool.id_spool import Spool
 from tests.warehouses import land
@@ -75,12 +75,12 @@ async def test_a_file_of_any_format_gives_its_distinct_ids(tmp_path, suffix):
 async def test_a_file_that_is_no_list_of_ids_is_refused_in_words(tmp_path, name, text, sentence):
     path = tmp_path / name
     path.write_text(text)
-    with pytest.raises(SourceError, match=sentence):
+    with pytest.raises(IdSourceError, match=sentence):
         await read(IdSource(file=path))
 
 
 async def test_a_file_that_is_not_there_is_refused_in_words(tmp_path):
-    with pytest.raises(SourceError, match=r"nowhere\.txt can't be read"):
+    with pytest.raises(IdSourceError, match=r"nowhere\.txt can't be read"):
         await read(IdSource(file=tmp_path / "nowhere.txt"))
 
 
@@ -120,7 +120,7 @@ async def test_a_query_of_many_pages_gives_each_id_once(bench):
 )
 async def test_a_query_that_finds_no_ids_is_refused_in_words(bench, query):
     warehouse = await bench.ready()
-    with pytest.raises(SourceError, match=r"[Tt]he query"):
+    with pytest.raises(IdSourceError, match=r"[Tt]he query"):
         await read(IdSource(query=query), warehouse)
 
 

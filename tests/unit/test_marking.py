@@ -15,10 +15,10 @@ import pytest
 from prefect_wix.client.auth import ApiKeyAuth
 from prefect_wix.client.client import WixClient
 from prefect_wix.client.models import MarkAction
-from prefect_wix.client.retry import Retry
+from prefect_wix.client.retry import RetryPolicy
 from prefect_wix.errors import WarehouseUnsupportedError
 from prefect_wix.load.mark_recordings import MarkSummary, mark_sessions, plan_marks
-from prefect_wix.load.mark_records import MarkLedger
+from prefect_wix.load.mark_records import MarkRecords
 from prefect_wix.sandbox import Fault, Rules, running
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.warehouse.factory import open_warehouse
@@ -28,7 +28,7 @@ from tests.warehouses import ROOT
 
 ENGINES = ["duckdb", "postgres"]
 RECORDED, DELETED = MarkAction.RECORDED, MarkAction.DELETED
-QUICK = Retry(times=3, first_seconds=0.01)
+QUICK = RetryPolicy(times=3, first_seconds=0.01)
 
 
 @pytest.fixture(params=ENGINES)
@@ -58,7 +58,7 @@ async def nobody_watches(summary):
 async def mark(bench, shop, ids, action=RECORDED, *, in_flight=4, retry_unknown=False, key=None):
     """One marking from the start: tables, ids, client; as a flow run does it."""
     warehouse = await bench.ready()
-    ledger = MarkLedger(warehouse, shop.site_id, action, retry_unknown=retry_unknown, run_id="run")
+    ledger = MarkRecords(warehouse, shop.site_id, action, retry_unknown=retry_unknown, run_id="run")
     auth = ApiKeyAuth(key or shop.api_key, shop.site_id)
     with Spool() as spool:
         spool.add(list(ids))
@@ -119,7 +119,7 @@ async def test_a_plan_asks_for_nothing(bench):
         shop.reset_counts()
         with Spool() as spool:
             spool.add(ids_of(shop, 10))
-            plan = await plan_marks(MarkLedger(bench.open(), shop.site_id, DELETED), spool)
+            plan = await plan_marks(MarkRecords(bench.open(), shop.site_id, DELETED), spool)
         assert shop.count() == 0
     assert (plan.wanted, plan.done_before, plan.to_send, plan.not_sent) == (10, 3, 7, 7)
     assert len(await on_record(bench)) == 3

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_wix.planning.partitions import Ask, AskState, Partition, Receipt
+from prefect_wix.planning.partitions import UNCONFIRMED, JobRecord, JobState, Partition, Receipt
 from prefect_wix.planning.plan import (
     CATCH_UP,
     Plan,
@@ -38,13 +37,13 @@ def receipt(confirmed_at, partition=PARTITION):
         sessions=1,
         digest="d",
         job_id="j",
-        asked_at=confirmed_at,
+        submitted_at=confirmed_at,
         landed_at=confirmed_at,
         confirmed_at=confirmed_at,
         added=1,
-        gone=0,
-        stayed=0,
-        repeats=0,
+        removed=0,
+        kept=0,
+        duplicates=0,
     )
 
 
@@ -88,14 +87,14 @@ INSTANT = timedelta(microseconds=1)
 )
 def test_a_partition_is_asked_for_a_reason_or_left_alone(confirmed_at, refresh, reason):
     expected = (
-        Plan(to_ask={}, settled=(PARTITION,))
+        Plan(to_load={}, settled=(PARTITION,))
         if reason is None
-        else Plan(to_ask={PARTITION: reason}, settled=())
+        else Plan(to_load={PARTITION: reason}, settled=())
     )
     got = plan(confirmed_at, refresh)
     # ALL says "refresh" also of what is stale: the caller's wish is the reason he will recognise.
     if refresh is ALL and reason is Reason.REFRESH:
-        assert [*got.to_ask.values()] in ([Reason.REFRESH], [Reason.STALE])
+        assert [*got.to_load.values()] in ([Reason.REFRESH], [Reason.STALE])
     else:
         assert got == expected
 
@@ -104,30 +103,26 @@ def test_a_partition_is_asked_for_a_reason_or_left_alone(confirmed_at, refresh, 
 @pytest.mark.parametrize("confirmed_at", [AS_OF, AS_OF + HOUR])
 def test_a_retried_run_leaves_alone_what_its_first_try_confirmed(refresh, confirmed_at):
     """Even a day that is not over: this very run has asked for it."""
-    assert plan(confirmed_at, refresh).to_ask == {}
+    assert plan(confirmed_at, refresh).to_load == {}
     running = plan(ENDS - HOUR, refresh, as_of=ENDS - HOUR)
-    assert running.to_ask == {}
+    assert running.to_load == {}
 
 
 def test_the_next_run_asks_again_for_the_day_that_was_not_over():
     got = plan(ENDS - HOUR, MISSING, as_of=ENDS - HOUR / 2)
-    assert got.to_ask == {PARTITION: Reason.UNFINISHED}
+    assert got.to_load == {PARTITION: Reason.UNFINISHED}
 
 
 def test_without_a_lookback_nothing_is_stale():
-    assert plan(ENDS, STALE, lookback=timedelta(0)).to_ask == {}
+    assert plan(ENDS, STALE, lookback=timedelta(0)).to_load == {}
 
 
 @pytest.mark.parametrize("refresh", Refresh)
-@pytest.mark.parametrize("confirmed_at", [ENDS + LOOKBACK, AS_OF, AS_OF + HOUR])
-def test_a_partition_that_an_earlier_version_derived_is_stale_until_a_job_lists_it(
-    refresh, confirmed_at
-):
-    """Whatever the refresh policy, the lookback and the time: nobody requested its days."""
-    derived = replace(receipt(confirmed_at), derived_from="+device_type=ALL -device_type=DESKTOP")
+def test_a_partition_that_no_job_listed_is_stale(refresh):
+    """Whatever the refresh policy and the lookback: the first edition derived it."""
     for lookback in (timedelta(0), LOOKBACK):
-        got = make_plan([PARTITION], [derived], policy(refresh, lookback=lookback))
-        assert got == Plan(to_ask={PARTITION: Reason.STALE}, settled=())
+        got = make_plan([PARTITION], [receipt(UNCONFIRMED)], policy(refresh, lookback=lookback))
+        assert got == Plan(to_load={PARTITION: Reason.STALE}, settled=())
 
 
 def test_gaps_come_first_then_the_unfinished_the_stale_and_the_rest():
@@ -141,7 +136,7 @@ def test_gaps_come_first_then_the_unfinished_the_stale_and_the_rest():
     days = [Partition("site", date(2024, 5, n), "device_type=ALL", "UTC") for n in range(1, 7)]
     receipts = [receipt(at, days[n - 1]) for n, at in confirmed.items()]
     got = make_plan(days, receipts, policy(ALL))
-    order = [(one.day.day, reason) for one, reason in got.to_ask.items()]
+    order = [(one.day.day, reason) for one, reason in got.to_load.items()]
     assert [day for day, _ in order[:3]] == [3, 6, 4]
     assert [reason for _, reason in order[:3]] == [
         Reason.MISSING,
@@ -162,7 +157,7 @@ def test_every_partition_is_either_asked_or_settled_never_both_or_neither(hours,
         if hour is not None
     ]
     got = make_plan(days, receipts, policy(refresh))
-    assert sorted([*got.to_ask, *got.settled]) == days
+    assert sorted([*got.to_load, *got.settled]) == days
 
 
 @pytest.mark.parametrize(
@@ -176,26 +171,26 @@ def test_every_partition_is_either_asked_or_settled_never_both_or_neither(hours,
 def test_a_receipt_speaks_for_its_own_partition_only(other):
     receipts = [receipt(ENDS + LOOKBACK, other)]
     got = make_plan([PARTITION], receipts, policy(MISSING))
-    assert [*got.to_ask.values()] == [Reason.MISSING]
+    assert [*got.to_load.values()] == [Reason.MISSING]
 
 
 def test_the_same_date_in_another_zone_is_another_day():
     """Two runs that count days in two zones undo each other; the reason says so."""
     other = Partition("site", DAY, "device_type=MOBILE", "Asia/Jerusalem")
     got = make_plan([PARTITION], [receipt(ENDS + LOOKBACK, other)], policy(MISSING))
-    assert [*got.to_ask.values()] == [Reason.OTHER_ZONE]
+    assert [*got.to_load.values()] == [Reason.OTHER_ZONE]
 
 
 def test_a_receipt_from_the_future_proves_nothing():
     """A clock that ran ahead once must not settle a day for good."""
     got = make_plan([PARTITION], [receipt(NOW + HOUR)], policy(MISSING))
-    assert [*got.to_ask.values()] == [Reason.MISSING]
+    assert [*got.to_load.values()] == [Reason.MISSING]
 
 
 def test_a_day_that_has_not_begun_is_not_asked():
     """Its answer would be empty today and land as such."""
     got = make_plan([PARTITION], [], policy(ALL, now=PARTITION.begins_at - INSTANT))
-    assert got == Plan(to_ask={}, settled=(), not_begun=(PARTITION,))
+    assert got == Plan(to_load={}, settled=(), not_begun=(PARTITION,))
 
 
 MOBILE = Segment.parse("device_type=MOBILE")
@@ -212,7 +207,7 @@ def test_a_load_of_the_last_day_takes_up_what_was_left_behind():
     assert earlier == days_before(5)
     landed = [receipt(ENDS + LOOKBACK, one) for one in days_before(5)[:2]]
     got = make_plan([PARTITION], landed, policy(ALL), earlier=earlier)
-    assert {*got.to_ask} == {PARTITION, *days_before(5)[2:]}
+    assert {*got.to_load} == {PARTITION, *days_before(5)[2:]}
     assert got.settled == ()
 
 
@@ -236,7 +231,7 @@ def test_late_sessions_of_days_before_the_range_are_asked_for():
     landed = [receipt(one.ends_at + HOUR, one) for one in earlier]
     lookback = policy(STALE, lookback=72 * HOUR, as_of=ENDS + HOUR, now=ENDS + HOUR)
     got = make_plan([PARTITION], landed, lookback, earlier=earlier)
-    assert [*got.to_ask.values()] == [Reason.MISSING] + 5 * [Reason.STALE]
+    assert [*got.to_load.values()] == [Reason.MISSING] + 5 * [Reason.STALE]
 
 
 def test_a_range_is_every_day_times_every_segment():
@@ -260,11 +255,11 @@ def test_a_partition_asks_for_its_own_day_zone_and_segment():
 
 
 def test_an_ask_gives_back_the_job_that_was_noted_and_no_other():
-    ask = Ask.intend(PARTITION, at=AS_OF, run_id="run")
+    record = JobRecord.intend(PARTITION, at=AS_OF, run_id="run")
     with pytest.raises(ValueError, match="No job is known for 2024-05-01 device_type=MOBILE"):
-        _ = ask.job
-    submitted = ask.submitted(job := ask_job())
-    assert submitted.state is AskState.SUBMITTED
+        _ = record.job
+    submitted = record.submitted(job := ask_job())
+    assert submitted.state is JobState.SUBMITTED
     assert submitted.job == job
 
 

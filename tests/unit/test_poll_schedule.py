@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefect_wix.client.models import DeviceType, FunnelStep, SessionsQuery
-from prefect_wix.jobs.latency import Latency, kind_of
-from prefect_wix.jobs.poll_policy import Patience
-from prefect_wix.jobs.poll_schedule import Pace
+from prefect_wix.jobs.latency import Latency, job_kind
+from prefect_wix.jobs.poll_policy import PollPolicy
+from prefect_wix.jobs.poll_schedule import PollSchedule
 from tests.schedules import FLOOR_OF_A_MINUTE, mixed_jobs, queries, simulate
 from tests.virtual_time import LoopClock, run
 
@@ -21,49 +21,49 @@ DAY = {"start_date": "2024-01-01", "end_date": "2024-01-02"}
 
 
 def taught(*jobs):
-    latency = Latency(Patience())
+    latency = Latency(PollPolicy())
     for running, finished in jobs:
-        latency.learn(running, finished)
+        latency.observe(running, finished)
     return latency
 
 
-def polls(latency, chance=0.65, count=6):
+def polls(latency, probability=0.65, count=6):
     """The ages at which a job is polled that is always found running."""
     ages = [0.0]
     for _ in range(count):
-        ages.append(latency.likely_at(chance, running=ages[-1]))
+        ages.append(latency.quantile(probability, running=ages[-1]))
     return ages[1:]
 
 
 def test_while_nothing_is_known_a_job_is_polled_at_growing_ages():
     """As its patience says."""
-    ages = polls(Latency(Patience(first_wait_seconds=2.0, growth=3.0)))
+    ages = polls(Latency(PollPolicy(first_wait_seconds=2.0, growth=3.0)))
     assert ages[0] == pytest.approx(2.0, rel=0.04)
     assert all(age / before == pytest.approx(3.0, rel=0.04) for before, age in pairwise(ages))
 
 
 def test_jobs_that_all_take_as_long_are_soon_asked_for_just_then():
     latency = taught(*[(4.0, 5.0)] * 3, *[(4.7, 4.9)] * 10)
-    assert 4.7 <= latency.likely_at(0.65, running=0.0) <= 5.1
+    assert 4.7 <= latency.quantile(0.65, running=0.0) <= 5.1
 
 
 def test_what_one_job_tells_is_believed_of_others_that_tell_less():
     """One was still running at 1.99. That others were found finished soon after fits with that."""
     seen = [*[(0.0, 2.11)] * 4, (1.99, 2.11), *[(0.0, 2.05)] * 5]
-    assert 1.99 < taught(*seen).likely_at(0.65, running=0.0) < 2.11
+    assert 1.99 < taught(*seen).quantile(0.65, running=0.0) < 2.11
 
 
 def test_a_change_is_noticed():
     """Wix was fast, and is slow now."""
     latency = taught(*[(0.9, 1.1)] * 200, *[(9.0, 11.0)] * 40)
-    assert latency.likely_at(0.65, running=0.0) > 8.0
+    assert latency.quantile(0.65, running=0.0) > 8.0
 
 
 def test_a_job_that_takes_longer_than_any_before_is_not_asked_for_ever_more_often():
     latency = taught(*[(0.9, 1.1)] * 500)
     ages = [1.2]
     for _ in range(8):
-        ages.append(latency.likely_at(0.65, running=ages[-1]))
+        ages.append(latency.quantile(0.65, running=ages[-1]))
     assert all(later >= 1.02 * age for age, later in pairwise(ages))
     assert ages[-1] > 10 * ages[0]
 
@@ -77,17 +77,17 @@ def test_a_job_that_takes_longer_than_any_before_is_not_asked_for_ever_more_ofte
 def test_whatever_is_seen_the_chances_are_chances(jobs, running, later):
     """From nothing to one, and never less for having waited longer."""
     latency = taught(*((at, at + more) for at, more in jobs))
-    soon, late = (latency.chance(running + wait, running=running) for wait in (0, later))
+    soon, late = (latency.probability(running + wait, running=running) for wait in (0, later))
     assert -1e-9 <= soon <= late <= 1 + 1e-9
-    assert latency.likely_at(0.9, running=running) > min(running, 7200.0) * 0.999
+    assert latency.quantile(0.9, running=running) > min(running, 7200.0) * 0.999
 
 
 def test_jobs_of_one_kind_are_those_of_as_many_days_and_one_sort_of_filter():
     day = SessionsQuery(**DAY, device_type=DeviceType.MOBILE)
-    assert kind_of(day) == kind_of(SessionsQuery(**DAY, device_type=DeviceType.TABLET))
-    assert kind_of(day) != kind_of(SessionsQuery(**DAY, funnel_include=FunnelStep.ADDED_TO_CART))
+    assert job_kind(day) == job_kind(SessionsQuery(**DAY, device_type=DeviceType.TABLET))
+    assert job_kind(day) != job_kind(SessionsQuery(**DAY, funnel_include=FunnelStep.ADDED_TO_CART))
     week = {"start_date": "2024-01-01", "end_date": "2024-01-08"}
-    assert kind_of(day) != kind_of(SessionsQuery(**week, device_type=DeviceType.MOBILE))
+    assert job_kind(day) != job_kind(SessionsQuery(**week, device_type=DeviceType.MOBILE))
 
 
 def test_what_earlier_runs_watched_is_known_from_the_start():
@@ -95,9 +95,9 @@ def test_what_earlier_runs_watched_is_known_from_the_start():
     [query] = queries(1)
 
     async def first_poll():
-        pace = Pace(LoopClock(), history=[(query, 18.0, 20.0)] * 15)
-        async with pace.watch(query).poll(asyncio.sleep):
-            return pace.clock.now()
+        schedule = PollSchedule(LoopClock(), history=[(query, 18.0, 20.0)] * 15)
+        async with schedule.timer(query).poll(asyncio.sleep):
+            return schedule.clock.now()
 
     at, _ = run(first_poll())
     assert 18.0 <= at <= 21.0
@@ -114,14 +114,16 @@ def test_where_the_budget_is_scarce_a_job_is_asked_for_more_surely():
     clock = LoopClock()
 
     async def both():
-        return Pace(clock, scarcity=lambda _: 0.3), Pace(clock, scarcity=lambda _: 1.0)
+        return PollSchedule(clock, utilization=lambda _: 0.3), PollSchedule(
+            clock, utilization=lambda _: 1.0
+        )
 
     (plenty, scarce), _ = run(both_sure(both))
     assert plenty < scarce
 
 
 async def both_sure(both):
-    return [pace.sure_enough for pace in await both()]
+    return [schedule.required_probability for schedule in await both()]
 
 
 def test_twenty_jobs_of_two_seconds_take_hardly_longer_than_they_must():

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefect_wix.client.models import JobPage, JobStatus
-from prefect_wix.jobs.prefetch import PAGES_AHEAD, PAGES_IN_FLIGHT, PagesAhead
+from prefect_wix.jobs.prefetch import PAGES_AHEAD, PAGES_IN_FLIGHT, PagePrefetcher
 
 LENGTH = 10
 """How many ids a page may have."""
@@ -74,7 +74,7 @@ def offsets(pages):
 
 async def test_those_that_have_come_are_handed_out_together_up_to_a_gap():
     result = Result(100)
-    async with PagesAhead(result, result.at(0)) as pages:
+    async with PagePrefetcher(result, result.at(0)) as pages:
         first = asyncio.create_task(pages.pages(10))
         await settle()
         result.let(20, 40, 10)
@@ -86,7 +86,7 @@ async def test_those_that_have_come_are_handed_out_together_up_to_a_gap():
 
 async def test_a_page_is_not_held_back_for_those_behind_it():
     result = Result(100)
-    async with PagesAhead(result, result.at(0)) as pages:
+    async with PagePrefetcher(result, result.at(0)) as pages:
         first = asyncio.create_task(pages.pages(10))
         await settle()
         result.let(10)
@@ -96,7 +96,7 @@ async def test_a_page_is_not_held_back_for_those_behind_it():
 async def test_a_few_are_asked_for_at_once_counted_from_the_first_that_has_not_come():
     """So that a page that turns out short has made few others vain."""
     result = Result(1000)
-    async with PagesAhead(result, result.at(0)) as pages:
+    async with PagePrefetcher(result, result.at(0)) as pages:
         first = asyncio.create_task(pages.pages(10))
         await settle()
         assert result.asked == [10, 20, 30, 40]
@@ -114,7 +114,7 @@ async def test_as_many_are_held_as_came_before_and_no_more():
     result = Result(LENGTH * 1000)
     result.let_all()
     ids, taken = LENGTH, []
-    async with PagesAhead(result, result.at(0)) as pages:
+    async with PagePrefetcher(result, result.at(0)) as pages:
         for _ in range(7):
             received = await pages.pages(ids)
             ids += count(received)
@@ -126,7 +126,7 @@ async def test_as_many_are_held_as_came_before_and_no_more():
 async def test_nothing_is_asked_for_ahead_behind_the_total():
     result = Result(30)
     result.let_all()
-    async with PagesAhead(result, result.at(0)) as pages:
+    async with PagePrefetcher(result, result.at(0)) as pages:
         assert offsets(await pages.pages(10)) == [10, 20]
         await settle()
     assert result.asked == [10, 20]
@@ -135,7 +135,7 @@ async def test_nothing_is_asked_for_ahead_behind_the_total():
 async def test_a_page_that_is_not_full_ends_it_until_the_next_that_is():
     result = Result(1000)
     result.lengths = {20: 3}
-    async with PagesAhead(result, result.at(0)) as pages:
+    async with PagePrefetcher(result, result.at(0)) as pages:
         first = asyncio.create_task(pages.pages(10))
         await settle()
         result.let(10, 20)
@@ -157,7 +157,7 @@ async def test_what_is_out_of_step_is_dropped_when_it_begins_anew():
     result = Result(200)
     result.lengths = {20: 3, 43: 7}
     ids = LENGTH
-    async with PagesAhead(result, result.at(0)) as pages:
+    async with PagePrefetcher(result, result.at(0)) as pages:
         while ids < 200:
             first = asyncio.create_task(pages.pages(ids))
             await settle()
@@ -172,7 +172,7 @@ async def test_what_is_out_of_step_is_dropped_when_it_begins_anew():
 
 async def test_where_the_page_limit_was_lowered_nothing_more_is_asked_for_ahead():
     result = Result(1000)
-    async with PagesAhead(result, result.at(0)) as pages:
+    async with PagePrefetcher(result, result.at(0)) as pages:
         first = asyncio.create_task(pages.pages(10))
         await settle()
         result.page_limit = LENGTH // 2
@@ -188,7 +188,7 @@ async def test_an_error_is_raised_in_its_turn():
     result.errors = {2100: RuntimeError("gone")}
     result.let_all()
     ids = LENGTH
-    async with PagesAhead(result, result.at(0)) as pages:
+    async with PagePrefetcher(result, result.at(0)) as pages:
         while ids < 2100:
             ids += count(await pages.pages(ids))
             await asyncio.sleep(0.005)
@@ -202,7 +202,7 @@ async def test_it_waits_a_little_after_an_empty_page():
     result = Result(30)
     result.let_all()
     result.lengths = {10: 0}
-    async with PagesAhead(result, result.at(0)) as pages:
+    async with PagePrefetcher(result, result.at(0)) as pages:
         [empty] = await pages.pages(10)
         assert (empty.session_ids, result.pauses) == ((), 0)
         assert offsets(await pages.pages(10)) == [10, 20]
@@ -212,7 +212,7 @@ async def test_it_waits_a_little_after_an_empty_page():
 async def test_leaving_early_leaves_nothing_on_its_way():
     before = asyncio.all_tasks()
     result = Result(1000)
-    async with PagesAhead(result, result.at(0)) as pages:
+    async with PagePrefetcher(result, result.at(0)) as pages:
         result.let(10)
         await pages.pages(10)
         assert len(asyncio.all_tasks() - before) == PAGES_IN_FLIGHT
@@ -225,7 +225,7 @@ async def test_leaving_sends_nothing_more():
     result = Result(10_000)
     result.let_all()
     ids = LENGTH
-    async with PagesAhead(result, result.at(0)) as pages:
+    async with PagePrefetcher(result, result.at(0)) as pages:
         for _ in range(5):
             ids += count(await pages.pages(ids))
             await asyncio.sleep(0.005)
@@ -245,10 +245,10 @@ async def test_leaving_sends_nothing_more():
 @settings(max_examples=200, deadline=None)
 def test_all_ids_come_once_and_in_order_however_pages_come(total, short, seed):
     """Pages of any length in any order; each that is short makes few requests vain."""
-    asyncio.run(drain(total, dict(short), random.Random(seed)))
+    asyncio.run(read_all(total, dict(short), random.Random(seed)))
 
 
-async def drain(total, short, chance):
+async def read_all(total, short, chance):
     result = Result(total)
     result.lengths = short
     shorts = len(short)
@@ -264,7 +264,7 @@ async def drain(total, short, chance):
     first = result.at(0)
     ids = list(first.session_ids)
     needed = 0
-    async with PagesAhead(result, first) as pages:
+    async with PagePrefetcher(result, first) as pages:
         while len(ids) < total:
             for _ in range(chance.randint(0, 20)):  # the disk is busy
                 await asyncio.sleep(0)

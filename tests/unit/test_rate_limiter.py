@@ -18,13 +18,13 @@ from prefect_wix.client.client import WixClient
 from prefect_wix.client.models import DeviceType, Period, SessionsQuery
 from prefect_wix.client.rate_limiter import (
     REQUESTS_PER_MINUTE,
-    RequestBudget,
-    shared_budget,
-    worth_of_page,
-    worth_of_submit,
+    RateLimiter,
+    page_priority,
+    shared_rate_limiter,
+    submit_priority,
 )
 from prefect_wix.clock import SYSTEM_CLOCK
-from prefect_wix.errors import NotSentError
+from prefect_wix.errors import RequestNotSentError
 
 QUERY = SessionsQuery(period=Period.TODAY, device_type=DeviceType.ALL, timezone="UTC")
 
@@ -56,22 +56,22 @@ class VirtualClock:
         self._now = max(self._now, me[0])
 
 
-async def grants(budget, clock, arrivals, pauses=(), gate=None):
+async def grants(rate_limiter, clock, arrivals, pauses=(), global_limiter=None):
     """When each turn came, in the order of the arrivals; `pauses` are (when, how long)."""
     start, came = clock.now(), {}
 
-    async def ask(number, after):
+    async def record(number, after):
         await clock.sleep(after)
-        await budget.turn(gate=gate)
+        await rate_limiter.acquire(global_limiter=global_limiter)
         came[number] = clock.now() - start
 
     async def hold(after, seconds):
         await clock.sleep(after)
-        budget.pause(seconds)
+        rate_limiter.pause(seconds)
 
     await asyncio.gather(
         *(hold(*pause) for pause in pauses),
-        *(ask(number, after) for number, after in enumerate(arrivals)),
+        *(record(number, after) for number, after in enumerate(arrivals)),
     )
     return [came[number] for number in range(len(arrivals))]
 
@@ -92,7 +92,7 @@ arrivals = st.lists(
 async def test_no_minute_holds_more_than_the_budget(limit, arrivals):
     """However requests arrive; and nobody waits longer than the budget makes him."""
     clock = VirtualClock()
-    times = await grants(RequestBudget(limit, clock=clock), clock, arrivals)
+    times = await grants(RateLimiter(limit, clock=clock), clock, arrivals)
     assert most_in_a_minute(times) <= limit
     assert all(at >= asked for at, asked in zip(times, arrivals, strict=True))
     assert max(times, default=0) <= max(arrivals, default=0) + 61 * (len(arrivals) // limit + 1)
@@ -108,31 +108,31 @@ async def test_no_minute_holds_more_than_the_budget(limit, arrivals):
 async def test_no_minute_holds_more_than_the_budget_even_after_a_pause(limit, arrivals, pauses):
     """Those who were held do not all rush out when the pause ends."""
     clock = VirtualClock()
-    times = await grants(RequestBudget(limit, clock=clock), clock, arrivals, pauses)
+    times = await grants(RateLimiter(limit, clock=clock), clock, arrivals, pauses)
     assert most_in_a_minute(times) <= limit
 
 
 async def test_a_spent_budget_is_waited_for_and_no_longer():
     clock = VirtualClock()
-    times = await grants(RequestBudget(3, clock=clock), clock, [0, 0, 0, 0, 0, 0, 0])
+    times = await grants(RateLimiter(3, clock=clock), clock, [0, 0, 0, 0, 0, 0, 0])
     assert times == [0, 0, 0, 61, 61, 61, 122]
 
 
 async def test_a_budget_that_is_not_spent_costs_nothing():
     clock = VirtualClock()
-    budget = RequestBudget(clock=clock)
-    assert await grants(budget, clock, [0.0] * REQUESTS_PER_MINUTE) == [0.0] * 200
+    rate_limiter = RateLimiter(clock=clock)
+    assert await grants(rate_limiter, clock, [0.0] * REQUESTS_PER_MINUTE) == [0.0] * 200
 
 
 async def test_turns_come_in_the_order_they_are_asked_for():
     clock = VirtualClock()
-    budget, order = RequestBudget(2, clock=clock), []
+    rate_limiter, order = RateLimiter(2, clock=clock), []
 
-    async def ask(number):
-        await budget.turn()
+    async def record(number):
+        await rate_limiter.acquire()
         order.append((clock.now(), number))
 
-    await asyncio.gather(*map(ask, range(20)))
+    await asyncio.gather(*map(record, range(20)))
     assert [at for at, _ in order] == sorted(at for at, _ in order)
     assert [number for _, number in sorted(order)] == list(range(20))
 
@@ -140,87 +140,91 @@ async def test_turns_come_in_the_order_they_are_asked_for():
 async def test_a_pause_holds_everybody_once():
     """Ten requests that are all told to wait a minute wait one minute, not ten."""
     clock = VirtualClock()
-    budget = RequestBudget(100, clock=clock)
+    rate_limiter = RateLimiter(100, clock=clock)
     pauses = [(0.0, 60.0)] * 10
-    times = await grants(budget, clock, [0.5, 1.0, 59.0, 61.0], pauses)
+    times = await grants(rate_limiter, clock, [0.5, 1.0, 59.0, 61.0], pauses)
     assert times == [60.0, 60.0, 60.0, 61.0]
 
 
 async def test_a_shorter_pause_does_not_cut_a_longer_one_short():
     clock = VirtualClock()
-    budget = RequestBudget(100, clock=clock)
-    assert await grants(budget, clock, [2.0], [(0.0, 60.0), (1.0, 5.0)]) == [60.0]
+    rate_limiter = RateLimiter(100, clock=clock)
+    assert await grants(rate_limiter, clock, [2.0], [(0.0, 60.0), (1.0, 5.0)]) == [60.0]
 
 
 async def test_a_pause_also_holds_a_turn_that_was_booked_before_it():
     clock = VirtualClock()
-    budget = RequestBudget(1, clock=clock)
-    first, second = await grants(budget, clock, [0.0, 0.0], [(60.0, 30.0)])
+    rate_limiter = RateLimiter(1, clock=clock)
+    first, second = await grants(rate_limiter, clock, [0.0, 0.0], [(60.0, 30.0)])
     assert (first, 90 <= second <= 91) == (0.0, True)
 
 
 async def test_the_worthiest_request_is_sent_first():
     """A submit before a page, a page before a poll, the likeliest poll before the others."""
     clock = VirtualClock()
-    budget, order = RequestBudget(1, clock=clock), []
-    await budget.turn()
+    rate_limiter, order = RateLimiter(1, clock=clock), []
+    await rate_limiter.acquire()
 
-    async def ask(worth, name):
-        await budget.turn(worth)
+    async def record(priority, name):
+        await rate_limiter.acquire(priority)
         order.append(name)
 
     async with asyncio.TaskGroup() as group:
-        for worth, name in (
+        for priority, name in (
             (lambda: 0.2, "unlikely poll"),
             (lambda: min(0.9, clock.now() / 100), "poll that ripens"),
-            (worth_of_page, "page"),
-            (worth_of_submit, "submit"),
+            (page_priority, "page"),
+            (submit_priority, "submit"),
         ):
-            group.create_task(ask(worth, name))
+            group.create_task(record(priority, name))
     assert order == ["submit", "page", "poll that ripens", "unlikely poll"]
 
 
 async def test_what_is_sent_without_a_turn_is_counted():
     """A token request or a resend has no turn; the next turn waits for it all the same."""
     clock = VirtualClock()
-    budget = RequestBudget(2, clock=clock)
-    budget.spend()
-    assert await grants(budget, clock, [0.0, 0.0]) == [0.0, 61.0]
+    rate_limiter = RateLimiter(2, clock=clock)
+    rate_limiter.count_request()
+    assert await grants(rate_limiter, clock, [0.0, 0.0]) == [0.0, 61.0]
 
 
 async def test_scarcity_is_the_share_that_is_spent_or_spoken_for():
     clock = VirtualClock()
-    budget = RequestBudget(10, clock=clock)
-    await grants(budget, clock, [0.0] * 5)
-    assert (budget.scarcity(), budget.scarcity(3), budget.scarcity(99)) == (0.5, 0.8, 1.0)
+    rate_limiter = RateLimiter(10, clock=clock)
+    await grants(rate_limiter, clock, [0.0] * 5)
+    assert (
+        rate_limiter.utilization(),
+        rate_limiter.utilization(3),
+        rate_limiter.utilization(99),
+    ) == (0.5, 0.8, 1.0)
     await clock.sleep(62.0)
-    assert budget.scarcity() == 0.0
+    assert rate_limiter.utilization() == 0.0
 
 
 async def test_turns_also_wait_for_what_other_processes_spend():
     """The gate is asked for as many turns as are waited for, five at most, by one at a time."""
     clock, asked = VirtualClock(), []
-    budget = RequestBudget(100, clock=clock)
+    rate_limiter = RateLimiter(100, clock=clock)
 
-    async def gate(turns):
-        asked.append(turns)
-        await clock.sleep(turns * 1.0)
+    async def global_limiter(slots):
+        asked.append(slots)
+        await clock.sleep(slots * 1.0)
 
-    times = await grants(budget, clock, [0.0] * 12, gate=gate)
+    times = await grants(rate_limiter, clock, [0.0] * 12, global_limiter=global_limiter)
     assert asked == [1, 5, 5, 1]
     assert [round(at) for at in times] == [1, *[6] * 5, *[11] * 5, 12]
 
 
 async def test_a_gate_that_is_left_by_the_one_who_stood_at_it_is_passed_by_the_next():
     clock, asked = VirtualClock(), []
-    budget = RequestBudget(100, clock=clock)
+    rate_limiter = RateLimiter(100, clock=clock)
 
-    async def gate(turns):
-        asked.append(turns)
+    async def global_limiter(slots):
+        asked.append(slots)
         await clock.sleep(5.0)
 
-    first = asyncio.create_task(budget.turn(gate=gate))
-    second = asyncio.create_task(budget.turn(gate=gate))
+    first = asyncio.create_task(rate_limiter.acquire(global_limiter=global_limiter))
+    second = asyncio.create_task(rate_limiter.acquire(global_limiter=global_limiter))
     await clock.sleep(1.0)
     first.cancel()
     await second
@@ -232,57 +236,60 @@ async def test_a_gate_is_passed_by_those_who_brought_it():
     """That of a run is not left standing for others in the process, who may outlive the run."""
     clock, passed = VirtualClock(), []
 
-    async def ask(gate):
+    async def record(global_limiter):
         auth = ApiKeyAuth("key", "site")
-        async with WixClient(auth, base_url="http://127.0.0.1:9", clock=clock, gate=gate) as client:
-            with pytest.raises(NotSentError):
+        async with WixClient(
+            auth, base_url="http://127.0.0.1:9", clock=clock, global_limiter=global_limiter
+        ) as client:
+            with pytest.raises(RequestNotSentError):
                 await client.list_sessions_async(QUERY)
 
     def gate_of(run):
-        async def gate(_):
+        async def global_limiter(_):
             passed.append(run)
 
-        return gate
+        return global_limiter
 
-    await ask(gate_of("one"))
+    await record(gate_of("one"))
     runs = len(passed)
-    await ask(None)
+    await record(None)
     assert passed == ["one"] * runs
-    await ask(gate_of("two"))
+    await record(gate_of("two"))
     assert {*passed[runs:]} == {"two"}
 
 
 async def test_one_without_a_gate_waits_his_turn_beside_those_with_one():
     clock = VirtualClock()
 
-    async def gate(turns):
-        await clock.sleep(turns * 1.0)
+    async def global_limiter(slots):
+        await clock.sleep(slots * 1.0)
 
-    budget = RequestBudget(100, clock=clock)
+    rate_limiter = RateLimiter(100, clock=clock)
     both = await asyncio.gather(
-        grants(budget, clock, [0.0] * 4, gate=gate), grants(budget, clock, [0.0] * 4)
+        grants(rate_limiter, clock, [0.0] * 4, global_limiter=global_limiter),
+        grants(rate_limiter, clock, [0.0] * 4),
     )
     assert max(map(max, both)) <= 8
 
 
 async def test_a_turn_that_is_given_up_lets_the_others_pass():
     clock = VirtualClock()
-    budget = RequestBudget(1, clock=clock)
-    await budget.turn()
-    given_up = asyncio.create_task(budget.turn())
+    rate_limiter = RateLimiter(1, clock=clock)
+    await rate_limiter.acquire()
+    given_up = asyncio.create_task(rate_limiter.acquire())
     await asyncio.sleep(0)
     given_up.cancel()
     with pytest.raises(asyncio.CancelledError):
         await given_up
     start = clock.now()
-    await budget.turn()
+    await rate_limiter.acquire()
     assert clock.now() - start <= 122
 
 
 def test_everybody_who_asks_for_a_site_shares_its_budget():
     clock = VirtualClock()
-    one = shared_budget("https://wix.test", "site", 200, clock)
-    assert shared_budget("https://wix.test", "site", 200, clock) is one
+    one = shared_rate_limiter("https://wix.test", "site", 200, clock)
+    assert shared_rate_limiter("https://wix.test", "site", 200, clock) is one
 
 
 @pytest.mark.parametrize(
@@ -290,8 +297,8 @@ def test_everybody_who_asks_for_a_site_shares_its_budget():
 )
 def test_another_site_has_a_budget_of_its_own(base_url, site):
     clock = VirtualClock()
-    one = shared_budget("https://wix.test", "site", 200, clock)
-    assert shared_budget(base_url, site, 200, clock) is not one
+    one = shared_rate_limiter("https://wix.test", "site", 200, clock)
+    assert shared_rate_limiter(base_url, site, 200, clock) is not one
 
 
 async def test_two_clients_of_a_site_share_its_budget():
@@ -300,33 +307,33 @@ async def test_two_clients_of_a_site_share_its_budget():
         WixClient(ApiKeyAuth("key", "site"), base_url="https://wix.test", clock=clock)
         for _ in range(2)
     )
-    assert one.budget is two.budget
+    assert one.rate_limiter is two.rate_limiter
     await one.__aexit__()
     await two.__aexit__()
 
 
 def test_a_site_has_one_budget_whatever_it_is_told_to_be():
     clock = VirtualClock()
-    one = shared_budget("https://wix.test", "site", 200, clock)
-    assert shared_budget("https://wix.test", "site", 100, clock) is one
+    one = shared_rate_limiter("https://wix.test", "site", 200, clock)
+    assert shared_rate_limiter("https://wix.test", "site", 100, clock) is one
 
 
 async def test_the_lowest_limit_that_was_named_holds():
     """Also for what was sent before it was named; a higher one changes nothing."""
     clock = VirtualClock()
-    budget = shared_budget("https://wix.test", "site", 4, clock)
-    await grants(budget, clock, [0.0, 0.0, 0.0])
+    rate_limiter = shared_rate_limiter("https://wix.test", "site", 4, clock)
+    await grants(rate_limiter, clock, [0.0, 0.0, 0.0])
     for limit in (2, 3):
-        shared_budget("https://wix.test", "site", limit, clock)
-    assert budget.scarcity() == 1.0
-    assert await grants(budget, clock, [0.0] * 3) == [61.0, 61.0, 122.0]
+        shared_rate_limiter("https://wix.test", "site", limit, clock)
+    assert rate_limiter.utilization() == 1.0
+    assert await grants(rate_limiter, clock, [0.0] * 3) == [61.0, 61.0, 122.0]
 
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_budget_of_nothing_is_refused_at_once(limit):
     """In the words of the one who gave it."""
     with pytest.raises(ValueError, match="requests_per_minute"):
-        RequestBudget(limit)
+        RateLimiter(limit)
 
 
 class _HandWoundClock:
@@ -346,11 +353,11 @@ class _HandWoundClock:
 
 def test_threads_and_their_loops_share_one_budget():
     clock = _HandWoundClock()
-    budget, came = RequestBudget(50, clock=clock), []
+    rate_limiter, came = RateLimiter(50, clock=clock), []
 
     async def ask_often():
         for _ in range(25):
-            await budget.turn()
+            await rate_limiter.acquire()
             came.append(clock.now())
 
     threads = [threading.Thread(target=asyncio.run, args=(ask_often(),)) for _ in range(4)]

@@ -40,7 +40,7 @@ def fields(schema):
 def test_every_flow_is_looked_at():
     """A flow that is added is found by the tests below without being named."""
     assert set(FLOWS) == {
-        *("list-sessions", "load-sessions", "load-site", "load-all-sites"),
+        *("list-sessions", "load-sessions", "load-site", "load-sites"),
         *("profile-sessions", "mark-recordings"),
     }
 
@@ -90,7 +90,7 @@ GOOD = {
         "warehouse": {"url": "md:shop"},
         "site_id": "site",
     },
-    "load-all-sites": {
+    "load-sites": {
         "account": {"api_key": "key", "account_id": "account"},
         "warehouse": {"url": "md:shop"},
         "sites": ["site"],
@@ -129,9 +129,9 @@ WRONG = [
     ("load-site", {"load": {"days": 0}}),
     ("load-site", {"load": {"segments": ["device=MOBILE"]}}),
     ("load-site", {"load": {"day": 1}}),
-    ("load-all-sites", {"sites": "site"}),
-    ("load-all-sites", {"sites": []}),
-    ("load-all-sites", {"sites_in_flight": 0}),
+    ("load-sites", {"sites": "site"}),
+    ("load-sites", {"sites": []}),
+    ("load-sites", {"sites_in_flight": 0}),
     ("profile-sessions", {"on_broken": "ignore"}),
     ("profile-sessions", {"report": "report.pdf"}),
     ("profile-sessions", {"flows": {"home": "device_type=ALL"}}),

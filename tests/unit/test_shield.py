@@ -8,7 +8,7 @@ import threading
 import anyio
 import pytest
 
-from prefect_wix.spool.shield import finish, finish_in_thread
+from prefect_wix.spool.shield import shield, shield_in_thread
 
 
 class Work:
@@ -36,15 +36,15 @@ class Work:
 async def test_it_gives_what_the_work_gives():
     work = Work()
     work.may_end.set()
-    assert await finish_in_thread(work) == "done"
+    assert await shield_in_thread(work) == "done"
     with pytest.raises(KeyError):
-        await finish(asyncio.to_thread({}.__getitem__, "no such key"))
+        await shield(asyncio.to_thread({}.__getitem__, "no such key"))
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 async def test_a_caller_that_is_cancelled_waits_for_the_end_however_often(times):
     work = Work()
-    caller = asyncio.create_task(finish_in_thread(work))
+    caller = asyncio.create_task(shield_in_thread(work))
     await work.begun()
     for _ in range(times):
         caller.cancel()
@@ -69,7 +69,7 @@ async def test_a_timeout_that_cancels_over_and_over_waits_too(monkeypatch):
     work = Work()
     asyncio.get_running_loop().call_later(0.2, work.may_end.set)
     with pytest.raises(TimeoutError), anyio.fail_after(0.02):
-        await finish_in_thread(work)
+        await shield_in_thread(work)
     assert work.is_done
     assert len(waits) == 1
 
@@ -78,7 +78,7 @@ async def test_an_error_of_work_that_nobody_waits_for_any_more_is_not_told():
     told = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     work = Work(error=RuntimeError("too late"))
-    caller = asyncio.create_task(finish_in_thread(work))
+    caller = asyncio.create_task(shield_in_thread(work))
     await work.begun()
     caller.cancel()
     work.may_end.set()

@@ -7,9 +7,9 @@ from test_client import asking, reply
 
 from prefect_wix.client.auth import AccountKeyAuth, ApiKeyAuth
 from prefect_wix.client.client import WixClient
-from prefect_wix.client.retry import Retry
+from prefect_wix.client.retry import RetryPolicy
 from prefect_wix.client.sites import list_sites
-from prefect_wix.errors import PermissionDeniedError, UnreadableReplyError
+from prefect_wix.errors import InvalidResponseError, PermissionDeniedError
 from prefect_wix.sandbox import World, running
 
 ACCOUNT = AccountKeyAuth("key", "account-1")
@@ -66,15 +66,15 @@ async def test_the_last_page_may_hold_a_cursor():
 async def test_a_circle_of_pages_is_an_error():
     """A cursor that comes back would be followed for ever."""
     async with asking(page("a", cursor="2"), auth=ACCOUNT) as (_, client):
-        with pytest.raises(UnreadableReplyError, match="same cursor twice"):
+        with pytest.raises(InvalidResponseError, match="same cursor twice"):
             await list_sites(client)
 
 
 @pytest.mark.parametrize("body", [{}, {"sites": {}}, {"sites": [{"name": "x"}]}, {"sites": ["a"]}])
 async def test_no_site_is_dropped_or_made_up(body):
     """An answer without sites, or a site without an id, is no list."""
-    async with asking(reply(body=body), auth=ACCOUNT, retry=Retry(times=0)) as (_, client):
-        with pytest.raises(UnreadableReplyError, match="to POST /site-list"):
+    async with asking(reply(body=body), auth=ACCOUNT, retry=RetryPolicy(times=0)) as (_, client):
+        with pytest.raises(InvalidResponseError, match="to POST /site-list"):
             await list_sites(client)
 
 
@@ -89,7 +89,7 @@ async def test_a_sites_key_is_refused_the_account():
     """Asked as a site, Wix answers 403; the error says so at once."""
     with running(World()) as sandbox:
         auth = ApiKeyAuth(sandbox.api_key, sandbox.site_id)
-        async with WixClient(auth, base_url=sandbox.url, retry=Retry(times=0)) as client:
+        async with WixClient(auth, base_url=sandbox.url, retry=RetryPolicy(times=0)) as client:
             with pytest.raises(PermissionDeniedError):
                 await list_sites(client)
 

@@ -19,13 +19,13 @@ from prefect_wix.errors import (
     PermissionDeniedError,
 )
 from prefect_wix.jobs.listing import submit_job
-from prefect_wix.jobs.poll_policy import Patience
-from prefect_wix.jobs.split_window import HOPELESS_DAYS, drained
+from prefect_wix.jobs.poll_policy import PollPolicy
+from prefect_wix.jobs.split_window import HOPELESS_DAYS, complete_listing
 from prefect_wix.sandbox import Fault, Rules, Session, World, running
 
 FIRST = date(2024, 3, 1)
 DAYS = 32
-SHORT = Patience(timeout_seconds=600)
+SHORT = PollPolicy(timeout_seconds=600)
 
 
 def day(number):
@@ -73,10 +73,10 @@ async def client(sandbox):
         yield client
 
 
-async def ask(client, query, **options):
+async def record(client, query, **options):
     """The summary and the ids of a query, whose job has been submitted before."""
     job = await submit_job(client, query)
-    async with drained(client, job, **options) as (summary, spool):
+    async with complete_listing(client, job, **options) as (summary, spool):
         return summary, [session_id for batch in spool.batches() for session_id in batch]
 
 
@@ -92,7 +92,7 @@ def asked(sandbox):
 
 
 async def test_what_succeeds_as_a_whole_is_not_split(sandbox, client):
-    summary, ids = await ask(client, window(8))
+    summary, ids = await record(client, window(8))
     assert set(ids) == sandbox.answer(window(8).to_wire())
     assert (summary.parts, summary.requests, sandbox.count()) == (1, 1, 2)
 
@@ -104,7 +104,7 @@ async def test_a_window_that_is_too_big_is_put_together_from_its_days(
 ):
     """The IDs are those that Wix has, once each, at the cost of one job for each day."""
     sandbox.faults = [Fault(kind, over_days=most)]
-    summary, ids = await ask(client, window(length))
+    summary, ids = await record(client, window(length))
     assert ids == sorted(sandbox.answer(window(length).to_wire()))
     assert (summary.sessions, summary.parts) == (len(ids), length)
     assert summary.job.query == window(length)
@@ -115,7 +115,7 @@ async def test_a_window_that_is_too_big_is_put_together_from_its_days(
 async def test_the_summary_counts_every_request_that_it_took(sandbox, client):
     """Failed ones too: after the first submit, as for any listing."""
     sandbox.faults = [Fault("job_error", over_days=3)]
-    summary, _ = await ask(client, window(8))
+    summary, _ = await record(client, window(8))
     assert summary.requests == sandbox.count() - 1
     assert summary.resubmitted
 
@@ -125,16 +125,16 @@ async def test_a_session_over_midnight_is_listed_once():
     with running(World(sessions()), rules=Rules(midnight="both")) as sandbox:
         sandbox.faults = [Fault("job_error", over_days=4)]
         async with sandbox_client(sandbox) as client:
-            summary, ids = await ask(client, window(8, start=1))
+            summary, ids = await record(client, window(8, start=1))
         assert ids == sorted(sandbox.answer(window(8, start=1).to_wire()))
         assert len(ids) == 8 * 4 + 1
-        assert (summary.parts, summary.repeats) == (8, 7)
+        assert (summary.parts, summary.duplicates) == (8, 7)
 
 
 async def test_an_incomplete_listing_is_split(sandbox, client):
     """Its job was finished, but what it handed out never came to its total."""
     sandbox.faults = [Fault("wrong_total", delta=-2, times=5)]
-    summary, ids = await ask(client, window(4))
+    summary, ids = await record(client, window(4))
     assert ids == sorted(sandbox.answer(window(4).to_wire()))
     assert summary.parts == 4
 
@@ -147,7 +147,7 @@ async def test_a_day_that_fails_is_named(sandbox, client, number, length):
     """All others were tried, and the message says which, why, and what to do."""
     sandbox.faults = poison(number)
     with pytest.raises(DaysFailedError, match=r"List the other days, or let load_s") as caught:
-        await ask(client, window(length))
+        await record(client, window(length))
     error = caught.value
     assert (error.days, error.untried) == ((day(number),), ())
     assert f"Days that fail by themselves: {day(number)}. " in str(error)
@@ -166,7 +166,7 @@ def after(sandbox, number):
 async def test_a_day_is_asked_for_twice_before_it_is_named(sandbox, client):
     """One more ERROR of Wix for a day alone is not the day's fault."""
     sandbox.faults = [Fault("job_error", over_days=1), Fault("job_error", times=1)]
-    summary, ids = await ask(client, window(2))
+    summary, ids = await record(client, window(2))
     assert ids == sorted(sandbox.answer(window(2).to_wire()))
     assert summary.parts == 2
 
@@ -177,7 +177,7 @@ async def test_days_that_never_end_leave_time_for_the_others(sandbox, client):
         sandbox.faults = poison(*numbers, kind="job_never_finishes")
         start = client.clock.now()
         with pytest.raises(DaysFailedError) as caught:
-            await ask(client, window(DAYS), patience=SHORT)
+            await record(client, window(DAYS), poll_policy=SHORT)
         assert (caught.value.days, caught.value.untried) == (tuple(map(day, numbers)), ())
         assert isinstance(caught.value.__cause__, JobTimeoutError)
         assert 1.5 <= (client.clock.now() - start) / SHORT.timeout_seconds <= 1.6
@@ -188,7 +188,7 @@ async def test_days_for_which_no_time_is_left_are_said_to_be_untried(sandbox, cl
     sandbox.faults = [Fault("job_never_finishes")]
     start = client.clock.now()
     with pytest.raises(DaysFailedError, match="were not tried, since the time was up") as caught:
-        await ask(client, window(8), patience=SHORT)
+        await record(client, window(8), poll_policy=SHORT)
     assert client.clock.now() - start <= 2 * SHORT.timeout_seconds
     assert [*caught.value.untried, *caught.value.days] == [day(number) for number in range(8)]
     assert len(caught.value.days) >= 3
@@ -199,7 +199,7 @@ async def test_it_is_given_up_where_nothing_can_be_listed(sandbox, client):
     """A Wix that fails for every day gets no job for each of them."""
     sandbox.faults = [Fault("job_error")]
     with pytest.raises(DaysFailedError, match="since nothing at all could be listed") as caught:
-        await ask(client, window(DAYS))
+        await record(client, window(DAYS))
     assert caught.value.days == tuple(day(DAYS - n) for n in range(HOPELESS_DAYS, 0, -1))
     assert caught.value.untried == tuple(day(n) for n in range(DAYS - HOPELESS_DAYS))
     assert f"Days before {caught.value.days[0]} were not tried" in str(caught.value)
@@ -210,7 +210,7 @@ async def test_days_that_wix_has_no_more_are_all_named(sandbox, client):
     """However many they are, once a later day has been listed."""
     sandbox.faults = poison(*range(10))
     with pytest.raises(DaysFailedError) as caught:
-        await ask(client, window(16))
+        await record(client, window(16))
     assert (len(caught.value.days), caught.value.untried) == (10, ())
 
 
@@ -229,7 +229,7 @@ async def test_what_has_no_days_to_split_fails_as_it_does(sandbox, client, query
     """A single day, and a period that Wix has a name for."""
     sandbox.faults = [fault]
     with pytest.raises(error):
-        await ask(client, query)
+        await record(client, query)
     assert all(body == query.to_wire() for body in sandbox.submits)
 
 
@@ -241,7 +241,7 @@ async def test_what_holds_for_the_site_is_not_split(sandbox, client, after):
         Fault("job_error", over_days=1),
     ]
     with pytest.raises(PermissionDeniedError):
-        await ask(client, window(16))
+        await record(client, window(16))
     assert sandbox.count("list") == after + 1
 
 
@@ -250,7 +250,7 @@ async def test_a_whole_that_is_read_too_slowly_is_not_split(sandbox, client):
     client.page_limit = 10
     sandbox.faults = [Fault("slow", on="result", after=1, seconds=3)]
     with pytest.raises(JobTimeoutError, match="allow more timeout_seconds"):
-        await ask(client, window(8), patience=Patience(timeout_seconds=1))
+        await record(client, window(8), poll_policy=PollPolicy(timeout_seconds=1))
     assert len(sandbox.submits) == 1
 
 
@@ -258,7 +258,7 @@ async def test_a_failure_leaves_no_files_behind(sandbox, client, tmp_path, monke
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     sandbox.faults = poison(3)
     with pytest.raises(DaysFailedError):
-        await ask(client, window(8))
+        await record(client, window(8))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -269,7 +269,7 @@ async def told(sandbox, query, **options):
     """The ids of a query, or the error that names days; and how long it took."""
     async with sandbox_client(sandbox) as client:
         try:
-            _, answer = await ask(client, query, **options)
+            _, answer = await record(client, query, **options)
         except DaysFailedError as error:
             answer = error
         return answer, client.clock.now()
@@ -324,7 +324,7 @@ def test_days_that_never_end_are_named_while_there_is_time(running_sandbox, quer
     sandbox.faults = poison(*bad, kind="job_never_finishes")
     fail = {day(n) for n in bad if query.start_date <= day(n) < query.end_date}
     try:
-        answer, seconds = asyncio.run(told(sandbox, query, patience=SHORT))
+        answer, seconds = asyncio.run(told(sandbox, query, poll_policy=SHORT))
     except JobTimeoutError:
         assert (query.end_date - query.start_date).days == len(fail) == 1
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import pickle
 import random
 import shutil
@@ -25,13 +24,12 @@ from prefect_wix.errors import (
     WarehouseError,
     WarehouseSchemaError,
 )
-from prefect_wix.planning.partitions import Ask, AskState
-from prefect_wix.planning.plan import Reason, Refresh, RefreshPolicy, make_plan
+from prefect_wix.planning.partitions import JobRecord, JobState
 from prefect_wix.planning.segments import Segment
 from prefect_wix.planning.windows import Window
 from prefect_wix.warehouse.factory import open_warehouse
-from prefect_wix.warehouse.interface import Landed
-from prefect_wix.warehouse.schema import SESSIONS, Schema, Statement
+from prefect_wix.warehouse.interface import PublishResult
+from prefect_wix.warehouse.schema import SESSIONS, Statement
 from tests.warehouses import (
     MOBILE,
     NOON,
@@ -41,8 +39,8 @@ from tests.warehouses import (
     DuckDBBench,
     ParquetBench,
     PostgresBench,
+    a_record,
     an_answer,
-    an_ask,
     another_process,
     digest_of,
     ids_of,
@@ -73,14 +71,14 @@ async def warehouse(bench):
 
 async def test_an_answer_lands_with_its_receipt(bench, warehouse):
     """What is asked is what is there, and the receipt proves it."""
-    ask = an_ask()
-    with an_answer(["b", "a", "c"], ask=ask, repeats=4) as answer:
-        assert await warehouse.publish(answer) == Landed(AskState.LANDED, 3, 3, 0, 0)
+    record = a_record()
+    with an_answer(["b", "a", "c"], record=record, duplicates=4) as answer:
+        assert await warehouse.publish(answer) == PublishResult(JobState.LANDED, 3, 3, 0, 0)
     assert sorted(await bench.check()) == ["a", "b", "c"]
     receipt = await bench.receipt()
     assert receipt.digest == digest_of(["a", "b", "c"])
-    assert (receipt.job_id, receipt.run_id, receipt.repeats) == (ask.job_id, "run-1", 4)
-    assert receipt.asked_at == receipt.confirmed_at == NOON
+    assert (receipt.job_id, receipt.run_id, receipt.duplicates) == (record.job_id, "run-1", 4)
+    assert receipt.submitted_at == receipt.confirmed_at == NOON
     assert receipt.landed_at.utcoffset() == timedelta(0)
     assert datetime.now(UTC) - receipt.landed_at < timedelta(minutes=1)
 
@@ -89,24 +87,24 @@ async def test_a_later_answer_takes_the_place_of_an_earlier_one(bench, warehouse
     """Ids that went are gone, ids that came are there, and both are counted."""
     await land(warehouse, ["a", "b", "c", "d"])
     landed = await land(warehouse, ["c", "d", "e"], hours=1)
-    assert landed == Landed(AskState.LANDED, 3, added=1, gone=2, stayed=2)
+    assert landed == PublishResult(JobState.LANDED, 3, added=1, removed=2, kept=2)
     assert sorted(await bench.check()) == ["c", "d", "e"]
     receipt = await bench.receipt()
-    assert (receipt.added, receipt.gone, receipt.stayed) == (1, 2, 2)
+    assert (receipt.added, receipt.removed, receipt.kept) == (1, 2, 2)
 
 
 async def test_an_empty_answer_removes_what_was_there(bench, warehouse):
     """No session is an answer too, and has its receipt."""
     await land(warehouse, ["a", "b"])
     landed = await land(warehouse, [], hours=1)
-    assert landed == Landed(AskState.LANDED, 0, added=0, gone=2, stayed=0)
+    assert landed == PublishResult(JobState.LANDED, 0, added=0, removed=2, kept=0)
     assert await bench.check() == []
     assert (await bench.receipt()).sessions == 0
 
 
 async def test_an_empty_first_answer_is_a_receipt(bench, warehouse):
     """A day without sessions is not a gap."""
-    assert (await land(warehouse, [])).state is AskState.LANDED
+    assert (await land(warehouse, [])).state is JobState.LANDED
     assert (await bench.receipt()).digest == digest_of([])
 
 
@@ -115,49 +113,19 @@ async def test_the_same_answer_again_writes_no_session(bench, warehouse):
     await land(warehouse, ["a", "b"])
     before = await bench.version()
     landed = await land(warehouse, ["b", "a"], hours=5)
-    assert landed == Landed(AskState.UNCHANGED, 2, added=0, gone=0, stayed=2)
+    assert landed == PublishResult(JobState.UNCHANGED, 2, added=0, removed=0, kept=2)
     assert await bench.version() == before
     receipt = await bench.receipt()
-    assert receipt.asked_at == NOON
+    assert receipt.submitted_at == NOON
     assert receipt.confirmed_at == NOON + timedelta(hours=5)
-
-
-async def test_an_answer_replaces_what_an_earlier_version_derived(bench, warehouse):
-    """It is stale under every policy; the answer of a job replaces its receipt, same ids or not."""
-    await land(warehouse, ["a", "b"])
-    assert (await bench.receipt()).derived_from is None
-    await bench.set_derived_from("+device_type=ALL -device_type=DESKTOP")
-    policy = RefreshPolicy(Refresh.MISSING, timedelta(0), as_of=NOON, now=datetime.now(UTC))
-    assert make_plan([MOBILE], [await bench.receipt()], policy).to_ask == {MOBILE: Reason.STALE}
-    ask = an_ask(hours=1)
-    landed = await land(warehouse, ["a", "b"], ask=ask)
-    assert landed == Landed(AskState.LANDED, 2, added=0, gone=0, stayed=2)
-    assert sorted(await bench.check()) == ["a", "b"]
-    receipt = await bench.receipt()
-    assert (receipt.derived_from, receipt.job_id) == (None, ask.job_id)
-    assert make_plan([MOBILE], [receipt], policy).settled == (MOBILE,)
-    assert (await land(warehouse, ["a", "b"], hours=2)).state is AskState.UNCHANGED
-
-
-async def test_a_derived_ask_of_an_earlier_version_in_a_folder_is_read(tmp_path):
-    """Its file says what it was derived from, which this version has no use for."""
-    bench = ParquetBench(tmp_path)
-    warehouse = await bench.ready()
-    await land(warehouse, ["a"])
-    (file,) = bench.folder.glob("wix_session_asks/*/*/*/*.json")
-    written = json.loads(file.read_text())
-    assert "derived_from" not in written
-    file.write_text(json.dumps(written | {"derived_from": "+device_type=ALL"}))
-    (ask,) = await warehouse.history("site-1", Window(MOBILE.day, on_day(9).day, ZONE))
-    assert (ask.state, ask.sessions) == (AskState.LANDED, 1)
 
 
 async def test_an_answer_that_comes_late_does_not_replace_a_newer_one(bench, warehouse):
     """The job that was submitted last wins, whichever is drained last."""
     await land(warehouse, ["new"], hours=2)
     before = await bench.version()
-    assert await land(warehouse, ["old", "older"], hours=1) == Landed(
-        AskState.SUPERSEDED, 1, added=0, gone=0, stayed=1
+    assert await land(warehouse, ["old", "older"], hours=1) == PublishResult(
+        JobState.SUPERSEDED, 1, added=0, removed=0, kept=1
     )
     assert await bench.check() == ["new"]
     assert await bench.version() == before
@@ -167,15 +135,15 @@ async def test_the_last_to_confirm_counts_when_answers_come_late(bench, warehous
     """An answer older than the last that confirmed the partition is superseded too."""
     await land(warehouse, ["a"], hours=1)
     await land(warehouse, ["a"], hours=3)
-    assert (await land(warehouse, ["b"], hours=2)).state is AskState.SUPERSEDED
+    assert (await land(warehouse, ["b"], hours=2)).state is JobState.SUPERSEDED
 
 
 async def test_the_newest_job_wins_in_any_zone(bench, warehouse):
     """A site that moves to another zone files its day anew, and not back again."""
     moved = replace(MOBILE, timezone="America/New_York")
     await land(warehouse, ["a"])
-    assert (await land(warehouse, ["a"], moved, hours=2)).state is AskState.LANDED
-    assert (await land(warehouse, ["b"], hours=1)).state is AskState.SUPERSEDED
+    assert (await land(warehouse, ["a"], moved, hours=2)).state is JobState.LANDED
+    assert (await land(warehouse, ["b"], hours=1)).state is JobState.SUPERSEDED
     assert (await bench.receipt(moved)).sessions == 1
     assert await bench.receipt() is None
 
@@ -200,7 +168,7 @@ async def test_a_table_altered_by_hand_is_put_right(bench, warehouse):
     await land(warehouse, ["a", "b"])
     await bench.alter("b", "forged")
     landed = await land(warehouse, ["a", "b"], hours=1)
-    assert landed == Landed(AskState.LANDED, 2, added=1, gone=1, stayed=1)
+    assert landed == PublishResult(JobState.LANDED, 2, added=1, removed=1, kept=1)
     assert sorted(await bench.check()) == ["a", "b"]
 
 
@@ -214,7 +182,7 @@ async def test_odd_ids_come_back_as_they_went(bench, warehouse):
     """An id is text, whatever is in it."""
     assert (await land(warehouse, ODD)).sessions == len(ODD)
     assert sorted(await bench.check()) == sorted(ODD)
-    assert (await land(warehouse, ODD, hours=1)).state is AskState.UNCHANGED
+    assert (await land(warehouse, ODD, hours=1)).state is JobState.UNCHANGED
 
 
 ODD_FLOWS = [("/{It's}", "", "__DROP__"), ("/a", "../b"), ("/a/../b",), ("/é🛒",) * 30]
@@ -260,29 +228,29 @@ async def test_the_history_is_every_ask_of_the_window(warehouse):
     await land(warehouse, ["a", "b"], hours=2)
     await land(warehouse, ["late"], hours=1.5)
     await land(warehouse, ["c"], on_day(9))
-    await warehouse.record(an_ask(hours=3).ended(AskState.FAILED, at=NOON))
-    history = await warehouse.history("site-1", Window(MOBILE.day, on_day(9).day, ZONE))
-    assert [(ask.state, ask.sessions, ask.added) for ask in history] == [
-        (AskState.LANDED, 1, 1),
-        (AskState.LANDED, 2, 1),
-        (AskState.SUPERSEDED, 2, 0),
-        (AskState.UNCHANGED, 2, 0),
-        (AskState.FAILED, None, None),
+    await warehouse.save_record(a_record(hours=3).ended(JobState.FAILED, at=NOON))
+    history = await warehouse.job_records("site-1", Window(MOBILE.day, on_day(9).day, ZONE))
+    assert [(record.state, record.sessions, record.added) for record in history] == [
+        (JobState.LANDED, 1, 1),
+        (JobState.LANDED, 2, 1),
+        (JobState.SUPERSEDED, 2, 0),
+        (JobState.UNCHANGED, 2, 0),
+        (JobState.FAILED, None, None),
     ]
 
 
 async def test_a_landing_that_only_its_file_knows_of_is_written_down(tmp_path):
     """Killed between the file and the ledger: the job is not waited for once more."""
     bench = ParquetBench(tmp_path)
-    warehouse, ask = await bench.ready(), an_ask()
-    await warehouse.record(ask)
-    await land(warehouse, ["a", "b"], ask=ask)
-    await warehouse.record(ask)
-    again = Ask.intend(MOBILE, at=NOON + timedelta(hours=1), run_id=None)
+    warehouse, record = await bench.ready(), a_record()
+    await warehouse.save_record(record)
+    await land(warehouse, ["a", "b"], record=record)
+    await warehouse.save_record(record)
+    again = JobRecord.intend(MOBILE, at=NOON + timedelta(hours=1), run_id=None)
     claim = await warehouse.claim(again, adopt_since=NOON - timedelta(hours=1))
     assert (claim.adopted, claim.orphans) == (False, 0)
-    history = await warehouse.history("site-1", Window(MOBILE.day, on_day(9).day, ZONE))
-    assert (history[0].state, history[0].sessions, history[0].added) == (AskState.LANDED, 2, 2)
+    history = await warehouse.job_records("site-1", Window(MOBILE.day, on_day(9).day, ZONE))
+    assert (history[0].state, history[0].sessions, history[0].added) == (JobState.LANDED, 2, 2)
 
 
 async def test_many_ids_are_never_all_in_memory(warehouse):
@@ -301,98 +269,100 @@ async def test_many_ids_are_never_all_in_memory(warehouse):
 
 async def test_a_claim_is_leave_to_submit(warehouse):
     """Nobody asked before."""
-    intent = Ask.intend(MOBILE, at=NOON, run_id=None)
+    intent = JobRecord.intend(MOBILE, at=NOON, run_id=None)
     claim = await warehouse.claim(intent, adopt_since=NOON)
-    assert (claim.ask, claim.adopted, claim.orphans) == (intent, False, 0)
+    assert (claim.record, claim.adopted, claim.orphans) == (intent, False, 0)
 
 
 async def test_a_job_that_runs_is_adopted(warehouse):
     """Another run submitted it: wait for that one, the latest."""
     for hours in (1, 3, 2):
-        await warehouse.record(an_ask(hours=hours))
-    claim = await warehouse.claim(Ask.intend(MOBILE, at=NOON, run_id="run-2"), adopt_since=NOON)
+        await warehouse.save_record(a_record(hours=hours))
+    claim = await warehouse.claim(
+        JobRecord.intend(MOBILE, at=NOON, run_id="run-2"), adopt_since=NOON
+    )
     assert claim.adopted
-    assert claim.ask.submitted_at == NOON + timedelta(hours=3)
-    assert claim.ask.run_id == "run-1"
-    assert claim.ask.job.query == MOBILE.query
+    assert claim.record.submitted_at == NOON + timedelta(hours=3)
+    assert claim.record.run_id == "run-1"
+    assert claim.record.job.query == MOBILE.query
 
 
 @pytest.mark.parametrize(
-    "ask",
+    "record",
     [
-        pytest.param(an_ask(hours=-1), id="too old"),
-        pytest.param(an_ask(on_day(9)), id="of another day"),
-        pytest.param(an_ask(replace(MOBILE, timezone="UTC")), id="of another zone"),
-        pytest.param(an_ask().ended(AskState.FAILED, at=NOON), id="failed"),
-        pytest.param(an_ask().ended(AskState.LANDED, at=NOON), id="landed"),
+        pytest.param(a_record(hours=-1), id="too old"),
+        pytest.param(a_record(on_day(9)), id="of another day"),
+        pytest.param(a_record(replace(MOBILE, timezone="UTC")), id="of another zone"),
+        pytest.param(a_record().ended(JobState.FAILED, at=NOON), id="failed"),
+        pytest.param(a_record().ended(JobState.LANDED, at=NOON), id="landed"),
     ],
 )
-async def test_a_job_is_not_adopted_when_it_is(warehouse, ask):
+async def test_a_job_is_not_adopted_when_it_is(warehouse, record):
     """A job too old, ended, or of another partition is not this one's."""
-    await warehouse.record(ask)
-    claim = await warehouse.claim(Ask.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
+    await warehouse.save_record(record)
+    claim = await warehouse.claim(JobRecord.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
     assert (claim.adopted, claim.orphans) == (False, 0)
 
 
 async def test_an_intent_without_a_job_may_be_an_orphan(warehouse):
     """It is counted once, by the claim that takes its place."""
     first, second, third = (
-        Ask.intend(MOBILE, at=NOON + timedelta(hours=n), run_id=None) for n in range(3)
+        JobRecord.intend(MOBILE, at=NOON + timedelta(hours=n), run_id=None) for n in range(3)
     )
     await warehouse.claim(first, adopt_since=NOON)
     assert (await warehouse.claim(second, adopt_since=NOON)).orphans == 1
-    await warehouse.record(second.ended(AskState.FAILED, at=NOON, reason="it's \\ no use"))
+    await warehouse.save_record(second.ended(JobState.FAILED, at=NOON, reason="it's \\ no use"))
     assert (await warehouse.claim(third, adopt_since=NOON)).orphans == 0
 
 
 async def test_a_landed_job_is_not_open_any_more(bench, warehouse):
     """Publishing closes the ask it answers."""
-    ask = an_ask()
-    await warehouse.record(ask)
-    await land(warehouse, ["a"], ask=ask)
-    claim = await warehouse.claim(Ask.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
+    record = a_record()
+    await warehouse.save_record(record)
+    await land(warehouse, ["a"], record=record)
+    claim = await warehouse.claim(JobRecord.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
     assert not claim.adopted
 
 
 async def test_a_landing_leaves_other_asks_to_the_next_claim(bench, warehouse):
     """A load claims the partition before it lands an answer, and the claim settles what is open."""
-    await warehouse.record(Ask.intend(MOBILE, at=NOON, run_id=None))
+    await warehouse.save_record(JobRecord.intend(MOBILE, at=NOON, run_id=None))
     await land(warehouse, ["a"], hours=1)
-    claim = await warehouse.claim(Ask.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
+    claim = await warehouse.claim(JobRecord.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
     assert claim.orphans == 1
 
 
 async def test_a_claim_that_is_repeated_does_not_count_its_own_intent_as_an_orphan(warehouse):
     """A commit may have taken effect although an error was reported."""
-    ask = Ask.intend(MOBILE, at=NOON, run_id=None)
+    record = JobRecord.intend(MOBILE, at=NOON, run_id=None)
     for _ in range(2):
-        assert (await warehouse.claim(ask, adopt_since=NOON)).orphans == 0
-    assert await warehouse.history(MOBILE.site_id, MOBILE.window) == [ask]
+        assert (await warehouse.claim(record, adopt_since=NOON)).orphans == 0
+    assert await warehouse.job_records(MOBILE.site_id, MOBILE.window) == [record]
 
 
 async def test_a_job_is_known_though_its_intent_was_taken_for_an_orphan(warehouse):
     """Its submit was under way while another load claimed the partition."""
-    ask, other = an_ask(), Ask.intend(MOBILE, at=NOON + timedelta(hours=1), run_id=None)
-    intent = replace(ask, state=AskState.INTENDED, job_id=None, submitted_at=None)
+    record, other = a_record(), JobRecord.intend(MOBILE, at=NOON + timedelta(hours=1), run_id=None)
+    intent = replace(record, state=JobState.INTENDED, job_id=None, submitted_at=None)
     await warehouse.claim(intent, adopt_since=NOON)
     assert (await warehouse.claim(other, adopt_since=NOON)).orphans == 1
-    await warehouse.record(ask)
-    assert await warehouse.history(MOBILE.site_id, MOBILE.window) == [ask, other]
+    await warehouse.save_record(record)
+    assert await warehouse.job_records(MOBILE.site_id, MOBILE.window) == [record, other]
 
 
 async def test_a_job_that_is_recorded_again_has_one_record(warehouse):
     """Two loads may wait for one job, and one of them fails after the other has landed it."""
-    ask = an_ask()
-    await warehouse.record(ask)
-    await land(warehouse, ["a"], ask=ask)
-    failed = ask.ended(AskState.FAILED, at=NOON)
-    await warehouse.record(failed)
-    assert await warehouse.history(MOBILE.site_id, MOBILE.window) == [failed]
+    record = a_record()
+    await warehouse.save_record(record)
+    await land(warehouse, ["a"], record=record)
+    failed = record.ended(JobState.FAILED, at=NOON)
+    await warehouse.save_record(failed)
+    assert await warehouse.job_records(MOBILE.site_id, MOBILE.window) == [failed]
 
 
 async def test_two_claims_at_once_agree(bench, warehouse):
     """The second sees what the first one wrote."""
-    intents = [Ask.intend(MOBILE, at=NOON, run_id=str(n)) for n in range(6)]
+    intents = [JobRecord.intend(MOBILE, at=NOON, run_id=str(n)) for n in range(6)]
     claims = await asyncio.gather(
         *(warehouse.claim(intent, adopt_since=NOON) for intent in intents)
     )
@@ -472,24 +442,25 @@ def use_next_version(monkeypatch, *statements):
 
     def migrate(schema):
         for text in statements:
-            yield Statement(text.format(asks=schema.name("wix_session_asks")))
+            yield Statement(text.format(jobs=schema.name("wix_session_jobs")))
 
     number = SESSIONS.version + 1
     migrations = {**SESSIONS.migrations, number: migrate}
     newer = replace(SESSIONS, version=number, migrations=migrations)
-    monkeypatch.setattr(Schema.prepare, "__defaults__", (newer,))
+    for engine in ("duckdb", "postgres", "adbc", "bigquery"):
+        monkeypatch.setattr(f"prefect_wix.warehouse.{engine}.SESSIONS", newer)
 
 
 async def test_an_older_schema_moves_on_with_all_it_holds(sql_bench, monkeypatch):
     """The next version is made out of this one, and an old client then keeps out."""
     bench, warehouse = sql_bench, await sql_bench.ready()
     await land(warehouse, ["a", "b"])
-    alter = "ALTER TABLE {asks} ADD COLUMN attempts BIGINT", "UPDATE {asks} SET attempts = 7"
+    alter = "ALTER TABLE {jobs} ADD COLUMN attempts BIGINT", "UPDATE {jobs} SET attempts = 7"
     with monkeypatch.context() as newer:
         use_next_version(newer, *alter)
         await warehouse.prepare()
         await warehouse.prepare()
-    assert await bench.sql(f"SELECT attempts FROM {bench.name('wix_session_asks')}") == [(7,)]
+    assert await bench.sql(f"SELECT attempts FROM {bench.name('wix_session_jobs')}") == [(7,)]
     versions = await bench.sql(f"SELECT version FROM {bench.name('wix_session_schema')}")
     assert sorted(versions) == [(SESSIONS.version,), (SESSIONS.version + 1,)]
     assert sorted(await bench.check()) == ["a", "b"]
@@ -509,7 +480,7 @@ async def test_a_migration_that_fails_leaves_the_old_schema(sql_bench, monkeypat
     """All of it, or nothing."""
     bench, warehouse = sql_bench, await sql_bench.ready()
     await land(warehouse, ["a"])
-    broken = "ALTER TABLE {asks} ADD COLUMN attempts BIGINT", "UPDATE {asks} SET nothing = 1"
+    broken = "ALTER TABLE {jobs} ADD COLUMN attempts BIGINT", "UPDATE {jobs} SET nothing = 1"
     with monkeypatch.context() as newer:
         use_next_version(newer, *broken)
         with pytest.raises(WarehouseError):
@@ -517,7 +488,7 @@ async def test_a_migration_that_fails_leaves_the_old_schema(sql_bench, monkeypat
     await warehouse.prepare()
     assert await bench.check() == ["a"]
     with pytest.raises(Exception, match="attempts"):
-        await bench.sql(f"SELECT attempts FROM {bench.name('wix_session_asks')}")
+        await bench.sql(f"SELECT attempts FROM {bench.name('wix_session_jobs')}")
 
 
 # -- what can go wrong ---------------------------------------------------------------------------
@@ -546,7 +517,7 @@ async def test_a_cancelled_landing_is_whole_or_nothing(bench, warehouse):
         assert sorted(await bench.check()) in (sorted(old), sorted(new))
 
 
-async def finish(*processes):
+async def shield(*processes):
     for process in processes:
         output, errors = await asyncio.to_thread(process.communicate)
         assert process.returncode == 0, output + errors
@@ -555,14 +526,14 @@ async def finish(*processes):
 async def test_processes_that_land_the_same_partition_take_turns(bench, warehouse):
     """Nothing is doubled, however often they meet."""
     rounds = 12
-    await finish(*(another_process(bench, (8, tag, 200), rounds=rounds) for tag in ("x", "y", "z")))
+    await shield(*(another_process(bench, (8, tag, 200), rounds=rounds) for tag in ("x", "y", "z")))
     assert len(await bench.check(on_day(8))) == 200
 
 
 async def test_processes_that_land_different_partitions_do_not_mix(bench, warehouse):
     """Each finds its own, and only that."""
     days = {8: "x", 9: "y", 10: "z"}
-    await finish(*(another_process(bench, (day, tag, 200), rounds=8) for day, tag in days.items()))
+    await shield(*(another_process(bench, (day, tag, 200), rounds=8) for day, tag in days.items()))
     for day, tag in days.items():
         assert sorted(await bench.check(on_day(day))) == sorted(ids_of(tag, 200))
 
@@ -620,7 +591,7 @@ async def test_a_full_disk_leaves_what_was_there(make, small_disk):
     """It is said that space is wanted, and the next answer that fits lands."""
     bench = make(small_disk)
     await assert_full(bench)
-    assert (await land(bench.open(), ["c"], hours=2)).state is AskState.LANDED
+    assert (await land(bench.open(), ["c"], hours=2)).state is JobState.LANDED
     assert await bench.check() == ["c"]
 
 
@@ -675,14 +646,14 @@ async def test_an_object_store_keeps_the_promises(bucket):
     """fsspec's own store in memory: the same files, the same answers."""
     warehouse = open_warehouse(bucket)
     await warehouse.prepare()
-    assert (await land(warehouse, ["a", "b"])).state is AskState.LANDED
-    assert (await land(warehouse, ["a", "b"], hours=1)).state is AskState.UNCHANGED
-    assert await land(warehouse, ["b", "c"], hours=3) == Landed(AskState.LANDED, 2, 1, 1, 1)
-    assert (await land(warehouse, ["x"], hours=2)).state is AskState.SUPERSEDED
+    assert (await land(warehouse, ["a", "b"])).state is JobState.LANDED
+    assert (await land(warehouse, ["a", "b"], hours=1)).state is JobState.UNCHANGED
+    assert await land(warehouse, ["b", "c"], hours=3) == PublishResult(JobState.LANDED, 2, 1, 1, 1)
+    assert (await land(warehouse, ["x"], hours=2)).state is JobState.SUPERSEDED
     await land(warehouse, [], on_day(9))
     receipts = await open_warehouse(bucket).receipts("site-1", Window(MOBILE.day, NEXT_WEEK, ZONE))
     assert [receipt.sessions for receipt in receipts] == [2, 0]
-    claim = await warehouse.claim(Ask.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
+    claim = await warehouse.claim(JobRecord.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
     assert not claim.adopted
 
 
@@ -839,9 +810,9 @@ async def test_both_ways_into_postgresql_meet(postgres_server):
     second = PostgresBench(postgres_server, "adbc+postgresql")
     second.schema = first.schema
     await land(await first.ready(), ["a"])
-    assert (await land(await second.ready(), ["a"], hours=1)).state is AskState.UNCHANGED
-    assert (await land(second.open(), ["b"], hours=2)).gone == 1
-    assert (await land(first.open(), ["b"], hours=3)).state is AskState.UNCHANGED
+    assert (await land(await second.ready(), ["a"], hours=1)).state is JobState.UNCHANGED
+    assert (await land(second.open(), ["b"], hours=2)).removed == 1
+    assert (await land(first.open(), ["b"], hours=3)).state is JobState.UNCHANGED
     await first.close()
 
 
@@ -850,7 +821,7 @@ async def test_no_staging_table_is_left(postgres_server):
     bench = PostgresBench(postgres_server, "adbc+postgresql")
     warehouse = await bench.ready()
     await land(warehouse, ["a"])
-    await bench.sql(f"DROP TABLE {bench.name('wix_session_asks')}")
+    await bench.sql(f"DROP TABLE {bench.name('wix_session_jobs')}")
     with pytest.raises(WarehouseSchemaError):
         await land(warehouse, ["b"], hours=1)
     tables = await bench.sql(f"SELECT tablename FROM pg_tables WHERE schemaname = '{bench.schema}'")

@@ -31,13 +31,13 @@ from prefect_wix.errors import (
     WarehouseError,
     WarehouseSchemaError,
 )
-from prefect_wix.planning.partitions import Ask, AskState
+from prefect_wix.planning.partitions import JobRecord, JobState
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.warehouse import bigquery
 from prefect_wix.warehouse.bigquery import _WORDS, googlesql, inserts, literal
 from prefect_wix.warehouse.factory import open_warehouse
-from prefect_wix.warehouse.interface import Landed
-from prefect_wix.warehouse.schema import Statement, drive
+from prefect_wix.warehouse.interface import PublishResult
+from prefect_wix.warehouse.schema import SESSIONS, Statement, drive
 from prefect_wix.warehouse.transactions import Tables
 from tests.unit.test_warehouse import (  # noqa: F401 - the promises of every warehouse
     ODD,
@@ -53,7 +53,6 @@ from tests.unit.test_warehouse import (  # noqa: F401 - the promises of every wa
     test_a_table_of_the_same_name_is_refused,
     test_a_visit_over_midnight_is_told_from_a_repeat,
     test_an_answer_lands_with_its_receipt,
-    test_an_answer_replaces_what_an_earlier_version_derived,
     test_an_answer_that_comes_late_does_not_replace_a_newer_one,
     test_an_empty_answer_removes_what_was_there,
     test_an_empty_first_answer_is_a_receipt,
@@ -73,7 +72,7 @@ from tests.unit.test_warehouse import (  # noqa: F401 - the promises of every wa
     test_two_claims_at_once_agree,
     use_next_version,
 )
-from tests.warehouses import MOBILE, NOON, SqlBench, an_ask, ids_of, land, on_day
+from tests.warehouses import MOBILE, NOON, SqlBench, a_record, ids_of, land, on_day
 
 sqlglot = pytest.importorskip("sqlglot")
 exp = sqlglot.exp
@@ -203,11 +202,11 @@ class Cursor:
             self._bigquery.hook("before")
             self._transact(statements)
         elif isinstance(statements[0], exp.Select):
-            self._ask(statements[0])
+            self._record(statements[0])
         else:
             self._duckdb.execute(in_duckdb(statements[0]))
 
-    def _ask(self, select):
+    def _record(self, select):
         self._find_dataset(select)
         # At once, and not when it is read. In no order but the one that is asked for: backwards.
         order = "" if select.args.get("order") else "ORDER BY row_number() OVER () DESC"
@@ -370,21 +369,21 @@ async def test_an_answer_decided_on_too_early_is_decided_on_anew(bench, warehous
     await land(warehouse, ["a", "b"])
     bench.bigquery.before = meanwhile(bench, ["b", "c"], hours=1)
     landed = await land(warehouse, ["c", "d"], hours=2)
-    assert landed == Landed(AskState.LANDED, 2, added=1, gone=1, stayed=1)
+    assert landed == PublishResult(JobState.LANDED, 2, added=1, removed=1, kept=1)
     assert sorted(await bench.check()) == ["c", "d"]
 
 
 async def test_an_answer_overtaken_in_between_is_superseded(bench, warehouse, processes):
     """The other one was newer: nothing of this one is written."""
     bench.bigquery.before = meanwhile(bench, ["new"], hours=2)
-    assert (await land(warehouse, ["old"], hours=1)).state is AskState.SUPERSEDED
+    assert (await land(warehouse, ["old"], hours=1)).state is JobState.SUPERSEDED
     assert await bench.check() == ["new"]
 
 
 async def test_the_same_answer_twice_at_once_lands_once(bench, warehouse, processes):
     """Nothing is doubled, also where there was nothing to delete."""
     bench.bigquery.before = meanwhile(bench, ["a", "b"])
-    assert (await land(warehouse, ["a", "b"], hours=1)).state is AskState.UNCHANGED
+    assert (await land(warehouse, ["a", "b"], hours=1)).state is JobState.UNCHANGED
     assert sorted(await bench.check()) == ["a", "b"]
 
 
@@ -398,7 +397,7 @@ async def test_of_two_transactions_at_once_one_is_cancelled(bench, warehouse, pr
         others.append(str(caught.value))
 
     bench.bigquery.within = another
-    assert (await land(warehouse, ["a"])).state is AskState.LANDED
+    assert (await land(warehouse, ["a"])).state is JobState.LANDED
     assert "concurrent update against table project:wix.wix_session_schema" in others[0]
     assert await bench.check() == ["a"]
 
@@ -413,7 +412,7 @@ async def test_loads_of_many_processes_leave_one_answer(bench, warehouse, proces
 
 async def test_claims_of_many_processes_agree(bench, warehouse, processes):
     """Each sees the intents of those before it."""
-    intents = [Ask.intend(MOBILE, at=NOON, run_id=str(n)) for n in range(6)]
+    intents = [JobRecord.intend(MOBILE, at=NOON, run_id=str(n)) for n in range(6)]
     claims = (bench.open(tries=60).claim(intent, adopt_since=NOON) for intent in intents)
     orphans = [claim.orphans for claim in await asyncio.gather(*claims)]
     assert sorted(orphans) == [0, 1, 1, 1, 1, 1]
@@ -421,25 +420,27 @@ async def test_claims_of_many_processes_agree(bench, warehouse, processes):
 
 async def test_a_claim_overtaken_in_between_adopts(bench, warehouse, processes):
     """Another run has submitted the job since the look."""
-    ask = an_ask()
-    bench.bigquery.before = lambda: asyncio.run(bench.open().record(ask))
-    claim = await warehouse.claim(Ask.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
+    record = a_record()
+    bench.bigquery.before = lambda: asyncio.run(bench.open().save_record(record))
+    claim = await warehouse.claim(JobRecord.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
     assert claim.adopted
-    assert claim.ask == ask
+    assert claim.record == record
 
 
 async def test_an_answer_of_many_rows_is_the_same_in_any_order(bench, warehouse):
     """Rows come back as they like; the look in the script is no race lost."""
     for hours in range(5):
-        await warehouse.record(Ask.intend(MOBILE, at=NOON + timedelta(hours=hours), run_id=None))
-    intent = Ask.intend(MOBILE, at=NOON, run_id=None)
+        await warehouse.save_record(
+            JobRecord.intend(MOBILE, at=NOON + timedelta(hours=hours), run_id=None)
+        )
+    intent = JobRecord.intend(MOBILE, at=NOON, run_id=None)
     assert (await bench.open(tries=1).claim(intent, adopt_since=NOON)).orphans == 5
 
 
 async def test_another_partition_is_no_race_lost(bench, warehouse, processes):
     """What landed elsewhere since the look takes nothing away."""
     bench.bigquery.before = lambda: asyncio.run(land(bench.open(), ["x"], on_day(9)))
-    assert (await land(bench.open(tries=1), ["a"])).state is AskState.LANDED
+    assert (await land(bench.open(tries=1), ["a"])).state is JobState.LANDED
 
 
 async def test_a_race_lost_again_and_again_is_busy(bench, warehouse, processes):
@@ -478,7 +479,7 @@ async def test_a_script_that_fails_leaves_what_was_there(bench, warehouse):
     """Its last statement finds no column: the ids and the receipt are the old ones."""
     await land(warehouse, ["a", "b"])
     before = await bench.version()
-    await bench.sql(f"ALTER TABLE {bench.name('wix_session_asks')} DROP COLUMN reason")
+    await bench.sql(f"ALTER TABLE {bench.name('wix_session_jobs')} DROP COLUMN reason")
     with pytest.raises(WarehouseSchemaError, match="not the ones this version writes"):
         await land(warehouse, ["c"], hours=1)
     assert bench.bigquery.sent[-2].startswith("BEGIN TRANSACTION;\nUPDATE `wix`.wix_session_schema")
@@ -494,7 +495,7 @@ async def staged(bench):
 async def test_no_staging_table_is_left(bench, warehouse):
     """Not after a landing, and not after one that failed."""
     await land(warehouse, ["a"])
-    await bench.sql(f"DROP TABLE {bench.name('wix_session_asks')}")
+    await bench.sql(f"DROP TABLE {bench.name('wix_session_jobs')}")
     with pytest.raises(WarehouseSchemaError):
         await land(warehouse, ["b"], hours=1)
     assert await staged(bench) == []
@@ -504,7 +505,7 @@ async def test_a_staging_table_goes_by_itself(bench, warehouse):
     """A process that is killed, or cut off before it can drop it, leaves it for a day."""
     cut_off = "googleapi: Error 503: Service unavailable, backendError"
     bench.bigquery.before = lambda: setattr(bench.bigquery, "saying", cut_off)
-    assert (await land(warehouse, ["a"])).state is AskState.LANDED
+    assert (await land(warehouse, ["a"])).state is JobState.LANDED
     [table] = await staged(bench)
     [made] = [text for text in bench.bigquery.sent if f"CREATE TABLE `wix`.{table}" in text]
     assert re.search(r"OPTIONS\(expiration_timestamp = TIMESTAMP '[-+:.T\d]+'\)$", made)
@@ -547,7 +548,7 @@ async def test_a_dataset_is_made_only_where_there_is_none(bench):
     await bench.ready()
     assert [text for text in bench.bigquery.sent if "CREATE SCHEMA" in text]
     bench.bigquery.sent.clear()
-    for table in ("ids", "receipts", "asks", "schema"):
+    for table in ("ids", "receipts", "jobs", "schema"):
         await bench.sql(f"DROP TABLE wix.wix_session_{table}")
     await bench.ready()
     assert not [text for text in bench.bigquery.sent if "CREATE SCHEMA" in text]
@@ -556,11 +557,11 @@ async def test_a_dataset_is_made_only_where_there_is_none(bench):
 async def test_an_older_schema_moves_on(bench, warehouse, monkeypatch):
     """The next version is made out of this one, and an old client then keeps out."""
     await land(warehouse, ["a"])
-    alter = ("ALTER TABLE {asks} ADD COLUMN n BIGINT", "UPDATE {asks} SET n = 7 WHERE TRUE")
+    alter = ("ALTER TABLE {jobs} ADD COLUMN n BIGINT", "UPDATE {jobs} SET n = 7 WHERE TRUE")
     with monkeypatch.context() as newer:
         use_next_version(newer, *alter)
         await warehouse.prepare()
-    assert await bench.sql(f"SELECT n FROM {bench.name('wix_session_asks')}") == [(7,)]
+    assert await bench.sql(f"SELECT n FROM {bench.name('wix_session_jobs')}") == [(7,)]
     with pytest.raises(WarehouseSchemaError, match="Upgrade prefect-wix"):
         await warehouse.prepare()
 
@@ -574,7 +575,7 @@ def creation():
         return [[0]] if statement.sql.startswith(("SELECT max", "SELECT count")) else []
 
     with pytest.raises(WarehouseSchemaError, match="lacks"):
-        drive(Tables("wix").prepare(), execute)
+        drive(Tables("wix").prepare(SESSIONS), execute)
     return said
 
 
@@ -586,7 +587,7 @@ def test_every_word_that_is_translated_is_one_that_is_used():
 
 def test_tables_are_clustered_by_partition():
     """A question for one partition is not billed for all of them."""
-    tables = [sql for sql in creation() if re.match("CREATE TABLE.*_(ids|receipts|asks) ", sql)]
+    tables = [sql for sql in creation() if re.match("CREATE TABLE.*_(ids|receipts|jobs) ", sql)]
     assert len(tables) == 3
     for sql in tables:
         made = googlesql(Statement(sql), project="project", dataset="wix")

@@ -29,7 +29,7 @@ from prefect_wix.client.auth import (
     header_value,
 )
 from prefect_wix.client.client import BASE_URL, Log, WixClient
-from prefect_wix.client.rate_limiter import REQUESTS_PER_MINUTE, Gate
+from prefect_wix.client.rate_limiter import REQUESTS_PER_MINUTE, GlobalLimiter
 
 __all__ = ["AnyWixCredentials", "WixAccountCredentials", "WixAppCredentials", "WixCredentials"]
 
@@ -66,7 +66,7 @@ _SentSecret = Annotated[SecretStr, AfterValidator(_secret_can_be_sent)]
 _BaseUrl = Annotated[str, AfterValidator(check_base_url)]
 
 
-def _log_and_gate(site_id: str) -> tuple[Log, Gate | None]:
+def _log_and_limiter(site_id: str) -> tuple[Log, GlobalLimiter | None]:
     """The log of the run that is going on, and the gate to the budget that runs share.
 
     Outside of runs it is the package's own log, and there may be no server to ask.
@@ -115,12 +115,12 @@ class WixCredentials(Block):
 
     def get_client(self) -> WixClient:
         """A new client for the site. Use it as ``async with``, once for many requests."""
-        log, gate = _log_and_gate(self.site_id)
+        log, global_limiter = _log_and_limiter(self.site_id)
         return WixClient(
             ApiKeyAuth(self.api_key.get_secret_value(), self.site_id),
             base_url=self.base_url,
             requests_per_minute=self.requests_per_minute,
-            gate=gate,
+            global_limiter=global_limiter,
             log=log,
         )
 
@@ -179,7 +179,7 @@ class WixAccountCredentials(Block):
     def get_client(self) -> WixClient:
         """A new client for the account, to list its sites with. Use it as ``async with``."""
         # No gate: the few requests of a list are not worth a limit on the server.
-        log, _ = _log_and_gate(self.account_id)
+        log, _ = _log_and_limiter(self.account_id)
         return WixClient(
             AccountKeyAuth(self.api_key.get_secret_value(), self.account_id),
             base_url=self.base_url,
@@ -231,12 +231,12 @@ class WixAppCredentials(Block):
     def get_client(self) -> WixClient:
         """A new client for the site. Use it as ``async with``, once for many requests."""
         secret = self.app_secret.get_secret_value()
-        log, gate = _log_and_gate(self.site_id)
+        log, global_limiter = _log_and_limiter(self.site_id)
         return WixClient(
             AppAuth(self.app_id, secret, self.instance_id, base_url=self.base_url),
             base_url=self.base_url,
             requests_per_minute=self.requests_per_minute,
-            gate=gate,
+            global_limiter=global_limiter,
             log=log,
         )
 

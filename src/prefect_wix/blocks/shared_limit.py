@@ -28,7 +28,7 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError, rate_li
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from prefect_wix.client.client import Log
-from prefect_wix.client.rate_limiter import GATE_TURNS
+from prefect_wix.client.rate_limiter import GLOBAL_LIMIT_BATCH
 
 __all__ = [
     "RateLimit",
@@ -65,7 +65,7 @@ def rate_limit_for(requests_per_minute: int) -> RateLimit:
     In a minute all its slots may be taken, and those that come back within it: the two together
     are the budget. Holds from 10 requests a minute on.
     """
-    at_once = max(GATE_TURNS, requests_per_minute // 20)
+    at_once = max(GLOBAL_LIMIT_BATCH, requests_per_minute // 20)
     spread = requests_per_minute * (1 - _MARGIN) - at_once
     return RateLimit(at_once, max(spread, 1.0) / _MINUTE)
 
@@ -98,7 +98,7 @@ async def add_missing_limit(site_id: str, requests_per_minute: int) -> None:
 
 
 class SharedLimit:
-    """Waits for what other processes spend; see `prefect_wix.client.rate_limiter.Gate`.
+    """Waits for what other processes spend; see `prefect_wix.client.rate_limiter.GlobalLimiter`.
 
     Args:
         site_id: whose budget.
@@ -111,12 +111,12 @@ class SharedLimit:
         self._is_there = True
         self._is_away = False
 
-    async def __call__(self, turns: int) -> None:
+    async def __call__(self, slots: int) -> None:
         """Return when so many requests may be sent; never raises what the server suffers from."""
         if not self._is_there:
             return
         try:
-            await rate_limit(self._name, occupy=turns, strict=True)
+            await rate_limit(self._name, occupy=slots, strict=True)
         except Exception as error:  # noqa: BLE001 - no failure of the server's is one of the load
             self._go_on_without(error)
         else:

@@ -16,8 +16,8 @@ from collections.abc import AsyncGenerator, Generator
 
 import httpx
 
-from prefect_wix.client.responses import error_for, read_reply, request_id_of
-from prefect_wix.errors import AuthenticationError, NotSentError, UnreadableReplyError
+from prefect_wix.client.responses import error_from_response, parse_response, request_id_of
+from prefect_wix.errors import AuthenticationError, InvalidResponseError, RequestNotSentError
 
 __all__ = ["AccountKeyAuth", "ApiKeyAuth", "AppAuth", "SiteAuth", "header_value"]
 
@@ -187,23 +187,23 @@ def _read_token(response: httpx.Response) -> tuple[str, float]:
     if response.status_code in (400, UNAUTHORIZED, 403):
         raise _refused(response)
     if not response.is_success and not response.is_server_error:
-        raise error_for(response, TOKEN_ENDPOINT, quoting=False)
+        raise error_from_response(response, TOKEN_ENDPOINT, quoting=False)
     if response.is_server_error:
-        raise no_token(f"the token request was answered {response.status_code}", response)
+        raise token_error(f"the token request was answered {response.status_code}", response)
     try:
-        body = read_reply(response, TOKEN_ENDPOINT).body
-    except UnreadableReplyError as error:
-        raise no_token("the token request was answered with no JSON", response) from error
+        body = parse_response(response, TOKEN_ENDPOINT).body
+    except InvalidResponseError as error:
+        raise token_error("the token request was answered with no JSON", response) from error
     token, lifetime = body.get("access_token"), body.get("expires_in")
     if not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
-        raise no_token("the token request was answered without a token", response)
+        raise token_error("the token request was answered without a token", response)
     known = isinstance(lifetime, int | float) and lifetime > 0
     return token, float(lifetime) if known else DEFAULT_LIFETIME_SECONDS  # type: ignore[arg-type]
 
 
-def no_token(what: str, response: httpx.Response | None = None) -> NotSentError:
+def token_error(what: str, response: httpx.Response | None = None) -> RequestNotSentError:
     """The error that says a call was not made, since there was no token to make it with."""
-    return NotSentError(
+    return RequestNotSentError(
         f"Nothing was asked, since {what}. Try again later.",
         endpoint=TOKEN_ENDPOINT,
         request_id=request_id_of(response) if response is not None else None,

@@ -22,7 +22,7 @@ from prefect_wix.client.auth import (
     TOKEN_PATH,
     SiteAuth,
     check_base_url,
-    no_token,
+    token_error,
 )
 from prefect_wix.client.models import (
     PAGE_LIMIT,
@@ -34,30 +34,30 @@ from prefect_wix.client.models import (
 )
 from prefect_wix.client.rate_limiter import (
     REQUESTS_PER_MINUTE,
-    Gate,
-    Worth,
-    shared_budget,
-    worth_of_page,
-    worth_of_submit,
+    GlobalLimiter,
+    Priority,
+    page_priority,
+    shared_rate_limiter,
+    submit_priority,
 )
 from prefect_wix.client.responses import (
-    Reply,
-    error_for,
-    read_counts,
-    read_job_id,
-    read_nothing,
-    read_page,
-    read_reply,
-    read_sites,
-    read_timezone,
+    JsonResponse,
+    error_from_response,
+    parse_counts,
+    parse_job_id,
+    parse_nothing,
+    parse_page,
+    parse_response,
+    parse_sites,
+    parse_timezone,
 )
-from prefect_wix.client.retry import Retry, may_repeat, wait_asked_for
+from prefect_wix.client.retry import RetryPolicy, retry_after_seconds, should_retry
 from prefect_wix.clock import SYSTEM_CLOCK, Clock
 from prefect_wix.errors import (
-    LostReplyError,
-    NotSentError,
     RateLimitError,
     RequestError,
+    RequestNotSentError,
+    ResponseLostError,
 )
 
 __all__ = [
@@ -76,7 +76,7 @@ SITES_LIMIT = 100
 RATE_LIMIT_PAUSE_SECONDS = 60.0
 """Wix: after a 429 wait a minute. Used where the reply has no ``Retry-After``."""
 TIMEOUT_SECONDS = 30.0
-_HAS_TURN = "prefect_wix_turn"
+_ACQUIRED = "prefect_wix_turn"
 _LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -137,9 +137,9 @@ class WixClient:
         base_url: str = BASE_URL,
         requests_per_minute: int = REQUESTS_PER_MINUTE,
         timeout_seconds: float = TIMEOUT_SECONDS,
-        retry: Retry = Retry(),
+        retry: RetryPolicy = RetryPolicy(),
         clock: Clock = SYSTEM_CLOCK,
-        gate: Gate | None = None,
+        global_limiter: GlobalLimiter | None = None,
         log: Log = _LOG,
     ) -> None:
         self.log = log
@@ -148,9 +148,11 @@ class WixClient:
         self.clock = clock
         self.page_limit = PAGE_LIMIT
         """Ids to ask for a page; lowered for good when Wix says that it takes fewer."""
-        self.budget = shared_budget(self.base_url, self.site_id, requests_per_minute, clock)
+        self.rate_limiter = shared_rate_limiter(
+            self.base_url, self.site_id, requests_per_minute, clock
+        )
         """The site's budget, shared with every client of the site in this process."""
-        self._gate = gate
+        self._global_limiter = global_limiter
         self._retry = retry
         self._timeout = timeout_seconds
         # Redirects are never followed: the next host would be handed the key.
@@ -160,7 +162,7 @@ class WixClient:
             timeout=timeout_seconds,
             follow_redirects=False,
             verify=_tls(),
-            event_hooks={"request": [self._count_unplanned]},
+            event_hooks={"request": [self._count_extra_request]},
         )
 
     async def __aenter__(self) -> Self:
@@ -182,7 +184,7 @@ class WixClient:
             RequestError: see the tree in `prefect_wix.errors`.
         """
         body = query.to_wire()
-        return await self._call(_LIST, read_job_id, worth=worth_of_submit, json=body)
+        return await self._call(_LIST, parse_job_id, priority=submit_priority, json=body)
 
     async def get_list_sessions_job_result(
         self,
@@ -190,7 +192,7 @@ class WixClient:
         *,
         limit: int = PAGE_LIMIT,
         offset: int = 0,
-        worth: Worth = worth_of_page,
+        priority: Priority = page_priority,
     ) -> JobPage:
         """One page of a job's result, or its status while it runs ("Get List Sessions Job Result").
 
@@ -205,16 +207,16 @@ class WixClient:
             RequestError: see the tree in `prefect_wix.errors`.
         """
         params = {"jobId": job_id, "limit": limit, "offset": offset}
-        return await self._call(_RESULT, read_page, worth=worth, params=params)
+        return await self._call(_RESULT, parse_page, priority=priority, params=params)
 
     async def mark_session_as_recorded(self, session_id: str) -> None:
         """Tell Wix that a recording of this session exists ("Mark Session As Recorded").
 
         Raises:
-            RequestError: see the tree in `prefect_wix.errors`. After a `LostReplyError` the mark
-                may have been made.
+            RequestError: see the tree in `prefect_wix.errors`. After a `ResponseLostError`
+                the mark may have been made.
         """
-        await self._call(_RECORDED, read_nothing, json={"sessionId": session_id})
+        await self._call(_RECORDED, parse_nothing, json={"sessionId": session_id})
 
     async def mark_recordings_as_deleted(self, session_ids: Iterable[str]) -> list[MarkOutcome]:
         """Tell Wix that recordings are gone ("Mark Recordings As Deleted").
@@ -232,23 +234,23 @@ class WixClient:
             raise TypeError("session_ids must be a list of ids, not one text.")
         outcomes: list[MarkOutcome] = []
         hopeless = False
-        for ids in _in_hundreds(session_ids):
+        for ids in _batches_of_ids(session_ids):
             if hopeless:
                 outcomes.append(MarkOutcome(session_ids=ids, state=MarkState.NOT_SENT))
                 continue
             error = await self._mark_deleted(ids)
             outcomes.append(mark_outcome(ids, error))
-            hopeless = error is not None and error.holds_for_site
+            hopeless = error is not None and error.affects_site
         return outcomes
 
-    async def mark_hundred_recordings_as_deleted(self, session_ids: Sequence[str]) -> None:
+    async def mark_batch_as_deleted(self, session_ids: Sequence[str]) -> None:
         """One call of "Mark Recordings As Deleted", for 1 to 100 ids.
 
         Raises:
-            RequestError: see the tree in `prefect_wix.errors`. After a `LostReplyError` the marks
-                may have been made.
+            RequestError: see the tree in `prefect_wix.errors`. After a `ResponseLostError`
+                the marks may have been made.
         """
-        await self._call(_DELETED, read_nothing, json={"sessionIds": list(session_ids)})
+        await self._call(_DELETED, parse_nothing, json={"sessionIds": list(session_ids)})
 
     async def get_site_timezone(self) -> str | None:
         """The site's IANA time zone from Site Properties; None where the site has not set one.
@@ -256,7 +258,7 @@ class WixClient:
         Raises:
             RequestError: see the tree in `prefect_wix.errors`.
         """
-        return await self._call(_PROPERTIES, read_timezone, params={"fields.paths": "timeZone"})
+        return await self._call(_PROPERTIES, parse_timezone, params={"fields.paths": "timeZone"})
 
     async def get_total_sessions(self, start: date, end: date, timezone: str) -> dict[date, int]:
         """Wix's own count of sessions by local day ("Get Analytics Data", TOTAL_SESSIONS).
@@ -278,7 +280,7 @@ class WixClient:
             "dateRange.endDate": str(end),
             "timeZone": timezone,
         }
-        return await self._call(_COUNTS, read_counts, params=params)
+        return await self._call(_COUNTS, parse_counts, params=params)
 
     async def query_sites(self, cursor: str | None = None) -> SitesPage:
         """A page of the account's sites ("Query Sites"); see `prefect_wix.client.sites`.
@@ -291,11 +293,11 @@ class WixClient:
                 site and not for the account.
         """
         paging = {"limit": SITES_LIMIT} | ({"cursor": cursor} if cursor else {})
-        return await self._call(_SITES, read_sites, json={"query": {"cursorPaging": paging}})
+        return await self._call(_SITES, parse_sites, json={"query": {"cursorPaging": paging}})
 
     async def _mark_deleted(self, session_ids: tuple[str, ...]) -> RequestError | None:
         try:
-            await self.mark_hundred_recordings_as_deleted(session_ids)
+            await self.mark_batch_as_deleted(session_ids)
         except RequestError as error:
             return error
         return None
@@ -303,26 +305,28 @@ class WixClient:
     async def _call(
         self,
         endpoint: _Endpoint,
-        read: Callable[[Reply], T],
-        worth: Worth = worth_of_page,
+        read: Callable[[JsonResponse], T],
+        priority: Priority = page_priority,
         **content: Any,
     ) -> T:
         """What a request answers, which is repeated where that is safe and worth it."""
-        for repeats, wait in enumerate(self._retry.waits()):
+        for retries, wait in enumerate(self._retry.waits()):
             try:
-                return read(await self._call_once(endpoint, worth, **content))
+                return read(await self._call_once(endpoint, priority, **content))
             except RequestError as error:
-                if not may_repeat(error, reads=endpoint.reads, repeats=repeats):
+                if not should_retry(error, reads=endpoint.reads, retries=retries):
                     raise
-                await self.clock.sleep(max(wait, wait_asked_for(error)))
-        return read(await self._call_once(endpoint, worth, **content))
+                await self.clock.sleep(max(wait, retry_after_seconds(error)))
+        return read(await self._call_once(endpoint, priority, **content))
 
-    async def _call_once(self, endpoint: _Endpoint, worth: Worth, **content: Any) -> Reply:
-        await self.budget.turn(worth, gate=self._gate)
+    async def _call_once(
+        self, endpoint: _Endpoint, priority: Priority, **content: Any
+    ) -> JsonResponse:
+        await self.rate_limiter.acquire(priority, global_limiter=self._global_limiter)
         response = await self._send(endpoint, **content)
         if response.is_success:
-            return read_reply(response, str(endpoint))
-        error = error_for(response, str(endpoint))
+            return parse_response(response, str(endpoint))
+        error = error_from_response(response, str(endpoint))
         if isinstance(error, RateLimitError):
             self._pause(error)
         raise error
@@ -331,23 +335,23 @@ class WixClient:
         hint = error.retry_after
         seconds = RATE_LIMIT_PAUSE_SECONDS if hint is None else hint
         self.log.warning("%s Every request of the site waits %g s.", error, seconds)
-        self.budget.pause(seconds)
+        self.rate_limiter.pause(seconds)
 
-    async def _count_unplanned(self, request: httpx.Request) -> None:
+    async def _count_extra_request(self, request: httpx.Request) -> None:
         """Count what is sent beside the request that had a turn: one for a token, or a resend."""
-        if request.extensions.pop(_HAS_TURN, None) is None:
-            self.budget.spend()
+        if request.extensions.pop(_ACQUIRED, None) is None:
+            self.rate_limiter.count_request()
 
     async def _send(self, endpoint: _Endpoint, **content: Any) -> httpx.Response:
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._http.request(
-                    endpoint.method, endpoint.path, extensions={_HAS_TURN: True}, **content
+                    endpoint.method, endpoint.path, extensions={_ACQUIRED: True}, **content
                 )
         except httpx.RequestError as error:
             raise _transport_error(error, endpoint) from _without_credentials(error)
         except TimeoutError:
-            raise _lost_reply(f"none within {self._timeout:g} s", endpoint) from None
+            raise _response_lost(f"none within {self._timeout:g} s", endpoint) from None
 
 
 @cache
@@ -356,7 +360,7 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _in_hundreds(session_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
+def _batches_of_ids(session_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
     rest = iter(session_ids)
     while ids := tuple(islice(rest, MARK_LIMIT)):
         yield ids
@@ -377,17 +381,17 @@ def mark_outcome(session_ids: tuple[str, ...], error: RequestError | None) -> Ma
 def _transport_error(error: httpx.RequestError, endpoint: _Endpoint) -> RequestError:
     what = _describe(error)
     if error.request.url.path == TOKEN_PATH:
-        return no_token(f"the token request failed: {what}")
+        return token_error(f"the token request failed: {what}")
     if isinstance(error, _NEVER_SENT):
-        return NotSentError(
+        return RequestNotSentError(
             f"{endpoint} could not be sent: {what}. Check the network and the base URL.",
             endpoint=str(endpoint),
         )
-    return _lost_reply(what, endpoint)
+    return _response_lost(what, endpoint)
 
 
-def _lost_reply(what: str, endpoint: _Endpoint) -> LostReplyError:
-    return LostReplyError(
+def _response_lost(what: str, endpoint: _Endpoint) -> ResponseLostError:
+    return ResponseLostError(
         f"The reply to {endpoint} was lost: {what}. It may have taken effect.",
         endpoint=str(endpoint),
     )

@@ -183,7 +183,7 @@ class SessionsQuery(BaseModel):
         return {**self._period_to_wire(), **self._filter_to_wire(), **self._zone_to_wire()}
 
     @property
-    def sort_of_filter(self) -> str:
+    def filter_kind(self) -> str:
         """What is filtered by, as Wix calls it, such as ``deviceType``."""
         return next(iter(self._filter_to_wire()))
 

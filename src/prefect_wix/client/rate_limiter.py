@@ -3,7 +3,7 @@
 All clients of a site in this process share one budget: a sliding window over the last minute's
 requests. The request of the highest worth is sent first, and the oldest one among equals. No lock
 is held while a request waits, and threads and event loops may mix. Requests of other processes are
-known to a `Gate` alone.
+known to a `GlobalLimiter` alone.
 
 Source of the figure: Wix, "Rate limits" (200 requests a minute for one app instance).
 """
@@ -19,43 +19,43 @@ from dataclasses import dataclass
 from prefect_wix.clock import SYSTEM_CLOCK, Clock
 
 __all__ = [
-    "GATE_TURNS",
-    "REQUESTS_A_JOB",
+    "GLOBAL_LIMIT_BATCH",
+    "REQUESTS_PER_JOB",
     "REQUESTS_PER_MINUTE",
-    "Gate",
-    "RequestBudget",
-    "Worth",
-    "shared_budget",
-    "worth_of_page",
-    "worth_of_submit",
+    "GlobalLimiter",
+    "Priority",
+    "RateLimiter",
+    "page_priority",
+    "shared_rate_limiter",
+    "submit_priority",
 ]
 
 REQUESTS_PER_MINUTE = 200
-REQUESTS_A_JOB = 2
+REQUESTS_PER_JOB = 2
 """Of most jobs: a submit, and the poll that finds it finished and is its first page."""
 
 # Wix counts when a request arrives, we when it leaves: a second over the minute keeps the
 # difference from showing as a 429.
 WINDOW_SECONDS = 61.0
 """How long a request counts."""
-GATE_TURNS = 5
+GLOBAL_LIMIT_BATCH = 5
 """The most requests for which a gate is passed at once, where several wait."""
-_GATE_POLL_SECONDS = 0.05
+_GLOBAL_LIMIT_POLL_SECONDS = 0.05
 _AT_ONCE = 1e-6
 """Seconds: less than a clock can sleep."""
 
-Worth = Callable[[], float]
+Priority = Callable[[], float]
 """What a request is worth now: the chance that it brings something, or more."""
-Gate = Callable[[int], Awaitable[None]]
+GlobalLimiter = Callable[[int], Awaitable[None]]
 """Returns when this many requests may be sent, as far as other processes are concerned."""
 
 
-def worth_of_page() -> float:
+def page_priority() -> float:
     """A page surely brings something."""
     return 1.0
 
 
-def worth_of_submit() -> float:
+def submit_priority() -> float:
     """More: once a job runs, it costs nothing while other requests are sent."""
     return 2.0
 
@@ -64,12 +64,12 @@ def worth_of_submit() -> float:
 class _Ticket:
     """A request that waits, or has waited, for its turn."""
 
-    worth: Worth
-    gate: Gate | None
+    priority: Priority
+    global_limiter: GlobalLimiter | None
     granted: bool = False
 
 
-class RequestBudget:
+class RateLimiter:
     """A sliding window over the last minute's requests, with a pause that holds for all of them.
 
     Args:
@@ -86,13 +86,13 @@ class RequestBudget:
         self._clock = clock
         self._guard = threading.Lock()
         self._limit = _checked(requests_per_minute)
-        self._spent: deque[float] = deque(maxlen=self._limit)
+        self._sent: deque[float] = deque(maxlen=self._limit)
         self._paused_until = 0.0
         self._waiting: list[_Ticket] = []
-        self._through_gate = 0
-        self._at_gate = False
+        self._global_slots = 0
+        self._is_acquiring = False
 
-    def scarcity(self, to_come: int = 0) -> float:
+    def utilization(self, expected_requests: int = 0) -> float:
         """How scarce requests are: the share of a minute's budget that is spent or needed.
 
         Args:
@@ -103,41 +103,43 @@ class RequestBudget:
         """
         with self._guard:
             since = self._clock.now() - WINDOW_SECONDS
-            spent = len(self._spent) - bisect_right(self._spent, since)
-            return min(1.0, (spent + to_come + len(self._waiting)) / self._limit)
+            sent = len(self._sent) - bisect_right(self._sent, since)
+            return min(1.0, (sent + expected_requests + len(self._waiting)) / self._limit)
 
-    async def turn(self, worth: Worth = worth_of_page, *, gate: Gate | None = None) -> None:
+    async def acquire(
+        self, priority: Priority = page_priority, *, global_limiter: GlobalLimiter | None = None
+    ) -> None:
         """Return when one more request may be sent.
 
         Args:
             worth: what the request is worth, compared with the others that wait.
             gate: waits for the requests of other processes; None where they are not known.
         """
-        ticket = _Ticket(worth, gate)
+        ticket = _Ticket(priority, global_limiter)
         with self._guard:
             self._waiting.append(ticket)
         try:
-            while (next_wait := self._give_turns(ticket)) is not None:
+            while (next_wait := self._grant(ticket)) is not None:
                 await next_wait
         finally:
             self._leave(ticket)
 
-    def spend(self) -> None:
+    def count_request(self) -> None:
         """Count a request that could not wait for a turn, such as one that is sent once more."""
         with self._guard:
-            self._spent.append(self._clock.now())
+            self._sent.append(self._clock.now())
 
     def pause(self, seconds: float) -> None:
         """Hold every request of this site for ``seconds`` from now."""
         with self._guard:
             self._paused_until = max(self._paused_until, self._clock.now() + seconds)
 
-    def narrow(self, requests_per_minute: int) -> None:
+    def lower_limit(self, requests_per_minute: int) -> None:
         """Allow no more than this many requests a minute from now on."""
         with self._guard:
             self._limit = min(self._limit, _checked(requests_per_minute))
 
-    def _give_turns(self, mine: _Ticket) -> Awaitable[None] | None:
+    def _grant(self, mine: _Ticket) -> Awaitable[None] | None:
         """Give the turns that are free to the requests of the highest worth, up to the caller's.
 
         Returns:
@@ -148,40 +150,40 @@ class RequestBudget:
                 now = self._clock.now()
                 if (wait := self._free_at() - now) >= _AT_ONCE:
                     return self._clock.sleep(wait)
-                first = max(self._waiting, key=lambda ticket: ticket.worth())
-                if first.gate is not None and not self._through_gate:
-                    return self._wait_at_gate(mine.gate)
+                first = max(self._waiting, key=lambda ticket: ticket.priority())
+                if first.global_limiter is not None and not self._global_slots:
+                    return self._acquire_globally(mine.global_limiter)
                 self._waiting.remove(first)
                 first.granted = True
-                self._through_gate = max(0, self._through_gate - 1)
-                self._spent.append(now)
+                self._global_slots = max(0, self._global_slots - 1)
+                self._sent.append(now)
             return None
 
     def _free_at(self) -> float:
-        if len(self._spent) < self._limit:
+        if len(self._sent) < self._limit:
             return self._paused_until
-        return max(self._paused_until, self._spent[-self._limit] + WINDOW_SECONDS)
+        return max(self._paused_until, self._sent[-self._limit] + WINDOW_SECONDS)
 
-    def _wait_at_gate(self, gate: Gate | None) -> Awaitable[None]:
-        if self._at_gate or gate is None:
-            return self._clock.sleep(_GATE_POLL_SECONDS)
-        self._at_gate = True
-        return self._pass(gate)
+    def _acquire_globally(self, global_limiter: GlobalLimiter | None) -> Awaitable[None]:
+        if self._is_acquiring or global_limiter is None:
+            return self._clock.sleep(_GLOBAL_LIMIT_POLL_SECONDS)
+        self._is_acquiring = True
+        return self._acquire_slots(global_limiter)
 
-    async def _pass(self, gate: Gate) -> None:
-        turns = min(len(self._waiting), GATE_TURNS)
+    async def _acquire_slots(self, global_limiter: GlobalLimiter) -> None:
+        slots = min(len(self._waiting), GLOBAL_LIMIT_BATCH)
         try:
-            await gate(turns)
-            self._through_gate = turns
+            await global_limiter(slots)
+            self._global_slots = slots
         finally:
-            self._at_gate = False
+            self._is_acquiring = False
 
     def _leave(self, ticket: _Ticket) -> None:
         with self._guard:
             if not ticket.granted:
                 self._waiting.remove(ticket)
             if not self._waiting:
-                self._through_gate = 0
+                self._global_slots = 0
 
 
 def _checked(requests_per_minute: int) -> int:
@@ -190,20 +192,20 @@ def _checked(requests_per_minute: int) -> int:
     return requests_per_minute
 
 
-_budgets: dict[tuple[str, str, Clock], RequestBudget] = {}
+_budgets: dict[tuple[str, str, Clock], RateLimiter] = {}
 _budgets_guard = threading.Lock()
 
 
-def shared_budget(
+def shared_rate_limiter(
     base_url: str, site_id: str, requests_per_minute: int, clock: Clock = SYSTEM_CLOCK
-) -> RequestBudget:
+) -> RateLimiter:
     """The one budget of this process for a site; the lowest figure that anybody named holds.
 
     Raises:
         ValueError: no request at all is allowed.
     """
     with _budgets_guard:
-        new = RequestBudget(requests_per_minute, clock=clock)
-        budget = _budgets.setdefault((base_url, site_id, clock), new)
-    budget.narrow(requests_per_minute)
-    return budget
+        new = RateLimiter(requests_per_minute, clock=clock)
+        rate_limiter = _budgets.setdefault((base_url, site_id, clock), new)
+    rate_limiter.lower_limit(requests_per_minute)
+    return rate_limiter

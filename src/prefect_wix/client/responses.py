@@ -19,26 +19,26 @@ from prefect_wix.errors import (
     AuthenticationError,
     BadRequestError,
     ConflictError,
+    InvalidResponseError,
     NotFoundError,
     PermissionDeniedError,
     PreconditionError,
     RateLimitError,
     ServerError,
     StatusError,
-    UnreadableReplyError,
     Violation,
 )
 
 __all__ = [
-    "Reply",
-    "error_for",
-    "read_counts",
-    "read_job_id",
-    "read_nothing",
-    "read_page",
-    "read_reply",
-    "read_sites",
-    "read_timezone",
+    "JsonResponse",
+    "error_from_response",
+    "parse_counts",
+    "parse_job_id",
+    "parse_nothing",
+    "parse_page",
+    "parse_response",
+    "parse_sites",
+    "parse_timezone",
     "request_id_of",
 ]
 
@@ -69,16 +69,16 @@ def request_id_of(response: httpx.Response) -> str | None:
 
 
 @dataclass(frozen=True)
-class Reply:
+class JsonResponse:
     """A successful answer: its JSON object, and what to call it by in an error."""
 
     body: Mapping[str, Any]
     endpoint: str
     request_id: str | None
 
-    def unreadable(self, what: str) -> UnreadableReplyError:
+    def invalid(self, what: str) -> InvalidResponseError:
         """The error that says Wix answered ``what`` here."""
-        return UnreadableReplyError(
+        return InvalidResponseError(
             f"Wix answered {what} to {self.endpoint}. Try again; if it stays so, give Wix the "
             f"request id {self.request_id or 'unknown'}.",
             endpoint=self.endpoint,
@@ -86,24 +86,26 @@ class Reply:
         )
 
 
-def read_reply(response: httpx.Response, endpoint: str) -> Reply:
+def parse_response(response: httpx.Response, endpoint: str) -> JsonResponse:
     """The JSON object of a successful response.
 
     Raises:
-        UnreadableReplyError: the body is HTML, cut off, or anything but a JSON object.
+        InvalidResponseError: the body is HTML, cut off, or anything but a JSON object.
     """
     try:
         body = response.json()
     except (ValueError, RecursionError):
         body = None
-    reply = Reply(_mapping(body), endpoint, request_id_of(response))
+    parsed = JsonResponse(_mapping(body), endpoint, request_id_of(response))
     if not isinstance(body, dict):
         kind = response.headers.get("content-type", "no content type")
-        raise reply.unreadable(f"a body that is not a JSON object ({kind})")
-    return reply
+        raise parsed.invalid(f"a body that is not a JSON object ({kind})")
+    return parsed
 
 
-def error_for(response: httpx.Response, endpoint: str, *, quoting: bool = True) -> StatusError:
+def error_from_response(
+    response: httpx.Response, endpoint: str, *, quoting: bool = True
+) -> StatusError:
     """The error of the tree for a reply whose status is not a success.
 
     Args:
@@ -113,7 +115,7 @@ def error_for(response: httpx.Response, endpoint: str, *, quoting: bool = True) 
     status, request_id = response.status_code, request_id_of(response)
     details, said = _details_of(response) if quoting else ({}, "")
     kind, advice = _SERVER_ERROR if status >= 500 else _ERRORS.get(status, _OTHER)  # noqa: PLR2004
-    violations = tuple(_read_violations(details))
+    violations = tuple(_parse_violations(details))
     said = "; ".join(f"{v.field}: {v.description}" for v in violations) or said
     return kind(
         f"Wix answered {status} to {endpoint}{': ' if said else ''}{said}. {advice}"
@@ -123,103 +125,103 @@ def error_for(response: httpx.Response, endpoint: str, *, quoting: bool = True) 
         status=status,
         code=_mapping(details.get("applicationError")).get("code"),
         violations=violations,
-        retry_after=_read_retry_after(response),
+        retry_after=_parse_retry_after(response),
         empty=not said and not details,
     )
 
 
-def read_job_id(reply: Reply) -> str:
+def parse_job_id(response: JsonResponse) -> str:
     """``jobId`` of "List Sessions Async".
 
     Raises:
-        UnreadableReplyError: there is none. The job may exist all the same.
+        InvalidResponseError: there is none. The job may exist all the same.
     """
-    job_id = reply.body.get("jobId")
+    job_id = response.body.get("jobId")
     if not isinstance(job_id, str) or not job_id or not job_id.isprintable():
-        raise reply.unreadable("no job id")
+        raise response.invalid("no job id")
     return job_id
 
 
-def read_page(reply: Reply) -> JobPage:
+def parse_page(response: JsonResponse) -> JobPage:
     """The page of "Get List Sessions Job Result". Every field may be missing.
 
     Raises:
-        UnreadableReplyError: an entry of ``sessionIds`` is not an id; none is made up or dropped.
+        InvalidResponseError: an entry of ``sessionIds`` is not an id; none is made up or dropped.
     """
-    result = _mapping(reply.body.get("result"))
+    result = _mapping(response.body.get("result"))
     ids = result.get("sessionIds") or []
     if not isinstance(ids, list) or not _are_ids(ids):
-        raise reply.unreadable("something that is not a session id")
+        raise response.invalid("something that is not a session id")
     status_text = str(result.get("jobStatus"))
     return JobPage(
         status=JobStatus(status_text),
         status_text=status_text,
-        total=_read_total(result.get("total")),
+        total=_parse_total(result.get("total")),
         session_ids=tuple(ids),
-        request_id=reply.request_id,
+        request_id=response.request_id,
     )
 
 
-def read_nothing(reply: Reply) -> None:
+def parse_nothing(response: JsonResponse) -> None:
     """A reply that says no more than that it was done."""
 
 
-def read_timezone(reply: Reply) -> str | None:
+def parse_timezone(response: JsonResponse) -> str | None:
     """``properties.timeZone`` of "Get Site Properties", or None where the site has none."""
-    zone = _mapping(reply.body.get("properties")).get("timeZone")
+    zone = _mapping(response.body.get("properties")).get("timeZone")
     return zone if isinstance(zone, str) and zone else None
 
 
-def read_counts(reply: Reply) -> dict[date, int]:
+def parse_counts(response: JsonResponse) -> dict[date, int]:
     """Day -> ``TOTAL_SESSIONS`` of "Get Analytics Data"; without days that Wix tells nothing of.
 
     Raises:
-        UnreadableReplyError: a day or a value is not what it should be; none is made up.
+        InvalidResponseError: a day or a value is not what it should be; none is made up.
     """
     return {
-        _read_day(value, reply): _read_count(value, reply)
-        for measured in _mappings(reply.body.get("data"))
+        _parse_day(value, response): _parse_count(value, response)
+        for measured in _mappings(response.body.get("data"))
         if measured.get("type") == "TOTAL_SESSIONS"
         for value in _mappings(measured.get("values"))
     }
 
 
-def read_sites(reply: Reply) -> SitesPage:
+def parse_sites(response: JsonResponse) -> SitesPage:
     """The page of "Query Sites".
 
     Raises:
-        UnreadableReplyError: an entry has no id, or there is no list; no site is dropped.
+        InvalidResponseError: an entry has no id, or there is no list; no site is dropped.
     """
-    sites = reply.body.get("sites")
+    sites = response.body.get("sites")
     if not isinstance(sites, list):
-        raise reply.unreadable("no list of sites")
-    metadata = _mapping(reply.body.get("metadata"))
+        raise response.invalid("no list of sites")
+    metadata = _mapping(response.body.get("metadata"))
     cursor = _mapping(metadata.get("cursors")).get("next")
     more = isinstance(cursor, str) and cursor != "" and metadata.get("hasNext") is not False
     return SitesPage(
-        sites=tuple(_read_site(one, reply) for one in _mappings(sites)),
+        sites=tuple(_parse_site(one, response) for one in _mappings(sites)),
         cursor=cursor if more else None,
     )
 
 
-def _read_site(site: Mapping[str, Any], reply: Reply) -> Site:
+def _parse_site(site: Mapping[str, Any], response: JsonResponse) -> Site:
     site_id, name = site.get("id"), site.get("name")
     if not isinstance(site_id, str) or not _are_ids([site_id]):
-        raise reply.unreadable("a site without an id")
+        raise response.invalid("a site without an id")
     return Site(id=site_id, name=name if isinstance(name, str) else "")
 
 
-def _read_day(value: Mapping[str, Any], reply: Reply) -> date:
+def _parse_day(value: Mapping[str, Any], response: JsonResponse) -> date:
     try:
         return date.fromisoformat(str(value.get("date")))
     except ValueError:
-        raise reply.unreadable("a count without its day") from None
+        raise response.invalid("a count without its day") from None
 
 
-def _read_count(value: Mapping[str, Any], reply: Reply) -> int:
-    count = _read_total(value.get("value"))
+def _parse_count(value: Mapping[str, Any], response: JsonResponse) -> int:
+    count = _parse_total(value.get("value"))
     if count is None:
-        raise reply.unreadable("a count that is not a number")
+        raise response.invalid("a count that is not a number")
     return count
 
 
@@ -232,7 +234,7 @@ def _are_ids(values: list[Any]) -> bool:
     return all(values) and text.isprintable()
 
 
-def _read_total(value: object) -> int | None:
+def _parse_total(value: object) -> int | None:
     # JSON made from a 64-bit integer is a string of digits.
     text = str(value)
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None  # noqa: PLR2004
@@ -240,7 +242,7 @@ def _read_total(value: object) -> int | None:
 
 def _details_of(response: httpx.Response) -> tuple[Mapping[str, Any], str]:
     try:
-        body = _mapping(json.loads(_without_key(response)))
+        body = _mapping(json.loads(_masked_text(response)))
     except (ValueError, RecursionError):
         return {}, "a body that is not JSON" if response.content else ""
     message = body.get("message")
@@ -249,18 +251,18 @@ def _details_of(response: httpx.Response) -> tuple[Mapping[str, Any], str]:
     return details, str(message or described or "")
 
 
-def _without_key(response: httpx.Response) -> str:
+def _masked_text(response: httpx.Response) -> str:
     """The body's text. A server that repeats the key it was sent does not get it into an error."""
     key = response.request.headers.get("authorization")
     return response.text.replace(key, "***") if key else response.text
 
 
-def _read_violations(details: Mapping[str, Any]) -> list[Violation]:
+def _parse_violations(details: Mapping[str, Any]) -> list[Violation]:
     found = _mapping(details.get("validationError")).get("fieldViolations")
-    return [_read_violation(_mapping(one)) for one in (found if isinstance(found, list) else [])]
+    return [_parse_violation(_mapping(one)) for one in (found if isinstance(found, list) else [])]
 
 
-def _read_violation(violation: Mapping[str, Any]) -> Violation:
+def _parse_violation(violation: Mapping[str, Any]) -> Violation:
     data = violation.get("data")
     return Violation(
         field=str(violation.get("field", "")),
@@ -270,7 +272,7 @@ def _read_violation(violation: Mapping[str, Any]) -> Violation:
     )
 
 
-def _read_retry_after(response: httpx.Response) -> float | None:
+def _parse_retry_after(response: httpx.Response) -> float | None:
     """Seconds to wait, from seconds or an HTTP date; None where there is no usable hint."""
     hint = response.headers.get("retry-after", "").strip()
     if hint.isascii() and hint.isdigit():

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from prefect_wix.errors import PermissionDeniedError, RequestError, StatusError
 
-__all__ = ["Retry", "may_repeat"]
+__all__ = ["RetryPolicy", "should_retry"]
 
 THROTTLE_TRIES = 2
 """Delayed tries for a 403 with an empty body, which is sometimes how Wix throttles."""
 
 
 @dataclass(frozen=True)
-class Retry:
+class RetryPolicy:
     """How often and how patiently a request is repeated.
 
     Attributes:
@@ -41,13 +41,13 @@ class Retry:
             yield wait * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311
 
 
-def may_repeat(error: RequestError, *, reads: bool, repeats: int) -> bool:
+def should_retry(error: RequestError, *, reads: bool, retries: int) -> bool:
     """Whether a request that failed so may be sent again, after so many repeats."""
     if isinstance(error, PermissionDeniedError):
-        return reads and error.empty and repeats < THROTTLE_TRIES
-    return error.worth_retrying if reads else error.safe_to_resend
+        return reads and error.empty and retries < THROTTLE_TRIES
+    return error.retryable if reads else error.safe_to_resend
 
 
-def wait_asked_for(error: RequestError) -> float:
+def retry_after_seconds(error: RequestError) -> float:
     """Seconds that the reply's ``Retry-After`` asked for; 0 where it asked for none."""
     return (error.retry_after or 0.0) if isinstance(error, StatusError) else 0.0

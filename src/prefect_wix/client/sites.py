@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect_wix.client.client import WixClient
 from prefect_wix.client.models import Site
-from prefect_wix.errors import UnreadableReplyError
+from prefect_wix.errors import InvalidResponseError
 
 __all__ = ["list_sites"]
 
@@ -17,7 +17,7 @@ async def list_sites(client: WixClient) -> list[Site]:
 
     Raises:
         RequestError: see the tree in `prefect_wix.errors`.
-        UnreadableReplyError: Wix's pages go round in a circle, so that the list has no end.
+        InvalidResponseError: Wix's pages go round in a circle, so that the list has no end.
     """
     sites: dict[str, Site] = {}
     page = await client.query_sites()
@@ -27,7 +27,7 @@ async def list_sites(client: WixClient) -> list[Site]:
         if page.cursor is None:
             return list(sites.values())
         if page.cursor in followed:
-            raise UnreadableReplyError(
+            raise InvalidResponseError(
                 "Wix handed out the same cursor twice, so the list of sites has no end. Try again, "
                 "or name the sites."
             )

@@ -7,7 +7,8 @@ distribution over times and moves it a little towards each interval (the predict
 Newton and Zhang, "A recursive algorithm for nonparametric analysis with missing data", 1999). Of
 the first few it makes the most: with each that comes, all of them are weighed anew (a step of the
 EM algorithm of Turnbull, "The empirical distribution function with arbitrarily grouped, censored
-and truncated data", 1976). `Pace` has a job polled when that distribution says that it is likely
+and truncated data", 1976). `PollSchedule` has a job polled when that distribution says that it is
+likely
 to be finished: more surely so where requests are scarce. While a kind is not known, one job at a
 time is asked on behalf of all.
 
@@ -23,9 +24,9 @@ from copy import copy
 from itertools import accumulate, pairwise
 
 from prefect_wix.client.models import SessionsQuery
-from prefect_wix.jobs.poll_policy import Patience
+from prefect_wix.jobs.poll_policy import PollPolicy
 
-__all__ = ["Latency", "kind_of"]
+__all__ = ["Latency", "job_kind"]
 
 _SHORTEST = 0.01
 _LONGEST = 7200.0
@@ -33,88 +34,88 @@ _STEP = 1.03
 _TIMES = [_SHORTEST * _STEP**n for n in range(2 + int(math.log(_LONGEST / _SHORTEST, _STEP)))]
 """The ends of the bins, in seconds: 3 % apart, which is as exact as a poll need be."""
 _NO_TIME = _SHORTEST / _STEP
-PLENTY = 0.65
+PROBABILITY_IDLE = 0.65
 """The chance of being finished at which a job is polled while requests are plenty,"""
 _PRIOR_JOBS = 0.5
 """How many watched jobs the guess at the beginning is worth."""
 _MEMORY = 30
 """As many jobs as are averaged over, so that a change is noticed."""
-_KNOWN_AFTER = 12
+_CALIBRATED_AFTER = 12
 """Jobs after which a kind is known: one more is weighed against them and not with them, and each of
 its jobs is polled for itself."""
 _NOTHING = 1e-9
 
 
-def kind_of(query: SessionsQuery) -> Hashable:
+def job_kind(query: SessionsQuery) -> Hashable:
     """What jobs have in common that are taken to last alike: their days, and the sort of filter."""
     days = (
         query.end_date - query.start_date if query.start_date and query.end_date else query.period
     )
-    return days, query.sort_of_filter
+    return days, query.filter_kind
 
 
 class Latency:
     """How long jobs of one kind take, as a distribution over seconds.
 
-    At first a guess, made so that polling by it waits as a `Patience` says.
+    At first a guess, made so that polling by it waits as a `PollPolicy` says.
     """
 
-    def __init__(self, patience: Patience) -> None:
-        self.known = 0
+    def __init__(self, poll_policy: PollPolicy) -> None:
+        self.observed = 0
         """Jobs that it was learned from."""
-        self._growth = patience.growth
-        longer = [_longer(time, patience) for time in _TIMES]
-        self._guess = [1 - longer[0], *(a - b for a, b in pairwise(longer)), longer[-1]]
-        self._first: list[slice] = []
-        self._believe(self._guess)
+        self._growth = poll_policy.growth
+        longer = [_prior_survival(time, poll_policy) for time in _TIMES]
+        self._prior = [1 - longer[0], *(a - b for a, b in pairwise(longer)), longer[-1]]
+        self._observations: list[slice] = []
+        self._set_mass(self._prior)
 
     @property
-    def is_known(self) -> bool:
+    def is_calibrated(self) -> bool:
         """Whether it was learned from so many jobs that one more makes little difference."""
-        return self.known >= _KNOWN_AFTER
+        return self.observed >= _CALIBRATED_AFTER
 
-    def learn(self, running: float, finished: float) -> None:
+    def observe(self, running: float, finished: float) -> None:
         """Take in one job that was seen running at one age and finished at another, in seconds."""
         bins = _bins(min(running, finished), finished)
-        if self.is_known:
-            self._lean(bins)
+        if self.is_calibrated:
+            self._update(bins)
         else:
-            self._weigh_anew(bins)
+            self._refit(bins)
 
-    def supposing(self, running: Iterable[float]) -> Latency:
+    def given_running(self, running: Iterable[float]) -> Latency:
         """What is to be thought while some jobs are seen to run, at these ages, and not known."""
         supposed = copy(self)
         for age in running:
-            supposed._lean(_bins(age, math.inf))  # noqa: SLF001
+            supposed._update(_bins(age, math.inf))  # noqa: SLF001
         return supposed
 
-    def chance(self, age: float, *, running: float) -> float:
+    def probability(self, age: float, *, running: float) -> float:
         """The chance that a job is finished at an age which was seen running at an earlier one."""
-        before, left = self._below_at(running), 1 - self._below_at(running)
-        return (self._below_at(age) - before) / left if left > _NOTHING else 1.0
+        before, left = self._cdf_at(running), 1 - self._cdf_at(running)
+        return (self._cdf_at(age) - before) / left if left > _NOTHING else 1.0
 
-    def likely_at(self, chance: float, *, running: float) -> float:
+    def quantile(self, probability: float, *, running: float) -> float:
         """The age at which such a job is finished with that chance."""
-        before = self._below_at(running)
+        before = self._cdf_at(running)
         if 1 - before <= _NOTHING:
             return running * self._growth
-        return _TIMES[min(bisect_left(self._below, before + chance * (1 - before)), _LAST)]
+        return _TIMES[min(bisect_left(self._cdf, before + probability * (1 - before)), _LAST)]
 
-    def _lean(self, bins: slice) -> None:
-        self.known += 1
-        share = max(1 / (self.known + _PRIOR_JOBS), 1 / _MEMORY)
+    def _update(self, bins: slice) -> None:
+        self.observed += 1
+        share = max(1 / (self.observed + _PRIOR_JOBS), 1 / _MEMORY)
         mass = [part * (1 - share) for part in self._mass]
         self._spread(share, bins, mass)
-        self._believe(mass)
+        self._set_mass(mass)
 
-    def _weigh_anew(self, bins: slice) -> None:
-        self.known += 1
-        self._first = [*self._first, bins]
-        share = 1 / (self.known + _PRIOR_JOBS)
-        mass = [part * share * _PRIOR_JOBS for part in self._guess]
-        for one in self._first:
+    def _refit(self, bins: slice) -> None:
+        self.observed += 1
+        self._observations = [*self._observations, bins]
+        share = 1 / (self.observed + _PRIOR_JOBS)
+        mass = [part * share * _PRIOR_JOBS for part in self._prior]
+        for one in self._observations:
             self._spread(share, one, mass)
-        self._believe(mass)
+        self._set_mass(mass)
 
     def _spread(self, share: float, bins: slice, mass: list[float]) -> None:
         """Add a job's share to the bins it may belong to, as likely as each is believed to be."""
@@ -126,12 +127,12 @@ class Latency:
             there + share * part / total for there, part in zip(mass[bins], inside, strict=True)
         ]
 
-    def _believe(self, mass: list[float]) -> None:
-        self._mass, self._below = mass, list(accumulate(mass))
+    def _set_mass(self, mass: list[float]) -> None:
+        self._mass, self._cdf = mass, list(accumulate(mass))
 
-    def _below_at(self, age: float) -> float:
+    def _cdf_at(self, age: float) -> float:
         place = bisect_right(_TIMES, age)
-        return self._below[place - 1] if place else 0.0
+        return self._cdf[place - 1] if place else 0.0
 
 
 _LAST = len(_TIMES) - 1
@@ -142,9 +143,11 @@ def _bins(running: float, finished: float) -> slice:
     return slice(bisect_right(_TIMES, running), bisect_left(_TIMES, finished) + 1)
 
 
-def _longer(seconds: float, patience: Patience) -> float:
-    """The guess: the chance that a job takes longer. Each wait of the ladder finds `PLENTY`."""
-    first = max(patience.first_wait_seconds, _SHORTEST)
+def _prior_survival(seconds: float, poll_policy: PollPolicy) -> float:
+    """The prior: the chance that a job takes longer than this."""
+    first = max(poll_policy.first_wait_seconds, _SHORTEST)
     if seconds < first:
-        return 1 - PLENTY * math.log(seconds / _NO_TIME) / math.log(first / _NO_TIME)
-    return math.pow(1 - PLENTY, 1 + math.log(seconds / first) / math.log(patience.growth))
+        return 1 - PROBABILITY_IDLE * math.log(seconds / _NO_TIME) / math.log(first / _NO_TIME)
+    return math.pow(
+        1 - PROBABILITY_IDLE, 1 + math.log(seconds / first) / math.log(poll_policy.growth)
+    )

@@ -23,10 +23,10 @@ from prefect_wix.errors import (
     RequestError,
     UnknownJobError,
 )
-from prefect_wix.jobs.poll_policy import Patience
-from prefect_wix.jobs.poll_schedule import Pace, Watch
+from prefect_wix.jobs.poll_policy import PollPolicy
+from prefect_wix.jobs.poll_schedule import JobTimer, PollSchedule
 from prefect_wix.jobs.polling import JobResult
-from prefect_wix.jobs.prefetch import PagesAhead
+from prefect_wix.jobs.prefetch import PagePrefetcher
 from prefect_wix.spool.id_spool import Spool
 
 __all__ = ["Listing", "ListingSummary", "submit_job"]
@@ -34,7 +34,7 @@ __all__ = ["Listing", "ListingSummary", "submit_job"]
 STALE_PAGES = 3
 """Pages in a row that bring nothing new before a pass is given up, but for those that were taken in
 together with one that does."""
-PASSES = 4
+MAX_PASSES = 4
 """How often a result is drained before it is called incomplete."""
 _LOG = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class ListingSummary(BaseModel):
     job: SessionsJob
     sessions: int
     """Distinct session ids."""
-    repeats: int
+    duplicates: int
     """Ids that Wix handed out more than once; the repeats were dropped."""
     passes: int
     """How often the result was drained; more than once where it drifted."""
@@ -66,7 +66,7 @@ async def submit_job(
     query: SessionsQuery,
     *,
     log: Log = _LOG,
-    reply_lost: Callable[[], Awaitable[None]] | None = None,
+    on_response_lost: Callable[[], Awaitable[None]] | None = None,
 ) -> SessionsJob:
     """Start one job; where the reply to that is lost, start at most one more.
 
@@ -85,8 +85,8 @@ async def submit_job(
         if not error.may_have_taken_effect:
             raise
         log.warning("%s A job may run unused (possible orphan); asking once more.", error)
-        if reply_lost is not None:
-            await reply_lost()
+        if on_response_lost is not None:
+            await on_response_lost()
         job_id, orphans = await client.list_sessions_async(query), 1
     return SessionsJob(
         job_id=job_id,
@@ -160,12 +160,12 @@ class Listing:
         *,
         job: SessionsJob | None = None,
         submit: Callable[[], Awaitable[SessionsJob]] | None = None,
-        patience: Patience = Patience(),
-        pace: Pace | None = None,
+        poll_policy: PollPolicy = PollPolicy(),
+        schedule: PollSchedule | None = None,
         log: Log = _LOG,
     ) -> None:
         self.job = job
-        self.watch: Watch | None = None
+        self.timer: JobTimer | None = None
         """How the job was seen to run, where it was submitted here."""
         self.spool = Spool()
         self.summary: ListingSummary | None = None
@@ -175,12 +175,14 @@ class Listing:
         self._client = client
         self._submit = submit or (lambda: submit_job(client, query, log=log))
         self._query = query
-        self._patience = patience
-        self._pace = pace or Pace(client.clock, patience, client.budget.scarcity)
+        self._poll_policy = poll_policy
+        self._schedule = schedule or PollSchedule(
+            client.clock, poll_policy, client.rate_limiter.utilization
+        )
         self._log = log
         self._finished: tuple[JobResult, JobPage] | None = None
         self._result: JobResult | None = None
-        self._earlier_requests = self._earlier_orphans = self._repeats = 0
+        self._earlier_requests = self._earlier_orphans = self._duplicates = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -203,7 +205,7 @@ class Listing:
         """Submits whose reply was lost, so far."""
         return self._earlier_orphans + (self.job.possible_orphans if self.job else 0)
 
-    async def drain(self) -> ListingSummary:
+    async def read_all(self) -> ListingSummary:
         """Iterate to the end; the ids are in ``spool`` then.
 
         Raises:
@@ -217,15 +219,15 @@ class Listing:
 
     async def __aiter__(self) -> AsyncIterator[list[str]]:
         result, page = self._finished or await self.first_page()
-        for number in range(1, PASSES + 1):
+        for number in range(1, MAX_PASSES + 1):
             this_pass = _Pass(number, known_before=len(self.spool))
-            async with PagesAhead(result, page) as pages:
-                async for unseen in self._drain_once(pages, page, this_pass):
+            async with PagePrefetcher(result, page) as pages:
+                async for unseen in self._read_pass(pages, page, this_pass):
                     yield unseen
             if this_pass.agrees(len(self.spool)):
                 self.summary = self._summarize(result, number)
                 return
-            self._tell_drift(result, this_pass)
+            self._log_drift(result, this_pass)
             await result.pause()
             page = await result.page(0)
         raise self._incomplete(result, page)
@@ -238,14 +240,14 @@ class Listing:
         Raises:
             See the class.
         """
-        job = self.job or await self._submit_watched()
+        job = self.job or await self._submit_timed()
         # A submit may have to wait for its turn; a job's time begins when there is a job.
-        deadline = self._client.clock.now() + self._patience.timeout_seconds
+        deadline = self._client.clock.now() + self._poll_policy.timeout_seconds
         while True:
-            result = JobResult(self._client, job, self._patience, deadline, self._log)
+            result = JobResult(self._client, job, self._poll_policy, deadline, self._log)
             self.job, self._result = job, result
             try:
-                self._finished = result, await result.first_page(self.watch)
+                self._finished = result, await result.first_page(self.timer)
             except (JobFailedError, UnknownJobError) as error:
                 if self.resubmitted:
                     raise
@@ -253,29 +255,29 @@ class Listing:
             else:
                 return self._finished
             finally:
-                self._end_watch()
-            job, self.resubmitted = await self._submit_watched(), True
+                self._stop_timer()
+            job, self.resubmitted = await self._submit_timed(), True
             self._earlier_requests += result.requests + 1
             self._earlier_orphans += result.job.possible_orphans
 
-    async def _submit_watched(self) -> SessionsJob:
+    async def _submit_timed(self) -> SessionsJob:
         now = datetime.now(UTC)
         job = await self._submit()
         # Of a job that runs already, nobody here has seen the beginning.
-        self.watch = self._pace.watch(self._query) if job.submitted_at >= now else None
+        self.timer = self._schedule.timer(self._query) if job.submitted_at >= now else None
         return job
 
-    def _end_watch(self) -> None:
-        if self.watch is not None:
-            self.watch.end()
+    def _stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.end()
 
-    async def _drain_once(
-        self, pages: PagesAhead, page: JobPage, this_pass: _Pass
+    async def _read_pass(
+        self, pages: PagePrefetcher, page: JobPage, this_pass: _Pass
     ) -> AsyncIterator[list[str]]:
         offset = stale = 0
         received = [page]
         while True:
-            unseen, fresh = await self._take_in(received, this_pass)
+            unseen, fresh = await self._add_pages(received, this_pass)
             if unseen:
                 yield unseen
             offset += sum(len(page.session_ids) for page in received)
@@ -284,14 +286,14 @@ class Listing:
                 return
             received = await pages.pages(offset)
 
-    async def _take_in(self, received: list[JobPage], this_pass: _Pass) -> tuple[list[str], int]:
+    async def _add_pages(self, received: list[JobPage], this_pass: _Pass) -> tuple[list[str], int]:
         # Many ids take their time; pages that come meanwhile are taken in together next, and the
         # more of them there are, the less each of them takes.
         ids = [session_id for page in received for session_id in page.session_ids]
         added = await self.spool.run(
             lambda: self.spool.add(ids, in_pass=this_pass.number), adding=len(ids)
         )
-        self._repeats += len(ids) - added.fresh
+        self._duplicates += len(ids) - added.fresh
         this_pass.distinct += added.fresh
         this_pass.totals += [page.total for page in received]
         return added.unseen, added.fresh
@@ -300,14 +302,14 @@ class Listing:
         return ListingSummary(
             job=result.job,
             sessions=len(self.spool),
-            repeats=self._repeats,
+            duplicates=self._duplicates,
             passes=passes,
             requests=self.requests,
             possible_orphans=self.possible_orphans,
             resubmitted=self.resubmitted,
         )
 
-    def _tell_drift(self, result: JobResult, this_pass: _Pass) -> None:
+    def _log_drift(self, result: JobResult, this_pass: _Pass) -> None:
         self._log.info(
             "Job %s: %d distinct ids after pass %d, total %s; draining it again.",
             result.job.job_id,
@@ -319,7 +321,7 @@ class Listing:
     def _incomplete(self, result: JobResult, page: JobPage) -> IncompleteListingError:
         return IncompleteListingError(
             f"Job {result.job.job_id} ({result.job.query}) handed out {len(self.spool)} distinct "
-            f"ids in {PASSES} passes, but names a total of {page.total}: the listing is "
+            f"ids in {MAX_PASSES} passes, but names a total of {page.total}: the listing is "
             "incomplete, and nothing of it is used. Run it again; if it stays so, give Wix the "
             f"request id {page.request_id or 'unknown'}.",
             job_id=result.job.job_id,

@@ -6,14 +6,14 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["Patience", "Sleep"]
+__all__ = ["PollPolicy", "Sleep"]
 
 Sleep = Callable[[float], Awaitable[None]]
 """How to wait for some seconds, or raise where the deadline comes first."""
 
 
 @dataclass(frozen=True)
-class Patience:
+class PollPolicy:
     """How a job is waited for.
 
     Attributes:

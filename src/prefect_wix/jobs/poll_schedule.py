@@ -7,7 +7,8 @@ distribution over times and moves it a little towards each interval (the predict
 Newton and Zhang, "A recursive algorithm for nonparametric analysis with missing data", 1999). Of
 the first few it makes the most: with each that comes, all of them are weighed anew (a step of the
 EM algorithm of Turnbull, "The empirical distribution function with arbitrarily grouped, censored
-and truncated data", 1976). `Pace` has a job polled when that distribution says that it is likely
+and truncated data", 1976). `PollSchedule` has a job polled when that distribution says that it is
+likely
 to be finished: more surely so where requests are scarce. While a kind is not known, one job at a
 time is asked on behalf of all.
 
@@ -21,55 +22,55 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 from contextlib import asynccontextmanager
 
 from prefect_wix.client.models import SessionsQuery
-from prefect_wix.client.rate_limiter import worth_of_page
+from prefect_wix.client.rate_limiter import page_priority
 from prefect_wix.clock import Clock
-from prefect_wix.jobs.latency import PLENTY, Latency, kind_of
-from prefect_wix.jobs.poll_policy import Patience, Sleep
+from prefect_wix.jobs.latency import PROBABILITY_IDLE, Latency, job_kind
+from prefect_wix.jobs.poll_policy import PollPolicy, Sleep
 
-__all__ = ["Ladder", "Pace", "Watch"]
-_SCARCE = 0.95
+__all__ = ["BackoffTimer", "JobTimer", "PollSchedule"]
+_PROBABILITY_BUSY = 0.95
 """and when they are scarce."""
-_PLENTY_UNTIL = 0.8
+_BUSY_ABOVE = 0.8
 """The share of the budget up to which requests are plenty: what is not spent is lost."""
 _MINUTE = 60.0
 _LEAST_GAP = 0.04
 """No poll comes sooner after another one than by this share of the job's age."""
-_LOOKS = 3
+_REVISIONS = 3
 """How often the time to poll is thought over while it is waited for: others bring news."""
 _SHORTEST_SLEEP = 0.02
 _AT_ONCE = 0.001
 
 
-class _Kind:
+class _JobKind:
     """The jobs of one kind that one load watches."""
 
     def __init__(self, latency: Latency) -> None:
         self.latency = latency
-        self.watched: set[Watch] = set()
-        self.scouting = asyncio.Lock()
+        self.active: set[JobTimer] = set()
+        self.probing = asyncio.Lock()
 
     @asynccontextmanager
-    async def scout(self, longest_wait_seconds: float) -> AsyncIterator[None]:
+    async def probe(self, longest_wait_seconds: float) -> AsyncIterator[None]:
         """Be the one who asks; where another one's poll hangs, ask all the same after a while."""
         try:
-            await asyncio.wait_for(self.scouting.acquire(), longest_wait_seconds)
+            await asyncio.wait_for(self.probing.acquire(), longest_wait_seconds)
         except TimeoutError:
             yield
             return
         try:
             yield
         finally:
-            self.scouting.release()
+            self.probing.release()
 
-    def outlook(self, watch: Watch) -> Latency:
+    def distribution(self, timer: JobTimer) -> Latency:
         """What is known; and where that is little, what the other jobs that run let suppose."""
-        if self.latency.is_known:
+        if self.latency.is_calibrated:
             return self.latency
-        running = sorted(one.running for one in self.watched - {watch} if one.running)
-        return self.latency.supposing(running) if running else self.latency
+        running = sorted(one.running for one in self.active - {timer} if one.running)
+        return self.latency.given_running(running) if running else self.latency
 
 
-class Pace:
+class PollSchedule:
     """Who watches the jobs of a load, and learns from each when to ask about the next.
 
     Args:
@@ -83,101 +84,103 @@ class Pace:
     def __init__(
         self,
         clock: Clock,
-        patience: Patience = Patience(),
-        scarcity: Callable[[int], float] = lambda _: 0.0,
+        poll_policy: PollPolicy = PollPolicy(),
+        utilization: Callable[[int], float] = lambda _: 0.0,
         history: Iterable[tuple[SessionsQuery, float, float]] = (),
     ) -> None:
         self.clock = clock
-        self.patience = patience
-        self.to_come = 0
+        self.poll_policy = poll_policy
+        self.expected_requests = 0
         """Requests that the load is going to need, as far as it knows."""
         self._begun = clock.now()
-        self._scarcity = scarcity
-        self._kinds: dict[Hashable, _Kind] = {}
+        self._utilization = utilization
+        self._kinds: dict[Hashable, _JobKind] = {}
         for query, running, finished in history:
-            self._kind(query).latency.learn(running, finished)
+            self._kind(query).latency.observe(running, finished)
 
-    def watch(self, query: SessionsQuery) -> Watch:
+    def timer(self, query: SessionsQuery) -> JobTimer:
         """Begin to watch a job that was submitted just now."""
-        return Watch(self, self._kind(query))
+        return JobTimer(self, self._kind(query))
 
     @property
-    def sure_enough(self) -> float:
+    def required_probability(self) -> float:
         """The chance of being finished at which a job is polled."""
         # What is to come counts until a minute has shown how much is really spent of the budget.
         is_young = self.clock.now() < self._begun + _MINUTE
-        spent = self._scarcity(self.to_come if is_young else 0)
-        scarce = max(0.0, (spent - _PLENTY_UNTIL) / (1 - _PLENTY_UNTIL))
-        return PLENTY + (_SCARCE - PLENTY) * scarce
+        spent = self._utilization(self.expected_requests if is_young else 0)
+        scarce = max(0.0, (spent - _BUSY_ABOVE) / (1 - _BUSY_ABOVE))
+        return PROBABILITY_IDLE + (_PROBABILITY_BUSY - PROBABILITY_IDLE) * scarce
 
-    def _kind(self, query: SessionsQuery) -> _Kind:
-        kind = kind_of(query)
+    def _kind(self, query: SessionsQuery) -> _JobKind:
+        kind = job_kind(query)
         if kind not in self._kinds:
-            self._kinds[kind] = _Kind(Latency(self.patience))
+            self._kinds[kind] = _JobKind(Latency(self.poll_policy))
         return self._kinds[kind]
 
 
-class Watch:
+class JobTimer:
     """One job that is watched from its submit on."""
 
-    def __init__(self, pace: Pace, kind: _Kind) -> None:
+    def __init__(self, schedule: PollSchedule, kind: _JobKind) -> None:
         self.running = 0.0
         """The age, in seconds, at which the job was last seen running."""
         self.finished: float | None = None
         """The age at which it was first seen finished."""
-        self._pace = pace
+        self._schedule = schedule
         self._kind = kind
-        self._begun = pace.clock.now()
-        kind.watched.add(self)
+        self._begun = schedule.clock.now()
+        kind.active.add(self)
 
     @asynccontextmanager
     async def poll(self, sleep: Sleep) -> AsyncIterator[None]:
         """Wait until it is worth asking; what is asked inside is what others wait for."""
-        await self._until_likely(sleep)
-        if self._kind.latency.is_known:
+        await self._wait_until_likely(sleep)
+        if self._kind.latency.is_calibrated:
             yield
             return
-        async with self._kind.scout(self._pace.patience.longest_wait_seconds):
-            await self._until_likely(sleep)
+        async with self._kind.probe(self._schedule.poll_policy.longest_wait_seconds):
+            await self._wait_until_likely(sleep)
             yield
 
-    def chance(self) -> float:
+    def probability(self) -> float:
         """The chance that the job is finished by now."""
-        return self._kind.outlook(self).chance(self._age, running=self.running)
+        return self._kind.distribution(self).probability(self._age, running=self.running)
 
-    def saw_running(self) -> None:
+    def mark_running(self) -> None:
         """A poll found the job running."""
         self.running = self._age
 
-    def saw_finished(self) -> None:
+    def mark_finished(self) -> None:
         """A poll found the job finished."""
         self.finished = self._age
         self.end()
-        self._kind.latency.learn(self.running, self.finished)
+        self._kind.latency.observe(self.running, self.finished)
 
     def end(self) -> None:
         """Watch no longer."""
-        self._kind.watched.discard(self)
+        self._kind.active.discard(self)
 
     @property
     def _age(self) -> float:
-        return self._pace.clock.now() - self._begun
+        return self._schedule.clock.now() - self._begun
 
-    async def _until_likely(self, sleep: Sleep) -> None:
-        while (wait := self._likely_at() - self._age) > _AT_ONCE:
-            await sleep(min(wait, max(wait / _LOOKS, _SHORTEST_SLEEP)))
+    async def _wait_until_likely(self, sleep: Sleep) -> None:
+        while (wait := self._next_poll_at() - self._age) > _AT_ONCE:
+            await sleep(min(wait, max(wait / _REVISIONS, _SHORTEST_SLEEP)))
 
-    def _likely_at(self) -> float:
-        likely = self._kind.outlook(self).likely_at(self._pace.sure_enough, running=self.running)
-        latest = self.running + self._pace.patience.longest_wait_seconds
+    def _next_poll_at(self) -> float:
+        likely = self._kind.distribution(self).quantile(
+            self._schedule.required_probability, running=self.running
+        )
+        latest = self.running + self._schedule.poll_policy.longest_wait_seconds
         return min(max(likely, self.running * (1 + _LEAST_GAP)), latest)
 
 
-class Ladder:
+class BackoffTimer:
     """Waits of a job that nobody watched from its submit on: none, and then ever longer ones."""
 
-    def __init__(self, patience: Patience) -> None:
-        self._waits = patience.waits()
+    def __init__(self, poll_policy: PollPolicy) -> None:
+        self._waits = poll_policy.waits()
         self._next = 0.0
 
     @asynccontextmanager
@@ -187,12 +190,12 @@ class Ladder:
         self._next = next(self._waits)
         yield
 
-    def chance(self) -> float:
+    def probability(self) -> float:
         """Not known; as good as a page."""
-        return worth_of_page()
+        return page_priority()
 
-    def saw_running(self) -> None:
+    def mark_running(self) -> None:
         """Nothing is learned."""
 
-    def saw_finished(self) -> None:
+    def mark_finished(self) -> None:
         """Nothing is learned."""

@@ -11,20 +11,20 @@ from typing import assert_never
 
 from prefect_wix.client.client import Log, WixClient
 from prefect_wix.client.models import JobPage, JobStatus, SessionsJob
-from prefect_wix.client.rate_limiter import Worth
+from prefect_wix.client.rate_limiter import Priority
 from prefect_wix.errors import (
     BadRequestError,
     JobFailedError,
     JobTimeoutError,
-    LostReplyError,
     NotFoundError,
-    NotSentError,
     RequestError,
+    RequestNotSentError,
+    ResponseLostError,
     ServerError,
     UnknownJobError,
 )
-from prefect_wix.jobs.poll_policy import Patience
-from prefect_wix.jobs.poll_schedule import Ladder, Watch
+from prefect_wix.jobs.poll_policy import PollPolicy
+from prefect_wix.jobs.poll_schedule import BackoffTimer, JobTimer
 
 __all__ = ["JobResult"]
 
@@ -32,7 +32,7 @@ SMALLEST_PAGE_LIMIT = 100
 """What Wix surely takes; asked for when it refuses more without saying how much it takes."""
 UNKNOWN_JOB_POLLS = 3
 """Polls that a job just submitted may go unknown before that is believed."""
-_OUTAGE = (NotSentError, LostReplyError, ServerError)
+_OUTAGE = (RequestNotSentError, ResponseLostError, ServerError)
 GATEWAY_TIMEOUT = 504
 GATEWAY_TIMEOUTS = 5
 """How often one page is asked for that ends in a 504, each time for fewer ids."""
@@ -50,7 +50,12 @@ class JobResult:
     """
 
     def __init__(
-        self, client: WixClient, job: SessionsJob, patience: Patience, deadline: float, log: Log
+        self,
+        client: WixClient,
+        job: SessionsJob,
+        poll_policy: PollPolicy,
+        deadline: float,
+        log: Log,
     ) -> None:
         self.job = job
         self.requests = 0
@@ -58,7 +63,7 @@ class JobResult:
         self.request_id: str | None = None
         """The last ``x-wix-request-id`` seen."""
         self._client = client
-        self._patience = patience
+        self._poll_policy = poll_policy
         self._deadline = deadline
         self._log = log
         self._limit = client.page_limit
@@ -69,7 +74,7 @@ class JobResult:
         """How many ids a page is asked for."""
         return min(self._limit, self._client.page_limit)
 
-    async def first_page(self, watch: Watch | None = None) -> JobPage:
+    async def first_page(self, timer: JobTimer | None = None) -> JobPage:
         """Poll until the job is finished. The poll that finds it so is page one.
 
         Args:
@@ -81,7 +86,7 @@ class JobResult:
             JobTimeoutError: the deadline passed.
             RequestError: a poll failed in a way that asking again does not mend.
         """
-        return await self._finished_page(0, watch or Ladder(self._patience))
+        return await self._finished_page(0, timer or BackoffTimer(self._poll_policy))
 
     async def page(self, offset: int) -> JobPage:
         """The page of a finished job that begins after ``offset`` ids.
@@ -89,53 +94,53 @@ class JobResult:
         Raises:
             See `first_page`.
         """
-        return await self._finished_page(offset, Ladder(self._patience))
+        return await self._finished_page(offset, BackoffTimer(self._poll_policy))
 
     async def pause(self) -> None:
         """One short wait, before asking again for what came out odd."""
-        await self._sleep(next(self._patience.waits()))
+        await self._sleep(next(self._poll_policy.waits()))
 
-    async def _finished_page(self, offset: int, watch: Watch | Ladder) -> JobPage:
-        unknown, setbacks = 0, self._patience.waits()
+    async def _finished_page(self, offset: int, timer: JobTimer | BackoffTimer) -> JobPage:
+        unknown, setbacks = 0, self._poll_policy.waits()
         while True:
-            async with watch.poll(self._sleep):
+            async with timer.poll(self._sleep):
                 try:
-                    page = await self._ask(offset, watch.chance)
+                    page = await self._record(offset, timer.probability)
                 except NotFoundError as error:
                     unknown += 1
                     if unknown > UNKNOWN_JOB_POLLS:
                         raise self._unknown(error) from error
                 except _OUTAGE as error:
-                    if not error.worth_retrying:
+                    if not error.retryable:
                         raise
                     # The job goes on without us: an outage ends, or the deadline comes first.
                     self._log.warning("%s Waiting for job %s all the same.", error, self.job.job_id)
                 else:
                     if self._is_finished(page):
-                        watch.saw_finished()
+                        timer.mark_finished()
                         return page
-                    watch.saw_running()
+                    timer.mark_running()
                     continue
             await self._sleep(next(setbacks))
 
-    async def _ask(self, offset: int, worth: Worth) -> JobPage:
-        for patience in reversed(range(GATEWAY_TIMEOUTS)):
+    async def _record(self, offset: int, priority: Priority) -> JobPage:
+        for poll_policy in reversed(range(GATEWAY_TIMEOUTS)):
             asked = self.page_limit
             try:
-                return await self._ask_within_limit(offset, worth)
+                return await self._fetch_within_limit(offset, priority)
             except ServerError as error:
-                if error.status != GATEWAY_TIMEOUT or not patience:
+                if error.status != GATEWAY_TIMEOUT or not poll_policy:
                     raise
             # Wix: try a smaller page.
             self._limit = min(self._limit, max(asked // 2, SMALLEST_PAGE_LIMIT))
             await self.pause()
         raise AssertionError("the last try returns or raises")
 
-    async def _ask_within_limit(self, offset: int, worth: Worth) -> JobPage:
+    async def _fetch_within_limit(self, offset: int, priority: Priority) -> JobPage:
         while True:
             limit = self.page_limit
             try:
-                page = await self._ask_once(limit, offset, worth)
+                page = await self._fetch_once(limit, offset, priority)
             except BadRequestError as error:
                 smaller = _smaller_limit(error, limit)
                 if smaller is None:
@@ -145,12 +150,12 @@ class JobResult:
             self.request_id = page.request_id
             return page
 
-    async def _ask_once(self, limit: int, offset: int, worth: Worth) -> JobPage:
+    async def _fetch_once(self, limit: int, offset: int, priority: Priority) -> JobPage:
         self.requests += 1
         try:
             async with asyncio.timeout(self._seconds_left()):
                 return await self._client.get_list_sessions_job_result(
-                    self.job.job_id, limit=limit, offset=offset, worth=worth
+                    self.job.job_id, limit=limit, offset=offset, priority=priority
                 )
         except JobTimeoutError:
             raise
@@ -164,14 +169,14 @@ class JobResult:
             case JobStatus.IN_PROGRESS:
                 return False
             case JobStatus.UNKNOWN:
-                self._say_once(page.status_text)
+                self._log_once(page.status_text)
                 return False
             case JobStatus.ERROR:
                 raise self._failed()
             case _:  # pragma: no cover
                 assert_never(page.status)
 
-    def _say_once(self, status: str) -> None:
+    def _log_once(self, status: str) -> None:
         if status not in self._odd_statuses:
             self._odd_statuses.add(status)
             self._log.warning(
@@ -193,8 +198,8 @@ class JobResult:
     def _timeout(self) -> JobTimeoutError:
         return JobTimeoutError(
             f"Job {self.job.job_id} ({self.job.query}) was not finished and read after "
-            f"{self._patience.timeout_seconds:g} s. It may still be running: wait for the same "
-            f"job again, or allow more timeout_seconds.{self._quote()}",
+            f"{self._poll_policy.timeout_seconds:g} s. It may still be running: wait for the same "
+            f"job again, or allow more timeout_seconds.{self._request_id_note()}",
             job_id=self.job.job_id,
             request_id=self.request_id,
         )
@@ -202,7 +207,7 @@ class JobResult:
     def _failed(self) -> JobFailedError:
         return JobFailedError(
             f"Wix ended job {self.job.job_id} ({self.job.query}) with the status ERROR and names "
-            f"no reason. Ask again later, or for fewer days.{self._quote()}",
+            f"no reason. Ask again later, or for fewer days.{self._request_id_note()}",
             job_id=self.job.job_id,
             request_id=self.request_id,
         )
@@ -216,7 +221,7 @@ class JobResult:
             request_id=error.request_id,
         )
 
-    def _quote(self) -> str:
+    def _request_id_note(self) -> str:
         return f" (request id {self.request_id})" if self.request_id else ""
 
 

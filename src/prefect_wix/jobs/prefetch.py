@@ -8,7 +8,7 @@ from typing import Self
 from prefect_wix.client.models import JobPage
 from prefect_wix.jobs.polling import JobResult
 
-__all__ = ["PagesAhead"]
+__all__ = ["PagePrefetcher"]
 PAGES_IN_FLIGHT = 4
 """Pages of one job, counted from the first that has not come, that are asked for at once: enough to
 hide the round trip."""
@@ -17,7 +17,7 @@ PAGES_AHEAD = 32
 taken in: some 6 MB of ids in all."""
 
 
-class PagesAhead:
+class PagePrefetcher:
     """The pages of one drain, asked for ahead of their turn. Use it as ``async with``.
 
     Where the total is known, so are the pages to come, as long as each is as long as it may be.
@@ -57,7 +57,7 @@ class PagesAhead:
         page = await (self._ahead.get(offset) or self._result.page(offset))
         pages = self._take(offset, page)
         self._last = pages[-1]
-        self._ask_ahead()
+        self._prefetch()
         return pages
 
     def _take(self, offset: int, page: JobPage) -> list[JobPage]:
@@ -74,7 +74,7 @@ class PagesAhead:
     async def _begin(self, offset: int) -> None:
         await self._drop()  # what is left was asked for out of step
         self._next = offset
-        self._ask_ahead()
+        self._prefetch()
 
     async def _drop(self) -> None:
         self._stop()
@@ -86,18 +86,18 @@ class PagesAhead:
     def _stop(self) -> None:
         self._next = self._end
 
-    def _ask_ahead(self) -> None:
+    def _prefetch(self) -> None:
         on_their_way = (offset for offset, task in self._ahead.items() if not task.done())
         missing, first = min(on_their_way, default=self._next), min(self._ahead, default=self._next)
         few, many = PAGES_IN_FLIGHT * self._length, PAGES_AHEAD * self._length
         # As much as lies before: a result that never moves on is found out by a few pages.
         end = min(self._end, missing + few, first + min(max(few, first), many))
         for offset in range(self._next, end, self._length):
-            self._ahead[offset] = asyncio.create_task(self._ask(offset))
-            self._ahead[offset].add_done_callback(lambda _: self._ask_ahead())
+            self._ahead[offset] = asyncio.create_task(self._record(offset))
+            self._ahead[offset].add_done_callback(lambda _: self._prefetch())
             self._next = offset + self._length
 
-    async def _ask(self, offset: int) -> JobPage:
+    async def _record(self, offset: int) -> JobPage:
         try:
             page = await self._result.page(offset)
         except BaseException:

@@ -26,12 +26,12 @@ from prefect_wix.errors import (
     ListingError,
 )
 from prefect_wix.jobs.listing import Listing, ListingSummary
-from prefect_wix.jobs.poll_policy import Patience
+from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.planning.windows import ONE_DAY
 from prefect_wix.spool.id_spool import Spool
-from prefect_wix.spool.shield import finish_in_thread
+from prefect_wix.spool.shield import shield_in_thread
 
-__all__ = ["drained"]
+__all__ = ["complete_listing"]
 
 HOPELESS_DAYS = 5
 """After this many days that failed, and none that was listed, the days are not the reason."""
@@ -44,8 +44,8 @@ _Outcome = ListingSummary | ListingError
 
 
 @asynccontextmanager
-async def drained(
-    client: WixClient, job: SessionsJob, *, patience: Patience = Patience(), log: Log = _LOG
+async def complete_listing(
+    client: WixClient, job: SessionsJob, *, poll_policy: PollPolicy = PollPolicy(), log: Log = _LOG
 ) -> AsyncIterator[tuple[ListingSummary, Spool]]:
     """The complete result of a job's query, listed day by day where the whole fails.
 
@@ -73,7 +73,7 @@ async def drained(
             finished and could not be read in time; see `Listing`.
         RequestError: a request failed in a way that fewer days do not mend.
     """
-    async with Listing(client, job.query, job=job, patience=patience, log=log) as whole:
+    async with Listing(client, job.query, job=job, poll_policy=poll_policy, log=log) as whole:
         outcome = await _outcome(whole)
         if isinstance(outcome, ListingSummary):
             yield outcome, whole.spool
@@ -85,7 +85,7 @@ async def drained(
         raise outcome
     log.warning("%s Listing its %d days one by one.", outcome, len(days))
     with Spool() as union:
-        outcomes = await _list_days(client, job.query, patience, log, union)
+        outcomes = await _list_days(client, job.query, poll_policy, log, union)
         listed = [one for one in outcomes.values() if isinstance(one, ListingSummary)]
         if len(listed) < len(days):
             _raise_days_failed(job.query, outcomes, outcome)
@@ -95,7 +95,7 @@ async def drained(
 async def _outcome(listing: Listing) -> _Outcome:
     """The summary of a listing, or the failure that fewer days may mend."""
     try:
-        return await listing.drain()
+        return await listing.read_all()
     except _FEWER_DAYS_MAY_DO as error:
         return error
 
@@ -109,22 +109,22 @@ def _days(query: SessionsQuery) -> list[date]:
 
 
 async def _list_days(
-    client: WixClient, query: SessionsQuery, patience: Patience, log: Log, union: Spool
+    client: WixClient, query: SessionsQuery, poll_policy: PollPolicy, log: Log, union: Spool
 ) -> dict[date, _Outcome]:
     """Add the ids of each day, the newest first, until the time is up or nothing can be listed."""
-    patience_of_a_day = replace(patience, timeout_seconds=patience.timeout_seconds / 4)
-    last_begin = client.clock.now() + patience.timeout_seconds * 3 / 4
+    patience_of_a_day = replace(poll_policy, timeout_seconds=poll_policy.timeout_seconds / 4)
+    last_begin = client.clock.now() + poll_policy.timeout_seconds * 3 / 4
     outcomes: dict[date, _Outcome] = {}
     for day in reversed(_days(query)):
         if client.clock.now() > last_begin or _is_hopeless(outcomes):
             break
         one_day = query.model_copy(update={"start_date": day, "end_date": day + ONE_DAY})
-        async with Listing(client, one_day, patience=patience_of_a_day, log=log) as listing:
+        async with Listing(client, one_day, poll_policy=patience_of_a_day, log=log) as listing:
             outcomes[day] = await _outcome(listing)
             if listing.summary is None:
                 log.warning("%s fails by itself: %s", day, outcomes[day])
             else:  # Only a complete listing belongs in the union.
-                await finish_in_thread(partial(_copy, listing.spool, union))
+                await shield_in_thread(partial(_copy, listing.spool, union))
     return outcomes
 
 
@@ -167,7 +167,7 @@ def _summarize(
     return ListingSummary(
         job=job,
         sessions=len(union),
-        repeats=sum(day.sessions + day.repeats for day in days) - len(union),
+        duplicates=sum(day.sessions + day.duplicates for day in days) - len(union),
         passes=max(day.passes for day in days),
         requests=whole.requests + sum(day.requests + 1 for day in days),
         possible_orphans=whole.possible_orphans + sum(day.possible_orphans for day in days),

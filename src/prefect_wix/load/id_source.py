@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_wix.errors import (
-    SourceError,
+    IdSourceError,
     WarehouseAccessError,
     WarehouseBusyError,
     WarehouseError,
@@ -62,7 +62,7 @@ class IdSource:
         """Put the distinct ids in the spool. A row without an id is passed over.
 
         Raises:
-            SourceError: there is no such file, table or column, or something in it is no id.
+            IdSourceError: there is no such file, table or column, or something in it is no id.
             MissingExtraError: the format needs a package that is not installed.
         """
         if self.file is not None:
@@ -77,11 +77,11 @@ class IdSource:
 def _read_file(path: Path, spool: Spool) -> None:
     reader = _READERS.get(path.suffix)
     if reader is None:
-        raise SourceError(f"{path} names no format: it must end with {', '.join(_READERS)}.")
+        raise IdSourceError(f"{path} names no format: it must end with {', '.join(_READERS)}.")
     try:
         _take(reader(path), spool, str(path))
     except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise SourceError(
+        raise IdSourceError(
             f"{path} can't be read as {path.suffix[1:]} with a column {COLUMN}: {error!r}"
         ) from error
 
@@ -131,7 +131,7 @@ async def _read_query(query: str, spool: Spool, warehouse: SqlWarehouse) -> None
     except (WarehouseAccessError, WarehouseBusyError):
         raise
     except WarehouseError as error:
-        raise SourceError(
+        raise IdSourceError(
             f"The query {query!r} can't be run in the warehouse, or has no column {COLUMN}. "
             f"The warehouse says: {error.__cause__}"
         ) from error
@@ -142,7 +142,7 @@ def _as_subquery(query: str) -> str:
     if re.fullmatch(r'[\w."]+', text):
         return f"SELECT {COLUMN} FROM {text}"
     if ";" in text:
-        raise SourceError("The query must be one SELECT statement, or the name of a table.")
+        raise IdSourceError("The query must be one SELECT statement, or the name of a table.")
     return text
 
 
@@ -168,5 +168,5 @@ def _take(ids: Iterator[object], spool: Spool, where: str) -> None:
 
 def _checked(value: object, where: str) -> str:
     if not isinstance(value, str) or not value.isprintable():
-        raise SourceError(f"{value!r} in {where} is no session id: it must be one line of text.")
+        raise IdSourceError(f"{value!r} in {where} is no session id: it must be one line of text.")
     return value

@@ -10,13 +10,13 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from prefect_wix.client.client import Log, WixClient
-from prefect_wix.client.rate_limiter import REQUESTS_A_JOB
+from prefect_wix.client.rate_limiter import REQUESTS_PER_JOB
 from prefect_wix.load.partition_load import (
     Load,
     LoadOptions,
-    Outcome,
     PartitionLoad,
-    watched_jobs,
+    PartitionResult,
+    observed_jobs,
 )
 from prefect_wix.planning.partitions import Partition
 from prefect_wix.warehouse.connection import kept_open
@@ -24,7 +24,7 @@ from prefect_wix.warehouse.interface import Warehouse
 
 __all__ = ["load_partitions"]
 
-Progress = Callable[[Outcome], Awaitable[None]]
+Progress = Callable[[PartitionResult], Awaitable[None]]
 
 
 async def load_partitions(
@@ -35,7 +35,7 @@ async def load_partitions(
     *,
     on_progress: Progress,
     log: Log = logging.getLogger(__name__),  # noqa: B008
-) -> list[Outcome]:
+) -> list[PartitionResult]:
     """Load each partition; one that fails does not stop the others.
 
     Where a failure holds for all of them (a wrong key, a warehouse that can't be written) those
@@ -53,10 +53,10 @@ async def load_partitions(
         What became of each, in the order they were given.
     """
     async with kept_open(warehouse):
-        load = Load(client, warehouse, options, await watched_jobs(warehouse, partitions), log)
-        load.pace.to_come = REQUESTS_A_JOB * len(partitions)
+        load = Load(client, warehouse, options, await observed_jobs(warehouse, partitions), log)
+        load.schedule.expected_requests = REQUESTS_PER_JOB * len(partitions)
 
-        async def load_one(partition: Partition) -> Outcome:
+        async def load_one(partition: Partition) -> PartitionResult:
             outcome = await PartitionLoad(load, partition).run()
             await on_progress(outcome)
             return outcome

@@ -22,7 +22,7 @@ from prefect_wix.errors import (
     PermissionDeniedError,
     RequestError,
 )
-from prefect_wix.load.mark_records import MarkLedger
+from prefect_wix.load.mark_records import MarkRecords
 from prefect_wix.spool.id_spool import Spool
 
 __all__ = ["MarkSummary", "mark_sessions", "plan_marks"]
@@ -74,11 +74,11 @@ class MarkSummary:
 Progress = Callable[[MarkSummary], Awaitable[None]]
 
 
-async def plan_marks(ledger: MarkLedger, spool: Spool) -> MarkSummary:
+async def plan_marks(records: MarkRecords, spool: Spool) -> MarkSummary:
     """How many of the spool's ids would be sent. Asks Wix for nothing."""
-    summary = MarkSummary(ledger.site_id, ledger.action, wanted=len(spool))
+    summary = MarkSummary(records.site_id, records.action, wanted=len(spool))
     async for ids in _chunks(spool):
-        choice = await ledger.choose(ids)
+        choice = await records.choose(ids)
         counts = {"done_before": choice.done, "unknown_before": choice.unknown}
         summary = summary.plus(to_send=len(choice.to_send), **counts)
     return summary
@@ -86,7 +86,7 @@ async def plan_marks(ledger: MarkLedger, spool: Spool) -> MarkSummary:
 
 async def mark_sessions(
     client: WixClient,
-    ledger: MarkLedger,
+    records: MarkRecords,
     spool: Spool,
     *,
     calls_in_flight: int,
@@ -110,10 +110,10 @@ async def mark_sessions(
     Raises:
         WarehouseError: the ledger can't be read or written.
     """
-    marking = _Marking(client, ledger, calls_in_flight, log)
-    marking.summary = await plan_marks(ledger, spool)
+    marking = _Marking(client, records, calls_in_flight, log)
+    marking.summary = await plan_marks(records, spool)
     async for ids in _chunks(spool):
-        for batch in _split((await ledger.choose(ids)).to_send, marking.batch_size):
+        for batch in _split((await records.choose(ids)).to_send, marking.batch_size):
             if marking.summary.stopped is None:
                 await marking.mark(batch)
                 await on_progress(marking.summary)
@@ -138,21 +138,21 @@ class _Marking:
     summary: MarkSummary
 
     def __init__(
-        self, client: WixClient, ledger: MarkLedger, calls_in_flight: int, log: Log
+        self, client: WixClient, records: MarkRecords, calls_in_flight: int, log: Log
     ) -> None:
         self._client = client
-        self._ledger = ledger
+        self._records = records
         self._log = log
-        self._ids_a_call = 1 if ledger.action is MarkAction.RECORDED else MARK_LIMIT
+        self._ids_a_call = 1 if records.action is MarkAction.RECORDED else MARK_LIMIT
         self.batch_size = calls_in_flight * self._ids_a_call
         self._troubles = 0
 
     async def mark(self, ids: Sequence[str]) -> None:
         """Claim the ids of one batch, send them all at once, and note what became of them."""
-        claimed = (await self._ledger.claim(ids)).to_send
+        claimed = (await self._records.claim(ids)).to_send
         calls = [self._call(some) for some in _split(claimed, self._ids_a_call)]
         outcomes = list(chain.from_iterable(await asyncio.gather(*calls)))
-        await self._ledger.record(outcomes)
+        await self._records.record(outcomes)
         for outcome in outcomes:
             self._count(outcome)
 
@@ -176,10 +176,10 @@ class _Marking:
 
     async def _send(self, ids: tuple[str, ...]) -> RequestError | None:
         try:
-            if self._ledger.action is MarkAction.RECORDED:
+            if self._records.action is MarkAction.RECORDED:
                 await self._client.mark_session_as_recorded(*ids)
             else:
-                await self._client.mark_hundred_recordings_as_deleted(ids)
+                await self._client.mark_batch_as_deleted(ids)
         except RequestError as error:
             return error
         return None
@@ -190,15 +190,15 @@ class _Marking:
             self._troubles = 0
             return
         self._troubles += 1
-        if self._holds_for_all(error) or self._troubles >= _MOST_TROUBLES:
+        if self._affects_all(error) or self._troubles >= _MOST_TROUBLES:
             self._log.error("Nothing further is sent, since this holds for all ids: %s", error)
             self.summary = replace(self.summary, stopped=str(error))
 
-    def _holds_for_all(self, error: RequestError) -> bool:
+    def _affects_all(self, error: RequestError) -> bool:
         if isinstance(error, PermissionDeniedError) and error.empty and self.summary.done:
             # Wix took our marks, so that an empty 403 can only mean that it throttles.
             return False
-        return error.holds_for_site
+        return error.affects_site
 
     def _count(self, outcome: MarkOutcome) -> None:
         ids, is_done = len(outcome.session_ids), outcome.state is MarkState.DONE

@@ -15,7 +15,7 @@ from prefect_wix.client.models import MarkAction, MarkOutcome, MarkState
 from prefect_wix.warehouse.schema import Statement, Steps
 from prefect_wix.warehouse.transactions import SqlWarehouse, Tables
 
-__all__ = ["Choice", "MarkLedger"]
+__all__ = ["Choice", "MarkRecords"]
 
 SENT = "It was sent, and no reply is on record."
 """The reason of an id whose sender did not live to note the reply."""
@@ -35,7 +35,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class MarkLedger:
+class MarkRecords:
     """The marks of one kind that are on record for one site.
 
     Attributes:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from prefect_wix.client.client import Log, WixClient
 from prefect_wix.client.models import SessionsJob, SessionsQuery
-from prefect_wix.client.rate_limiter import REQUESTS_A_JOB
+from prefect_wix.client.rate_limiter import REQUESTS_PER_JOB
 from prefect_wix.errors import (
     IncompleteListingError,
     JobFailedError,
@@ -27,30 +27,30 @@ from prefect_wix.errors import (
     WixError,
 )
 from prefect_wix.jobs.listing import Listing, ListingSummary, submit_job
-from prefect_wix.jobs.poll_policy import Patience
-from prefect_wix.jobs.poll_schedule import Pace
-from prefect_wix.planning.partitions import Ask, AskState, Partition
+from prefect_wix.jobs.poll_policy import PollPolicy
+from prefect_wix.jobs.poll_schedule import PollSchedule
+from prefect_wix.planning.partitions import JobRecord, JobState, Partition
 from prefect_wix.planning.windows import ONE_DAY, Window
-from prefect_wix.spool.shield import finish
-from prefect_wix.warehouse.interface import Answer, Landed, Warehouse
+from prefect_wix.spool.shield import shield
+from prefect_wix.warehouse.interface import PublishResult, VerifiedListing, Warehouse
 
 __all__ = [
-    "ADOPT_WITHIN",
+    "ADOPT_MAX_AGE",
     "Load",
     "LoadOptions",
-    "Outcome",
     "PartitionLoad",
-    "watched_jobs",
+    "PartitionResult",
+    "observed_jobs",
 ]
 
-DRAINS = 8
+CONCURRENT_READS = 8
 """Finished jobs that are drained and landed at once: with more, each would only be slower."""
-LEARN_FROM = timedelta(days=30)
+HISTORY_DAYS = timedelta(days=30)
 """Of how many days before the last one the ledger is asked how long jobs took."""
-ADOPT_WITHIN = timedelta(hours=6)
+ADOPT_MAX_AGE = timedelta(hours=6)
 """A job older than this is not waited for any more: its answer would be old news."""
 
-_USELESS_JOB = (JobFailedError, UnknownJobError, IncompleteListingError)
+_TERMINAL_JOB_ERRORS = (JobFailedError, UnknownJobError, IncompleteListingError)
 """After these it is of no use to ask for the same job again."""
 
 
@@ -67,23 +67,23 @@ class LoadOptions:
 
     as_of: datetime
     jobs_in_flight: int = 16
-    patience: Patience = Patience()
+    poll_policy: PollPolicy = PollPolicy()
     run_id: str | None = None
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PartitionResult:
     """What became of one partition."""
 
     partition: Partition
-    state: AskState
+    state: JobState
     """LANDED, UNCHANGED, SUPERSEDED or FAILED."""
     job_id: str | None = None
     sessions: int = 0
     added: int = 0
-    gone: int = 0
-    stayed: int = 0
-    repeats: int = 0
+    removed: int = 0
+    kept: int = 0
+    duplicates: int = 0
     requests: int = 0
     adopted: bool = False
     """The job was submitted by an earlier run."""
@@ -93,22 +93,22 @@ class Outcome:
     """Why it failed, in words."""
 
 
-async def watched_jobs(
+async def observed_jobs(
     warehouse: Warehouse, partitions: Sequence[Partition]
 ) -> list[tuple[SessionsQuery, float, float]]:
     """The jobs that earlier loads watched: (query, seen running at, finished at)."""
     if not partitions:
         return []
     last = max(partitions, key=lambda one: one.day)
-    window = Window(last.day - LEARN_FROM, last.day + ONE_DAY, last.timezone)
+    window = Window(last.day - HISTORY_DAYS, last.day + ONE_DAY, last.timezone)
     try:
-        asks = await warehouse.history(last.site_id, window)
+        records = await warehouse.job_records(last.site_id, window)
     except WarehouseError:
         return []  # Whoever writes to it next will say what is wrong.
     return [
-        (ask.partition.query, ask.running_seconds or 0.0, ask.finished_seconds)
-        for ask in asks
-        if ask.finished_seconds is not None
+        (record.partition.query, record.running_seconds or 0.0, record.finished_seconds)
+        for record in records
+        if record.finished_seconds is not None
     ]
 
 
@@ -127,14 +127,16 @@ class Load:
         self.warehouse = warehouse
         self.options = options
         self.log = log
-        self.pace = Pace(client.clock, options.patience, client.budget.scarcity, history)
+        self.schedule = PollSchedule(
+            client.clock, options.poll_policy, client.rate_limiter.utilization, history
+        )
         self.running = asyncio.Semaphore(options.jobs_in_flight)
         """Jobs that run at Wix;"""
-        self.draining = asyncio.Semaphore(DRAINS)
-        self.begun = asyncio.Semaphore(options.jobs_in_flight + DRAINS)
+        self.reading = asyncio.Semaphore(CONCURRENT_READS)
+        self.in_progress = asyncio.Semaphore(options.jobs_in_flight + CONCURRENT_READS)
         """and those that are finished and not landed yet, whose ids take room on this machine."""
         self.submitting = asyncio.Lock()
-        self.had_a_job = False
+        self.job_accepted = False
         """Wix has started a job for us, so that an empty 403 can only mean that it throttles."""
         self.stopped: WixError | None = None
         """Why no further partition is begun."""
@@ -151,16 +153,16 @@ class Load:
 
     def learn(self, error: WixError) -> None:
         """Stop where a failure holds for every partition."""
-        if self.stopped is None and self._holds_for_all(error):
+        if self.stopped is None and self._affects_all(error):
             self.log.error("No further partition is begun, since this holds for all of them.")
             self.stopped = error
 
-    def _holds_for_all(self, error: WixError) -> bool:
+    def _affects_all(self, error: WixError) -> bool:
         if isinstance(error, WarehouseError):
             return not isinstance(error, WarehouseBusyError)
-        if isinstance(error, PermissionDeniedError) and error.empty and self.had_a_job:
+        if isinstance(error, PermissionDeniedError) and error.empty and self.job_accepted:
             return False
-        return isinstance(error, RequestError) and error.holds_for_site
+        return isinstance(error, RequestError) and error.affects_site
 
 
 class PartitionLoad:
@@ -169,11 +171,11 @@ class PartitionLoad:
     def __init__(self, load: Load, partition: Partition) -> None:
         self._load = load
         self._partition = partition
-        self._ask: Ask | None = None
+        self._record: JobRecord | None = None
         self._adopted = False
         self._orphans = 0
 
-    async def run(self) -> Outcome:
+    async def run(self) -> PartitionResult:
         """Ask for it and land it; never raises what only this partition suffers from."""
         try:
             self._load.check()
@@ -181,16 +183,16 @@ class PartitionLoad:
         except (ListingError, RequestError, WarehouseError) as error:
             if error is not self._load.stopped:
                 self._load.tell(self._partition, error)
-                await self._note_failure(error)
-            return self._outcome(AskState.FAILED, reason=str(error))
+                await self._record_failure(error)
+            return self._outcome(JobState.FAILED, reason=str(error))
 
-    async def _load_it(self) -> Outcome:
-        async with self._load.begun, self._listing() as listing:
-            self._load.pace.to_come -= REQUESTS_A_JOB
+    async def _load_it(self) -> PartitionResult:
+        async with self._load.in_progress, self._listing() as listing:
+            self._load.schedule.expected_requests -= REQUESTS_PER_JOB
             async with self._load.running:
                 await listing.first_page()
-            async with self._load.draining:
-                summary = await listing.drain()
+            async with self._load.reading:
+                summary = await listing.read_all()
                 answer = await self._answer(listing, summary)
                 landed = await self._load.warehouse.publish(answer)
         return self._landed(landed, summary)
@@ -200,38 +202,38 @@ class PartitionLoad:
             self._load.client,
             self._partition.query,
             submit=self._submit,
-            patience=self._load.options.patience,
-            pace=self._load.pace,
+            poll_policy=self._load.options.poll_policy,
+            schedule=self._load.schedule,
             log=self._load.log,
         )
 
-    async def _answer(self, listing: Listing, summary: ListingSummary) -> Answer:
+    async def _answer(self, listing: Listing, summary: ListingSummary) -> VerifiedListing:
         digest = await listing.spool.run(listing.spool.digest)
-        ask = self._known_ask
-        if listing.watch is not None:
-            ask = ask.watched(listing.watch.running, listing.watch.finished)
-        return Answer(ask, listing.spool, digest, summary.repeats)
+        record = self._current_record
+        if listing.timer is not None:
+            record = record.timed(listing.timer.running, listing.timer.finished)
+        return VerifiedListing(record, listing.spool, digest, summary.duplicates)
 
     async def _submit(self) -> SessionsJob:
         """A job for the partition: the one that runs already, or a new one that is on record."""
-        await self._give_up_ask()
+        await self._abandon_record()
         async with self._load.submitting:
             self._load.check()
             claim = await self._load.warehouse.claim(
                 self._intent(), adopt_since=self._adopt_since()
             )
-            self._ask, self._adopted = claim.ask, claim.adopted
+            self._record, self._adopted = claim.record, claim.adopted
             self._orphans += claim.orphans
-            return self._adopt(claim.ask) if claim.adopted else await self._submit_new()
+            return self._adopt(claim.record) if claim.adopted else await self._submit_new()
 
-    def _adopt(self, ask: Ask) -> SessionsJob:
+    def _adopt(self, record: JobRecord) -> SessionsJob:
         self._load.log.info(
             "%s: waiting for job %s, which runs since %s.",
             self._partition,
-            ask.job_id,
-            f"{ask.job.submitted_at:%F %T} UTC",
+            record.job_id,
+            f"{record.job.submitted_at:%F %T} UTC",
         )
-        return ask.job
+        return record.job
 
     async def _submit_new(self) -> SessionsJob:
         try:
@@ -239,85 +241,91 @@ class PartitionLoad:
                 self._load.client,
                 self._partition.query,
                 log=self._load.log,
-                reply_lost=self._begin_again,
+                on_response_lost=self._resubmit,
             )
         except RequestError as error:
             if error.may_have_taken_effect:
-                await self._note_orphan()
+                await self._record_orphan()
             else:
-                await self._end_ask(AskState.FAILED, str(error))
+                await self._close_record(JobState.FAILED, str(error))
             raise
-        self._load.had_a_job = True
-        await self._put_on_record(job)
+        self._load.job_accepted = True
+        await self._save_job_id(job)
         return job
 
-    async def _put_on_record(self, job: SessionsJob) -> None:
-        self._ask = self._known_ask.submitted(job)
+    async def _save_job_id(self, job: SessionsJob) -> None:
+        self._record = self._current_record.submitted(job)
         try:
-            await finish(self._load.warehouse.record(self._ask))
+            await shield(self._load.warehouse.save_record(self._record))
         except WarehouseError as error:
             # Before the next one, who waits for its turn, submits a job that may be lost too.
             self._load.learn(error)
             raise
 
-    async def _note_orphan(self) -> None:
+    async def _record_orphan(self) -> None:
         self._orphans += 1
-        await self._end_ask(AskState.ORPHANED, "the reply to the submit was lost")
+        await self._close_record(JobState.ORPHANED, "the reply to the submit was lost")
 
-    async def _begin_again(self) -> None:
-        await self._note_orphan()
-        self._ask = self._intent()
-        await self._load.warehouse.record(self._ask)
+    async def _resubmit(self) -> None:
+        await self._record_orphan()
+        self._record = self._intent()
+        await self._load.warehouse.save_record(self._record)
 
-    async def _give_up_ask(self) -> None:
+    async def _abandon_record(self) -> None:
         """Close the ask whose job came to nothing, before the query is asked once more."""
-        if self._ask is not None:
-            await self._end_ask(AskState.FAILED, "the job failed or was forgotten; asked once more")
+        if self._record is not None:
+            await self._close_record(
+                JobState.FAILED, "the job failed or was forgotten; asked once more"
+            )
 
-    async def _note_failure(self, error: WixError) -> None:
-        if not isinstance(error, _USELESS_JOB):
+    async def _record_failure(self, error: WixError) -> None:
+        if not isinstance(error, _TERMINAL_JOB_ERRORS):
             return
         try:
-            await self._end_ask(AskState.FAILED, str(error))
+            await self._close_record(JobState.FAILED, str(error))
         except WarehouseError as another:
             self._load.log.error("%s: %s", self._partition, another)  # noqa: TRY400
             self._load.learn(another)
 
-    async def _end_ask(self, state: AskState, reason: str) -> None:
-        self._ask = self._known_ask.ended(state, at=datetime.now(UTC), reason=reason)
-        await self._load.warehouse.record(self._ask)
+    async def _close_record(self, state: JobState, reason: str) -> None:
+        self._record = self._current_record.ended(state, at=datetime.now(UTC), reason=reason)
+        await self._load.warehouse.save_record(self._record)
 
-    def _intent(self) -> Ask:
-        return Ask.intend(self._partition, at=datetime.now(UTC), run_id=self._load.options.run_id)
+    def _intent(self) -> JobRecord:
+        return JobRecord.intend(
+            self._partition, at=datetime.now(UTC), run_id=self._load.options.run_id
+        )
 
     def _adopt_since(self) -> datetime:
         """No job from before the day was over, unless it is not over yet; and none too old."""
         as_of, over = self._load.options.as_of, self._partition.ends_at
-        since = datetime.now(UTC) - ADOPT_WITHIN
+        since = datetime.now(UTC) - ADOPT_MAX_AGE
         return max(since, over) if over <= as_of else since
 
     @property
-    def _known_ask(self) -> Ask:
-        if self._ask is None:  # pragma: no cover
+    def _current_record(self) -> JobRecord:
+        if self._record is None:  # pragma: no cover
             raise AssertionError("a job is only ever submitted through an ask")
-        return self._ask
+        return self._record
 
-    def _landed(self, landed: Landed, summary: ListingSummary) -> Outcome:
+    def _landed(self, landed: PublishResult, summary: ListingSummary) -> PartitionResult:
         return self._outcome(
             landed.state,
             sessions=landed.sessions,
             added=landed.added,
-            gone=landed.gone,
-            stayed=landed.stayed,
-            repeats=summary.repeats,
+            removed=landed.removed,
+            kept=landed.kept,
+            duplicates=summary.duplicates,
             requests=summary.requests,
         )
 
-    def _outcome(self, state: AskState, *, reason: str | None = None, **counts: int) -> Outcome:
-        outcome = Outcome(
+    def _outcome(
+        self, state: JobState, *, reason: str | None = None, **counts: int
+    ) -> PartitionResult:
+        outcome = PartitionResult(
             partition=self._partition,
             state=state,
-            job_id=self._ask.job_id if self._ask else None,
+            job_id=self._record.job_id if self._record else None,
             adopted=self._adopted,
             possible_orphans=self._orphans,
             reason=reason,

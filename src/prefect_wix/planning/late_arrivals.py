@@ -12,58 +12,58 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
 
-from prefect_wix.planning.partitions import ANSWERED, Ask, Partition
+from prefect_wix.planning.partitions import CONFIRMING, JobRecord, Partition
 
-__all__ = ["Lateness", "lateness_curve", "lookback_to_choose"]
+__all__ = ["LateArrivals", "late_arrivals_by_age", "recommended_lookback"]
 
 ONE_DAY = timedelta(days=1)
 
-ENOUGH_ASKS = 7
+MIN_RELOADS = 7
 """Later asks without a change that a lookback is founded on: a week of daily loads."""
 
 
 @dataclass(frozen=True)
-class Lateness:
+class LateArrivals:
     """What asking again has brought, for partitions of one age."""
 
     age_days: int
     """Begun days between the end of the local day and the later ask."""
-    asks: int
+    records: int
     """Later asks at that age."""
     changed: int
     """Those that found other ids than the ask before."""
     added: int
-    gone: int
+    removed: int
 
 
-def lateness_curve(asks: Iterable[Ask]) -> list[Lateness]:
+def late_arrivals_by_age(records: Iterable[JobRecord]) -> list[LateArrivals]:
     """The curve, youngest first.
 
     Args:
         asks: the ledger; asks that were not answered are passed over.
     """
-    by_age: defaultdict[int, list[Ask]] = defaultdict(list)
-    for age, ask in _later_asks(asks):
-        by_age[age].append(ask)
-    return [_lateness(age, by_age[age]) for age in sorted(by_age)]
+    by_age: defaultdict[int, list[JobRecord]] = defaultdict(list)
+    for age, record in _reloads(records):
+        by_age[age].append(record)
+    return [_late_arrivals_at(age, by_age[age]) for age in sorted(by_age)]
 
 
-def lookback_to_choose(curve: Iterable[Lateness]) -> int | None:
+def recommended_lookback(curve: Iterable[LateArrivals]) -> int | None:
     """The days after which nothing was ever seen to change.
 
     None where that is not known: too few have asked again at a greater age than the last change.
     """
     rows = list(curve)
     last_change = max((row.age_days for row in rows if row.changed), default=0)
-    asked_later = sum(row.asks for row in rows if row.age_days > last_change)
-    return last_change if asked_later >= ENOUGH_ASKS else None
+    asked_later = sum(row.records for row in rows if row.age_days > last_change)
+    return last_change if asked_later >= MIN_RELOADS else None
 
 
-def _later_asks(asks: Iterable[Ask]) -> Iterable[tuple[int, Ask]]:
-    partitions: defaultdict[Partition, list[Ask]] = defaultdict(list)
-    for ask in asks:
-        if ask.state in ANSWERED and _when(ask) >= ask.partition.ends_at:
-            partitions[ask.partition].append(ask)
+def _reloads(records: Iterable[JobRecord]) -> Iterable[tuple[int, JobRecord]]:
+    partitions: defaultdict[Partition, list[JobRecord]] = defaultdict(list)
+    for record in records:
+        if record.state in CONFIRMING and _when(record) >= record.partition.ends_at:
+            partitions[record.partition].append(record)
     for partition, history in partitions.items():
         history.sort(key=_when)
         # A day that was first asked when it was old tells nothing of its youth.
@@ -72,17 +72,17 @@ def _later_asks(asks: Iterable[Ask]) -> Iterable[tuple[int, Ask]]:
                 yield ceil((_when(later) - partition.ends_at) / ONE_DAY), later
 
 
-def _when(ask: Ask) -> datetime:
-    if ask.submitted_at is None:  # pragma: no cover
+def _when(record: JobRecord) -> datetime:
+    if record.submitted_at is None:  # pragma: no cover
         raise AssertionError("only asks that were submitted are put in order")
-    return ask.submitted_at
+    return record.submitted_at
 
 
-def _lateness(age: int, asks: list[Ask]) -> Lateness:
-    return Lateness(
+def _late_arrivals_at(age: int, records: list[JobRecord]) -> LateArrivals:
+    return LateArrivals(
         age_days=age,
-        asks=len(asks),
-        changed=sum(bool(ask.added or ask.gone) for ask in asks),
-        added=sum(ask.added or 0 for ask in asks),
-        gone=sum(ask.gone or 0 for ask in asks),
+        records=len(records),
+        changed=sum(bool(record.added or record.removed) for record in records),
+        added=sum(record.added or 0 for record in records),
+        removed=sum(record.removed or 0 for record in records),
     )

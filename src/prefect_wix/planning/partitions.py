@@ -6,7 +6,7 @@ Also the two records kept of it: the job that was asked for it, and the receipt 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Self
 from uuid import uuid4
@@ -15,7 +15,7 @@ from prefect_wix.client.models import SessionsJob, SessionsQuery
 from prefect_wix.planning.segments import Segment
 from prefect_wix.planning.windows import ONE_DAY, Window, day_begins
 
-__all__ = ["ANSWERED", "Ask", "AskState", "Partition", "Receipt"]
+__all__ = ["CONFIRMING", "UNCONFIRMED", "JobRecord", "JobState", "Partition", "Receipt"]
 
 
 @dataclass(frozen=True, order=True)
@@ -57,7 +57,7 @@ class Partition:
         return day_begins(self.day + ONE_DAY, self.timezone)
 
 
-class AskState(StrEnum):
+class JobState(StrEnum):
     """How far one ask for a partition has come."""
 
     INTENDED = "intended"
@@ -76,24 +76,24 @@ class AskState(StrEnum):
     """Its submit got no reply, and another ask took its place."""
 
 
-ANSWERED = (AskState.LANDED, AskState.UNCHANGED)
+CONFIRMING = (JobState.LANDED, JobState.UNCHANGED)
 """The states of an ask whose answer is what the partition held when it ended."""
 
 
 @dataclass(frozen=True)
-class Ask:
+class JobRecord:
     """One entry of the job ledger: one attempt to get one partition's answer from Wix."""
 
-    ask_id: str
+    record_id: str
     partition: Partition
-    state: AskState
+    state: JobState
     intended_at: datetime
     job_id: str | None = None
     submitted_at: datetime | None = None
     ended_at: datetime | None = None
     sessions: int | None = None
     added: int | None = None
-    gone: int | None = None
+    removed: int | None = None
     reason: str | None = None
     run_id: str | None = None
     running_seconds: float | None = None
@@ -105,9 +105,9 @@ class Ask:
     def intend(cls, partition: Partition, *, at: datetime, run_id: str | None) -> Self:
         """The entry to write before a submit."""
         return cls(
-            ask_id=str(uuid4()),
+            record_id=str(uuid4()),
             partition=partition,
-            state=AskState.INTENDED,
+            state=JobState.INTENDED,
             intended_at=at,
             run_id=run_id,
         )
@@ -115,14 +115,14 @@ class Ask:
     def submitted(self, job: SessionsJob) -> Self:
         """The entry to write when the job is known."""
         return replace(
-            self, state=AskState.SUBMITTED, job_id=job.job_id, submitted_at=job.submitted_at
+            self, state=JobState.SUBMITTED, job_id=job.job_id, submitted_at=job.submitted_at
         )
 
-    def watched(self, running: float, finished: float | None) -> Self:
+    def timed(self, running: float, finished: float | None) -> Self:
         """The entry with when, in seconds after the submit, its job was seen to run and to end."""
         return replace(self, running_seconds=running, finished_seconds=finished)
 
-    def ended(self, state: AskState, *, at: datetime, reason: str | None = None) -> Self:
+    def ended(self, state: JobState, *, at: datetime, reason: str | None = None) -> Self:
         """The entry to write when nothing more will come of it."""
         return replace(self, state=state, ended_at=at, reason=reason)
 
@@ -143,6 +143,10 @@ class Ask:
         )
 
 
+UNCONFIRMED = datetime.fromtimestamp(0, UTC)
+"""`Receipt.submitted_at` of a partition that no job listed: the first edition derived it."""
+
+
 @dataclass(frozen=True)
 class Receipt:
     """What a landed partition holds, and since when that is known."""
@@ -152,20 +156,17 @@ class Receipt:
     digest: str
     """Fingerprint of the set of ids, whatever order they came in."""
     job_id: str
-    asked_at: datetime
+    submitted_at: datetime
     """When the job was submitted whose answer this is."""
     landed_at: datetime
     confirmed_at: datetime
     """When the last job was submitted that gave this very answer."""
     added: int
     """Against the answer it replaced: ids that came,"""
-    gone: int
+    removed: int
     """ids that went,"""
-    stayed: int
+    kept: int
     """and ids that stayed."""
-    repeats: int
+    duplicates: int
     """Ids that Wix handed out more than once."""
     run_id: str | None = None
-    derived_from: str | None = None
-    """The segments that an earlier version derived this partition from; None where a job listed it.
-    This version only reads it, and submits a job for every partition that has it."""

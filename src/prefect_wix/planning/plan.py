@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Self
 
-from prefect_wix.planning.partitions import Partition, Receipt
+from prefect_wix.planning.partitions import UNCONFIRMED, Partition, Receipt
 from prefect_wix.planning.segments import Segment
 from prefect_wix.planning.windows import Window
 
@@ -84,7 +84,7 @@ class RefreshPolicy:
 class Plan:
     """What a load asks for, gaps first, and what it leaves alone."""
 
-    to_ask: Mapping[Partition, Reason]
+    to_load: Mapping[Partition, Reason]
     settled: tuple[Partition, ...]
     not_begun: tuple[Partition, ...] = ()
     """Days of the range that lie in the future."""
@@ -136,9 +136,9 @@ def make_plan(
     begun = [one for one in partitions if one.begins_at <= policy.now]
     reasons = {one: _reason(one, landed.get(one.key), policy) for one in begun}
     taken_up = {one: _reason(one, landed.get(one.key), policy.for_earlier()) for one in earlier}
-    to_ask = {one: reason for one, reason in (reasons | taken_up).items() if reason}
+    to_load = {one: reason for one, reason in (reasons | taken_up).items() if reason}
     return Plan(
-        to_ask=dict(sorted(to_ask.items(), key=_urgency)),
+        to_load=dict(sorted(to_load.items(), key=_urgency)),
         settled=tuple(one for one, reason in reasons.items() if reason is None),
         not_begun=tuple(one for one in partitions if one.begins_at > policy.now),
     )
@@ -154,7 +154,7 @@ def _reason(partition: Partition, receipt: Receipt | None, policy: RefreshPolicy
         return Reason.MISSING
     if receipt.partition.timezone != partition.timezone:
         return Reason.OTHER_ZONE
-    if receipt.derived_from is not None:
+    if receipt.confirmed_at == UNCONFIRMED:
         return Reason.STALE
     return _reason_by_time(receipt, policy)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from prefect_wix.client.models import FunnelStep
-from prefect_wix.planning.partitions import Receipt
+from prefect_wix.planning.partitions import UNCONFIRMED, Receipt
 from prefect_wix.planning.segments import ALL_SESSIONS, DEVICES, Segment
 
 __all__ = ["DAYS_TILE", "SITE_SESSIONS", "STEPS", "Relation", "doubt", "relations"]
@@ -88,8 +88,8 @@ def _reached(step: FunnelStep) -> str:
 
 def doubt(receipt: Receipt) -> str | None:
     """Why a landed partition is no evidence for any relation; None where it is."""
+    if receipt.confirmed_at == UNCONFIRMED:
+        return "not listed by a job"
     if receipt.confirmed_at < receipt.partition.ends_at:
-        return "asked before its day was over"
-    if receipt.derived_from is not None:
-        return "derived from other segments"
+        return "requested before its day was over"
     return None

@@ -129,8 +129,8 @@ class Profiling:
         values = [self.site_id, self.window.timezone, days[0], days[-1], *columns, *days]
         flags = "".join(f", bool_or(r.segment = ${n})" for n in range(5, 5 + len(columns)))
         return Statement(
-            f"INSERT INTO {_LISTED} SELECT r.session_date, i.session_id, min(r.asked_at), "
-            f"max(r.asked_at){flags} FROM {receipts} r JOIN {ids} i ON i.site_id = r.site_id "
+            f"INSERT INTO {_LISTED} SELECT r.session_date, i.session_id, min(r.submitted_at), "
+            f"max(r.submitted_at){flags} FROM {receipts} r JOIN {ids} i ON i.site_id = r.site_id "
             "AND i.segment = r.segment AND i.session_date = r.session_date WHERE r.site_id = $1 "
             # Said of both, so that each table is read for these days alone.
             "AND i.site_id = $1 AND i.session_date >= $3 AND i.session_date <= $4 "

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from prefect_wix.errors import SpoolError
-from prefect_wix.spool.shield import finish_in_thread
+from prefect_wix.spool.shield import shield_in_thread
 
 __all__ = ["Spool"]
 
@@ -76,7 +76,7 @@ class Spool:
             adding: how many ids the work takes in.
         """
         is_small = len(self) + adding <= FEW
-        return work() if is_small else await finish_in_thread(work)
+        return work() if is_small else await shield_in_thread(work)
 
     @cached_property
     def _db(self) -> sqlite3.Connection:

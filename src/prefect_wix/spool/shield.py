@@ -9,12 +9,12 @@ from typing import TypeVar
 
 from anyio import CancelScope
 
-__all__ = ["finish", "finish_in_thread"]
+__all__ = ["shield", "shield_in_thread"]
 
 T = TypeVar("T")
 
 
-async def finish(work: Awaitable[T]) -> T:
+async def shield(work: Awaitable[T]) -> T:
     """The result of the work, which goes on to its end also when the caller is cancelled.
 
     The caller waits for that, however often it is cancelled: what the work needs stays there.
@@ -38,6 +38,6 @@ async def _end_of(task: asyncio.Future[T]) -> None:
                 await asyncio.wait([task])
 
 
-async def finish_in_thread(work: Callable[[], T]) -> T:
+async def shield_in_thread(work: Callable[[], T]) -> T:
     """The same for blocking work, in a thread."""
-    return await finish(asyncio.to_thread(work))
+    return await shield(asyncio.to_thread(work))

@@ -10,7 +10,7 @@ from prefect_wix.tasks.jobs import (
 from prefect_wix.tasks.loads import (
     find_site_timezone,
     load_sessions_partitions,
-    measure_lateness,
+    measure_late_arrivals,
     plan_sessions_load,
 )
 from prefect_wix.tasks.profiles import (
@@ -39,7 +39,7 @@ __all__ = [
     "mark_many_sessions",
     "mark_recordings_as_deleted",
     "mark_session_as_recorded",
-    "measure_lateness",
+    "measure_late_arrivals",
     "plan_many_marks",
     "plan_sessions_load",
     "reconcile_session_counts",

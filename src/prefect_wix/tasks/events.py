@@ -10,16 +10,16 @@ from prefect.assets import Asset, materialize
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from prefect_wix.load.partition_load import Outcome
-from prefect_wix.planning.partitions import AskState
+from prefect_wix.load.partition_load import PartitionResult
+from prefect_wix.planning.partitions import JobState
 from prefect_wix.planning.windows import Window
 from prefect_wix.profiles.summary import ProfileSummary
 
 __all__ = [
     "LANDED_EVENT",
     "PROFILED_EVENT",
-    "announce_landing",
-    "announce_profiles",
+    "emit_landed",
+    "emit_profiled",
     "sessions_asset",
 ]
 
@@ -32,28 +32,28 @@ def sessions_asset(site_id: str) -> Asset:
     return Asset(key=f"wix://{site_id}/sessions")
 
 
-async def announce_landing(site_id: str, window: Window, outcomes: Sequence[Outcome]) -> None:
+async def emit_landed(site_id: str, window: Window, outcomes: Sequence[PartitionResult]) -> None:
     """Emit ``wix.sessions.landed`` and materialize the site's asset, where sessions changed.
 
     The payload holds plain values, so that an automation can hand them on as flow parameters:
     ``site_id``, ``start_date``, ``end_date``, ``timezone``, ``changed_days`` and counts.
     """
-    landed = [one for one in outcomes if one.state is AskState.LANDED]
+    landed = [one for one in outcomes if one.state is JobState.LANDED]
     if not landed:
         return
-    failed = sum(one.state is AskState.FAILED for one in outcomes)
+    failed = sum(one.state is JobState.FAILED for one in outcomes)
     payload = _payload(site_id, window, landed, failed=failed)
     _emit(LANDED_EVENT, site_id, payload)
     asset = sessions_asset(site_id)
 
     @materialize(asset, by="prefect-wix", name="announce sessions", cache_policy=NO_CACHE)
-    async def announce_sessions() -> None:
+    async def materialize_sessions() -> None:
         asset.add_metadata(payload)
 
-    await announce_sessions()
+    await materialize_sessions()
 
 
-def announce_profiles(summary: ProfileSummary, computed_days: Sequence[date]) -> None:
+def emit_profiled(summary: ProfileSummary, computed_days: Sequence[date]) -> None:
     """Emit ``wix.sessions.profiled``, where profiles changed.
 
     The payload holds ``site_id``, ``start_date``, ``end_date``, ``timezone``, ``computed_days``
@@ -81,7 +81,7 @@ def _emit(event: str, site_id: str, payload: dict[str, Any]) -> None:
 
 
 def _payload(
-    site_id: str, window: Window, landed: Sequence[Outcome], *, failed: int
+    site_id: str, window: Window, landed: Sequence[PartitionResult], *, failed: int
 ) -> dict[str, Any]:
     changed = {one.partition.day for one in landed}
     return {
@@ -94,5 +94,5 @@ def _payload(
         "failed_partitions": failed,
         "sessions": sum(one.sessions for one in landed),
         "added": sum(one.added for one in landed),
-        "gone": sum(one.gone for one in landed),
+        "gone": sum(one.removed for one in landed),
     }

@@ -27,8 +27,8 @@ from prefect_wix.client.models import (
 )
 from prefect_wix.errors import RequestError, WixError
 from prefect_wix.jobs.listing import Listing, ListingSummary, submit_job
-from prefect_wix.jobs.poll_policy import Patience
-from prefect_wix.jobs.split_window import drained
+from prefect_wix.jobs.poll_policy import PollPolicy
+from prefect_wix.jobs.split_window import complete_listing
 from prefect_wix.jobs.writers import check_output, write_session_ids
 from prefect_wix.tasks.artifacts import run_name
 
@@ -126,9 +126,9 @@ async def wait_for_sessions_job(
     async with credentials.get_client() as client:
         # Only the status is wanted, so the page may be as small as can be.
         client.page_limit = 1
-        patience = Patience(timeout_seconds=timeout_seconds)
+        poll_policy = PollPolicy(timeout_seconds=timeout_seconds)
         log = get_run_logger()
-        async with Listing(client, job.query, job=job, patience=patience, log=log) as listing:
+        async with Listing(client, job.query, job=job, poll_policy=poll_policy, log=log) as listing:
             result, page = await listing.first_page()
     total = "unknown" if page.total is None else page.total
     log.info("Job %s is finished; total %s.", result.job.job_id, total)
@@ -153,10 +153,12 @@ async def fetch_session_ids(
         ListingError: the listing is not complete; see the tree in `prefect_wix.errors`.
     """
     _check_site(credentials, job)
-    patience = Patience(timeout_seconds=timeout_seconds)
+    poll_policy = PollPolicy(timeout_seconds=timeout_seconds)
     async with (
         credentials.get_client() as client,
-        Listing(client, job.query, job=job, patience=patience, log=get_run_logger()) as listing,
+        Listing(
+            client, job.query, job=job, poll_policy=poll_policy, log=get_run_logger()
+        ) as listing,
     ):
         return [session_id async for batch in listing for session_id in batch]
 
@@ -194,10 +196,13 @@ async def collect_sessions(
     _check_site(credentials, job)
     if output is not None:
         check_output(output)
-    patience = Patience(timeout_seconds=timeout_seconds)
+    poll_policy = PollPolicy(timeout_seconds=timeout_seconds)
     async with (
         credentials.get_client() as client,
-        drained(client, job, patience=patience, log=get_run_logger()) as (summary, spool),
+        complete_listing(client, job, poll_policy=poll_policy, log=get_run_logger()) as (
+            summary,
+            spool,
+        ),
     ):
         if output is None:
             ids = [session_id for batch in spool.batches() for session_id in batch]

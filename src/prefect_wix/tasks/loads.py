@@ -12,9 +12,9 @@ from prefect_wix.client.models import (
 )
 from prefect_wix.errors import WixError
 from prefect_wix.load.loader import load_partitions
-from prefect_wix.load.partition_load import LoadOptions, Outcome
+from prefect_wix.load.partition_load import LoadOptions, PartitionResult
 from prefect_wix.planning.estimate import Estimate, estimate_load
-from prefect_wix.planning.late_arrivals import Lateness, lateness_curve
+from prefect_wix.planning.late_arrivals import LateArrivals, late_arrivals_by_age
 from prefect_wix.planning.partitions import Partition
 from prefect_wix.planning.plan import (
     CATCH_UP,
@@ -32,7 +32,7 @@ from prefect_wix.tasks.progress import LoadProgress
 __all__ = [
     "find_site_timezone",
     "load_sessions_partitions",
-    "measure_lateness",
+    "measure_late_arrivals",
     "plan_sessions_load",
 ]
 
@@ -87,14 +87,16 @@ async def plan_sessions_load(
     await landing_place.prepare()
     receipts = await landing_place.receipts(site_id, _days_to_learn_from(window, policy))
     before = Window(window.start - CATCH_UP, window.start, window.timezone)
-    asks = await landing_place.history(site_id, before) if catch_up else []
+    records = await landing_place.job_records(site_id, before) if catch_up else []
     plan = make_plan(
         partitions_of(site_id, window, segments),
         receipts,
         policy,
-        earlier=earlier_partitions(site_id, window, segments, [ask.partition for ask in asks]),
+        earlier=earlier_partitions(
+            site_id, window, segments, [record.partition for record in records]
+        ),
     )
-    return plan, estimate_load([*plan.to_ask], receipts, requests_per_minute=requests_per_minute)
+    return plan, estimate_load([*plan.to_load], receipts, requests_per_minute=requests_per_minute)
 
 
 def _days_to_learn_from(window: Window, policy: RefreshPolicy) -> Window:
@@ -110,7 +112,7 @@ async def load_sessions_partitions(
     warehouse: SessionsWarehouse,
     partitions: list[Partition],
     options: LoadOptions,
-) -> list[Outcome]:
+) -> list[PartitionResult]:
     """Load many partitions, several at once; one that fails does not stop the others.
 
     Shows its progress as an artifact. Safe to retry, and to kill: what has landed stays landed,
@@ -132,9 +134,9 @@ async def load_sessions_partitions(
 
 
 @task(cache_policy=NO_CACHE)
-async def measure_lateness(
+async def measure_late_arrivals(
     warehouse: SessionsWarehouse, site_id: str, window: Window
-) -> list[Lateness]:
+) -> list[LateArrivals]:
     """What asking the same days again has brought, by the days' age.
 
     Args:
@@ -142,5 +144,5 @@ async def measure_lateness(
         site_id: whose days.
         window: which days.
     """
-    asks = await warehouse.get_warehouse().history(site_id, window)
-    return lateness_curve(asks)
+    records = await warehouse.get_warehouse().job_records(site_id, window)
+    return late_arrivals_by_age(records)

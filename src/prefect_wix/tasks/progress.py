@@ -15,8 +15,8 @@ from prefect.exceptions import PrefectException
 
 from prefect_wix.client.client import Log
 from prefect_wix.load.mark_recordings import MarkSummary
-from prefect_wix.load.partition_load import Outcome
-from prefect_wix.planning.partitions import AskState
+from prefect_wix.load.partition_load import PartitionResult
+from prefect_wix.planning.partitions import JobState
 from prefect_wix.tasks.reports import describe_marks
 
 __all__ = ["LoadProgress", "MarkProgress"]
@@ -103,10 +103,10 @@ class LoadProgress(_Progress):
         self._total = total
         self._done = self._failed = self._sessions = 0
 
-    async def tell(self, outcome: Outcome) -> None:
+    async def tell(self, outcome: PartitionResult) -> None:
         """Count one partition."""
         self._done += 1
-        self._failed += outcome.state is AskState.FAILED
+        self._failed += outcome.state is JobState.FAILED
         self._sessions += outcome.sessions
         await self._moved()
 

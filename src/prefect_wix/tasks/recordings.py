@@ -16,7 +16,7 @@ from prefect_wix.client.models import (
 from prefect_wix.errors import MarkError
 from prefect_wix.load.id_source import IdSource
 from prefect_wix.load.mark_recordings import MarkSummary, mark_sessions, plan_marks
-from prefect_wix.load.mark_records import MarkLedger
+from prefect_wix.load.mark_records import MarkRecords
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.tasks.artifacts import run_name
 from prefect_wix.tasks.jobs import had_no_effect
@@ -41,7 +41,7 @@ async def mark_session_as_recorded(credentials: AnyWixCredentials, session_id: s
     """Tell Wix that a recording of a session exists.
 
     Raises:
-        RequestError: see the tree in `prefect_wix.errors`. After a `LostReplyError` the mark may
+        RequestError: see the tree in `prefect_wix.errors`. After a `ResponseLostError` the mark may
             have been made.
     """
     async with credentials.get_client() as client:
@@ -100,13 +100,13 @@ async def plan_many_marks(
         retry_unknown: whether ids that were sent without a reply are counted too.
 
     Raises:
-        SourceError: the ids can't be read.
+        IdSourceError: the ids can't be read.
         WarehouseError: see the tree in `prefect_wix.errors`.
     """
-    ledger = await _open_ledger(warehouse, site_id, action, retry_unknown=retry_unknown)
+    mark_records = await _open_mark_records(warehouse, site_id, action, retry_unknown=retry_unknown)
     with Spool() as spool:
-        await source.read(spool, ledger.warehouse)
-        return await plan_marks(ledger, spool)
+        await source.read(spool, mark_records.warehouse)
+        return await plan_marks(mark_records, spool)
 
 
 @task(task_run_name=run_name("mark as", "action"), cache_policy=NO_CACHE)
@@ -133,17 +133,19 @@ async def mark_many_sessions(
         What became of how many; look for those that are not marked.
 
     Raises:
-        SourceError: the ids can't be read.
+        IdSourceError: the ids can't be read.
         WarehouseError: see the tree in `prefect_wix.errors`.
     """
     log = get_run_logger()
-    ledger = await _open_ledger(warehouse, credentials.site_id, action, retry_unknown=retry_unknown)
+    mark_records = await _open_mark_records(
+        warehouse, credentials.site_id, action, retry_unknown=retry_unknown
+    )
     with Spool() as spool:
-        await source.read(spool, ledger.warehouse)
+        await source.read(spool, mark_records.warehouse)
         async with credentials.get_client() as client, MarkProgress(log) as progress:
             return await mark_sessions(
                 client,
-                ledger,
+                mark_records,
                 spool,
                 calls_in_flight=calls_in_flight,
                 on_progress=progress.tell,
@@ -163,14 +165,14 @@ async def find_unmarked_sessions(
         action: which mark.
         most: how many at most.
     """
-    return await (await _open_ledger(warehouse, site_id, action)).unmarked(most)
+    return await (await _open_mark_records(warehouse, site_id, action)).unmarked(most)
 
 
-async def _open_ledger(
+async def _open_mark_records(
     warehouse: SessionsWarehouse, site_id: str, action: MarkAction, *, retry_unknown: bool = False
-) -> MarkLedger:
+) -> MarkRecords:
     place = sql_warehouse(warehouse.get_warehouse(), what_for="Marks")
     await place.prepare()
-    return MarkLedger(
+    return MarkRecords(
         place, site_id, action, retry_unknown=retry_unknown, run_id=prefect.runtime.flow_run.id
     )

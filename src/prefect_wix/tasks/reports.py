@@ -13,15 +13,15 @@ from typing import Any
 from prefect_wix.client.models import MarkAction, MarkOutcome
 from prefect_wix.jobs.listing import ListingSummary
 from prefect_wix.load.mark_recordings import MarkSummary
-from prefect_wix.load.partition_load import Outcome
-from prefect_wix.planning.late_arrivals import Lateness, lookback_to_choose
-from prefect_wix.planning.partitions import AskState
+from prefect_wix.load.partition_load import PartitionResult
+from prefect_wix.planning.late_arrivals import LateArrivals, recommended_lookback
+from prefect_wix.planning.partitions import JobState
 from prefect_wix.planning.plan import Plan
 from prefect_wix.tasks.sites import SiteRun
 
 __all__ = [
-    "count_outcomes",
-    "describe_lateness",
+    "count_results",
+    "describe_late_arrivals",
     "describe_listing",
     "describe_load",
     "describe_marks",
@@ -29,10 +29,10 @@ __all__ = [
     "describe_site",
     "describe_sites",
     "failures_of",
-    "lateness_rows",
+    "late_arrival_rows",
     "mark_rows",
-    "outcome_rows",
     "plan_rows",
+    "result_rows",
     "site_rows",
     "unmarked_rows",
 ]
@@ -43,9 +43,9 @@ ROWS_SHOWN = 1000
 
 def describe_plan(plan: Plan) -> str:
     """One sentence: how many partitions are asked for, why, and how many are left alone."""
-    reasons = Counter(reason.value for reason in plan.to_ask.values())
+    reasons = Counter(reason.value for reason in plan.to_load.values())
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-    asked = f"{len(plan.to_ask)} partitions to ask for" + (f" ({why})" if why else "")
+    asked = f"{len(plan.to_load)} partitions to ask for" + (f" ({why})" if why else "")
     not_begun = f", {len(plan.not_begun)} in the future" if plan.not_begun else ""
     return f"{asked}, {len(plan.settled)} settled{not_begun}"
 
@@ -54,38 +54,38 @@ def plan_rows(plan: Plan) -> list[dict[str, Any]]:
     """A row for each partition that is asked for, up to `ROWS_SHOWN`."""
     return [
         {"day": str(partition.day), "segment": partition.segment, "why": reason.value}
-        for partition, reason in islice(plan.to_ask.items(), ROWS_SHOWN)
+        for partition, reason in islice(plan.to_load.items(), ROWS_SHOWN)
     ]
 
 
-def describe_load(outcomes: Sequence[Outcome]) -> str:
+def describe_load(outcomes: Sequence[PartitionResult]) -> str:
     """One sentence: what landed, what stayed as it was, what failed, and what was odd."""
     states = Counter(outcome.state.value for outcome in outcomes)
     parts = [f"{count} {state}" for state, count in sorted(states.items())] or ["nothing to do"]
     sessions = sum(outcome.sessions for outcome in outcomes)
-    added, gone = sum(o.added for o in outcomes), sum(o.gone for o in outcomes)
+    added, removed = sum(o.added for o in outcomes), sum(o.removed for o in outcomes)
     orphans = sum(outcome.possible_orphans for outcome in outcomes)
     lost = f"; {orphans} possible orphan jobs at Wix" if orphans else ""
     return (
         f"{len(outcomes)} partitions: {', '.join(parts)}; "
-        f"{sessions} sessions (+{added}, -{gone}){lost}"
+        f"{sessions} sessions (+{added}, -{removed}){lost}"
     )
 
 
-def count_outcomes(outcomes: Sequence[Outcome]) -> dict[str, int]:
+def count_results(outcomes: Sequence[PartitionResult]) -> dict[str, int]:
     """How many partitions a load had, how many failed, and the sessions in the others."""
     return {
         "partitions": len(outcomes),
         "failed": len(failures_of(outcomes)),
         "sessions": sum(outcome.sessions for outcome in outcomes),
         "added": sum(outcome.added for outcome in outcomes),
-        "gone": sum(outcome.gone for outcome in outcomes),
+        "gone": sum(outcome.removed for outcome in outcomes),
     }
 
 
-def outcome_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+def result_rows(outcomes: Sequence[PartitionResult]) -> list[dict[str, Any]]:
     """A row for each partition, up to `ROWS_SHOWN`; what failed comes first."""
-    failed_first = sorted(outcomes, key=lambda outcome: outcome.state is not AskState.FAILED)
+    failed_first = sorted(outcomes, key=lambda outcome: outcome.state is not JobState.FAILED)
     return [
         {
             "day": str(outcome.partition.day),
@@ -93,7 +93,7 @@ def outcome_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             "result": outcome.state.value,
             "sessions": outcome.sessions,
             "added": outcome.added,
-            "gone": outcome.gone,
+            "gone": outcome.removed,
             "job": outcome.job_id or "",
             "adopted": "yes" if outcome.adopted else "",
             "reason": outcome.reason or "",
@@ -102,35 +102,35 @@ def outcome_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     ]
 
 
-def describe_lateness(curve: Sequence[Lateness]) -> str:
+def describe_late_arrivals(curve: Sequence[LateArrivals]) -> str:
     """One sentence: after how many days nothing was ever seen to change."""
-    lookback = lookback_to_choose(curve)
+    lookback = recommended_lookback(curve)
     if lookback is None:
         oldest = max((row.age_days for row in curve), default=0)
         return f"Days still change {oldest} days after they are over; look back further to know"
     return f"Nothing was seen to change later than {lookback} days after a day was over"
 
 
-def lateness_rows(curve: Sequence[Lateness]) -> list[dict[str, Any]]:
+def late_arrival_rows(curve: Sequence[LateArrivals]) -> list[dict[str, Any]]:
     """A row for each age."""
     return [
         {
             "days after": row.age_days,
-            "asked again": row.asks,
+            "asked again": row.records,
             "changed": row.changed,
             "added": row.added,
-            "gone": row.gone,
+            "gone": row.removed,
         }
         for row in curve
     ]
 
 
-def failures_of(outcomes: Sequence[Outcome]) -> dict[str, str]:
+def failures_of(outcomes: Sequence[PartitionResult]) -> dict[str, str]:
     """Partition -> why it failed."""
     return {
         str(outcome.partition): outcome.reason or "unknown"
         for outcome in outcomes
-        if outcome.state is AskState.FAILED
+        if outcome.state is JobState.FAILED
     }
 
 
@@ -144,7 +144,7 @@ def describe_listing(summary: ListingSummary, *, where: str) -> str:
         "Where": where,
         "Job": f"`{job.job_id}` of site `{job.site_id}`, submitted {job.submitted_at:%F %T} UTC",
         "Requests": f"{summary.requests + 1}",
-        "Repeats dropped": f"{summary.repeats:,}" if summary.repeats else "",
+        "Repeats dropped": f"{summary.duplicates:,}" if summary.duplicates else "",
         "Drained": f"{summary.passes} times, since it drifted" if summary.passes > 1 else "",
         "Put together": by_day if summary.parts > 1 else "",
         "Asked again": "yes, since the first job failed" if summary.resubmitted else "",

@@ -41,8 +41,8 @@ __all__ = [
     "read_site_run",
     "reference_to",
     "run_for_site",
+    "save_counts",
     "site_run_name",
-    "tell_counts",
 ]
 
 
@@ -138,7 +138,7 @@ async def run_for_site(
             timeout=timeout_seconds,
             poll_interval=POLL_SECONDS,
         )
-        if not _ended_badly(run.state):
+        if not _has_failed(run.state):
             break
     return run.id, run.state
 
@@ -148,11 +148,11 @@ def site_run_name(site: Site) -> str:
     return f"load {site.name or site.id}"
 
 
-def _ended_badly(state: State[Any] | None) -> bool:
+def _has_failed(state: State[Any] | None) -> bool:
     return state is not None and state.is_final() and not state.is_completed()
 
 
-async def tell_counts(counts: Mapping[str, Any], description: str) -> None:
+async def save_counts(counts: Mapping[str, Any], description: str) -> None:
     """Leave a site's counts with its run, for people and for `read_site_run`."""
     await acreate_table_artifact([dict(counts)], key=COUNTS_KEY, description=description)
 

@@ -6,6 +6,6 @@
 from __future__ import annotations
 
 from prefect_wix.warehouse.factory import open_warehouse
-from prefect_wix.warehouse.interface import Answer, Claim, Landed, Warehouse
+from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing, Warehouse
 
-__all__ = ["Answer", "Claim", "Landed", "Warehouse", "open_warehouse"]
+__all__ = ["Claim", "PublishResult", "VerifiedListing", "Warehouse", "open_warehouse"]

@@ -24,13 +24,13 @@ from prefect_wix.errors import (
     WarehouseSchemaError,
 )
 from prefect_wix.extras import import_extra
-from prefect_wix.planning.partitions import Ask, Receipt
+from prefect_wix.planning.partitions import JobRecord, Receipt
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
-from prefect_wix.spool.shield import finish_in_thread
+from prefect_wix.spool.shield import shield_in_thread
 from prefect_wix.warehouse.connection import stage
-from prefect_wix.warehouse.interface import Answer, Claim, Landed
-from prefect_wix.warehouse.schema import Rows, Statement, Steps, drive
+from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing
+from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive
 from prefect_wix.warehouse.transactions import STAGED, Tables
 
 __all__ = ["POSTGRESQL", "SNOWFLAKE", "AdbcWarehouse", "Dialect"]
@@ -139,36 +139,36 @@ class AdbcWarehouse:
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
         # Where a table is locked there may be none yet; every statement there can be run twice.
-        await self._run(self._tables.prepare(), lock=not self._dialect.locks_a_table)
+        await self._run(self._tables.prepare(SESSIONS), lock=not self._dialect.locks_a_table)
 
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
         """See `Warehouse.receipts`."""
         return await self._run(self._tables.read_receipts(site_id, window), lock=False)
 
-    async def history(self, site_id: str, window: Window) -> list[Ask]:
-        """See `Warehouse.history`."""
-        return await self._run(self._tables.read_history(site_id, window), lock=False)
+    async def job_records(self, site_id: str, window: Window) -> list[JobRecord]:
+        """See `Warehouse.job_records`."""
+        return await self._run(self._tables.read_job_records(site_id, window), lock=False)
 
-    async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
+    async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
-        return await self._run(self._tables.claim(ask, adopt_since))
+        return await self._run(self._tables.claim(record, adopt_since))
 
-    async def record(self, ask: Ask) -> None:
-        """See `Warehouse.record`."""
-        await self._run(self._tables.record(ask))
+    async def save_record(self, record: JobRecord) -> None:
+        """See `Warehouse.save_record`."""
+        await self._run(self._tables.save_record(record))
 
-    async def publish(self, answer: Answer) -> Landed:
+    async def publish(self, answer: VerifiedListing) -> PublishResult:
         """See `Warehouse.publish`."""
-        return await finish_in_thread(lambda: self._publish(answer))
+        return await shield_in_thread(lambda: self._publish(answer))
 
     async def _run(self, steps: Steps[T], *, lock: bool = True) -> T:
         def work() -> T:
             with self._session() as session:
                 return self._transact(session, steps, lock=lock)
 
-        return await finish_in_thread(work)
+        return await shield_in_thread(work)
 
-    def _publish(self, answer: Answer) -> Landed:
+    def _publish(self, answer: VerifiedListing) -> PublishResult:
         # Drivers quote the names that they ingest into.
         name, column = map(self._dialect.filed, (f"{STAGED}_{uuid4().hex}", "session_id"))
         staged = self._tables.name(name)
@@ -198,8 +198,8 @@ class AdbcWarehouse:
             self._duckdb.connect() as duckdb,
         ):
             session = _Session(connection, cursor, duckdb, numbered=self._dialect.numbered)
-            patience = self._dialect.be_patient.format(seconds=self._busy_timeout)
-            session.execute(Statement(patience))
+            poll_policy = self._dialect.be_patient.format(seconds=self._busy_timeout)
+            session.execute(Statement(poll_policy))
             session.commit()
             yield session
 

@@ -36,12 +36,12 @@ from prefect_wix.errors import (
     WarehouseSchemaError,
 )
 from prefect_wix.extras import import_extra
-from prefect_wix.planning.partitions import Ask, Receipt
+from prefect_wix.planning.partitions import JobRecord, Receipt
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
-from prefect_wix.spool.shield import finish_in_thread
-from prefect_wix.warehouse.interface import Answer, Claim, Landed
-from prefect_wix.warehouse.schema import Rows, Statement, Steps, drive
+from prefect_wix.spool.shield import shield_in_thread
+from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing
+from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive
 from prefect_wix.warehouse.transactions import STAGED, Tables
 
 __all__ = ["BigQueryWarehouse", "googlesql", "inserts", "literal"]
@@ -100,22 +100,24 @@ class BigQueryWarehouse:
         steps = self._tables.read_receipts(site_id, window)
         return await self._run(lambda session: drive(steps, session.execute))
 
-    async def history(self, site_id: str, window: Window) -> list[Ask]:
-        """See `Warehouse.history`."""
-        steps = self._tables.read_history(site_id, window)
+    async def job_records(self, site_id: str, window: Window) -> list[JobRecord]:
+        """See `Warehouse.job_records`."""
+        steps = self._tables.read_job_records(site_id, window)
         return await self._run(lambda session: drive(steps, session.execute))
 
-    async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
+    async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
         return await self._run(
-            lambda session: self._transact(session, lambda: self._tables.claim(ask, adopt_since))
+            lambda session: self._transact(session, lambda: self._tables.claim(record, adopt_since))
         )
 
-    async def record(self, ask: Ask) -> None:
-        """See `Warehouse.record`."""
-        await self._run(lambda session: self._transact(session, lambda: self._tables.record(ask)))
+    async def save_record(self, record: JobRecord) -> None:
+        """See `Warehouse.save_record`."""
+        await self._run(
+            lambda session: self._transact(session, lambda: self._tables.save_record(record))
+        )
 
-    async def publish(self, answer: Answer) -> Landed:
+    async def publish(self, answer: VerifiedListing) -> PublishResult:
         """See `Warehouse.publish`."""
         return await self._run(lambda session: self._publish(session, answer))
 
@@ -124,19 +126,19 @@ class BigQueryWarehouse:
             with self._session() as session:
                 return work(session)
 
-        return await finish_in_thread(in_a_session)
+        return await shield_in_thread(in_a_session)
 
     def _prepare(self, session: _Session) -> None:
         with _TURNS[self._place]:
             try:
-                drive(self._tables.prepare(), session.execute)
+                drive(self._tables.prepare(SESSIONS), session.execute)
             except self._driver.Error as error:
                 if "Not found: Dataset" not in str(error):
                     raise
                 session.run(f"CREATE SCHEMA IF NOT EXISTS `{self._tables.schema}`")
-                drive(self._tables.prepare(), session.execute)
+                drive(self._tables.prepare(SESSIONS), session.execute)
 
-    def _publish(self, session: _Session, answer: Answer) -> Landed:
+    def _publish(self, session: _Session, answer: VerifiedListing) -> PublishResult:
         staged = self._tables.name(f"{STAGED}_{uuid4().hex}")
         tables = Tables(self._tables.schema, staged=staged)
         try:

@@ -24,7 +24,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from prefect_wix.errors import WarehouseBusyError
 from prefect_wix.spool.id_spool import BATCH_SIZE, Spool
-from prefect_wix.spool.shield import finish_in_thread
+from prefect_wix.spool.shield import shield_in_thread
 from prefect_wix.warehouse.transactions import STAGED
 
 __all__ = ["KeepsOpen", "SharedConnection", "kept_open", "shared_connection", "stage"]
@@ -132,7 +132,7 @@ class SharedConnection:
         finally:
             self._loads.discard(load)
             idle_check.cancel()
-            await finish_in_thread(self._close_if_unused)
+            await shield_in_thread(self._close_if_unused)
 
     async def _close_when_idle(self) -> None:
         while True:

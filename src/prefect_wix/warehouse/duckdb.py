@@ -20,12 +20,12 @@ from prefect_wix.errors import (
     WarehouseSchemaError,
 )
 from prefect_wix.extras import import_extra
-from prefect_wix.planning.partitions import Ask, Receipt
+from prefect_wix.planning.partitions import JobRecord, Receipt
 from prefect_wix.planning.windows import Window
-from prefect_wix.spool.shield import finish_in_thread
+from prefect_wix.spool.shield import shield_in_thread
 from prefect_wix.warehouse.connection import shared_connection, stage
-from prefect_wix.warehouse.interface import Answer, Claim, Landed
-from prefect_wix.warehouse.schema import Rows, Statement, Steps, drive
+from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing
+from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive
 from prefect_wix.warehouse.transactions import Tables
 
 __all__ = ["DuckDBWarehouse"]
@@ -74,28 +74,28 @@ class DuckDBWarehouse:
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
         self._refuse_journal()
-        await self.transact(lambda tables: tables.prepare())
+        await self.transact(lambda tables: tables.prepare(SESSIONS))
 
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
         """See `Warehouse.receipts`."""
         return await self.transact(lambda tables: tables.read_receipts(site_id, window))
 
-    async def history(self, site_id: str, window: Window) -> list[Ask]:
-        """See `Warehouse.history`."""
-        return await self.transact(lambda tables: tables.read_history(site_id, window))
+    async def job_records(self, site_id: str, window: Window) -> list[JobRecord]:
+        """See `Warehouse.job_records`."""
+        return await self.transact(lambda tables: tables.read_job_records(site_id, window))
 
-    async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
+    async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
-        return await self.transact(lambda tables: tables.claim(ask, adopt_since))
+        return await self.transact(lambda tables: tables.claim(record, adopt_since))
 
-    async def record(self, ask: Ask) -> None:
-        """See `Warehouse.record`."""
-        await self.transact(lambda tables: tables.record(ask))
+    async def save_record(self, record: JobRecord) -> None:
+        """See `Warehouse.save_record`."""
+        await self.transact(lambda tables: tables.save_record(record))
 
-    async def publish(self, answer: Answer) -> Landed:
+    async def publish(self, answer: VerifiedListing) -> PublishResult:
         """See `Warehouse.publish`."""
 
-        def publish(cursor: Any) -> Landed:
+        def publish(cursor: Any) -> PublishResult:
             stage(cursor, answer.spool)
             return self._drive(self._tables.publish(answer, datetime.now(UTC)), cursor)
 
@@ -106,7 +106,7 @@ class DuckDBWarehouse:
         return await self._run(lambda cursor: self._drive(work(self._tables), cursor))
 
     async def _run(self, work: Callable[[Any], T]) -> T:
-        return await finish_in_thread(lambda: self._transact(work))
+        return await shield_in_thread(lambda: self._transact(work))
 
     def _transact(self, work: Callable[[Any], T]) -> T:
         deadline = time.monotonic() + self._busy_timeout

@@ -10,48 +10,48 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from prefect_wix.planning.partitions import Ask, AskState, Receipt
+from prefect_wix.planning.partitions import JobRecord, JobState, Receipt
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
 
-__all__ = ["Answer", "Claim", "Landed", "Warehouse"]
+__all__ = ["Claim", "PublishResult", "VerifiedListing", "Warehouse"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class VerifiedListing:
     """A complete, verified answer for one partition, ready to land."""
 
-    ask: Ask
+    record: JobRecord
     spool: Spool
     digest: str
-    repeats: int
+    duplicates: int
 
 
 @dataclass(frozen=True)
 class Claim:
     """Leave to submit a job for a partition, or the job that already runs for it."""
 
-    ask: Ask
+    record: JobRecord
     orphans: int
     """Earlier asks whose submit never got a reply: each may have left a job nobody knows."""
 
     @property
     def adopted(self) -> bool:
         """Whether the ask's job was submitted before, by this run or another."""
-        return self.ask.state is AskState.SUBMITTED
+        return self.record.state is JobState.SUBMITTED
 
 
 @dataclass(frozen=True)
-class Landed:
+class PublishResult:
     """What landing an answer did."""
 
-    state: AskState
+    state: JobState
     """LANDED; or UNCHANGED or SUPERSEDED, when no session was written."""
     sessions: int
     """How many the partition holds now."""
     added: int
-    gone: int
-    stayed: int
+    removed: int
+    kept: int
 
 
 class Warehouse(Protocol):
@@ -69,14 +69,14 @@ class Warehouse(Protocol):
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
         """The receipts of a site's landed partitions in a window, every segment."""
 
-    async def history(self, site_id: str, window: Window) -> list[Ask]:
+    async def job_records(self, site_id: str, window: Window) -> list[JobRecord]:
         """The ledger: the asks of a site in a window, oldest first, every segment."""
 
-    async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
+    async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
         """Note the intent to submit, unless a job submitted since then is open: then take that."""
 
-    async def record(self, ask: Ask) -> None:
+    async def save_record(self, record: JobRecord) -> None:
         """Write how far an ask has come."""
 
-    async def publish(self, answer: Answer) -> Landed:
+    async def publish(self, answer: VerifiedListing) -> PublishResult:
         """Replace the partition by the answer and write its receipt, in one transaction."""

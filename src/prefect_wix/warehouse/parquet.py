@@ -1,12 +1,12 @@
 """Parquet files in a folder or an object store, one for each partition, written by DuckDB.
 
     wix_session_ids/<site>/<segment>/<day>.parquet       ids, and the receipt in its metadata
-    wix_session_asks/<site>/<segment>/<day>/<ask>.json   the ledger of jobs
+    wix_session_jobs/<site>/<segment>/<day>/<ask>.json   the ledger of jobs
     wix_session_schema/version.json                      the version of all this
 
 Since a receipt is in the file that it is for, the two are replaced as one. Read them all with
 ``wix_session_ids/*/*/*.parquet``: the columns are in the files, and the folders only keep them
-apart. (Folders named ``site_id=…`` would make readers turn a site ``0123`` into a number.)
+apart. (Folders named ``site_id=…`` would make readers acquire a site ``0123`` into a number.)
 """
 
 from __future__ import annotations
@@ -25,21 +25,28 @@ from pydantic import TypeAdapter, ValidationError
 
 from prefect_wix.errors import WarehouseAccessError, WarehouseSchemaError
 from prefect_wix.extras import import_extra
-from prefect_wix.planning.partitions import ANSWERED, Ask, AskState, Partition, Receipt
+from prefect_wix.planning.partitions import (
+    CONFIRMING,
+    UNCONFIRMED,
+    JobRecord,
+    JobState,
+    Partition,
+    Receipt,
+)
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
-from prefect_wix.spool.shield import finish_in_thread
+from prefect_wix.spool.shield import shield_in_thread
 from prefect_wix.warehouse.connection import stage
 from prefect_wix.warehouse.decisions import (
-    OPEN,
-    Held,
-    choose_claim,
-    choose_landing,
-    ended_by,
-    landed_by,
+    OPEN_STATES,
+    PartitionContents,
+    closed_record,
+    decide_claim,
+    decide_publish,
+    landed_record,
     new_receipt,
 )
-from prefect_wix.warehouse.interface import Answer, Claim, Landed
+from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing
 from prefect_wix.warehouse.stores import Store
 from prefect_wix.warehouse.transactions import STAGED
 
@@ -48,11 +55,20 @@ __all__ = ["ParquetWarehouse"]
 T = TypeVar("T")
 
 BUSY_TIMEOUT_SECONDS = 60.0
-_VERSION = 1
+_VERSION = 2
 _VERSION_FILE = "wix_session_schema/version.json"
+_JOBS = "wix_session_jobs"
+_OLD_JOBS = "wix_session_asks"
+_RENAMES_IN_2 = {
+    "ask_id": "record_id",
+    "asked_at": "submitted_at",
+    "gone": "removed",
+    "stayed": "kept",
+    "repeats": "duplicates",
+}
 _RECEIPT = "prefect_wix_receipt"
 _RECEIPTS = TypeAdapter(Receipt)
-_ASKS = TypeAdapter(Ask)
+_RECORDS = TypeAdapter(JobRecord)
 # Room for a day of ten million ids; DuckDB spills what does not fit.
 _MEMORY_LIMIT = "512MB"
 _LONGEST_NAME = 150
@@ -79,21 +95,21 @@ class ParquetWarehouse:
         """See `Warehouse.receipts`."""
         return await self._run(lambda: self._receipts_of(site_id, window))
 
-    async def history(self, site_id: str, window: Window) -> list[Ask]:
-        """See `Warehouse.history`."""
-        return await self._run(lambda: self._history_of(site_id, window))
+    async def job_records(self, site_id: str, window: Window) -> list[JobRecord]:
+        """See `Warehouse.job_records`."""
+        return await self._run(lambda: self._job_records_of(site_id, window))
 
-    async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
+    async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
-        return await self._run(lambda: self._claim(ask, adopt_since), ask.partition)
+        return await self._run(lambda: self._claim(record, adopt_since), record.partition)
 
-    async def record(self, ask: Ask) -> None:
-        """See `Warehouse.record`."""
-        await self._run(lambda: self._record(ask))
+    async def save_record(self, record: JobRecord) -> None:
+        """See `Warehouse.save_record`."""
+        await self._run(lambda: self._save_record(record))
 
-    async def publish(self, answer: Answer) -> Landed:
+    async def publish(self, answer: VerifiedListing) -> PublishResult:
         """See `Warehouse.publish`."""
-        return await self._run(lambda: self._publish(answer), answer.ask.partition)
+        return await self._run(lambda: self._publish(answer), answer.record.partition)
 
     async def _run(self, work: Callable[[], T], lock: Partition | None = None) -> T:
         def locked() -> T:
@@ -103,20 +119,40 @@ class ParquetWarehouse:
                 with self._store.locked(f"{lock.site_id} {lock.segment}", self._busy_timeout):
                     return work()
 
-        return await finish_in_thread(locked)
+        return await shield_in_thread(locked)
 
     # -- the verbs -----------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        if not self._store.files("wix_session_schema"):
-            self._put_text(json.dumps({"version": _VERSION}), _VERSION_FILE)
-        version = json.loads(self._store.read([_VERSION_FILE])[0])["version"]
-        if version > _VERSION:
-            raise WarehouseSchemaError(
-                f"{self._store.name} is of version {version}, made by a newer prefect-wix; this "
-                f"one knows {_VERSION}. Nothing was written. Upgrade prefect-wix, or name another "
-                "place."
-            )
+        with self._store.locked(_VERSION_FILE, self._busy_timeout):
+            if not self._store.files("wix_session_schema"):
+                self._write_version()
+            version = json.loads(self._store.read([_VERSION_FILE])[0])["version"]
+            if version > _VERSION:
+                raise WarehouseSchemaError(
+                    f"{self._store.name} is of version {version}, made by a newer prefect-wix; "
+                    f"this one knows {_VERSION}. Nothing was written. Upgrade prefect-wix, or name "
+                    "another place."
+                )
+            if version < _VERSION:
+                self._migrate_to_2()
+
+    def _migrate_to_2(self) -> None:
+        """Move the job records to the folder of this version. Safe to run again.
+
+        Receipts stay as they are in their files; `_parse_receipt` reads both versions.
+        """
+        old = self._store.files(_OLD_JOBS)
+        for path, text in zip(old, self._store.read(old), strict=True):
+            record = json.loads(text)
+            # The first edition derived some partitions from others: they had no job.
+            if not record.get("derived_from"):
+                self._put_text(json.dumps(_renamed(record)), path.replace(_OLD_JOBS, _JOBS, 1))
+        self._store.delete(old)
+        self._write_version()
+
+    def _write_version(self) -> None:
+        self._put_text(json.dumps({"version": _VERSION}), _VERSION_FILE)
 
     def _receipts_of(self, site_id: str, window: Window) -> list[Receipt]:
         paths = self._store.files(f"wix_session_ids/{_name(site_id)}")
@@ -125,17 +161,17 @@ class ParquetWarehouse:
             receipts = self._read_receipts(connection, paths)
         return sorted(receipts, key=lambda one: (one.partition.day, one.partition.segment))
 
-    def _history_of(self, site_id: str, window: Window) -> list[Ask]:
-        paths = self._store.files(f"wix_session_asks/{_name(site_id)}")
+    def _job_records_of(self, site_id: str, window: Window) -> list[JobRecord]:
+        paths = self._store.files(f"{_JOBS}/{_name(site_id)}")
         paths = [path for path in paths if window.start <= _day(_folder(path)) < window.end]
-        asks = (_ASKS.validate_json(text) for text in self._store.read(paths))
-        return sorted(asks, key=lambda ask: ask.intended_at)
+        records = (_RECORDS.validate_json(text) for text in self._store.read(paths))
+        return sorted(records, key=lambda record: record.intended_at)
 
-    def _claim(self, ask: Ask, adopt_since: datetime) -> Claim:
-        self._close_what_landed(ask.partition)
-        claim, to_record = choose_claim(ask, self._open_asks(ask.partition), adopt_since)
+    def _claim(self, record: JobRecord, adopt_since: datetime) -> Claim:
+        self._close_what_landed(record.partition)
+        claim, to_record = decide_claim(record, self._open_records(record.partition), adopt_since)
         for one in to_record:
-            self._record(one)
+            self._save_record(one)
         return claim
 
     def _close_what_landed(self, partition: Partition) -> None:
@@ -143,52 +179,57 @@ class ParquetWarehouse:
         with self._connection() as connection:
             receipts = self._read_receipts(connection, self._there(partition))
         for receipt in receipts:
-            for ask in self._asks(partition):
-                job = (ask.job_id, ask.submitted_at)
-                if ask.state is AskState.SUBMITTED and job == (receipt.job_id, receipt.asked_at):
-                    self._record(landed_by(ask, receipt))
+            for record in self._records(partition):
+                job = (record.job_id, record.submitted_at)
+                if record.state is JobState.SUBMITTED and job == (
+                    receipt.job_id,
+                    receipt.submitted_at,
+                ):
+                    self._save_record(landed_record(record, receipt))
 
     def _there(self, partition: Partition) -> list[str]:
         """The partition's file, if it has one."""
         path = _file(partition)
         return [path] if path in self._store.files(_folder(path)) else []
 
-    def _record(self, ask: Ask) -> None:
-        path = f"wix_session_asks/{_where(ask.partition)}/{ask.ask_id}.json"
-        self._put_text(_ASKS.dump_json(ask).decode(), path)
+    def _save_record(self, record: JobRecord) -> None:
+        path = f"{_JOBS}/{_where(record.partition)}/{record.record_id}.json"
+        self._put_text(_RECORDS.dump_json(record).decode(), path)
 
-    def _publish(self, answer: Answer) -> Landed:
+    def _publish(self, answer: VerifiedListing) -> PublishResult:
         landed_at = datetime.now(UTC)
         with self._connection(answer.spool) as connection:
-            landed = choose_landing(answer, self._held(connection, answer.ask.partition), landed_at)
-            if landed.state is AskState.LANDED:
+            landed = decide_publish(
+                answer, self._read_contents(connection, answer.record.partition), landed_at
+            )
+            if landed.state is JobState.LANDED:
                 self._replace(connection, new_receipt(answer, landed, landed_at))
         # Two runs may land one job; the first has written what changed.
-        if not self._is_answered(answer.ask):
-            self._record(ended_by(answer.ask, landed, landed_at))
+        if not self._is_answered(answer.record):
+            self._save_record(closed_record(answer.record, landed, landed_at))
         return landed
 
-    def _open_asks(self, partition: Partition) -> list[Ask]:
-        return [one for one in self._asks(partition) if one.state in OPEN]
+    def _open_records(self, partition: Partition) -> list[JobRecord]:
+        return [one for one in self._records(partition) if one.state in OPEN_STATES]
 
-    def _is_answered(self, ask: Ask) -> bool:
-        asks = (one for one in self._asks(ask.partition) if one.ask_id == ask.ask_id)
-        return any(one.state in ANSWERED for one in asks)
+    def _is_answered(self, record: JobRecord) -> bool:
+        records = (
+            one for one in self._records(record.partition) if one.record_id == record.record_id
+        )
+        return any(one.state in CONFIRMING for one in records)
 
     # -- files ---------------------------------------------------------------------------------
 
-    def _held(self, connection: Any, partition: Partition) -> Held:
+    def _read_contents(self, connection: Any, partition: Partition) -> PartitionContents:
         path = _file(partition)
         staged = _count(connection, f"FROM {STAGED}")
         if not self._there(partition):
-            return Held(0, stayed=0, staged=staged, receipt=None)
+            return PartitionContents(0, kept=0, staged=staged, receipt=None)
         ids = f"FROM read_parquet({_text(self._store.address(path))})"
         receipts = self._read_receipts(connection, [path])
-        return Held(
+        return PartitionContents(
             sessions=_count(connection, ids),
-            stayed=_count(
-                connection, f"FROM {STAGED} WHERE session_id IN (SELECT session_id {ids})"
-            ),
+            kept=_count(connection, f"FROM {STAGED} WHERE session_id IN (SELECT session_id {ids})"),
             staged=staged,
             receipt=receipts[0] if receipts else None,
         )
@@ -212,20 +253,22 @@ class ParquetWarehouse:
             "SELECT decode(value) FROM parquet_kv_metadata($1) WHERE decode(key) = $2",
             [[self._store.address(path) for path in paths], _RECEIPT],
         ).fetchall()
-        return [self._confirmed(_RECEIPTS.validate_json(text)) for (text,) in rows]
+        return [self._confirmed(_parse_receipt(text)) for (text,) in rows]
 
     def _confirmed(self, receipt: Receipt) -> Receipt:
         """The receipt with the last job that confirmed it, which only the ledger knows."""
         times = [
-            ask.submitted_at
-            for ask in self._asks(receipt.partition)
-            if ask.state in ANSWERED and ask.partition == receipt.partition and ask.submitted_at
+            record.submitted_at
+            for record in self._records(receipt.partition)
+            if record.state in CONFIRMING
+            and record.partition == receipt.partition
+            and record.submitted_at
         ]
-        return replace(receipt, confirmed_at=max([receipt.asked_at, *times]))
+        return replace(receipt, confirmed_at=max([receipt.submitted_at, *times]))
 
-    def _asks(self, partition: Partition) -> list[Ask]:
-        paths = self._store.files(f"wix_session_asks/{_where(partition)}")
-        return [_ASKS.validate_json(text) for text in self._store.read(paths)]
+    def _records(self, partition: Partition) -> list[JobRecord]:
+        paths = self._store.files(f"{_JOBS}/{_where(partition)}")
+        return [_RECORDS.validate_json(text) for text in self._store.read(paths)]
 
     def _put_text(self, text: str, path: str) -> None:
         with self._store.draft() as draft:
@@ -260,6 +303,18 @@ class ParquetWarehouse:
                 f"{self._store.name} can't be read or written; it holds what it held before. "
                 f"Check the path, the rights and the free space. It says: {error}"
             ) from error
+
+
+def _renamed(fields: dict[str, Any]) -> dict[str, Any]:
+    """What version 1 wrote, by the names of this version."""
+    return {_RENAMES_IN_2.get(name, name): value for name, value in fields.items()}
+
+
+def _parse_receipt(text: str) -> Receipt:
+    fields = _renamed(json.loads(text))
+    if fields.pop("derived_from", None):
+        fields["submitted_at"] = UNCONFIRMED
+    return _RECEIPTS.validate_python(fields)
 
 
 def _where(partition: Partition) -> str:

@@ -20,12 +20,12 @@ from prefect_wix.errors import (
     WarehouseSchemaError,
 )
 from prefect_wix.extras import import_extra
-from prefect_wix.planning.partitions import Ask, Partition, Receipt
+from prefect_wix.planning.partitions import JobRecord, Partition, Receipt
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
-from prefect_wix.spool.shield import finish
-from prefect_wix.warehouse.interface import Answer, Claim, Landed
-from prefect_wix.warehouse.schema import Rows, Statement, Steps, drive_async
+from prefect_wix.spool.shield import shield
+from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing
+from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive_async
 from prefect_wix.warehouse.transactions import STAGED, Tables
 
 __all__ = ["PostgresWarehouse", "place_of"]
@@ -66,29 +66,29 @@ class PostgresWarehouse:
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
         # CREATE TABLE IF NOT EXISTS fails when two sessions run it at once.
-        await self._run(self._tables.prepare(), lock=self._lock())
+        await self._run(self._tables.prepare(SESSIONS), lock=self._lock())
 
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
         """See `Warehouse.receipts`."""
         return await self._run(self._tables.read_receipts(site_id, window))
 
-    async def history(self, site_id: str, window: Window) -> list[Ask]:
-        """See `Warehouse.history`."""
-        return await self._run(self._tables.read_history(site_id, window))
+    async def job_records(self, site_id: str, window: Window) -> list[JobRecord]:
+        """See `Warehouse.job_records`."""
+        return await self._run(self._tables.read_job_records(site_id, window))
 
-    async def claim(self, ask: Ask, *, adopt_since: datetime) -> Claim:
+    async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
-        steps = self._tables.claim(ask, adopt_since)
-        return await self._run(steps, lock=self._lock(ask.partition))
+        steps = self._tables.claim(record, adopt_since)
+        return await self._run(steps, lock=self._lock(record.partition))
 
-    async def record(self, ask: Ask) -> None:
-        """See `Warehouse.record`."""
-        await self._run(self._tables.record(ask), lock=self._lock(ask.partition))
+    async def save_record(self, record: JobRecord) -> None:
+        """See `Warehouse.save_record`."""
+        await self._run(self._tables.save_record(record), lock=self._lock(record.partition))
 
-    async def publish(self, answer: Answer) -> Landed:
+    async def publish(self, answer: VerifiedListing) -> PublishResult:
         """See `Warehouse.publish`."""
         steps = self._tables.publish(answer, datetime.now(UTC))
-        lock = self._lock(answer.ask.partition)
+        lock = self._lock(answer.record.partition)
         return await self._run(steps, lock=lock, spool=answer.spool)
 
     async def transact(self, work: Callable[[Tables], Steps[T]]) -> T:
@@ -108,7 +108,7 @@ class PostgresWarehouse:
     async def _run(
         self, steps: Steps[T], *, lock: Statement | None = None, spool: Spool | None = None
     ) -> T:
-        return await finish(self._transact(steps, lock, spool))
+        return await shield(self._transact(steps, lock, spool))
 
     async def _transact(self, steps: Steps[T], lock: Statement | None, spool: Spool | None) -> T:
         with self._errors():

@@ -14,10 +14,11 @@ from itertools import chain, count, islice
 from typing import Any, TypeVar
 
 from prefect_wix.errors import WarehouseSchemaError
+from prefect_wix.planning.partitions import UNCONFIRMED
 
 __all__ = [
-    "ASKS",
     "IDS",
+    "JOBS",
     "MARKS",
     "RECEIPTS",
     "SESSIONS",
@@ -98,6 +99,7 @@ class TableSet:
         version: the version that this code reads and writes.
         tables: the tables of that version.
         views: view -> its query, with ``{table}`` for each table that it reads.
+        indexes: index -> table and columns, for engines that profit from an index.
         migrations: version -> the steps that make it out of the version before. An engine may
             commit each statement by itself, so steps have to be safe to run again.
     """
@@ -106,6 +108,7 @@ class TableSet:
     version: int
     tables: tuple[Table, ...]
     views: Mapping[str, str] = field(default_factory=dict)
+    indexes: Mapping[str, str] = field(default_factory=dict)
     migrations: Mapping[int, Callable[[Schema], Steps[None]]] = field(default_factory=dict)
 
 
@@ -117,17 +120,17 @@ IDS = Table(
 RECEIPTS = Table(
     "wix_session_receipts",
     "site_id, session_date DATE, segment, timezone, sessions BIGINT, digest, job_id, "
-    "asked_at TIMESTAMPTZ, landed_at TIMESTAMPTZ, added BIGINT, gone BIGINT, stayed BIGINT, "
-    "repeats BIGINT, run_id, derived_from",
+    "submitted_at TIMESTAMPTZ, landed_at TIMESTAMPTZ, added BIGINT, removed BIGINT, kept BIGINT, "
+    "duplicates BIGINT, run_id",
     key="site_id, segment, session_date",
 )
-ASKS = Table(
-    "wix_session_asks",
-    "ask_id, site_id, session_date DATE, segment, timezone, state, intended_at TIMESTAMPTZ, "
+JOBS = Table(
+    "wix_session_jobs",
+    "record_id, site_id, session_date DATE, segment, timezone, state, intended_at TIMESTAMPTZ, "
     "job_id, submitted_at TIMESTAMPTZ, ended_at TIMESTAMPTZ, sessions BIGINT, added BIGINT, "
-    "gone BIGINT, reason, run_id, running_seconds DOUBLE PRECISION, "
+    "removed BIGINT, reason, run_id, running_seconds DOUBLE PRECISION, "
     "finished_seconds DOUBLE PRECISION",
-    key="ask_id",
+    key="record_id",
 )
 MARKS = Table(
     "wix_session_marks",
@@ -137,7 +140,7 @@ MARKS = Table(
 _VIEWS = {
     "wix_landed_sessions": (
         "SELECT i.site_id, i.session_date, r.timezone, i.segment, i.session_id, i.job_id, "
-        "r.asked_at, r.landed_at, r.derived_from FROM {wix_session_ids} i "
+        "r.submitted_at, r.landed_at FROM {wix_session_ids} i "
         "JOIN {wix_session_receipts} r "
         "ON r.site_id = i.site_id AND r.session_date = i.session_date AND r.segment = i.segment"
     ),
@@ -149,13 +152,6 @@ _VIEWS = {
         "FROM {wix_session_ids} GROUP BY site_id, segment, session_id HAVING count(*) > 1"
     ),
 }
-SESSIONS = TableSet(
-    versions="wix_session_schema",
-    version=4,
-    tables=(IDS, RECEIPTS, ASKS, MARKS),
-    views=_VIEWS,
-)
-"""Landed sessions, their receipts, the job records and the marks."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +170,7 @@ class Schema:
         """The table or view, qualified with its schema."""
         return f'"{self.schema}".{table}'
 
-    def prepare(self, tables: TableSet = SESSIONS) -> Steps[None]:
+    def prepare(self, tables: TableSet) -> Steps[None]:
         """Create a set of tables, or migrate it to this version, and check its columns.
 
         Writes nothing where there is nothing to do, so that a role without DDL rights can run it.
@@ -200,6 +196,12 @@ class Schema:
         for view, query in tables.views.items():
             sql = f"CREATE OR REPLACE VIEW {self.name(view)} AS {query.format(**names)}"
             yield Statement(sql)
+
+    def create_indexes(self, tables: TableSet) -> Steps[None]:
+        """Create the indexes of a set, where the engine profits from them."""
+        names = {table.name: self.name(table.name) for table in tables.tables}
+        for index, on in tables.indexes.items() if self.keys else ():
+            yield Statement(f"CREATE INDEX IF NOT EXISTS {index} ON {on.format(**names)}")
 
     def columns(self) -> Steps[dict[str, set[str]]]:
         """The columns of every table and view of the schema, by name, in lower case."""
@@ -246,11 +248,7 @@ class Schema:
                 columns.append(f"PRIMARY KEY ({table.key})")
             name = self.name(table.name)
             yield Statement(f"CREATE TABLE IF NOT EXISTS {name} ({', '.join(columns)})")
-        if self.keys and ASKS in tables.tables:
-            yield Statement(
-                "CREATE INDEX IF NOT EXISTS wix_session_asks_partition "
-                f"ON {self.name(ASKS.name)} (site_id, session_date, segment)"
-            )
+        yield from self.create_indexes(tables)
         yield from self.create_views(tables)
 
     def _check_version(self, version: int, tables: TableSet) -> None:
@@ -277,3 +275,54 @@ class Schema:
                     f"Table {self.name(table.name)} lacks {', '.join(missing)}: it was altered. "
                     "Nothing was written. Put the columns back, or rename the table and load anew."
                 )
+
+
+def _migrate_to_5(schema: Schema) -> Steps[None]:
+    """Rename tables and columns to standard terms; mark what the first edition derived.
+
+    The first edition derived some partitions from other segments. No job listed them, so their
+    receipts become unconfirmed, and the next load submits jobs for them.
+    """
+    found = yield from schema.columns()
+    for view in SESSIONS.views:
+        yield Statement(f"DROP VIEW IF EXISTS {schema.name(view)}")
+    if _OLD_JOBS in found:
+        yield Statement(f"ALTER TABLE {schema.name(_OLD_JOBS)} RENAME TO {JOBS.name}")
+    columns = {JOBS: found.get(_OLD_JOBS) or found[JOBS.name], RECEIPTS: found[RECEIPTS.name]}
+    for table, renames in _RENAMES_IN_5.items():
+        for old in renames.keys() & columns[table]:
+            alter = f"ALTER TABLE {schema.name(table.name)} RENAME COLUMN {old} TO {renames[old]}"
+            yield Statement(alter)
+    if "derived_from" in columns[RECEIPTS]:
+        receipts, derived = schema.name(RECEIPTS.name), "WHERE derived_from IS NOT NULL"
+        yield Statement(f"UPDATE {receipts} SET submitted_at = $1 {derived}", (UNCONFIRMED,))
+        yield Statement(f"ALTER TABLE {receipts} DROP COLUMN derived_from")
+    if "derived_from" in columns[JOBS]:
+        jobs = schema.name(JOBS.name)
+        yield Statement(f"DELETE FROM {jobs} WHERE derived_from IS NOT NULL")
+        yield Statement(f"ALTER TABLE {jobs} DROP COLUMN derived_from")
+    if schema.keys:
+        yield Statement(f"DROP INDEX IF EXISTS {schema.name(_OLD_JOBS)}_partition")
+    yield from schema.create_indexes(SESSIONS)
+    yield from schema.create_views(SESSIONS)
+
+
+_OLD_JOBS = "wix_session_asks"
+_RENAMES_IN_5 = {
+    JOBS: {"ask_id": "record_id", "gone": "removed"},
+    RECEIPTS: {
+        "asked_at": "submitted_at",
+        "gone": "removed",
+        "stayed": "kept",
+        "repeats": "duplicates",
+    },
+}
+SESSIONS = TableSet(
+    versions="wix_session_schema",
+    version=5,
+    tables=(IDS, RECEIPTS, JOBS, MARKS),
+    views=_VIEWS,
+    indexes={"wix_session_jobs_partition": "{wix_session_jobs} (site_id, session_date, segment)"},
+    migrations={5: _migrate_to_5},
+)
+"""Landed sessions, their receipts, the job records and the marks."""

@@ -47,6 +47,9 @@ class Store(Protocol):
     def read(self, paths: list[str]) -> list[bytes]:
         """What is in each of the files."""
 
+    def delete(self, paths: list[str]) -> None:
+        """Delete the files."""
+
     def files(self, folder: str) -> list[str]:
         """The path of every file below the folder, in order; none where there is no folder."""
 
@@ -93,6 +96,11 @@ class Folder:
     def read(self, paths: list[str]) -> list[bytes]:
         """See `Store.read`."""
         return [(self._root / path).read_bytes() for path in paths]
+
+    def delete(self, paths: list[str]) -> None:
+        """See `Store.delete`."""
+        for path in paths:
+            (self._root / path).unlink(missing_ok=True)
 
     def files(self, folder: str) -> list[str]:
         """See `Store.files`."""
@@ -175,6 +183,12 @@ class ObjectStore:
         with self._reached():
             found = self._fs.cat([self.address(path) for path in paths]) if paths else {}
         return list(found.values())
+
+    def delete(self, paths: list[str]) -> None:
+        """See `Store.delete`."""
+        with self._reached():
+            for path in paths:
+                self._fs.rm_file(self.address(path))
 
     def files(self, folder: str) -> list[str]:
         """See `Store.files`."""

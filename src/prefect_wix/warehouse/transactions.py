@@ -14,18 +14,18 @@ from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from prefect_wix.errors import WarehouseUnsupportedError
-from prefect_wix.planning.partitions import ANSWERED, Ask, AskState, Partition, Receipt
+from prefect_wix.planning.partitions import CONFIRMING, JobRecord, JobState, Partition, Receipt
 from prefect_wix.planning.windows import Window
 from prefect_wix.warehouse.decisions import (
-    OPEN,
-    Held,
-    choose_claim,
-    choose_landing,
-    ended_by,
+    OPEN_STATES,
+    PartitionContents,
+    closed_record,
+    decide_claim,
+    decide_publish,
     new_receipt,
 )
-from prefect_wix.warehouse.interface import Answer, Claim, Landed, Warehouse
-from prefect_wix.warehouse.schema import ASKS, IDS, RECEIPTS, Schema, Statement, Steps, Table
+from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing, Warehouse
+from prefect_wix.warehouse.schema import IDS, JOBS, RECEIPTS, Schema, Statement, Steps, Table
 
 __all__ = ["STAGED", "SqlWarehouse", "Tables", "sql_warehouse"]
 
@@ -59,23 +59,23 @@ class Tables(Schema):
             )
         )
 
-    def read_history(self, site_id: str, window: Window) -> Steps[list[Ask]]:
+    def read_job_records(self, site_id: str, window: Window) -> Steps[list[JobRecord]]:
         """The asks of a site in a window, oldest first."""
         rows = yield Statement(
-            f"SELECT {ASKS.columns} FROM {self.name(ASKS.name)} "
+            f"SELECT {JOBS.columns} FROM {self.name(JOBS.name)} "
             "WHERE site_id = $1 AND session_date >= $2 AND session_date < $3 "
             "ORDER BY intended_at",
             (site_id, window.start, window.end),
         )
-        return [_ask(row) for row in rows]
+        return [_record(row) for row in rows]
 
     def _receipts(self, where: str, values: tuple[Any, ...]) -> Steps[list[Receipt]]:
         rows = yield Statement(
             f"SELECT r.*, c.confirmed_at FROM (SELECT {RECEIPTS.columns} "
             f"FROM {self.name(RECEIPTS.name)} WHERE {where}) r LEFT JOIN ("
             "SELECT site_id, session_date, segment, timezone, max(submitted_at) AS confirmed_at "
-            f"FROM {self.name(ASKS.name)} "
-            f"WHERE state IN ({_quoted(ANSWERED)}) AND {where} "
+            f"FROM {self.name(JOBS.name)} "
+            f"WHERE state IN ({_quoted(CONFIRMING)}) AND {where} "
             "GROUP BY site_id, session_date, segment, timezone) c ON c.site_id = r.site_id "
             "AND c.session_date = r.session_date AND c.segment = r.segment "
             "AND c.timezone = r.timezone ORDER BY r.session_date, r.segment",
@@ -85,56 +85,56 @@ class Tables(Schema):
 
     # -- the ledger ----------------------------------------------------------------------------
 
-    def claim(self, ask: Ask, adopt_since: datetime) -> Steps[Claim]:
+    def claim(self, record: JobRecord, adopt_since: datetime) -> Steps[Claim]:
         """Take the open job of the partition, or note the intent to submit one."""
-        open_asks = yield from self._open_asks(ask.partition)
-        claim, to_record = choose_claim(ask, open_asks, adopt_since)
-        known = {one.ask_id for one in open_asks}
+        open_records = yield from self._open_records(record.partition)
+        claim, to_record = decide_claim(record, open_records, adopt_since)
+        known = {one.record_id for one in open_records}
         for one in to_record:
-            yield from self.record(one) if one.ask_id in known else self._insert_ask(one)
+            yield from self.save_record(one) if one.record_id in known else self._insert_record(one)
         return claim
 
-    def _open_asks(self, partition: Partition) -> Steps[list[Ask]]:
+    def _open_records(self, partition: Partition) -> Steps[list[JobRecord]]:
         """The entries of a partition, in any zone, that something may still come of."""
         rows = yield Statement(
-            f"SELECT {ASKS.columns} FROM {self.name(ASKS.name)} "
-            f"WHERE state IN ({_quoted(OPEN)}) AND {_PARTITION}",
+            f"SELECT {JOBS.columns} FROM {self.name(JOBS.name)} "
+            f"WHERE state IN ({_quoted(OPEN_STATES)}) AND {_PARTITION}",
             partition.key,
         )
-        return [_ask(row) for row in rows]
+        return [_record(row) for row in rows]
 
-    def record(self, ask: Ask) -> Steps[None]:
+    def save_record(self, record: JobRecord) -> Steps[None]:
         """Write how far an ask has come."""
-        delete = f"DELETE FROM {self.name(ASKS.name)} WHERE ask_id = $1"
-        yield Statement(delete, (ask.ask_id,))
-        yield from self._insert_ask(ask)
+        delete = f"DELETE FROM {self.name(JOBS.name)} WHERE record_id = $1"
+        yield Statement(delete, (record.record_id,))
+        yield from self._insert_record(record)
 
-    def _insert_ask(self, ask: Ask) -> Steps[None]:
-        yield self.insert(ASKS, [_ask_values(ask)])
+    def _insert_record(self, record: JobRecord) -> Steps[None]:
+        yield self.insert(JOBS, [_record_values(record)])
 
     # -- landing -------------------------------------------------------------------------------
 
-    def publish(self, answer: Answer, landed_at: datetime) -> Steps[Landed]:
+    def publish(self, answer: VerifiedListing, landed_at: datetime) -> Steps[PublishResult]:
         """Replace the partition and its receipt, unless it holds this answer or a newer one."""
-        held = yield from self._held(answer.ask.partition)
-        landed = choose_landing(answer, held, landed_at)
-        if landed.state is AskState.LANDED:
+        held = yield from self._read_contents(answer.record.partition)
+        landed = decide_publish(answer, held, landed_at)
+        if landed.state is JobState.LANDED:
             yield from self._replace(answer, held)
             yield from self._file(new_receipt(answer, landed, landed_at), held)
         # Two runs may land one job; the first has written what changed.
-        if held.receipt is None or not (yield from self._is_answered(answer.ask)):
-            yield from self.record(ended_by(answer.ask, landed, landed_at))
+        if held.receipt is None or not (yield from self._is_answered(answer.record)):
+            yield from self.save_record(closed_record(answer.record, landed, landed_at))
         return landed
 
-    def _is_answered(self, ask: Ask) -> Steps[bool]:
+    def _is_answered(self, record: JobRecord) -> Steps[bool]:
         rows = yield Statement(
-            f"SELECT count(*) FROM {self.name(ASKS.name)} "
-            f"WHERE ask_id = $1 AND state IN ({_quoted(ANSWERED)})",
-            (ask.ask_id,),
+            f"SELECT count(*) FROM {self.name(JOBS.name)} "
+            f"WHERE record_id = $1 AND state IN ({_quoted(CONFIRMING)})",
+            (record.record_id,),
         )
         return bool(rows[0][0])
 
-    def _held(self, partition: Partition) -> Steps[Held]:
+    def _read_contents(self, partition: Partition) -> Steps[PartitionContents]:
         ids = f"FROM {self.name(IDS.name)} WHERE {_PARTITION}"
         receipts = f"FROM {self.name(RECEIPTS.name)} WHERE {_PARTITION}"
         # A row for each count: DuckDB plans it in half the time of one row with three subqueries.
@@ -147,27 +147,27 @@ class Tables(Schema):
         staged, sessions = numbers["staged"], numbers["ids"]
         if not sessions + numbers["receipts"]:
             # Most days are asked for the first time: then there is nothing to compare.
-            return Held(0, stayed=0, staged=staged, receipt=None)
-        stayed = yield Statement(
+            return PartitionContents(0, kept=0, staged=staged, receipt=None)
+        kept = yield Statement(
             f"SELECT count(*) FROM {self.staged} WHERE session_id IN (SELECT session_id {ids})",
             partition.key,
         )
         found = yield from self._receipts(_PARTITION, partition.key)
         receipt = found[0] if found else None
-        return Held(sessions, stayed=stayed[0][0], staged=staged, receipt=receipt)
+        return PartitionContents(sessions, kept=kept[0][0], staged=staged, receipt=receipt)
 
-    def _replace(self, answer: Answer, held: Held) -> Steps[None]:
-        partition = answer.ask.partition
+    def _replace(self, answer: VerifiedListing, held: PartitionContents) -> Steps[None]:
+        partition = answer.record.partition
         if held.sessions:
             yield self._delete(IDS, partition)
         yield Statement(
             f"INSERT INTO {self.name(IDS.name)} ({IDS.columns}) SELECT "
             "CAST($1 AS TEXT), CAST($2 AS DATE), CAST($3 AS TEXT), session_id, CAST($4 AS TEXT) "
             f"FROM {self.staged}",
-            (*partition.key, answer.ask.job_id),
+            (*partition.key, answer.record.job_id),
         )
 
-    def _file(self, receipt: Receipt, held: Held) -> Steps[None]:
+    def _file(self, receipt: Receipt, held: PartitionContents) -> Steps[None]:
         if held.receipt is not None:
             yield self._delete(RECEIPTS, receipt.partition)
         yield self.insert(RECEIPTS, [_receipt_values(receipt)])
@@ -176,32 +176,43 @@ class Tables(Schema):
         return Statement(f"DELETE FROM {self.name(table.name)} WHERE {_PARTITION}", partition.key)
 
 
-def _quoted(states: Iterable[AskState]) -> str:
+def _quoted(states: Iterable[JobState]) -> str:
     return ", ".join(f"'{state}'" for state in states)
 
 
-def _ask_values(ask: Ask) -> tuple[Any, ...]:
-    where = (*ask.partition.key, ask.partition.timezone)
-    when = (ask.submitted_at, ask.ended_at)
-    what = (ask.sessions, ask.added, ask.gone, ask.reason, ask.run_id)
-    how = (ask.running_seconds, ask.finished_seconds)
-    return (ask.ask_id, *where, ask.state.value, ask.intended_at, ask.job_id, *when, *what, *how)
+def _record_values(record: JobRecord) -> tuple[Any, ...]:
+    where = (*record.partition.key, record.partition.timezone)
+    when = (record.submitted_at, record.ended_at)
+    what = (record.sessions, record.added, record.removed, record.reason, record.run_id)
+    how = (record.running_seconds, record.finished_seconds)
+    return (
+        record.record_id,
+        *where,
+        record.state.value,
+        record.intended_at,
+        record.job_id,
+        *when,
+        *what,
+        *how,
+    )
 
 
-def _ask(row: Sequence[Any]) -> Ask:
-    ask_id, site_id, day, segment, timezone, state, intended_at, job_id, submitted_at, *rest = row
-    ended_at, sessions, added, gone, reason, run_id, running_seconds, finished_seconds = rest
-    return Ask(
-        ask_id=ask_id,
+def _record(row: Sequence[Any]) -> JobRecord:
+    record_id, site_id, day, segment, timezone, state, intended_at, job_id, submitted_at, *rest = (
+        row
+    )
+    ended_at, sessions, added, removed, reason, run_id, running_seconds, finished_seconds = rest
+    return JobRecord(
+        record_id=record_id,
         partition=Partition(site_id, day, segment, timezone),
-        state=AskState(state),
+        state=JobState(state),
         intended_at=_utc(intended_at),
         job_id=job_id,
         submitted_at=submitted_at and _utc(submitted_at),
         ended_at=ended_at and _utc(ended_at),
         sessions=sessions,
         added=added,
-        gone=gone,
+        removed=removed,
         reason=reason,
         run_id=run_id,
         running_seconds=running_seconds,
@@ -210,30 +221,29 @@ def _ask(row: Sequence[Any]) -> Ask:
 
 
 def _receipt(row: Sequence[Any]) -> Receipt:
-    site_id, day, segment, timezone, sessions, digest, job_id, asked_at, landed_at, *rest = row
-    added, gone, stayed, repeats, run_id, derived_from, confirmed_at = rest
+    site_id, day, segment, timezone, sessions, digest, job_id, submitted_at, landed_at, *rest = row
+    added, removed, kept, duplicates, run_id, confirmed_at = rest
     return Receipt(
         partition=Partition(site_id, day, segment, timezone),
         sessions=sessions,
         digest=digest,
         job_id=job_id,
-        asked_at=_utc(asked_at),
+        submitted_at=_utc(submitted_at),
         landed_at=_utc(landed_at),
-        confirmed_at=_utc(confirmed_at or asked_at),
+        confirmed_at=_utc(confirmed_at or submitted_at),
         added=added,
-        gone=gone,
-        stayed=stayed,
-        repeats=repeats,
+        removed=removed,
+        kept=kept,
+        duplicates=duplicates,
         run_id=run_id,
-        derived_from=derived_from,
     )
 
 
 def _receipt_values(receipt: Receipt) -> tuple[Any, ...]:
     what = (receipt.partition.timezone, receipt.sessions, receipt.digest, receipt.job_id)
-    when = (receipt.asked_at, receipt.landed_at)
-    counts = (receipt.added, receipt.gone, receipt.stayed, receipt.repeats)
-    return (*receipt.partition.key, *what, *when, *counts, receipt.run_id, receipt.derived_from)
+    when = (receipt.submitted_at, receipt.landed_at)
+    counts = (receipt.added, receipt.removed, receipt.kept, receipt.duplicates)
+    return (*receipt.partition.key, *what, *when, *counts, receipt.run_id)
 
 
 def _utc(instant: datetime) -> datetime:

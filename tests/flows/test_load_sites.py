@@ -15,8 +15,8 @@ from prefect.flow_engine import run_flow
 from prefect.runner import Runner
 from prefect.states import Completed, Failed, Scheduled
 
-from flows.load_all_sites import RESULT_KEY, load_all_sites
 from flows.load_site import SiteLoad, load_site
+from flows.load_sites import RESULT_KEY, load_sites
 from prefect_wix import WixAccountCredentials
 from prefect_wix.blocks.shared_limit import (
     add_missing_limit,
@@ -77,7 +77,7 @@ def truth(shop, *sites):
 
 async def test_every_site_of_the_account_lands_once(shop, account, warehouse, database):
     """Without a deployment the sites are loaded here, each under its own id."""
-    runs = await load_all_sites(account, warehouse, LOAD)
+    runs = await load_sites(account, warehouse, LOAD)
     assert landed(database) == truth(shop, *shop.worlds)
     assert {run.site.id: run.sessions for run in runs} == {
         site: len(ids) for site, ids in truth(shop, *shop.worlds).items()
@@ -91,7 +91,7 @@ async def test_one_failing_site_does_not_hold_the_others(
 ):
     """The others land; the error names the site, and the table says why."""
     with pytest.raises(SitesError, match=r"1 of 3 sites .*: broken\. See") as failure:
-        await load_all_sites(account, warehouse, LOAD, ["site-2", BROKEN, "site-3", "site-2"])
+        await load_sites(account, warehouse, LOAD, ["site-2", BROKEN, "site-3", "site-2"])
     assert list(failure.value.failures) == [BROKEN]
     assert landed(database) == truth(shop, "site-2", "site-3")
     table = (await artifacts(RESULT_KEY))[0]
@@ -106,7 +106,7 @@ async def test_a_site_that_fails_in_part_tells_what_landed(shop, account, wareho
     """Its partitions that failed are counted, and so are the sessions of those that landed."""
     shop.faults = [Fault("forbidden", on="list", after=1, times=1)]
     with pytest.raises(SitesError) as failure:
-        await load_all_sites(account, warehouse, LOAD, ["site-2"])
+        await load_sites(account, warehouse, LOAD, ["site-2"])
     (row,) = json.loads((await artifacts(RESULT_KEY))[0].data)
     (counts,) = json.loads((await artifacts(COUNTS_KEY))[0].data)
     assert (row["failed partitions"], counts["failed"], counts["partitions"]) == (1, 1, 2)
@@ -117,12 +117,12 @@ async def test_a_site_that_fails_in_part_tells_what_landed(shop, account, wareho
 async def test_no_sites_is_refused(account, warehouse):
     """An empty list is a mistake, and not every site."""
     with pytest.raises(Exception, match="at least 1 item"):
-        await load_all_sites(account, warehouse, LOAD, [])
+        await load_sites(account, warehouse, LOAD, [])
 
 
 async def test_no_more_sites_at_once_than_asked_for(shop, account, warehouse):
     """With one at a time, the sites' submits do not mix."""
-    await load_all_sites(account, warehouse, LOAD, sites_in_flight=1)
+    await load_sites(account, warehouse, LOAD, sites_in_flight=1)
     asked = [job.site_id for job in shop.jobs.values()]
     assert asked == sorted(asked, key=list(shop.worlds).index)
     assert len(asked) == 8
@@ -131,7 +131,7 @@ async def test_no_more_sites_at_once_than_asked_for(shop, account, warehouse):
 async def test_each_site_gets_its_limit_and_keeps_one_it_has(account, warehouse):
     """The shared budget is made where it is missing, and left as a person has set it."""
     await save_limit("site-3", 60)
-    await load_all_sites(account, warehouse, LOAD, ["site-2", "site-3"])
+    await load_sites(account, warehouse, LOAD, ["site-2", "site-3"])
     async with get_client() as client:
         new = await client.read_global_concurrency_limit_by_name(limit_name("site-2"))
         old = await client.read_global_concurrency_limit_by_name(limit_name("site-3"))
@@ -147,9 +147,9 @@ async def test_two_runs_may_make_a_limit_at_once():
 
 async def test_the_accounts_key_is_left_nowhere(shop, stored, prefect_server):
     """Neither the sites' runs nor what they are made of keep the key in clear."""
-    await load_all_sites(*stored, LOAD)
+    await load_sites(*stored, LOAD)
     contents = await prefect_server.contents()
-    assert b"load-all-sites" in contents
+    assert b"load-sites" in contents
     assert shop.api_key.encode() not in contents
 
 
@@ -181,13 +181,13 @@ async def children(deployment_id):
 async def test_a_deployment_that_is_not_there_is_said_at_once(stored):
     """No site is begun for nothing."""
     with pytest.raises(WixError, match=r"no deployment 'load-site/nowhere'\. Make it with"):
-        await load_all_sites(*stored, LOAD, ["site-2"], "load-site/nowhere")
+        await load_sites(*stored, LOAD, ["site-2"], "load-site/nowhere")
 
 
 async def test_a_block_that_is_not_stored_is_refused(account, warehouse, deployment):
     """Its secret would have to go into the parameters of a run."""
     with pytest.raises(WixError, match="WixAccountCredentials block is not stored"):
-        await load_all_sites(account, warehouse, LOAD, ["site-2"], deployment[1])
+        await load_sites(account, warehouse, LOAD, ["site-2"], deployment[1])
     assert await children(deployment[0]) == []
 
 
@@ -195,7 +195,7 @@ async def test_a_run_is_handed_references_and_no_secret(shop, stored, deployment
     """What Prefect keeps of a site's run names the blocks, and holds no key."""
     deployment_id, name = deployment
     with pytest.raises(SitesError, match="had not ended when the wait for it was over"):
-        await load_all_sites(*stored, LOAD, ["site-2"], name, site_timeout_seconds=0.1)
+        await load_sites(*stored, LOAD, ["site-2"], name, site_timeout_seconds=0.1)
     (child,) = await children(deployment_id)
     assert child.name == "load site-2"
     assert set(child.parameters) == {"account", "warehouse", "site_id", "load"}
@@ -210,14 +210,14 @@ async def test_a_retried_parent_adopts_its_children(stored, deployment):
     deployment_id, name = deployment
     parameters = given(stored, ["site-2", "site-3"], name)
     async with get_client() as client:
-        run = await client.create_flow_run(load_all_sites, state=Scheduled())
+        run = await client.create_flow_run(load_sites, state=Scheduled())
         with pytest.raises(SitesError):
-            await run_flow(load_all_sites, flow_run=run, parameters=parameters)
+            await run_flow(load_sites, flow_run=run, parameters=parameters)
         first = {child.id for child in await children(deployment_id)}
         await client.set_flow_run_state(run.id, Scheduled(), force=True)
         run = await client.read_flow_run(run.id)
     with pytest.raises(SitesError):
-        await run_flow(load_all_sites, flow_run=run, parameters=parameters)
+        await run_flow(load_sites, flow_run=run, parameters=parameters)
     assert len(first) == 2
     assert {child.id for child in await children(deployment_id)} == first
 
@@ -227,16 +227,16 @@ async def test_what_failed_is_begun_again_by_a_retry(stored, deployment):
     deployment_id, name = deployment
     parameters = given(stored, ["site-2", "site-3"], name)
     async with get_client() as client:
-        run = await client.create_flow_run(load_all_sites, state=Scheduled())
+        run = await client.create_flow_run(load_sites, state=Scheduled())
         with pytest.raises(SitesError):
-            await run_flow(load_all_sites, flow_run=run, parameters=parameters)
+            await run_flow(load_sites, flow_run=run, parameters=parameters)
         ends = {"load site-2": Completed(), "load site-3": Failed(message="no luck")}
         for child in await children(deployment_id):
             await client.set_flow_run_state(child.id, ends[child.name], force=True)
         await client.set_flow_run_state(run.id, Scheduled(), force=True)
         run = await client.read_flow_run(run.id)
     with pytest.raises(SitesError, match=r"1 of 2 sites .* site-3"):
-        await run_flow(load_all_sites, flow_run=run, parameters=parameters)
+        await run_flow(load_sites, flow_run=run, parameters=parameters)
     names = [child.name for child in await children(deployment_id)]
     assert sorted(names) == ["load site-2", "load site-3", "load site-3"]
 

@@ -37,8 +37,8 @@ Begin = Callable[[Site], Awaitable[tuple[UUID | None, State | None]]]
 """Begins a site's run and waits for its end: its id, and the state it is in."""
 
 
-@flow(name="load-all-sites")
-async def load_all_sites(
+@flow(name="load-sites")
+async def load_sites(
     account: WixAccountCredentials,
     warehouse: SessionsWarehouse,
     load: SiteLoad = SiteLoad(),  # noqa: B008
@@ -64,7 +64,7 @@ async def load_all_sites(
     wanted = await _find_sites(account, sites)
     get_run_logger().info("%d sites to load.", len(wanted))
     if deployment is None:
-        begin = _beginner_here(account, warehouse, load)
+        begin = _start_here(account, warehouse, load)
     else:
         await check_deployment(deployment)
         given = {
@@ -72,7 +72,7 @@ async def load_all_sites(
             "warehouse": reference_to(warehouse),
             "load": load.model_dump(mode="json"),
         }
-        begin = _beginner_on_workers(deployment, given, site_timeout_seconds)
+        begin = _start_on_workers(deployment, given, site_timeout_seconds)
     runs = await _load_each(wanted, begin, sites_in_flight)
     level = logging.INFO if all(run.completed for run in runs) else logging.WARNING
     await show_table(describe_sites(runs), site_rows(runs), key=RESULT_KEY, level=level)
@@ -90,7 +90,7 @@ async def _find_sites(account: WixAccountCredentials, ids: list[str] | None) -> 
     return sites
 
 
-def _beginner_here(
+def _start_here(
     account: WixAccountCredentials, warehouse: SessionsWarehouse, load: SiteLoad
 ) -> Begin:
     async def begin(site: Site) -> tuple[UUID | None, State | None]:
@@ -103,7 +103,7 @@ def _beginner_here(
     return begin
 
 
-def _beginner_on_workers(deployment: str, given: dict[str, Any], timeout_seconds: float) -> Begin:
+def _start_on_workers(deployment: str, given: dict[str, Any], timeout_seconds: float) -> Begin:
     async def begin(site: Site) -> tuple[UUID | None, State | None]:
         parameters = {**given, "site_id": site.id}
         return await run_for_site(deployment, site, parameters, timeout_seconds)

@@ -1,0 +1,135 @@
+"""A database of the first edition, with data in it, becomes one of this version."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from prefect_wix.errors import WarehouseSchemaError
+from prefect_wix.planning.partitions import UNCONFIRMED, JobState, Partition
+from prefect_wix.planning.plan import Reason, Refresh, RefreshPolicy, make_plan
+from prefect_wix.planning.windows import Window
+from prefect_wix.profiles.profiling import profile_window, summarize
+from tests.warehouses import MOBILE, NOON, ZONE, a_record, land
+
+FIRST_EDITION = Path(__file__).parents[1] / "first_edition"
+"""Written by that edition: loads, a late session, a confirmation, a derived segment, marks and
+profiles.
+
+`duckdb.sql` and `postgres.sql` hold the same rows; `parquet` holds the files without marks.
+"""
+ALL = Partition("site-1", MOBILE.day, "device_type=ALL", ZONE)
+WINDOW = Window(date(2026, 3, 1), date(2026, 3, 10), ZONE)
+SCHEMA = "first_edition"
+
+
+@pytest.fixture(params=["duckdb", "postgres", "adbc", "parquet"])
+async def bench(request, make_bench):
+    """A warehouse of the first edition, with its rows."""
+    bench = make_bench(request.param)
+    if request.param == "parquet":
+        shutil.copytree(FIRST_EDITION / "parquet", bench.folder)
+        return bench
+    script = "duckdb" if request.param == "duckdb" else "postgres"
+    text = (FIRST_EDITION / f"{script}.sql").read_text()
+    for statement in text.replace(f'"{SCHEMA}"', f'"{bench.schema}"').split(";\n"):
+        if statement.strip():
+            await bench.sql(statement)
+    return bench
+
+
+async def migrated(bench):
+    warehouse = bench.open()
+    await warehouse.prepare()
+    await warehouse.prepare()
+    return warehouse
+
+
+async def test_receipts_and_ids_stay_as_they_are(bench):
+    """Nothing is lost, doubled or invented, and counts move to their new columns."""
+    warehouse = await migrated(bench)
+    by_partition = {one.partition: one for one in await warehouse.receipts("site-1", WINDOW)}
+    mobile = by_partition[MOBILE]
+    assert (mobile.sessions, mobile.added, mobile.removed, mobile.kept) == (3, 1, 1, 2)
+    assert mobile.duplicates == 0
+    assert (mobile.job_id, mobile.submitted_at) == ("job-late", NOON + timedelta(hours=1))
+    assert mobile.confirmed_at == NOON + timedelta(hours=2)
+    assert len(by_partition) == 3
+    assert sorted(await bench.check(MOBILE)) == ["m-1", "m-2", "m-4"]
+    assert sorted(await bench.check(ALL)) == ["d-1", "m-1", "m-2", "m-4"]
+
+
+async def test_job_records_stay_without_the_derived_ones(bench):
+    """An open job can still be adopted; a segment that was derived had no job."""
+    warehouse = await migrated(bench)
+    records = await warehouse.job_records("site-1", WINDOW)
+    assert "derived" not in {one.record_id for one in records}
+    assert len(records) == 6
+    failed = next(one for one in records if one.record_id == "failed")
+    assert (failed.state, failed.reason) == (JobState.FAILED, "it failed")
+    late = next(one for one in records if one.record_id == "late")
+    assert (late.state, late.added, late.removed) == (JobState.LANDED, 1, 1)
+    timed = [one.finished_seconds for one in records if one.finished_seconds is not None]
+    assert timed == [2.0, 2.0]
+    running = next(one for one in records if one.record_id == "open")
+    intent = a_record(running.partition)
+    claim = await warehouse.claim(intent, adopt_since=NOON)
+    assert (claim.adopted, claim.record.job_id) == (True, "job-open")
+
+
+@pytest.mark.parametrize("refresh", list(Refresh))
+async def test_a_derived_partition_is_loaded_again(bench, refresh):
+    """No job listed it: it plans as stale, and the same IDs from a job get a new receipt."""
+    warehouse = await migrated(bench)
+    receipts = await warehouse.receipts("site-1", WINDOW)
+    derived = next(one for one in receipts if one.partition == ALL)
+    assert derived.submitted_at == derived.confirmed_at == UNCONFIRMED
+    now = datetime(2026, 6, 1, tzinfo=UTC)
+    policy = RefreshPolicy(refresh, timedelta(0), as_of=NOON, now=now)
+    assert make_plan([ALL], receipts, policy).to_load == {ALL: Reason.STALE}
+    ids = ["d-1", "m-1", "m-2", "m-4"]
+    assert (await land(warehouse, ids, ALL, hours=9)).state is JobState.LANDED
+    receipts = await warehouse.receipts("site-1", WINDOW)
+    policy = RefreshPolicy(Refresh.STALE, timedelta(0), as_of=NOON, now=now)
+    assert make_plan([ALL], receipts, policy).to_load == {}
+    assert (await land(warehouse, ids, ALL, hours=10)).state is JobState.UNCHANGED
+
+
+async def test_an_older_prefect_wix_stops_with_one_sentence(bench):
+    """A worker that was not upgraded finds a newer version; what is there stays as it is."""
+    warehouse = await migrated(bench)
+    before = await bench.version()
+    newer = bench.open()
+    await bench.set_version(99)
+    with pytest.raises(WarehouseSchemaError, match=r"made by a newer prefect-wix.*Upgrade"):
+        await newer.prepare()
+    assert await bench.version() == before
+    assert len(await warehouse.receipts("site-1", WINDOW)) == 3
+
+
+@pytest.mark.parametrize("bench", ["duckdb", "postgres"], indirect=True)
+async def test_profiles_stay(bench):
+    """Days that nothing changed in are not computed again, and relations keep their words."""
+    warehouse = await migrated(bench)
+    window = Window(date(2026, 3, 7), date(2026, 3, 9), ZONE)
+    await profile_window(warehouse, "site-1", window, {})
+    summary = await summarize(warehouse, "site-1", window, {})
+    assert summary.sessions == 5
+    assert {row.description for row in summary.certificate} >= {"every day of the window is landed"}
+    marks = await bench.sql(f"SELECT session_id, state FROM {bench.name('wix_session_marks')}")
+    assert sorted(marks) == [("m-1", "done"), ("m-2", "unknown")]
+
+
+@pytest.mark.parametrize("bench", ["duckdb", "postgres"], indirect=True)
+async def test_a_migration_that_is_cut_short_leaves_the_first_edition(bench):
+    """All of it is one transaction."""
+    await bench.sql(f"CREATE TABLE {bench.name('wix_session_jobs')} (taken BIGINT)")
+    with pytest.raises(WarehouseSchemaError):
+        await bench.open().prepare()
+    await bench.sql(f"DROP TABLE {bench.name('wix_session_jobs')}")
+    asks = await bench.sql(f"SELECT ask_id FROM {bench.name('wix_session_asks')}")
+    assert len(asks) == 7
+    assert len(await (await migrated(bench)).job_records("site-1", WINDOW)) == 6
