@@ -1,8 +1,9 @@
-"""One connection to a DuckDB file: open during a load, and others get at the file all the same."""
+"""One connection to a DuckDB file: open during a load, with breaks for other processes."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 from contextlib import suppress
@@ -25,8 +26,8 @@ from tests.warehouses import (
     NOON,
     ROOT,
     a_job,
+    a_listing,
     a_record,
-    an_answer,
     another_process,
     ids_of,
     land,
@@ -34,7 +35,7 @@ from tests.warehouses import (
 )
 
 WEEK = Window(on_day(1).day, on_day(8).day, MOBILE.timezone)
-LOOK = "import duckdb, sys; duckdb.connect(sys.argv[1], read_only=True)"
+READ = "import duckdb, sys; duckdb.connect(sys.argv[1], read_only=True)"
 
 
 @pytest.fixture
@@ -49,20 +50,20 @@ async def warehouse(bench):
 
 async def is_free(bench):
     """Whether another process can open the file."""
-    command = [sys.executable, "-c", LOOK, str(bench.file)]
+    command = [sys.executable, "-c", READ, str(bench.file)]
     quiet = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.DEVNULL}
     process = await asyncio.create_subprocess_exec(*command, **quiet)
     return await process.wait() == 0
 
 
-async def verbs_without_a_pause(warehouse):
+async def publish_without_a_pause(warehouse):
     hours = 0
     while True:
         hours += 1
         await land(warehouse, [str(hours)], on_day(1), hours=hours)
 
 
-async def notes_without_a_pause(warehouse):
+async def save_records_without_a_pause(warehouse):
     hours = 0
     while True:
         hours += 1
@@ -70,13 +71,13 @@ async def notes_without_a_pause(warehouse):
         await asyncio.sleep(0)
 
 
-async def ended(process):
+async def finish(process):
     _, errors = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 0, errors
 
 
-async def test_between_the_verbs_of_a_load_the_file_stays_open(bench, warehouse, never_idle):
-    """That is what makes many small jobs cheap."""
+async def test_the_file_stays_open_between_the_operations_of_a_load(bench, warehouse, never_idle):
+    """Opening the file for each operation would cost about 30 ms."""
     async with kept_open(warehouse):
         assert await is_free(bench)
         await land(warehouse, ["a"])
@@ -85,22 +86,22 @@ async def test_between_the_verbs_of_a_load_the_file_stays_open(bench, warehouse,
         assert not await is_free(bench)
 
 
-async def test_without_a_load_the_file_is_free_after_each_verb(bench, warehouse):
-    """Whoever opens it next, in this process or another, meets nobody."""
+async def test_without_a_load_the_file_is_closed_after_each_operation(bench, warehouse):
+    """Another process can open it."""
     await land(warehouse, ["a"])
     assert await is_free(bench)
 
 
-async def test_when_a_load_ends_the_file_is_free(bench, warehouse):
-    """Also for this process, with settings of its own."""
+async def test_the_file_is_closed_when_a_load_ends(bench, warehouse):
+    """This process can open it with other settings, and so can another process."""
     async with kept_open(warehouse):
         await land(warehouse, ["a"])
     duckdb.connect(str(bench.file), read_only=True).close()
     assert await is_free(bench)
 
 
-async def test_a_load_that_fails_or_is_cancelled_leaves_the_file_free(bench, warehouse):
-    """However its block is left."""
+async def test_the_file_is_closed_when_a_load_fails_or_is_cancelled(bench, warehouse):
+    """The connection is closed however the block is left."""
     with suppress(ZeroDivisionError):
         async with kept_open(warehouse):
             await land(warehouse, ["a"])
@@ -108,22 +109,22 @@ async def test_a_load_that_fails_or_is_cancelled_leaves_the_file_free(bench, war
     assert await is_free(bench)
     with suppress(TimeoutError):
         async with asyncio.timeout(0.5), kept_open(warehouse):
-            await verbs_without_a_pause(warehouse)
+            await publish_without_a_pause(warehouse)
     assert await is_free(bench)
 
 
-async def test_a_load_that_waits_for_wix_lets_others_at_the_file(bench, warehouse):
-    """It is opened again by the verb that needs it."""
+async def test_other_processes_open_the_file_while_a_load_waits_for_wix(bench, warehouse):
+    """An idle connection is closed, and the next operation opens the file again."""
     async with kept_open(warehouse):
         await land(warehouse, ["a"], on_day(8))
-        await ended(another_process(bench, (9, "x", 20)))
+        await finish(another_process(bench, (9, "x", 20)))
         await land(warehouse, ["b"], on_day(8), hours=1)
     assert await bench.check(on_day(8)) == ["b"]
     assert len(await bench.check(on_day(9))) == 20
 
 
-async def test_a_load_that_only_takes_notes_is_not_idle(warehouse, monkeypatch):
-    """To open the file anew takes far longer than a note."""
+async def test_a_load_that_only_saves_job_records_is_not_idle(warehouse, monkeypatch):
+    """Opening the file again takes far longer than saving a job record."""
     monkeypatch.setattr(connection, "IDLE_SECONDS", 1.0)
     connect, opened = duckdb.connect, []
     monkeypatch.setattr(
@@ -132,19 +133,19 @@ async def test_a_load_that_only_takes_notes_is_not_idle(warehouse, monkeypatch):
     async with kept_open(warehouse):
         with suppress(TimeoutError):
             async with asyncio.timeout(2.5 * connection.IDLE_SECONDS):
-                await notes_without_a_pause(warehouse)
+                await save_records_without_a_pause(warehouse)
     assert len(opened) == 1
 
 
-@pytest.mark.parametrize("work", [verbs_without_a_pause, notes_without_a_pause])
-async def test_a_load_that_never_pauses_lets_others_at_the_file(
+@pytest.mark.parametrize("work", [publish_without_a_pause, save_records_without_a_pause])
+async def test_other_processes_open_the_file_during_a_load_without_a_pause(
     bench, warehouse, monkeypatch, work
 ):
-    """Now and then it takes a break that is long enough for whoever waits."""
+    """The connection is closed every few seconds, long enough for a process that waits."""
     monkeypatch.setattr(connection, "LONGEST_SECONDS", 0.3)
     async with kept_open(warehouse):
         busy = asyncio.create_task(work(warehouse))
-        await ended(another_process(bench, (9, "x", 20)))
+        await finish(another_process(bench, (9, "x", 20)))
         assert not busy.done()
         busy.cancel()
         await asyncio.wait([busy])
@@ -152,7 +153,7 @@ async def test_a_load_that_never_pauses_lets_others_at_the_file(
 
 
 async def test_two_loads_of_one_process_share_the_file(bench, warehouse, never_idle):
-    """It stays open until the last of them has ended; neither waits for the other."""
+    """It stays open until the last of them has ended."""
     other = bench.open()
     async with kept_open(warehouse):
         async with kept_open(other):
@@ -169,8 +170,8 @@ async def test_two_loads_of_one_process_share_the_file(bench, warehouse, never_i
     assert await bench.check(on_day(9)) == ["b"]
 
 
-async def test_a_file_that_was_taken_away_is_not_written_to(bench, warehouse, never_idle):
-    """The next verb opens what is there now."""
+async def test_a_file_that_was_moved_is_not_written_to(bench, warehouse, never_idle):
+    """The next operation opens the file that is at the path now."""
     async with kept_open(warehouse):
         await land(warehouse, ["a"])
         bench.file.rename(bench.file.with_name("kept.duckdb"))
@@ -184,8 +185,8 @@ async def test_a_file_that_was_taken_away_is_not_written_to(bench, warehouse, ne
     assert await bench.check() == ["c"]
 
 
-async def test_an_error_does_not_outlive_its_verb(bench, warehouse, never_idle):
-    """What it had begun is undone, and the next verb finds a sound database."""
+async def test_an_error_does_not_affect_the_next_operation(bench, warehouse, never_idle):
+    """The failed transaction is rolled back and the connection is closed."""
 
     def half_done(tables):
         yield Statement(f"DELETE FROM {tables.name('wix_session_ids')}")
@@ -209,12 +210,12 @@ def memory_limit(_tables):
     ("query", "limit"), [("", "488.2 MiB"), ("?memory_limit=1GB", "953.6 MiB")]
 )
 async def test_memory_has_a_limit_unless_the_url_sets_one(bench, query, limit):
-    """DuckDB's own would be most of the machine."""
+    """DuckDB's default is 80 % of the machine."""
     assert await open_warehouse(bench.url + query).transact(memory_limit) == limit
 
 
-async def test_other_settings_are_met_by_opening_anew(bench, warehouse):
-    """Two loads may be told different ones for the same file."""
+async def test_other_settings_open_the_file_again(bench, warehouse):
+    """Two loads may use different settings for the same file."""
     other = open_warehouse(f"{bench.url}?memory_limit=1GB")
     async with kept_open(warehouse), kept_open(other):
         for _ in range(2):
@@ -222,16 +223,32 @@ async def test_other_settings_are_met_by_opening_anew(bench, warehouse):
             assert await other.transact(memory_limit) == "953.6 MiB"
 
 
-async def test_a_notebook_may_look_into_the_file_during_a_load(bench, warehouse, never_idle):
-    """In one process DuckDB opens a file with one set of settings, and a notebook brings none."""
+async def test_a_notebook_may_read_the_file_during_a_load(bench, warehouse, never_idle):
+    """DuckDB allows one set of settings per file and process, and a notebook has none."""
     async with kept_open(warehouse):
         await land(warehouse, ["a"])
         assert await bench.ids() == ["a"]
         await land(warehouse, ["a", "b"], hours=1)
 
 
-async def test_a_notebook_that_has_the_file_open_keeps_its_memory(bench, warehouse):
-    """The limit is that of the file in this process, and not ours to lower then."""
+async def test_a_load_uses_one_thread_unless_the_url_sets_more(bench, warehouse):
+    """Small transactions are faster on one thread; queries outside of a load use all of them."""
+
+    def threads(_tables):
+        rows = yield Statement("SELECT current_setting('threads')")
+        return rows[0][0]
+
+    outside = await warehouse.transact(threads)
+    assert outside == os.cpu_count()
+    async with kept_open(warehouse):
+        assert await warehouse.transact(threads) == 1
+        other = open_warehouse(f"{bench.url}?threads=3", schema="wix")
+        assert await other.transact(threads) == 3
+    assert await warehouse.transact(threads) == outside
+
+
+async def test_a_notebook_that_has_the_file_open_keeps_its_memory_limit(bench, warehouse):
+    """The limit applies to the file in the whole process, so a load must not lower it."""
     limit = "SELECT current_setting('memory_limit')"
     with duckdb.connect(str(bench.file)) as notebook:
         before = notebook.execute(limit).fetchall()
@@ -239,8 +256,8 @@ async def test_a_notebook_that_has_the_file_open_keeps_its_memory(bench, warehou
         assert notebook.execute(limit).fetchall() == before != [("488.2 MiB",)]
 
 
-async def test_a_warehouse_that_is_no_file_is_as_it_was(make_bench):
-    """There is nothing to keep open."""
+async def test_kept_open_accepts_a_warehouse_without_a_connection(make_bench):
+    """A Parquet warehouse has nothing to keep open."""
     warehouse = await make_bench("parquet").ready()
     async with kept_open(warehouse):
         assert (await land(warehouse, ["a"])).sessions == 1
@@ -249,8 +266,8 @@ async def test_a_warehouse_that_is_no_file_is_as_it_was(make_bench):
 # -- one at a time -------------------------------------------------------------------------------
 
 
-class PartitionContents:
-    """A transaction that has begun and does not end before it is released."""
+class BlockedTransaction:
+    """A transaction that ends only after `release`."""
 
     def __init__(self):
         self._has_begun, self._may_end = threading.Event(), threading.Event()
@@ -269,59 +286,59 @@ class PartitionContents:
 
 
 @pytest.fixture
-def held():
-    held = PartitionContents()
-    yield held
-    held.release()
+def blocked():
+    blocked = BlockedTransaction()
+    yield blocked
+    blocked.release()
 
 
-async def test_a_transaction_waits_for_the_one_before_until_its_timeout(bench, warehouse, held):
-    """Of this process: the file is held by itself."""
-    first = asyncio.create_task(warehouse.transact(held))
-    await held.begun()
-    patient = asyncio.create_task(land(warehouse, ["a"]))
+async def test_a_transaction_waits_for_another_until_its_timeout(bench, warehouse, blocked):
+    """Transactions of one process run one at a time."""
+    first = asyncio.create_task(warehouse.transact(blocked))
+    await blocked.begun()
+    waiting = asyncio.create_task(land(warehouse, ["a"]))
     with pytest.raises(WarehouseBusyError, match=r"of this process .* for all of 0\.1 s"):
         await land(bench.open(busy_timeout_seconds=0.1), ["b"])
-    assert not patient.done()
-    held.release()
+    assert not waiting.done()
+    blocked.release()
     await first
-    assert (await patient).sessions == 1
+    assert (await waiting).sessions == 1
     assert await bench.check() == ["a"]
 
 
-async def test_a_cancelled_call_ends_when_its_transaction_has_ended(warehouse, held):
-    task = asyncio.create_task(warehouse.transact(held))
-    await held.begun()
+async def test_a_cancelled_call_ends_when_its_transaction_has_ended(warehouse, blocked):
+    task = asyncio.create_task(warehouse.transact(blocked))
+    await blocked.begun()
     task.cancel()
     await asyncio.wait([task], timeout=0.1)
     assert not task.done()
-    held.release()
+    blocked.release()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
-async def test_an_answer_that_waited_does_not_replace_a_newer_one(bench, warehouse, held):
-    """Which one is newer is decided after the wait: the other job may be submitted during it."""
+async def test_a_listing_that_waited_does_not_replace_a_newer_one(bench, warehouse, blocked):
+    """The decision comes after the wait, because the newer job may be submitted during it."""
 
     def land_newer(tables):
-        yield from held(tables)
+        yield from blocked(tables)
         newer = a_record().submitted(a_job().model_copy(update={"submitted_at": datetime.now(UTC)}))
-        with an_answer(["new"], record=newer) as answer:
+        with a_listing(["new"], record=newer) as listing:
             yield Statement(f"CREATE TEMP TABLE {STAGED} AS SELECT 'new' AS session_id")
-            yield from tables.publish(answer, datetime.now(UTC))
+            yield from tables.publish(listing, datetime.now(UTC))
 
     first = asyncio.create_task(warehouse.transact(land_newer))
-    await held.begun()
+    await blocked.begun()
     waiting = asyncio.create_task(land(warehouse, ["old"]))
     await asyncio.sleep(0.1)
-    held.release()
+    blocked.release()
     await first
     assert (await waiting).state is JobState.SUPERSEDED
     assert await bench.check() == ["new"]
 
 
-async def load_asks(warehouse, intents):
-    """What a load does with its warehouse: every third ask fails, the others land."""
+async def load(warehouse, intents):
+    """The operations of a load in which every third job fails and the others land."""
 
     async def one(intent):
         claim = await warehouse.claim(intent, adopt_since=NOON)
@@ -343,14 +360,14 @@ def _fails(intent):
 
 
 async def test_loads_in_several_threads_lose_and_double_nothing(bench, warehouse, monkeypatch):
-    """Each has an event loop of its own, and they close the file every few transactions."""
+    """Each thread has an event loop, and they close the file every few transactions."""
     monkeypatch.setattr(connection, "LONGEST_SECONDS", 0.1)
     monkeypatch.setattr(connection, "BREAK_SECONDS", 0.001)
     days = [MOBILE.day + timedelta(days=n) for n in range(60)]
     intents = [JobRecord.intend(replace(MOBILE, day=day), at=NOON, run_id=None) for day in days]
     shares = [intents[n::3] for n in range(3)]
-    loads = [load_asks(bench.open(), share) for share in shares]
-    await asyncio.gather(*(asyncio.to_thread(asyncio.run, load) for load in loads))
+    loads = [load(bench.open(), share) for share in shares]
+    await asyncio.gather(*(asyncio.to_thread(asyncio.run, one) for one in loads))
     ended = [(one.record_id, "failed" if _fails(one) else "landed") for one in intents]
     records = await bench.sql(
         "SELECT record_id, state FROM wix.wix_session_jobs ORDER BY session_date"
@@ -361,7 +378,7 @@ async def test_loads_in_several_threads_lose_and_double_nothing(bench, warehouse
 
 
 async def test_a_link_to_the_file_is_the_same_database(bench, warehouse, tmp_path):
-    """Else DuckDB refused to open it twice in one process, with other settings."""
+    """DuckDB refuses to open a file twice in one process with different settings."""
     link = tmp_path / "elsewhere" / "link.duckdb"
     link.parent.mkdir()
     link.symlink_to(bench.file)
@@ -373,7 +390,7 @@ async def test_a_link_to_the_file_is_the_same_database(bench, warehouse, tmp_pat
         await warehouse.save_record(record)
 
 
-# -- what is committed ---------------------------------------------------------------------------
+# -- commits -------------------------------------------------------------------------------------
 
 KILLED = """
 import asyncio, os, sys
@@ -396,8 +413,8 @@ asyncio.run(main())
 """
 
 
-async def test_what_a_killed_process_has_recorded_is_there_for_the_next(bench, warehouse):
-    """Each call is committed when it returns, also while the connection stays open."""
+async def test_the_records_of_a_killed_process_are_committed(bench, warehouse):
+    """Each operation is committed when it returns, even while the connection stays open."""
     command = [sys.executable, "-c", KILLED, bench.url]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
     assert await process.wait() == 9
@@ -410,8 +427,8 @@ async def test_what_a_killed_process_has_recorded_is_there_for_the_next(bench, w
     assert states == [("submitted",), ("intended",), ("orphaned",)]
 
 
-async def test_a_journal_of_an_earlier_version_is_refused_and_not_dropped(bench):
-    """It has jobs that the tables do not know: they would be submitted again without a word."""
+async def test_a_journal_of_an_earlier_version_is_refused_and_kept(bench):
+    """Its jobs are not in the tables, and would be submitted a second time."""
     journal = bench.file.with_name("sessions.duckdb.wix.asks")
     journal.write_text('{"record_id": "1"}\n')
     with pytest.raises(WarehouseSchemaError, match="delete the file"):
@@ -421,7 +438,7 @@ async def test_a_journal_of_an_earlier_version_is_refused_and_not_dropped(bench)
 
 
 async def test_motherduck_is_a_database_and_no_file(tmp_path, monkeypatch):
-    """Nothing is named after its token. A DuckDB file stands in for it here."""
+    """No file is named after its token. A DuckDB file replaces MotherDuck here."""
     connect = duckdb.connect
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(duckdb, "connect", lambda *_, **__: connect(str(tmp_path / "cloud")))

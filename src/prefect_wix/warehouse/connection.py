@@ -1,4 +1,4 @@
-"""The one connection that this process has to a DuckDB database.
+"""The one connection that this process has to a DuckDB database, and the staging of session IDs.
 
 DuckDB takes about 30 ms to open and close a file, and only one process at a time can open it. The
 connection is open for one transaction; during a load it stays open between transactions, and closes
@@ -26,8 +26,6 @@ from prefect_wix.errors import WarehouseBusyError
 from prefect_wix.spool.id_spool import BATCH_SIZE, Spool
 from prefect_wix.spool.shield import shield_in_thread
 from prefect_wix.warehouse.transactions import STAGED
-
-__all__ = ["KeepsOpen", "SharedConnection", "kept_open", "shared_connection", "stage"]
 
 IDLE_SECONDS = 0.2
 """A connection that was not used for this long is closed."""
@@ -66,6 +64,11 @@ class SharedConnection:
         self._connection: Any | None = None
         self._opened_with: object = None
         self._opened_at = self._used_at = 0.0
+
+    @property
+    def is_kept_open(self) -> bool:
+        """Whether a load keeps it open between transactions."""
+        return bool(self._loads)
 
     @contextmanager
     def transaction(
@@ -165,9 +168,9 @@ def _identity(database: str) -> tuple[int, int] | None:
 
 
 def stage(connection: Any, spool: Spool) -> None:
-    """Put the spool's ids in the temporary table `STAGED`, in their order.
+    """Stage the spool's IDs, in order, as the temporary table `STAGED`.
 
-    Many of them stay in a file, and `STAGED` is a view that reads it again for each question: that
+    A large spool stays in its file: `STAGED` is a view that reads it for each statement, which
     takes no memory.
     """
     if len(spool) <= BATCH_SIZE:
@@ -180,7 +183,7 @@ def stage(connection: Any, spool: Spool) -> None:
 
 def _lines_of(file: Path) -> str:
     path = str(file).replace("'", "''")
-    # No separator and no quotes: a line is an id, whatever is in it.
+    # No separator and no quotes: a line is an ID, whatever it contains.
     return (
         f"SELECT session_id FROM read_csv('{path}', auto_detect = false, header = false, "
         "columns = {'session_id': 'VARCHAR'}, delim = '\x01', quote = '', escape = '')"

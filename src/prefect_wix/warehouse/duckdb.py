@@ -1,6 +1,7 @@
-"""DuckDB: a file on this machine (or MotherDuck), the embedded default.
+"""DuckDB: a file on this machine, or MotherDuck.
 
-A file that another process holds is waited for until a deadline.
+Only one process can open a file. When another process has it open, a transaction waits for it
+until the busy timeout.
 """
 
 from __future__ import annotations
@@ -28,14 +29,12 @@ from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListin
 from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive
 from prefect_wix.warehouse.transactions import Tables
 
-__all__ = ["DuckDBWarehouse"]
-
 T = TypeVar("T")
 
 BUSY_TIMEOUT_SECONDS = 60.0
 _BUSY_POLL_SECONDS = 0.05
 _MEMORY_LIMIT = "512MB"
-"""Enough for a day of ten million ids. DuckDB's own limit is 80 % of the machine."""
+"""Enough for a day of ten million IDs. DuckDB's default is 80 % of the machine's memory."""
 
 
 class DuckDBWarehouse:
@@ -43,9 +42,9 @@ class DuckDBWarehouse:
 
     Args:
         database: a file's path, or ``md:name`` for MotherDuck.
-        schema: the schema of the tables; made if it is not there.
+        schema: the schema of the tables; created if it does not exist.
         config: DuckDB's own settings, such as ``{"memory_limit": "2GB"}``; 512 MB if left out.
-        busy_timeout_seconds: how long to wait for a file that another process holds.
+        busy_timeout_seconds: how long to wait for a file that another process has open.
     """
 
     def __init__(
@@ -58,11 +57,11 @@ class DuckDBWarehouse:
     ) -> None:
         self._duckdb = import_extra("duckdb", extra="duckdb", what_for="A duckdb:// warehouse")
         self._is_file = not database.startswith("md:")
-        # One name for one file, whatever link or folder leads to it: it has one connection.
+        # One name per file, whatever link leads to it: the process has one connection to it.
         self._database = os.path.realpath(database) if self._is_file else database
         self._config = dict(config or {})
         self._busy_timeout = busy_timeout_seconds
-        self._tables = Tables(schema)
+        self._tables = Tables(schema, counts_updates=True)
         self._connection = shared_connection(self._database)
         # A load runs the same few statements for each job. To parse them took 0.4 ms a transaction.
         self._parsed: dict[str, Any] = {}
@@ -92,12 +91,12 @@ class DuckDBWarehouse:
         """See `Warehouse.save_record`."""
         await self.transact(lambda tables: tables.save_record(record))
 
-    async def publish(self, answer: VerifiedListing) -> PublishResult:
+    async def publish(self, listing: VerifiedListing) -> PublishResult:
         """See `Warehouse.publish`."""
 
         def publish(cursor: Any) -> PublishResult:
-            stage(cursor, answer.spool)
-            return self._drive(self._tables.publish(answer, datetime.now(UTC)), cursor)
+            stage(cursor, listing.spool)
+            return self._drive(self._tables.publish(listing, datetime.now(UTC)), cursor)
 
         return await self._run(publish)
 
@@ -148,27 +147,32 @@ class DuckDBWarehouse:
                 if time.monotonic() >= deadline:
                     raise self._busy(error) from error
             else:
-                self._limit_memory(connection)
+                self._set_limits(connection)
                 return connection
             time.sleep(_BUSY_POLL_SECONDS)
 
-    def _limit_memory(self, connection: Any) -> None:
-        # Not in the config: in one process DuckDB opens a file with one config only, and whoever
-        # looks into the file meanwhile brings none.
-        if "memory_limit" not in self._config and self._is_alone(connection):
-            connection.execute(f"SET memory_limit = '{_MEMORY_LIMIT}'")
+    def _set_limits(self, connection: Any) -> None:
+        # Not in the config: in one process DuckDB opens a file with one config only, and other code
+        # of this process may open it with none.
+        if self._is_alone(connection):
+            limits = {"memory_limit": f"'{_MEMORY_LIMIT}'"}
+            if self._connection.is_kept_open:
+                # A load runs small transactions, which take three quarters of the time on 1 thread.
+                limits["threads"] = "1"
+            for name in limits.keys() - self._config.keys():
+                connection.execute(f"SET {name} = {limits[name]}")
 
     def _is_alone(self, connection: Any) -> bool:
-        """Whether nobody else in this process has it open, whose limit would be changed too."""
+        """Whether this is the only connection of the process: the limits apply to all of them."""
         try:
             counted = connection.execute("FROM duckdb_connection_count()").fetchone()
-        except self._duckdb.CatalogException:  # an old DuckDB can't tell
+        except self._duckdb.CatalogException:  # an old DuckDB has no such function
             return False
         return bool(counted == (1,))
 
     def _busy(self, error: object) -> WarehouseBusyError:
         return WarehouseBusyError(
-            f"Another process held {self._database} for all of {self._busy_timeout:g} s. Close "
+            f"Another process had {self._database} open for all of {self._busy_timeout:g} s. Close "
             f"it there (a shell, a notebook, another run) and run again. DuckDB says: {error}"
         )
 
@@ -188,12 +192,12 @@ class DuckDBWarehouse:
             OSError,
         ) as error:
             raise WarehouseAccessError(
-                f"{self._name} can't be opened or written; it holds what it held before. Check "
-                f"the path, the rights and the free space. DuckDB says: {error}"
+                f"{self._name} can't be opened or written; it was not changed. Check the path, the "
+                f"permissions and the free space. DuckDB says: {error}"
             ) from error
         except duckdb.Error as error:
             raise WarehouseError(
-                f"DuckDB failed on {self._name}, which holds what it held before: {error}"
+                f"DuckDB failed on {self._name}, which was not changed: {error}"
             ) from error
 
     @property

@@ -1,7 +1,7 @@
-"""PostgreSQL by asyncpg, which Prefect brings: one connection and one transaction for each verb.
+"""PostgreSQL by asyncpg, a dependency of Prefect: a connection and a transaction per operation.
 
-Ids are copied into a temporary table that goes with the transaction. Two loads of one site and
-segment take turns by an advisory lock that also goes with it.
+IDs are copied into a temporary table of the transaction. An advisory lock of the transaction
+serializes the writes to one site and segment. The statements are in `transactions`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListin
 from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive_async
 from prefect_wix.warehouse.transactions import STAGED, Tables
 
-__all__ = ["PostgresWarehouse", "place_of"]
-
 T = TypeVar("T")
 
 BUSY_TIMEOUT_SECONDS = 60.0
@@ -43,11 +41,11 @@ class PostgresWarehouse:
     Args:
         url: ``postgresql://user:password@host:port/database``, with libpq's options such as
             ``?sslmode=require``.
-        schema: the schema of the tables; made if it is not there.
+        schema: the schema of the tables; created if it does not exist.
         busy_timeout_seconds: how long to wait for a lock that another session holds.
 
     Raises:
-        ValueError: the URL can't be read.
+        ValueError: the URL is ambiguous; see `redacted_url`.
     """
 
     def __init__(
@@ -58,14 +56,14 @@ class PostgresWarehouse:
         busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
     ) -> None:
         self._asyncpg = import_extra("asyncpg", extra="postgres", what_for="A postgresql:// URL")
-        self._place = place_of(url)
+        self._place = redacted_url(url)
         self._url = "postgresql" + url[url.index("://") :]
         self._busy_timeout = busy_timeout_seconds
-        self._tables = Tables(schema, keys=True)
+        self._tables = Tables(schema, keys=True, counts_updates=True)
 
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
-        # CREATE TABLE IF NOT EXISTS fails when two sessions run it at once.
+        # Concurrent CREATE TABLE IF NOT EXISTS statements fail without a lock.
         await self._run(self._tables.prepare(SESSIONS), lock=self._lock())
 
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
@@ -85,24 +83,24 @@ class PostgresWarehouse:
         """See `Warehouse.save_record`."""
         await self._run(self._tables.save_record(record), lock=self._lock(record.partition))
 
-    async def publish(self, answer: VerifiedListing) -> PublishResult:
+    async def publish(self, listing: VerifiedListing) -> PublishResult:
         """See `Warehouse.publish`."""
-        steps = self._tables.publish(answer, datetime.now(UTC))
-        lock = self._lock(answer.record.partition)
-        return await self._run(steps, lock=lock, spool=answer.spool)
+        steps = self._tables.publish(listing, datetime.now(UTC))
+        lock = self._lock(listing.record.partition)
+        return await self._run(steps, lock=lock, spool=listing.spool)
 
     async def transact(self, work: Callable[[Tables], Steps[T]]) -> T:
         """See `SqlWarehouse.transact`."""
         return await self._run(work(self._tables), lock=self._lock())
 
     def _lock(self, partition: Partition | None = None) -> Statement:
-        """Nothing else of the site and segment, or of the schema, until the transaction ends.
+        """Lock a site and segment, or the schema, until the transaction ends.
 
-        Without it two loads that replace a partition at once leave it doubled, or one fails: at
-        READ COMMITTED a DELETE does not see rows that came after it began.
+        Without it, two loads that replace a partition at once double it or one fails: at READ
+        COMMITTED, a DELETE does not see rows inserted after it began.
         """
-        of = (partition.site_id, partition.segment) if partition else ()
-        key = "|".join((self._tables.name("wix_session_ids"), *of))
+        scope = (partition.site_id, partition.segment) if partition else ()
+        key = "|".join((self._tables.name("wix_session_ids"), *scope))
         return Statement("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", (key,))
 
     async def _run(
@@ -121,7 +119,7 @@ class PostgresWarehouse:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Any]:
-        # No cache of prepared statements: each is used once, and poolers can't keep them.
+        # No cache of prepared statements: each runs once, and connection poolers drop them.
         connection = await self._asyncpg.connect(
             self._url, timeout=_CONNECT_TIMEOUT_SECONDS, statement_cache_size=0
         )
@@ -139,44 +137,52 @@ class PostgresWarehouse:
         try:
             yield
         except (pg.LockNotAvailableError, pg.DeadlockDetectedError) as error:
-            raise self._busy(error) from error
+            raise self._busy_error(error) from error
         except (
             *(pg.InvalidAuthorizationSpecificationError, pg.InsufficientPrivilegeError),
             *(pg.InvalidCatalogNameError, pg.ReadOnlySQLTransactionError),
             *(pg.InsufficientResourcesError, pg.OperatorInterventionError),
             *(pg.PostgresConnectionError, pg.InterfaceError, OSError),
         ) as error:
-            raise self._no_access(error) from error
+            raise self._access_error(error) from error
         except (
             *(pg.SyntaxOrAccessError, pg.DataError, pg.IntegrityConstraintViolationError),
         ) as error:
-            raise self._not_ours(error) from error
+            raise self._schema_error(error) from error
         except pg.PostgresError as error:
             raise WarehouseError(
-                f"PostgreSQL failed on {self._place}, which holds what it held before: {error}"
+                f"PostgreSQL failed at {self._place}. Nothing was changed. Cause: {error}"
             ) from error
 
-    def _busy(self, error: Exception) -> WarehouseBusyError:
+    def _busy_error(self, error: Exception) -> WarehouseBusyError:
         return WarehouseBusyError(
             f"Another session held a lock in {self._place} for all of {self._busy_timeout:g} s. "
-            f"See pg_stat_activity for it, and run again. PostgreSQL says: {error}"
+            f"Nothing was changed. Find it in pg_stat_activity, then run again. Cause: {error}"
         )
 
-    def _no_access(self, error: Exception) -> WarehouseAccessError:
+    def _access_error(self, error: Exception) -> WarehouseAccessError:
+        if isinstance(error, self._asyncpg.InvalidAuthorizationSpecificationError):
+            return WarehouseAccessError(
+                f"PostgreSQL rejected the login at {self._place}: {error}. Nothing was changed. "
+                "Correct the user and the password in the warehouse URL, then run again."
+            )
         return WarehouseAccessError(
-            f"{self._place} can't be reached or written; it holds what it held before. Check the "
-            "host, the password, the rights of the user and the free space. "
-            f"PostgreSQL says: {str(error) or type(error).__name__}"
+            f"{self._place} can't be reached or written: {str(error) or type(error).__name__}. No "
+            "partition was left incomplete. Check the host, the database, the rights of the user "
+            "and the free space, then run again."
         )
 
-    def _not_ours(self, error: Exception) -> WarehouseSchemaError:
+    def _schema_error(self, error: Exception) -> WarehouseSchemaError:
         return WarehouseSchemaError(
-            f"The tables in {self._place} are not the ones this version writes; nothing was "
-            f"written. PostgreSQL says: {error}"
+            f"The tables in {self._place} are not the ones this version writes. Nothing was "
+            f"changed. Restore the tables, or use another schema. Cause: {error}"
         )
 
 
 async def _execute(connection: Any, statement: Statement) -> Rows:
+    if statement.sql.startswith("UPDATE"):
+        status = await connection.execute(statement.sql, *statement.values)
+        return [(int(status.rpartition(" ")[2]),)]
     rows: Rows = await connection.fetch(statement.sql, *statement.values)
     return rows
 
@@ -191,7 +197,7 @@ async def _stage(connection: Any, spool: Spool) -> None:
 
 
 async def _close(connection: Any) -> None:
-    """Say goodbye. What was committed stays so, even if the server does not hear it."""
+    """Close the connection; terminate it if the server does not respond within 5 s."""
     try:
         with suppress(Exception):
             await connection.close(timeout=_CLOSE_TIMEOUT_SECONDS)
@@ -199,17 +205,17 @@ async def _close(connection: Any) -> None:
         connection.terminate()
 
 
-def place_of(url: str) -> str:
-    """A database's URL without what is secret in it, for messages.
+def redacted_url(url: str) -> str:
+    """A database URL without user, password and options, for messages.
 
     Raises:
-        ValueError: it is not clear what of it is secret.
+        ValueError: an unencoded ``@`` makes it ambiguous which part is the password.
     """
     parts = urlsplit(url)
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":
-        # Then what reads as a host may be the first half of a password.
+        # The parsed host may be the first half of a password.
         raise ValueError(
-            "The URL can't be read. Write @ : / ? # % in its user and password percent-encoded: "
-            "%40 %3A %2F %3F %23 %25."
+            "The warehouse URL is ambiguous. Write @ : / ? # % in its user and password "
+            "percent-encoded: %40 %3A %2F %3F %23 %25."
         )
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

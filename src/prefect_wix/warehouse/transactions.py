@@ -1,9 +1,8 @@
-"""The transactions of a SQL warehouse, in words that every SQL engine here understands.
+"""The transactions of a SQL warehouse, in SQL that every engine understands.
 
-Each is a generator that yields statements and is sent their rows, so that one text serves drivers
-that block and drivers that are awaited. An engine only runs them, each inside one transaction; for
-`Tables.publish` it stages the answer's ids first. Upserts are DELETE and INSERT, which every
-dialect has.
+Each is a generator of statements (see `prefect_wix.warehouse.schema`) that an engine runs in one
+transaction. For `Tables.publish` the engine stages the session IDs of the listing first. The
+decisions are in `prefect_wix.warehouse.decisions`.
 """
 
 from __future__ import annotations
@@ -27,14 +26,11 @@ from prefect_wix.warehouse.decisions import (
 from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing, Warehouse
 from prefect_wix.warehouse.schema import IDS, JOBS, RECEIPTS, Schema, Statement, Steps, Table
 
-__all__ = ["STAGED", "SqlWarehouse", "Tables", "sql_warehouse"]
-
 T = TypeVar("T")
 
 STAGED = "wix_staged_ids"
-"""The temporary table (one column, ``session_id``) that an engine stages an answer's ids in."""
-
-
+"""The temporary table, with the column ``session_id``, that an engine stages a listing's IDs in."""
+_PARTITION_COLUMNS = ("site_id", "session_date", "segment", "timezone")
 _PARTITION = "site_id = $1 AND session_date = $2 AND segment = $3"
 
 
@@ -43,15 +39,17 @@ class Tables(Schema):
     """The transactions over the tables of landed sessions.
 
     Attributes:
-        staged: the table that the engine stages an answer's ids in.
+        staged: the table that the engine stages a listing's IDs in.
+        counts_updates: whether the engine returns the number of rows that an UPDATE changed.
     """
 
     staged: str = STAGED
+    counts_updates: bool = False
 
     # -- reading -------------------------------------------------------------------------------
 
     def read_receipts(self, site_id: str, window: Window) -> Steps[list[Receipt]]:
-        """The receipts of a site in a window, each with the last job that confirmed it."""
+        """The receipts of a site in a window, each with the time of the last confirming job."""
         return (
             yield from self._receipts(
                 "site_id = $1 AND session_date >= $2 AND session_date < $3",
@@ -60,7 +58,7 @@ class Tables(Schema):
         )
 
     def read_job_records(self, site_id: str, window: Window) -> Steps[list[JobRecord]]:
-        """The asks of a site in a window, oldest first."""
+        """The job records of a site in a window, oldest intent first."""
         rows = yield Statement(
             f"SELECT {JOBS.columns} FROM {self.name(JOBS.name)} "
             "WHERE site_id = $1 AND session_date >= $2 AND session_date < $3 "
@@ -83,19 +81,22 @@ class Tables(Schema):
         )
         return [_receipt(row) for row in rows]
 
-    # -- the ledger ----------------------------------------------------------------------------
+    # -- job records ---------------------------------------------------------------------------
 
     def claim(self, record: JobRecord, adopt_since: datetime) -> Steps[Claim]:
-        """Take the open job of the partition, or note the intent to submit one."""
+        """Adopt the open job of the partition, or insert the intent to submit one."""
         open_records = yield from self._open_records(record.partition)
-        claim, to_record = decide_claim(record, open_records, adopt_since)
+        claim, to_save = decide_claim(record, open_records, adopt_since)
         known = {one.record_id for one in open_records}
-        for one in to_record:
-            yield from self.save_record(one) if one.record_id in known else self._insert_record(one)
+        for one in to_save:
+            if one.record_id in known:
+                yield from self.save_record(one)
+            else:
+                yield self.insert(JOBS, [_values(JOBS, one)])
         return claim
 
     def _open_records(self, partition: Partition) -> Steps[list[JobRecord]]:
-        """The entries of a partition, in any zone, that something may still come of."""
+        """The job records of a partition, in any time zone, that are intended or submitted."""
         rows = yield Statement(
             f"SELECT {JOBS.columns} FROM {self.name(JOBS.name)} "
             f"WHERE state IN ({_quoted(OPEN_STATES)}) AND {_PARTITION}",
@@ -104,29 +105,32 @@ class Tables(Schema):
         return [_record(row) for row in rows]
 
     def save_record(self, record: JobRecord) -> Steps[None]:
-        """Write how far an ask has come."""
-        delete = f"DELETE FROM {self.name(JOBS.name)} WHERE record_id = $1"
-        yield Statement(delete, (record.record_id,))
-        yield from self._insert_record(record)
+        """Write the state of a job: update its record, or insert the first one."""
+        jobs, values = self.name(JOBS.name), _values(JOBS, record)
+        if self.counts_updates:
+            changes = ", ".join(f"{name} = ${n}" for n, name in enumerate(JOBS.types, start=1))
+            updated = yield Statement(f"UPDATE {jobs} SET {changes} WHERE record_id = $1", values)
+            if updated[0][0]:
+                return
+        else:
+            yield Statement(f"DELETE FROM {jobs} WHERE record_id = $1", (record.record_id,))
+        yield self.insert(JOBS, [values])
 
-    def _insert_record(self, record: JobRecord) -> Steps[None]:
-        yield self.insert(JOBS, [_record_values(record)])
+    # -- publishing ----------------------------------------------------------------------------
 
-    # -- landing -------------------------------------------------------------------------------
+    def publish(self, listing: VerifiedListing, landed_at: datetime) -> Steps[PublishResult]:
+        """Replace the partition and its receipt, unless it has the same IDs or a newer result."""
+        contents = yield from self._read_contents(listing.record.partition)
+        result = decide_publish(listing, contents, landed_at)
+        if result.state is JobState.LANDED:
+            yield from self._replace_ids(listing, contents)
+            yield from self._replace_receipt(new_receipt(listing, result, landed_at), contents)
+        # Two runs may publish one job: the first one's record has the changes.
+        if contents.receipt is None or not (yield from self._is_confirming(listing.record)):
+            yield from self.save_record(closed_record(listing.record, result, landed_at))
+        return result
 
-    def publish(self, answer: VerifiedListing, landed_at: datetime) -> Steps[PublishResult]:
-        """Replace the partition and its receipt, unless it holds this answer or a newer one."""
-        held = yield from self._read_contents(answer.record.partition)
-        landed = decide_publish(answer, held, landed_at)
-        if landed.state is JobState.LANDED:
-            yield from self._replace(answer, held)
-            yield from self._file(new_receipt(answer, landed, landed_at), held)
-        # Two runs may land one job; the first has written what changed.
-        if held.receipt is None or not (yield from self._is_answered(answer.record)):
-            yield from self.save_record(closed_record(answer.record, landed, landed_at))
-        return landed
-
-    def _is_answered(self, record: JobRecord) -> Steps[bool]:
+    def _is_confirming(self, record: JobRecord) -> Steps[bool]:
         rows = yield Statement(
             f"SELECT count(*) FROM {self.name(JOBS.name)} "
             f"WHERE record_id = $1 AND state IN ({_quoted(CONFIRMING)})",
@@ -146,7 +150,7 @@ class Tables(Schema):
         numbers = {str(what): int(number) for what, number in counted}
         staged, sessions = numbers["staged"], numbers["ids"]
         if not sessions + numbers["receipts"]:
-            # Most days are asked for the first time: then there is nothing to compare.
+            # A first load has nothing to compare with.
             return PartitionContents(0, kept=0, staged=staged, receipt=None)
         kept = yield Statement(
             f"SELECT count(*) FROM {self.staged} WHERE session_id IN (SELECT session_id {ids})",
@@ -156,21 +160,21 @@ class Tables(Schema):
         receipt = found[0] if found else None
         return PartitionContents(sessions, kept=kept[0][0], staged=staged, receipt=receipt)
 
-    def _replace(self, answer: VerifiedListing, held: PartitionContents) -> Steps[None]:
-        partition = answer.record.partition
-        if held.sessions:
+    def _replace_ids(self, listing: VerifiedListing, contents: PartitionContents) -> Steps[None]:
+        partition = listing.record.partition
+        if contents.sessions:
             yield self._delete(IDS, partition)
         yield Statement(
             f"INSERT INTO {self.name(IDS.name)} ({IDS.columns}) SELECT "
             "CAST($1 AS TEXT), CAST($2 AS DATE), CAST($3 AS TEXT), session_id, CAST($4 AS TEXT) "
             f"FROM {self.staged}",
-            (*partition.key, answer.record.job_id),
+            (*partition.key, listing.record.job_id),
         )
 
-    def _file(self, receipt: Receipt, held: PartitionContents) -> Steps[None]:
-        if held.receipt is not None:
+    def _replace_receipt(self, receipt: Receipt, contents: PartitionContents) -> Steps[None]:
+        if contents.receipt is not None:
             yield self._delete(RECEIPTS, receipt.partition)
-        yield self.insert(RECEIPTS, [_receipt_values(receipt)])
+        yield self.insert(RECEIPTS, [_values(RECEIPTS, receipt)])
 
     def _delete(self, table: Table, partition: Partition) -> Statement:
         return Statement(f"DELETE FROM {self.name(table.name)} WHERE {_PARTITION}", partition.key)
@@ -180,85 +184,45 @@ def _quoted(states: Iterable[JobState]) -> str:
     return ", ".join(f"'{state}'" for state in states)
 
 
-def _record_values(record: JobRecord) -> tuple[Any, ...]:
-    where = (*record.partition.key, record.partition.timezone)
-    when = (record.submitted_at, record.ended_at)
-    what = (record.sessions, record.added, record.removed, record.reason, record.run_id)
-    how = (record.running_seconds, record.finished_seconds)
-    return (
-        record.record_id,
-        *where,
-        record.state.value,
-        record.intended_at,
-        record.job_id,
-        *when,
-        *what,
-        *how,
-    )
+def _values(table: Table, row: JobRecord | Receipt) -> tuple[Any, ...]:
+    """The values of a row, in the order of the table's columns."""
+    where = dict(zip(_PARTITION_COLUMNS, (*row.partition.key, row.partition.timezone), strict=True))
+    values = (where[name] if name in where else getattr(row, name) for name in table.types)
+    # Drivers take plain text.
+    return tuple(str(value) if isinstance(value, JobState) else value for value in values)
+
+
+def _fields(columns: Iterable[str], row: Sequence[Any]) -> dict[str, Any]:
+    """The attributes of a row, with its `Partition` and with instants in UTC."""
+    fields: dict[str, Any] = {
+        name: value.astimezone(UTC) if isinstance(value, datetime) else value
+        for name, value in zip(columns, row, strict=True)
+    }
+    return {"partition": Partition(*map(fields.pop, _PARTITION_COLUMNS)), **fields}
 
 
 def _record(row: Sequence[Any]) -> JobRecord:
-    record_id, site_id, day, segment, timezone, state, intended_at, job_id, submitted_at, *rest = (
-        row
-    )
-    ended_at, sessions, added, removed, reason, run_id, running_seconds, finished_seconds = rest
-    return JobRecord(
-        record_id=record_id,
-        partition=Partition(site_id, day, segment, timezone),
-        state=JobState(state),
-        intended_at=_utc(intended_at),
-        job_id=job_id,
-        submitted_at=submitted_at and _utc(submitted_at),
-        ended_at=ended_at and _utc(ended_at),
-        sessions=sessions,
-        added=added,
-        removed=removed,
-        reason=reason,
-        run_id=run_id,
-        running_seconds=running_seconds,
-        finished_seconds=finished_seconds,
-    )
+    fields = _fields(JOBS.types, row)
+    return JobRecord(**fields | {"state": JobState(fields["state"])})
 
 
 def _receipt(row: Sequence[Any]) -> Receipt:
-    site_id, day, segment, timezone, sessions, digest, job_id, submitted_at, landed_at, *rest = row
-    added, removed, kept, duplicates, run_id, confirmed_at = rest
-    return Receipt(
-        partition=Partition(site_id, day, segment, timezone),
-        sessions=sessions,
-        digest=digest,
-        job_id=job_id,
-        submitted_at=_utc(submitted_at),
-        landed_at=_utc(landed_at),
-        confirmed_at=_utc(confirmed_at or submitted_at),
-        added=added,
-        removed=removed,
-        kept=kept,
-        duplicates=duplicates,
-        run_id=run_id,
-    )
-
-
-def _receipt_values(receipt: Receipt) -> tuple[Any, ...]:
-    what = (receipt.partition.timezone, receipt.sessions, receipt.digest, receipt.job_id)
-    when = (receipt.submitted_at, receipt.landed_at)
-    counts = (receipt.added, receipt.removed, receipt.kept, receipt.duplicates)
-    return (*receipt.partition.key, *what, *when, *counts, receipt.run_id)
-
-
-def _utc(instant: datetime) -> datetime:
-    return instant.astimezone(UTC)
+    fields = _fields([*RECEIPTS.types, "confirmed_at"], row)
+    return Receipt(**fields | {"confirmed_at": fields["confirmed_at"] or fields["submitted_at"]})
 
 
 @runtime_checkable
 class SqlWarehouse(Warehouse, Protocol):
-    """A warehouse that runs any steps over its tables: DuckDB and PostgreSQL."""
+    """A warehouse that runs any steps over its tables: DuckDB and PostgreSQL.
+
+    Profiles are computed in it and marks are kept in it, beside the verbs of `Warehouse`.
+    """
 
     async def transact(self, work: Callable[[Tables], Steps[T]]) -> T:
-        """Run the steps in one transaction, in turn with all others that are run so.
+        """Run the steps in one transaction. Only one such transaction runs at a time.
 
-        Loads go on meanwhile where the engine allows it: two questions in one transaction may see
-        the landings of different moments.
+        In PostgreSQL loads publish meanwhile: two SELECTs of one transaction may see different
+        versions of a partition.
 
         Raises:
             WarehouseError: see the tree in `prefect_wix.errors`.
@@ -266,14 +230,14 @@ class SqlWarehouse(Warehouse, Protocol):
 
 
 def sql_warehouse(warehouse: Warehouse, *, what_for: str) -> SqlWarehouse:
-    """The same warehouse, which is one that runs steps.
+    """The warehouse, if it can run steps.
 
     Args:
-        warehouse: any.
-        what_for: what needs it, as the beginning of a sentence.
+        warehouse: any warehouse.
+        what_for: the plural subject of the error's sentence, such as "Marks".
 
     Raises:
-        WarehouseUnsupportedError: it is not.
+        WarehouseUnsupportedError: its engine cannot run steps.
     """
     if isinstance(warehouse, SqlWarehouse):
         return warehouse
