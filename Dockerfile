@@ -1,5 +1,5 @@
-# A worker, or any other process of this project: prefect, the flows and the package, as one user
-# without rights. From the repository root: docker build -t prefect-wix .
+# The image of every process of this project: Prefect, the package and the flows, run by an
+# unprivileged user. From the repository root: docker build -t prefect-wix .
 FROM python:3.12-slim AS wheel
 WORKDIR /build
 COPY pyproject.toml README.md CHANGELOG.md LICENSE ./

@@ -1,6 +1,7 @@
-"""What a load costs, beside what a person would pick instead: `make bench`.
+"""The benchmark of loads beside other tools, run by `make bench`.
 
-`shop` plays Wix in a process of its own. `ours` and `peers/` are the contestants: programs that are
-given one task each, as `contest` says. `measures` is what is measured, `floors` the arithmetic that
-nobody can beat, `report` and `plot` what becomes of it.
+`sandboxes` runs the Wix sandbox in a process of its own. `ours`, `ours_by_prefect` and
+`peers/` are the candidates: programs that each process one `task`. `measures` defines what is
+measured, `floors` computes lower bounds, `report` and `plot` show the results. `many_sites` and
+`prefect_servers` are separate programs about loads of many sites.
 """

@@ -1,4 +1,4 @@
-"""What no client can beat: plain arithmetic over the jobs of a run."""
+"""Lower bounds of time and requests, computed from the jobs of a run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ PAGE = 1000
 
 
 def fewest_requests(sessions: int) -> int:
-    """How many requests a job of so many sessions takes at least: one submit, then its pages.
+    """The fewest requests of a job with this many sessions: one submit, then its pages.
 
-    The poll that finds a job finished is its first page.
+    The poll that finds a job finished returns its first page.
     """
     return 1 + max(1, ceil(sessions / PAGE))
 
@@ -25,10 +25,10 @@ def shortest_makespan(
     requests: int = 0,
     requests_per_minute: int | None = None,
 ) -> float:
-    """How many seconds jobs take at least, on so many slots and within a budget of requests.
+    """The fewest seconds that the jobs take, with a number of slots and a rate limit.
 
-    A lower bound, not a schedule: the slots are never idle, and each minute's budget is spent in
-    its first instant.
+    A lower bound, not a schedule: the slots are never idle, and the requests of each minute are
+    sent in its first instant.
     """
     by_slots = max(sum(job_seconds) / slots, *job_seconds)
     if requests_per_minute is None:

@@ -1,4 +1,4 @@
-"""What it was measured on: the machine, the versions, the date."""
+"""The facts of a measurement: machine, versions, date."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PEERS = Path(__file__).with_name("peers.txt")
 
 
 def describe() -> dict[str, str]:
-    """The facts, by what they are."""
+    """The facts by name, as text."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "machine": f"{_cpu()}, {len(os.sched_getaffinity(0))} cores, {_memory()}",
-        "load": f"{os.getloadavg()[0]:.1f} runnable before the first measure",
+        "load": f"{os.getloadavg()[0]:.1f} (1 minute average) before the first measure",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "versions": ", ".join(f"{name} {version(name)}" for name in OURS),
         "peers": ", ".join(_peers()),

@@ -1,7 +1,7 @@
-"""What many sites need: a day of loads played in virtual time. ``python -m benchmarks.many_sites``.
+"""A simulation of what loads of many sites require. Run by ``python -m benchmarks.many_sites``.
 
-Counts runs, requests, minutes and memory from the figures in `Assumptions`; runs no Prefect and
-asks nobody. What the figures are worth is said beside each of them.
+It computes runs, requests, minutes and memory from `Assumptions`; it runs no Prefect and sends no
+request. Each assumption says whether it is measured, computed or assumed.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from random import Random
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What one site takes. Measured figures are of one machine with two busy cores."""
+    """The load of one site. Measured figures are from one machine with two busy cores."""
 
     partitions: int = 12
-    """Days to ask times segments: a new day and three that may have changed, by three devices."""
+    """One new day and three that may have changed, each for three devices."""
     requests_per_partition: int = 2
-    """Computed: a submit, and a poll that finds the job finished and is its only page."""
+    """Computed: a submit, and a poll that finds the job finished and returns its only page."""
     job_seconds: tuple[float, float] = (5.0, 60.0)
-    """Assumed, evenly spread: Wix documents nothing."""
+    """Assumed, uniformly distributed: Wix documents no durations."""
     process_seconds: float = 12.0
-    """Measured: 4 to start and import, 8 for a load whose jobs are finished at once."""
+    """Measured: 4 to start and import, 8 for a load whose jobs finish immediately."""
     cpu_seconds: float = 4.3
     """Measured: 1.9 to import, 2.3 for a load of 12 partitions."""
     memory_mb: float = 260.0
     """Measured, with the sandbox in the same process: an upper bound."""
     server_requests: int = 65
-    """Measured: 58 by the run itself, 25 of them for the site's shared limit. Assumed: 7 more by
-    its worker and its parent, who polls besides."""
+    """Measured: 58 by the run itself, 25 of them for the site's shared limit. Assumed: 7 by its
+    worker and its parent. Polls of the parent are not included."""
     parent_poll_seconds: float = 5.0
     """`prefect_wix.tasks.sites.POLL_SECONDS`."""
 
@@ -42,8 +42,8 @@ class Assumptions:
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What the loads of all sites came to."""
+class Requirements:
+    """The result of a simulation."""
 
     slots: int
     minutes: float
@@ -52,40 +52,40 @@ class Needs:
     memory_gb: float
 
 
-def simulate(sites: int, slots: int, given: Assumptions, random: Random) -> Needs:
-    """Load the sites, so many at once; a slot is free when the parent has seen a run's end."""
+def simulate(sites: int, slots: int, site: Assumptions, random: Random) -> Requirements:
+    """Load the sites in these slots. A slot is free when the parent has polled the run's end."""
     free_at = [0.0] * slots
     polls = 0
     for _ in range(sites):
-        begun = heapq.heappop(free_at)
-        jobs = (random.uniform(*given.job_seconds) for _ in range(given.partitions))
-        seen = math.ceil((given.process_seconds + max(jobs)) / given.parent_poll_seconds)
-        polls += seen
-        heapq.heappush(free_at, begun + seen * given.parent_poll_seconds)
+        started_at = heapq.heappop(free_at)
+        jobs = (random.uniform(*site.job_seconds) for _ in range(site.partitions))
+        run_polls = math.ceil((site.process_seconds + max(jobs)) / site.parent_poll_seconds)
+        polls += run_polls
+        heapq.heappush(free_at, started_at + run_polls * site.parent_poll_seconds)
     seconds = max(free_at)
-    return Needs(
+    return Requirements(
         slots=slots,
         minutes=seconds / 60,
-        server_requests_per_second=(sites * given.server_requests + polls) / seconds,
-        cores=sites * given.cpu_seconds / seconds,
-        memory_gb=slots * given.memory_mb / 1000,
+        server_requests_per_second=(sites * site.server_requests + polls) / seconds,
+        cores=sites * site.cpu_seconds / seconds,
+        memory_gb=slots * site.memory_mb / 1000,
     )
 
 
 def main() -> None:
-    """Print a table, a row for each number of sites at once."""
+    """Print a table with one row per number of concurrent sites."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sites", type=int, default=10_000)
     parser.add_argument("--slots", type=int, nargs="+", default=[10, 25, 50, 100, 200, 400])
-    given, assumed = parser.parse_args(), Assumptions()
-    print(f"{given.sites:,} sites, {given.sites * assumed.requests:,} requests to Wix\n")
-    print("| sites at once | minutes | server requests/s | cores busy | memory of workers |")
+    options, assumed = parser.parse_args(), Assumptions()
+    print(f"{options.sites:,} sites, {options.sites * assumed.requests:,} requests to Wix\n")
+    print("| concurrent sites | minutes | server requests/s | busy cores | worker memory |")
     print("| ---: | ---: | ---: | ---: | ---: |")
-    for slots in given.slots:
-        needs = simulate(given.sites, slots, assumed, Random(1))  # noqa: S311
+    for slots in options.slots:
+        result = simulate(options.sites, slots, assumed, Random(1))  # noqa: S311
         print(
-            f"| {slots} | {needs.minutes:,.0f} | {needs.server_requests_per_second:.0f} "
-            f"| {needs.cores:.1f} | {needs.memory_gb:.0f} GB |"
+            f"| {slots} | {result.minutes:,.0f} | {result.server_requests_per_second:.0f} "
+            f"| {result.cores:.1f} | {result.memory_gb:.0f} GB |"
         )
 
 

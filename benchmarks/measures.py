@@ -1,8 +1,7 @@
-"""What is measured, one function each. Every figure is an `Observation` in a file of JSON lines.
+"""The measures, one function each. Every figure is an `Observation` in a file of JSON lines.
 
-Contestants take turns within a round, and rounds are repeated, so that what else the machine does
-strikes all of them alike. What one figure means is said where it is taken; how it is shown is in
-`report`.
+Each round runs all candidates one after the other, and rounds are repeated, so that other load of
+the machine affects all candidates alike. The tables are made in `report`.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
-from benchmarks.contest import Task
-from benchmarks.contestants import (
+from benchmarks.candidates import (
     AIRBYTE,
     DLT,
     FLOW,
@@ -30,24 +28,25 @@ from benchmarks.contestants import (
     LOAD,
     PEERS_PYTHON,
     RELOAD,
-    Contestant,
+    Candidate,
     environment,
     run,
     started,
 )
 from benchmarks.floors import fewest_requests, shortest_makespan
-from benchmarks.shop import TIMEZONE, Record, Scene, Shop, Stage
+from benchmarks.sandboxes import TIMEZONE, Address, Request, SandboxLog, SandboxProcess, Scenario
+from benchmarks.task import Task
 from tests.warehouses import PostgresServer, postgres_programs
 
-__all__ = ["FULL", "MEASURES", "QUICK", "Bench", "Form", "Observation", "race"]
+__all__ = ["FULL", "MEASURES", "QUICK", "Bench", "Observation", "Scale", "measure_jobs"]
 
-EVERYBODY = (LOAD, LISTING, HTTPX, DLT, AIRBYTE)
+ALL_CANDIDATES = (LOAD, LISTING, HTTPX, DLT, AIRBYTE)
 OK = 200
 TOO_MANY_REQUESTS = 429
 REQUESTS_PER_MINUTE = 200
-"""Wix's budget for a site."""
-UNLISTED = "unknown_status"
-UNLISTED_SECONDS = 6.0
+"""Wix's rate limit for one site."""
+UNKNOWN_STATUS = "unknown_status"
+UNKNOWN_STATUS_SECONDS = 6.0
 IMPORTS = {
     "prefect_wix": sys.executable,
     "prefect_wix.client": sys.executable,
@@ -60,44 +59,44 @@ IMPORTS = {
 
 
 @dataclass(frozen=True)
-class Form:
-    """How much of it is measured."""
+class Scale:
+    """The number of rounds, jobs and IDs."""
 
     rounds: int
     even_jobs: int
-    """Jobs of two seconds each."""
+    """The number of jobs that take 2 s each."""
     mixed_jobs: int
     mixed_slots: int
-    budget_jobs: int
-    """Jobs under the budget of requests; none leaves that out."""
+    rate_limited_jobs: int
+    """The number of jobs of the measure with the rate limit; 0 skips it."""
     big_ids: int
-    """Ids of the one big partition."""
+    """The number of IDs in the big partition."""
     big_rounds: int
-    """How often it is fetched and landed: what a machine does beside it shows most here."""
+    """The rounds of the big partition, which other load of the machine affects most."""
     biggest_ids: int
-    """Ids of one that is fetched and landed just once; none leaves that out."""
+    """The number of IDs in the partition that is loaded once; 0 skips it."""
     small_jobs: int
     import_rounds: int
 
 
-FULL = Form(
+FULL = Scale(
     rounds=3,
     even_jobs=20,
     mixed_jobs=500,
     mixed_slots=40,
-    budget_jobs=500,
+    rate_limited_jobs=500,
     big_ids=1_000_000,
     big_rounds=5,
     biggest_ids=10_000_000,
     small_jobs=1000,
     import_rounds=7,
 )
-QUICK = Form(
+QUICK = Scale(
     rounds=1,
     even_jobs=8,
     mixed_jobs=12,
     mixed_slots=12,
-    budget_jobs=0,
+    rate_limited_jobs=0,
     big_ids=100_000,
     big_rounds=1,
     biggest_ids=0,
@@ -108,74 +107,73 @@ QUICK = Form(
 
 @dataclass(frozen=True)
 class Observation:
-    """One thing that one contestant did once."""
+    """The figures of one candidate in one round of one measure."""
 
     measure: str
-    who: str
+    candidate: str
     figures: dict[str, Any]
 
 
 class Bench:
-    """The shop that everybody asks, and the file that figures go to."""
+    """Runs candidates against the sandbox process, and appends figures to the results file."""
 
-    def __init__(self, shop: Shop, form: Form, results: Path) -> None:
-        self.form = form
-        self._shop = shop
+    def __init__(self, process: SandboxProcess, scale: Scale, results: Path) -> None:
+        self.scale = scale
+        self._process = process
         self._results = results
 
-    def note(self, measure: str, who: str, **figures: Any) -> None:
-        """Add figures to the results, and say them."""
-        observation = Observation(measure, who, figures)
+    def add(self, measure: str, candidate: str, **figures: Any) -> None:
+        """Append figures to the results, and print them."""
+        observation = Observation(measure, candidate, figures)
         with self._results.open("a") as file:
             file.write(json.dumps(asdict(observation)) + "\n")
-        print(f"{measure:10} {who:26} {_in_short(figures)}", flush=True)
+        print(f"{measure:14} {candidate:26} {_format(figures)}", flush=True)
 
-    def lets(
-        self, contestant: Contestant, scene: Scene, **task: Any
-    ) -> tuple[dict[str, Any], Record]:
-        """Let a contestant fetch a scene. What it told, and what the shop saw."""
-        with self.stage(scene, **task) as given:
-            figures = run(contestant, given)
-            return figures, self._shop.record()
+    def run(
+        self, candidate: Candidate, scenario: Scenario, **task: Any
+    ) -> tuple[dict[str, Any], SandboxLog]:
+        """Run a candidate on a scenario; return its figures and the log of the sandbox."""
+        with self.open_task(scenario, **task) as opened:
+            return run(candidate, opened), self._process.log()
 
     @contextmanager
-    def stage(self, scene: Scene, **task: Any) -> Iterator[Task]:
-        """Open a sandbox and an empty DuckDB file for one task."""
-        with self._shop.plays(scene) as stage, _duckdb() as url:
-            yield _task(stage, scene, {"warehouse": url} | task)
+    def open_task(self, scenario: Scenario, **task: Any) -> Iterator[Task]:
+        """Run a sandbox, with an empty DuckDB file, for one task."""
+        with self._process.runs(scenario) as address, _duckdb() as url:
+            yield _task(address, scenario, {"warehouse": url} | task)
 
-    def record(self) -> Record:
-        """What the open sandbox has seen so far."""
-        return self._shop.record()
+    def log(self) -> SandboxLog:
+        """The requests and jobs of the running sandbox so far."""
+        return self._process.log()
 
 
 def even_jobs(bench: Bench) -> None:
-    """Jobs of exactly two seconds on four slots, with no budget of requests."""
-    scene = Scene(bench.form.even_jobs, 400 * bench.form.even_jobs, job_seconds=(2.0, 2.0))
-    for _ in range(bench.form.rounds):
-        for contestant in EVERYBODY:
-            race(bench, "even", contestant, scene, slots=4)
+    """Measure jobs of exactly 2 s on four slots, without a rate limit."""
+    scenario = Scenario(bench.scale.even_jobs, 400 * bench.scale.even_jobs, (2.0, 2.0))
+    for _ in range(bench.scale.rounds):
+        for candidate in ALL_CANDIDATES:
+            measure_jobs(bench, "even", candidate, scenario, slots=4)
 
 
 def mixed_jobs(bench: Bench) -> None:
-    """Jobs of half a second to six on many slots, with no budget of requests."""
-    scene = Scene(bench.form.mixed_jobs, 100 * bench.form.mixed_jobs, job_seconds=(0.5, 6.0))
-    for contestant in EVERYBODY:
-        race(bench, "mixed", contestant, scene, slots=bench.form.mixed_slots)
+    """Measure jobs of 0.5 to 6 s on many slots, without a rate limit."""
+    jobs, slots = bench.scale.mixed_jobs, bench.scale.mixed_slots
+    for candidate in ALL_CANDIDATES:
+        measure_jobs(bench, "mixed", candidate, Scenario(jobs, 100 * jobs, (0.5, 6.0)), slots=slots)
 
 
-def jobs_under_budget(bench: Bench) -> None:
-    """The mixed jobs where the sandbox refuses what is beyond Wix's budget. For us alone."""
-    jobs, slots = bench.form.budget_jobs, bench.form.mixed_slots
+def rate_limited_jobs(bench: Bench) -> None:
+    """Measure the mixed jobs where the sandbox enforces Wix's rate limit. prefect-wix only."""
+    jobs, slots, limit = bench.scale.rate_limited_jobs, bench.scale.mixed_slots, REQUESTS_PER_MINUTE
     if jobs:
-        scene = Scene(jobs, 100 * jobs, (0.5, 6.0), requests_per_minute=REQUESTS_PER_MINUTE)
-        race(bench, "budget", LOAD, scene, slots=slots, requests_per_minute=REQUESTS_PER_MINUTE)
+        scenario = Scenario(jobs, 100 * jobs, (0.5, 6.0), requests_per_minute=limit)
+        measure_jobs(bench, "rate_limited", LOAD, scenario, slots=slots, requests_per_minute=limit)
 
 
 def big_partitions(bench: Bench) -> None:
-    """One day of very many ids, from submit to landed, beside the bare fetch of its pages."""
-    size = bench.form.big_ids
-    for _ in range(bench.form.big_rounds):
+    """Measure one day of many IDs, from submit to landed, and a plain fetch of its pages."""
+    size = bench.scale.big_ids
+    for _ in range(bench.scale.big_rounds):
         _fetch_big_partition(bench, size, pages_in_flight=1)
         _fetch_big_partition(bench, size, pages_in_flight=4)
         _land_big_partition(bench, size, "DuckDB", _duckdb)
@@ -183,162 +181,166 @@ def big_partitions(bench: Bench) -> None:
 
 
 def biggest_partition(bench: Bench) -> None:
-    """A day ten times as big, once, to see what memory does."""
-    if size := bench.form.biggest_ids:
+    """Measure a day of ten times as many IDs once, for its memory."""
+    if size := bench.scale.biggest_ids:
         _fetch_big_partition(bench, size, pages_in_flight=1)
         _land_big_partition(bench, size, "DuckDB", _duckdb)
 
 
 def small_jobs(bench: Bench) -> None:
-    """Very many jobs of ten ids that are done at once: what is left is work.
+    """Measure the overhead of many jobs of ten IDs that finish immediately.
 
-    Waits are skipped on the client's clock and the plain script polls at once, so that all do the
-    same two requests a job. What one takes beyond the plain script is its overhead.
+    Waits are skipped on the client's clock and the plain script polls without a wait, so that all
+    send the same two requests per job. Overhead is the time beyond that of the plain script.
     """
-    for _ in range(bench.form.rounds):
-        for contestant in (HTTPX, LISTING, LOAD, FLOW):
-            _do_small_jobs(bench, contestant)
+    for _ in range(bench.scale.rounds):
+        for candidate in (HTTPX, LISTING, LOAD, FLOW):
+            _run_small_jobs(bench, candidate)
 
 
-def _do_small_jobs(bench: Bench, contestant: Contestant) -> None:
-    jobs = bench.form.small_jobs
-    scene = Scene(jobs, 10 * jobs)
-    told, record = bench.lets(contestant, scene, slots=8, tick_seconds=0.0, no_waiting=True)
-    requests = _count(record) / jobs
-    bench.note("small", contestant.name, jobs=jobs, requests_per_job=requests, **_seconds(told))
+def _run_small_jobs(bench: Bench, candidate: Candidate) -> None:
+    jobs = bench.scale.small_jobs
+    scenario = Scenario(jobs, 10 * jobs)
+    figures, log = bench.run(candidate, scenario, slots=8, tick_seconds=0.0, no_waiting=True)
+    requests = _count(log) / jobs
+    bench.add("small", candidate.name, jobs=jobs, requests_per_job=requests, **_seconds(figures))
 
 
 def reruns(bench: Bench) -> None:
-    """Days that have not changed are loaded again: how many rows are written."""
-    scene = Scene(days=10, sessions=20_000)
-    replace = Contestant("dlt, replace", DLT.python, DLT.module, "replace")
-    merge = Contestant("dlt, merge", DLT.python, DLT.module, "merge")
-    for contestant in (RELOAD, replace, merge):
-        told, _ = bench.lets(contestant, scene, slots=4, tick_seconds=0.05)
-        bench.note("rerun", contestant.name, rows=told["result"], of=scene.sessions)
+    """Count the rows that a second load of unchanged days writes."""
+    scenario = Scenario(days=10, sessions=20_000)
+    replace = Candidate("dlt, replace", DLT.python, DLT.module, "replace")
+    merge = Candidate("dlt, merge", DLT.python, DLT.module, "merge")
+    for candidate in (RELOAD, replace, merge):
+        figures, _ = bench.run(candidate, scenario, slots=4, tick_seconds=0.05)
+        bench.add("rerun", candidate.name, rows=figures["result"], of=scenario.sessions)
 
 
-def unlisted_status(bench: Bench) -> None:
-    """One job answers a status that nobody has documented: how often it is polled meanwhile."""
-    scene = Scene(days=1, sessions=10, faults=(UNLISTED,))
-    for contestant in (LOAD, HTTPX, DLT, AIRBYTE):
+def unknown_status(bench: Bench) -> None:
+    """Count the polls of one job whose status stays one that Wix does not document."""
+    scenario = Scenario(days=1, sessions=10, faults=(UNKNOWN_STATUS,))
+    for candidate in (LOAD, HTTPX, DLT, AIRBYTE):
         with (
-            bench.stage(scene, slots=1) as task,
+            bench.open_task(scenario, slots=1) as task,
             TemporaryFile() as output,
-            started(contestant, task, output),
+            started(candidate, task, output),
         ):
-            submitted = _first_submit(bench)
-            time.sleep(UNLISTED_SECONDS)
-            until = submitted + UNLISTED_SECONDS
-            polls = sum(one.endpoint == "result" for one in _before(bench.record(), until))
-        bench.note("unlisted", contestant.name, polls=polls, seconds=UNLISTED_SECONDS)
+            until = _first_submit(bench) + UNKNOWN_STATUS_SECONDS
+            time.sleep(UNKNOWN_STATUS_SECONDS)
+            polls = sum(one.endpoint == "result" for one in _requests_until(bench.log(), until))
+        bench.add("unknown_status", candidate.name, polls=polls, seconds=UNKNOWN_STATUS_SECONDS)
 
 
 def imports(bench: Bench) -> None:
-    """What CPU time an import takes, beyond an interpreter that imports nothing."""
+    """Measure the CPU time of an import, less that of an interpreter that imports nothing."""
     with TemporaryDirectory() as home:
         for module, python in IMPORTS.items():
-            _import_seconds(module, python, home)  # compiles what is not compiled yet
-        for _ in range(bench.form.import_rounds):
+            _import_seconds(module, python, home)  # compile modules before the first measurement
+        for _ in range(bench.scale.import_rounds):
             for module, python in IMPORTS.items():
                 seconds = _import_seconds(module, python, home)
-                bench.note("import", module, milliseconds=1000 * seconds)
+                bench.add("import", module, milliseconds=1000 * seconds)
 
 
 MEASURES = (
     imports,
-    unlisted_status,
+    unknown_status,
     reruns,
     even_jobs,
     mixed_jobs,
     small_jobs,
     big_partitions,
     biggest_partition,
-    jobs_under_budget,
+    rate_limited_jobs,
 )
 
 
-def race(bench: Bench, measure: str, contestant: Contestant, scene: Scene, **task: Any) -> None:
-    """Let a contestant fetch many jobs, and note its figures beside their floors."""
-    told, record = bench.lets(contestant, scene, **task)
-    expected = sum(job.sessions for job in record.jobs)
-    if told["result"] != expected:
-        raise RuntimeError(f"{contestant.name} brought {told['result']} of {expected} sessions")
-    bench.note(
+def measure_jobs(
+    bench: Bench, measure: str, candidate: Candidate, scenario: Scenario, **task: Any
+) -> None:
+    """Run a candidate on a scenario of many jobs, and add its figures and their lower bounds.
+
+    Raises:
+        RuntimeError: the candidate did not return all sessions.
+    """
+    figures, log = bench.run(candidate, scenario, **task)
+    expected = sum(job.sessions for job in log.jobs)
+    if figures["result"] != expected:
+        raise RuntimeError(f"{candidate.name} returned {figures['result']} of {expected} sessions.")
+    bench.add(
         measure,
-        contestant.name,
-        jobs=len(record.jobs),
+        candidate.name,
+        jobs=len(log.jobs),
         slots=task["slots"],
-        **_floors(record, scene, task["slots"]),
-        **_requests(record),
-        **_seconds(told),
+        **_floors(log, scenario, task["slots"]),
+        **_request_figures(log),
+        **_seconds(figures),
     )
 
 
-def _floors(record: Record, scene: Scene, slots: int) -> dict[str, float]:
-    fewest = sum(fewest_requests(job.sessions) for job in record.jobs)
+def _floors(log: SandboxLog, scenario: Scenario, slots: int) -> dict[str, float]:
+    fewest = sum(fewest_requests(job.sessions) for job in log.jobs)
     seconds = shortest_makespan(
-        [job.ready - job.submitted for job in record.jobs],
+        [job.ready - job.submitted for job in log.jobs],
         slots,
         requests=fewest,
-        requests_per_minute=scene.requests_per_minute,
+        requests_per_minute=scenario.requests_per_minute,
     )
-    return {"floor_seconds": seconds, "floor_requests": fewest / len(record.jobs)}
+    return {"floor_seconds": seconds, "floor_requests": fewest / len(log.jobs)}
 
 
-def _requests(record: Record) -> dict[str, float]:
-    """What the shop saw of a race."""
-    delays = _delays(record)
+def _request_figures(log: SandboxLog) -> dict[str, float]:
+    delays = _delays(log)
     return {
-        "requests_per_job": _count(record) / len(record.jobs),
-        "refused": sum(one.status == TOO_MANY_REQUESTS for one in record.requests),
+        "requests_per_job": _count(log) / len(log.jobs),
+        "rejected": sum(one.status == TOO_MANY_REQUESTS for one in log.requests),
         "delay_median": statistics.median(delays),
         "delay_p95": statistics.quantiles(delays, n=20, method="inclusive")[-1],
     }
 
 
-def _delays(record: Record) -> list[float]:
-    """How many seconds each job was finished before somebody asked and was told so."""
-    ready = {job.job_id: job.ready for job in record.jobs}
-    noticed: dict[str, float] = {}
-    for one in record.requests:
+def _delays(log: SandboxLog) -> list[float]:
+    """Seconds from the end of each job to the first poll that found it finished."""
+    ready = {job.job_id: job.ready for job in log.jobs}
+    detected: dict[str, float] = {}
+    for one in log.requests:
         job_id = one.job_id or ""
         if one.endpoint == "result" and one.status == OK and one.at >= ready[job_id]:
-            noticed.setdefault(job_id, one.at)
-    return [at - ready[job_id] for job_id, at in noticed.items()]
+            detected.setdefault(job_id, one.at)
+    return [at - ready[job_id] for job_id, at in detected.items()]
 
 
 def _fetch_big_partition(bench: Bench, size: int, *, pages_in_flight: int) -> None:
-    told, _ = bench.lets(
-        HTTPX, Scene(1, size), slots=1, tick_seconds=0.0, pages_in_flight=pages_in_flight
+    figures, _ = bench.run(
+        HTTPX, Scenario(1, size), slots=1, tick_seconds=0.0, pages_in_flight=pages_in_flight
     )
-    who = f"{HTTPX.name}, {pages_in_flight} in flight"
-    bench.note("ids", who, size=size, **_seconds(told))
+    name = f"{HTTPX.name}, {pages_in_flight} in flight"
+    bench.add("ids", name, size=size, **_seconds(figures))
 
 
 def _land_big_partition(
     bench: Bench, size: int, engine: str, warehouse: Callable[[], AbstractContextManager[str]]
 ) -> None:
     with warehouse() as url:
-        told, _ = bench.lets(LOAD, Scene(1, size), slots=1, no_waiting=True, warehouse=url)
-    if told["result"] != size:
-        raise RuntimeError(f"{told['result']} of {size} ids landed in {engine}")
-    bench.note("ids", f"{LOAD.name} into {engine}", size=size, **_seconds(told))
+        figures, _ = bench.run(LOAD, Scenario(1, size), slots=1, no_waiting=True, warehouse=url)
+    if figures["result"] != size:
+        raise RuntimeError(f"{figures['result']} of {size} IDs landed in {engine}.")
+    bench.add("ids", f"{LOAD.name} into {engine}", size=size, **_seconds(figures))
 
 
 @contextmanager
 def _duckdb() -> Iterator[str]:
-    """A new file."""
+    """The URL of a new file."""
     with TemporaryDirectory() as folder:
         yield f"duckdb:///{folder}/sessions.duckdb"
 
 
 @contextmanager
 def _postgres() -> Iterator[str]:
-    """A new server."""
+    """The URL of a new server."""
     programs = postgres_programs()
     if programs is None:
-        raise RuntimeError("There is no PostgreSQL to land in: see tests/warehouses.py.")
+        raise RuntimeError("PostgreSQL is not installed. See tests/warehouses.py.")
     server = PostgresServer(programs)
     server.start()
     try:
@@ -350,38 +352,38 @@ def _postgres() -> Iterator[str]:
 def _first_submit(bench: Bench) -> float:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if jobs := bench.record().jobs:
+        if jobs := bench.log().jobs:
             return jobs[0].submitted
         time.sleep(0.05)
-    raise RuntimeError("nobody submitted a job within a minute")
+    raise RuntimeError("The candidate submitted no job within a minute.")
 
 
-def _before(record: Record, until: float) -> Iterator[Any]:
-    return (one for one in record.requests if one.at <= until)
+def _requests_until(log: SandboxLog, until: float) -> Iterator[Request]:
+    return (one for one in log.requests if one.at <= until)
 
 
-def _count(record: Record) -> int:
-    return sum(one.endpoint in {"list", "result"} for one in record.requests)
+def _count(log: SandboxLog) -> int:
+    return sum(one.endpoint in {"list", "result"} for one in log.requests)
 
 
-def _task(stage: Stage, scene: Scene, told: dict[str, Any]) -> Task:
+def _task(address: Address, scenario: Scenario, options: dict[str, Any]) -> Task:
     return Task(
-        base_url=stage.url,
-        api_key=stage.api_key,
-        site_id=stage.site_id,
+        base_url=address.url,
+        api_key=address.api_key,
+        site_id=address.site_id,
         timezone=TIMEZONE,
-        days=scene.periods(),
-        **told,
+        days=scenario.periods(),
+        **options,
     )
 
 
-def _seconds(told: dict[str, Any]) -> dict[str, Any]:
-    return {name: told[name] for name in ("seconds", "cpu_seconds", "peak_mib")}
+def _seconds(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: figures[name] for name in ("seconds", "cpu_seconds", "peak_mib")}
 
 
 def _import_seconds(module: str, python: str, home: str) -> float:
-    bare = _cpu_seconds("pass", python, home)
-    return _cpu_seconds(f"import {module}", python, home) - bare
+    baseline = _cpu_seconds("pass", python, home)
+    return _cpu_seconds(f"import {module}", python, home) - baseline
 
 
 def _cpu_seconds(text: str, python: str, home: str) -> float:
@@ -395,7 +397,7 @@ def _children_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _in_short(figures: dict[str, Any]) -> str:
+def _format(figures: dict[str, Any]) -> str:
     return "  ".join(
         f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in figures.items()

@@ -1,6 +1,6 @@
-"""This project as a contestant without Prefect: ``list`` only fetches, ``load`` lands as well.
+"""prefect-wix without Prefect as a candidate: ``list`` only fetches, ``load`` also loads.
 
-``reload`` lands, lands the same again, and tells how many session rows the second time wrote.
+``reload`` loads the same days twice and returns how many session rows the second load wrote.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from datetime import date
 
 import duckdb
 
-from benchmarks.contest import Task, tell, told_task
-from benchmarks.shop import NOW
+from benchmarks.sandboxes import NOW
+from benchmarks.task import Task, measure_work, task_from_arguments
 from prefect_wix.client.auth import ApiKeyAuth
 from prefect_wix.client.client import WixClient
 from prefect_wix.clock import SYSTEM_CLOCK, Clock
@@ -29,23 +29,23 @@ SEGMENT = "device_type=ALL"
 
 
 @dataclass(eq=False)
-class HastyClock:
-    """A clock on which waiting takes no time: it is moved on instead."""
+class SkippingClock:
+    """A clock that moves ahead instead of waiting."""
 
     skipped: float = 0.0
 
     def now(self) -> float:
-        """Seconds, with those that were not waited for."""
+        """Monotonic seconds plus the skipped ones."""
         return time.monotonic() + self.skipped
 
     async def sleep(self, seconds: float) -> None:
-        """Let others go on, and be later."""
+        """Move ahead, and let other tasks run."""
         self.skipped += max(0.0, seconds)
         await asyncio.sleep(0)
 
 
 async def list_all(task: Task) -> int:
-    """Fetch and verify every day and land nothing. Returns how many ids there were."""
+    """Fetch and verify every day without a warehouse. Returns the number of IDs."""
     slots = asyncio.Semaphore(task.slots)
     async with _client(task) as client:
         schedule = PollSchedule(client.clock, utilization=client.rate_limiter.utilization)
@@ -58,22 +58,22 @@ async def list_all(task: Task) -> int:
 
 
 async def load_all(task: Task) -> int:
-    """Land every day in a warehouse. Returns how many sessions it holds then."""
-    return sum(outcome.sessions for outcome in await _load(task))
+    """Load every day into a warehouse. Returns the number of sessions that it then contains."""
+    return sum(result.sessions for result in await _load(task))
 
 
 async def load_twice(task: Task) -> int:
-    """Land every day in a DuckDB file twice. Returns how many rows the second time wrote.
+    """Load every day into a DuckDB file twice. Returns the number of rows the second load wrote.
 
-    Read off the file: a row that was not touched is in the same place.
+    An untouched row keeps its ``rowid``.
     """
     await _load(task)
-    before = _places(task)
+    before = _row_ids(task)
     await _load(task)
-    return len(_places(task) - before)
+    return len(_row_ids(task) - before)
 
 
-def _places(task: Task) -> set[tuple[int, str]]:
+def _row_ids(task: Task) -> set[tuple[int, str]]:
     with duckdb.connect(task.warehouse.removeprefix("duckdb:///"), read_only=True) as database:
         rows = database.execute("SELECT rowid, session_id FROM wix_session_ids").fetchall()
     return set(rows)
@@ -84,13 +84,13 @@ async def _load(task: Task) -> list[PartitionResult]:
     await warehouse.prepare()
     options = LoadOptions(as_of=NOW, jobs_in_flight=task.slots)
     async with _client(task) as client:
-        outcomes = await load_partitions(
-            client, warehouse, _partitions(task), options, on_progress=_nobody_watches
+        results = await load_partitions(
+            client, warehouse, _partitions(task), options, on_progress=_ignore_progress
         )
-    failed = [one.reason for one in outcomes if one.state is JobState.FAILED]
+    failed = [one.reason for one in results if one.state is JobState.FAILED]
     if failed:
-        raise RuntimeError(f"{len(failed)} partitions failed; the first: {failed[0]}")
-    return outcomes
+        raise RuntimeError(f"{len(failed)} partitions failed. The first: {failed[0]}")
+    return results
 
 
 def _client(task: Task) -> WixClient:
@@ -103,7 +103,7 @@ def _client(task: Task) -> WixClient:
 
 
 def _clock(task: Task) -> Clock:
-    return HastyClock() if task.no_waiting else SYSTEM_CLOCK
+    return SkippingClock() if task.no_waiting else SYSTEM_CLOCK
 
 
 def _partitions(task: Task) -> list[Partition]:
@@ -111,12 +111,12 @@ def _partitions(task: Task) -> list[Partition]:
     return [Partition(task.site_id, day, SEGMENT, task.timezone) for day in days]
 
 
-async def _nobody_watches(outcome: PartitionResult) -> None:
-    """Take a partition's outcome and do nothing."""
+async def _ignore_progress(result: PartitionResult) -> None:
+    """Do nothing."""
 
 
 VERBS = {"list": list_all, "load": load_all, "reload": load_twice}
 
 if __name__ == "__main__":
-    verb, the_task = VERBS[sys.argv[1]], told_task()
-    tell(lambda: asyncio.run(verb(the_task)))
+    verb, the_task = VERBS[sys.argv[1]], task_from_arguments()
+    measure_work(lambda: asyncio.run(verb(the_task)))

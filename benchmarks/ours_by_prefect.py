@@ -1,7 +1,7 @@
-"""This project as a contestant with Prefect: the flow, against a Prefect server of its own.
+"""prefect-wix with Prefect as a candidate: the flow, against a Prefect server of its own.
 
-The server is up before the clock starts, and shares the machine. The flow run is the first of its
-process, as it is for a worker; so what Prefect does once in a process is in the figure.
+The server starts before the measurement and runs on the same machine. The flow run is the first of
+its process, as on a worker, so the figures include what Prefect does once per process.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from tempfile import TemporaryDirectory
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
-from benchmarks.contest import Task, tell, told_task
-from benchmarks.ours import SEGMENT, HastyClock
+from benchmarks.ours import SEGMENT, SkippingClock
+from benchmarks.task import Task, measure_work, task_from_arguments
 from flows.load_sessions import load_sessions
 from prefect_wix import SessionsWarehouse, WixCredentials
 from prefect_wix.client.auth import ApiKeyAuth
 from prefect_wix.client.client import WixClient
 
-CLOCK = HastyClock()
+CLOCK = SkippingClock()
 
 
-class HastyCredentials(WixCredentials):
-    """Credentials whose client waits for nothing between requests."""
+class SkippingCredentials(WixCredentials):
+    """Credentials whose client skips the waits between requests."""
 
     def get_client(self) -> WixClient:
         """See `WixCredentials.get_client`."""
@@ -38,9 +38,9 @@ class HastyCredentials(WixCredentials):
 
 
 async def load_all(task: Task) -> int:
-    """Land every day by the flow. Returns how many sessions the warehouse holds then."""
-    kind = HastyCredentials if task.no_waiting else WixCredentials
-    outcomes = await load_sessions(
+    """Load every day by the flow. Returns the number of sessions that the warehouse contains."""
+    kind = SkippingCredentials if task.no_waiting else WixCredentials
+    results = await load_sessions(
         kind(
             api_key=task.api_key,
             site_id=task.site_id,
@@ -54,14 +54,14 @@ async def load_all(task: Task) -> int:
         timezone=task.timezone,
         jobs_in_flight=task.slots,
     )
-    return sum(outcome.sessions for outcome in outcomes)
+    return sum(result.sessions for result in results)
 
 
 if __name__ == "__main__":
-    the_task = told_task()
+    the_task = task_from_arguments()
     with (
         TemporaryDirectory() as folder,
         temporary_settings({PREFECT_LOCAL_STORAGE_PATH: Path(folder)}),
         prefect_test_harness(server_startup_timeout=60),
     ):
-        tell(lambda: asyncio.run(load_all(the_task)))
+        measure_work(lambda: asyncio.run(load_all(the_task)))

@@ -1,4 +1,4 @@
-"""The results as bars, in one SVG. Runs in the peers' environment, which has matplotlib.
+"""The results as a bar chart in one SVG. Runs in the peers' environment, which has matplotlib.
 
 ``python -m benchmarks.plot RESULTS.jsonl PLOT.svg``
 """
@@ -17,22 +17,22 @@ import matplotlib.pyplot as plt
 OURS, PEER, FLOOR = "#1f6f8b", "#b8bfc6", "#c0392b"
 PANELS = (
     ("even", "seconds", "floor_seconds", "Even jobs: makespan, s"),
-    ("even", "requests_per_job", "floor_requests", "Even jobs: requests a job"),
-    ("even", "delay_median", None, "Even jobs: noticed after, median s"),
+    ("even", "requests_per_job", "floor_requests", "Even jobs: requests per job"),
+    ("even", "delay_median", None, "Even jobs: detected after, median s"),
     ("mixed", "seconds", "floor_seconds", "Mixed jobs: makespan, s"),
-    ("mixed", "requests_per_job", "floor_requests", "Mixed jobs: requests a job"),
-    ("mixed", "delay_median", None, "Mixed jobs: noticed after, median s"),
+    ("mixed", "requests_per_job", "floor_requests", "Mixed jobs: requests per job"),
+    ("mixed", "delay_median", None, "Mixed jobs: detected after, median s"),
     ("ids", "seconds", None, "One big day: seconds"),
-    ("unlisted", "polls", None, "Unlisted status: polls (log scale)"),
+    ("unknown_status", "polls", None, "Undocumented status: polls (log scale)"),
     ("import", "milliseconds", None, "Import time, ms"),
 )
-LOGARITHMIC = "unlisted"
+LOGARITHMIC = "unknown_status"
 HUNDRED = 100
 
 
 def draw(results: Path, plot: Path) -> None:
-    """Draw the results of a file into another."""
-    # Text stays text, and the same results make the same file.
+    """Draw the results of one file into another."""
+    # Text is not converted to paths, and equal results make an equal file.
     mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "benchmarks", "font.size": 8}
     figure, axes = plt.subplots(3, 3, figsize=(13, 8), layout="constrained")
     observations = [json.loads(line) for line in results.read_text().splitlines()]
@@ -40,7 +40,7 @@ def draw(results: Path, plot: Path) -> None:
         _draw_panel(
             axis, _of_smallest([one for one in observations if one["measure"] == panel[0]]), panel
         )
-    figure.suptitle("Medians. Dashed: the floor, which nobody can beat.", x=0.01, ha="left")
+    figure.suptitle("Medians. Dashed: the floor (theoretical minimum).", x=0.01, ha="left")
     figure.savefig(plot, metadata={"Date": None})
 
 
@@ -52,16 +52,16 @@ def _of_smallest(observations: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _draw_panel(
     axis: Any, observations: list[dict[str, Any]], panel: tuple[str, str, str | None, str]
 ) -> None:
-    measure, name, floor, title = panel
+    measure, figure, floor, title = panel
     values: dict[str, list[float]] = {}
     for one in observations:
-        values.setdefault(one["who"], []).append(one["figures"][name])
+        values.setdefault(one["candidate"], []).append(one["figures"][figure])
     names = list(values)
     medians = [statistics.median(each) for each in values.values()]
     bars = axis.barh(
         names,
         medians,
-        color=[OURS if "prefect" in who and who != "prefect" else PEER for who in names],
+        color=[OURS if "prefect" in name and name != "prefect" else PEER for name in names],
     )
     axis.bar_label(bars, [_short(value) for value in medians], padding=3)
     axis.invert_yaxis()

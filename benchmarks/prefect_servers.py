@@ -1,8 +1,8 @@
-"""What one Prefect server answers, on SQLite and on PostgreSQL.
+"""The throughput of a Prefect server on SQLite and on PostgreSQL, in slots per second.
 
-Run by ``python -m benchmarks.prefect_servers``. Both run side by side in one run, and are asked in
-turns, each by itself. A big part of what many sites ask a server for are slots of rate limits, so
-that is what is asked here.
+Run by ``python -m benchmarks.prefect_servers``. Both servers run during the whole measurement and
+are measured one after the other in each round. It measures slots of rate limits, since these are a
+large share of the requests that loads of many sites send to the server.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from tests.warehouses import PostgresServer, postgres_programs
 ROUNDS = 3
 SITES_AT_ONCE = 8
 SLOTS = 25
-"""That one site takes on a usual morning; see `benchmarks.many_sites`."""
-NEVER_FULL = 1_000_000
+"""Slots that one site takes in a daily load; see `benchmarks.many_sites`."""
+UNLIMITED = 1_000_000
 
 
 async def take_slots(server: PrefectServer) -> float:
-    """Slots a second that the server hands out to many sites, each of which takes its own."""
+    """Slots per second that the server grants to several sites, each with its own limit."""
     with temporary_settings({PREFECT_API_URL: server.api}):
         sites = [f"site-{number}" for number in range(SITES_AT_ONCE)]
         for site in sites:
-            await save_limit(site, NEVER_FULL)
-        began = time.perf_counter()
+            await save_limit(site, UNLIMITED)
+        started_at = time.perf_counter()
         await asyncio.gather(*map(_take, sites))
-        return SITES_AT_ONCE * SLOTS / (time.perf_counter() - began)
+        return SITES_AT_ONCE * SLOTS / (time.perf_counter() - started_at)
 
 
 async def _take(site: str) -> None:
@@ -45,10 +45,10 @@ async def _take(site: str) -> None:
 
 
 def main() -> int:
-    """Print a row for each round and server."""
+    """Print one row per round and server."""
     programs = postgres_programs()
     if programs is None:
-        print("There is no PostgreSQL on this machine.", file=sys.stderr)
+        print("PostgreSQL is not installed on this machine.", file=sys.stderr)
         return 1
     postgres = PostgresServer(programs)
     postgres.start()
@@ -56,9 +56,9 @@ def main() -> int:
         with ExitStack() as stack:
             servers = {
                 name: stack.enter_context(
-                    prefect_server(Path(stack.enter_context(TemporaryDirectory())), under, ui=False)
+                    prefect_server(Path(stack.enter_context(TemporaryDirectory())), store, ui=False)
                 )
-                for name, under in (("SQLite", None), ("PostgreSQL", postgres))
+                for name, store in (("SQLite", None), ("PostgreSQL", postgres))
             }
             for number in range(1, ROUNDS + 1):
                 for name, server in servers.items():

@@ -1,6 +1,6 @@
-"""Observations as tables: the results part of a README, between two marks.
+"""Observations as Markdown tables: the results part of a README, between two markers.
 
-Several rounds of one thing are shown as their median and, where they differ, their spread.
+Several rounds are shown as their median and, where they differ, their range.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ Rounds = list[Figures]
 
 
 def read(results: Path) -> list[dict[str, Any]]:
-    """The observations of a file, in order."""
+    """The observations in a file, in order."""
     return [json.loads(line) for line in results.read_text().splitlines()]
 
 
 def render(observations: Sequence[dict[str, Any]], plot: str) -> str:
-    """The tables, and the plot by its file's name."""
+    """The tables, with a link to the plot's file."""
     measures: dict[str, dict[str, Rounds]] = {}
     for one in observations:
-        measures.setdefault(one["measure"], {}).setdefault(one["who"], []).append(one["figures"])
+        rounds = measures.setdefault(one["measure"], {})
+        rounds.setdefault(one["candidate"], []).append(one["figures"])
     parts = [_facts(measures.pop("machine")), f"![The same figures as bars]({plot})"]
     for measure, show in SECTIONS.items():
         if measure in measures:
@@ -37,15 +38,15 @@ def render(observations: Sequence[dict[str, Any]], plot: str) -> str:
 
 
 def replace_results(readme: str, results: str) -> str:
-    """The text with the results between its marks.
+    """The text with the results between its markers.
 
     Raises:
-        ValueError: the marks are missing.
+        ValueError: a marker is missing.
     """
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"The README has no {BEGIN} and {END} to put results between.")
+        raise ValueError(f"The README has no markers {BEGIN} and {END}.")
     return f"{before}{BEGIN}\n\n{results}\n\n{END}{after}"
 
 
@@ -53,36 +54,36 @@ def _facts(machine: dict[str, Rounds]) -> str:
     return "\n".join(f"- {name}: {text}" for name, text in machine["facts"][0].items())
 
 
-def _race(title: str) -> Callable[[dict[str, Rounds]], str]:
+def _jobs(title: str) -> Callable[[dict[str, Rounds]], str]:
     def show(rounds: dict[str, Rounds]) -> str:
         one = next(iter(rounds.values()))[0]
         heading = (
             f"### {title.format(**one)}\n\nFloor: {one['floor_seconds']:.1f} s and "
-            f"{one['floor_requests']:.1f} requests a job."
+            f"{one['floor_requests']:.1f} requests per job."
         )
         columns = (
             "",
             "makespan",
             "÷ floor",
-            "requests a job",
-            "noticed after, median",
+            "requests per job",
+            "detected after, median",
             "p95",
-            "refused (429)",
+            "rejected (429)",
         )
-        return f"{heading}\n\n{_table(columns, [_race_row(*item) for item in rounds.items()])}"
+        return f"{heading}\n\n{_table(columns, [_job_row(*item) for item in rounds.items()])}"
 
     return show
 
 
-def _race_row(who: str, rounds: Rounds) -> list[str]:
+def _job_row(candidate: str, rounds: Rounds) -> list[str]:
     return [
-        who,
+        candidate,
         _spread(rounds, "seconds", "{:.1f}", " s"),
         f"{_median(one['seconds'] / one['floor_seconds'] for one in rounds):.2f}",
         f"{_median(one['requests_per_job'] for one in rounds):.2f}",
         f"{_median(one['delay_median'] for one in rounds):.2f} s",
         f"{_median(one['delay_p95'] for one in rounds):.2f} s",
-        str(sum(one["refused"] for one in rounds)),
+        str(sum(one["rejected"] for one in rounds)),
     ]
 
 
@@ -92,83 +93,83 @@ def _ids(rounds: dict[str, Rounds]) -> str:
 
 
 def _ids_of(size: int, all_rounds: dict[str, Rounds]) -> str:
-    # Not everybody takes part in every size.
+    # Not every candidate is measured at every size.
     rounds = {
-        who: those
-        for who, each in all_rounds.items()
-        if (those := [one for one in each if one["size"] == size])
+        candidate: of_size
+        for candidate, each in all_rounds.items()
+        if (of_size := [one for one in each if one["size"] == size])
     }
-    fetched = [each for who, each in rounds.items() if "in flight" in who]
-    bare = min(_median(one["seconds"] for one in each) for each in fetched)
+    fetched = [each for candidate, each in rounds.items() if "in flight" in candidate]
+    fastest_fetch = min(_median(one["seconds"] for one in each) for each in fetched)
     rows = [
         [
-            who,
+            candidate,
             _spread(each, "seconds", "{:.1f}", " s"),
-            f"{_median(one['seconds'] for one in each) / bare:.2f}",
+            f"{_median(one['seconds'] for one in each) / fastest_fetch:.2f}",
             f"{_median(one['cpu_seconds'] for one in each):.1f} s",
             f"{_median(one['peak_mib'] for one in each):.0f} MiB",
         ]
-        for who, each in rounds.items()
+        for candidate, each in rounds.items()
     ]
-    columns = ("", "seconds", "÷ the faster bare fetch", "its own CPU", "its peak memory")
+    columns = ("", "seconds", "÷ fastest plain httpx", "CPU", "peak memory")
     return f"### One day of {size:,} sessions\n\n{_table(columns, rows)}"
 
 
 def _small(rounds: dict[str, Rounds]) -> str:
-    bare = rounds["plain httpx"]
-    jobs = bare[0]["jobs"]
+    plain = rounds["plain httpx"]
+    jobs = plain[0]["jobs"]
     rows = [
         [
-            who,
+            candidate,
             _spread(each, "seconds", "{:.1f}", " s"),
             f"{_median(one['requests_per_job'] for one in each):.2f}",
-            *(_spread(_beyond(bare, each), name, "{:.1f}", " ms") for name in _OF_WORK),
+            *(_spread(_overhead(plain, each), name, "{:.1f}", " ms") for name in _OVERHEADS),
         ]
-        for who, each in rounds.items()
+        for candidate, each in rounds.items()
     ]
-    columns = ("", "seconds", "requests a job", "overhead a job", "CPU of it")
-    return f"### {jobs:,} small jobs that are done at once\n\n{_table(columns, rows)}"
+    columns = ("", "seconds", "requests per job", "overhead per job", "CPU overhead per job")
+    return f"### {jobs:,} small jobs that finish immediately\n\n{_table(columns, rows)}"
 
 
-_OF_WORK = ("seconds", "cpu_seconds")
+_OVERHEADS = ("seconds", "cpu_seconds")
 
 
-def _beyond(bare: Rounds, rounds: Rounds) -> list[dict[str, float]]:
-    """What each round took beyond the bare fetch of the same round, in milliseconds a job."""
+def _overhead(plain: Rounds, rounds: Rounds) -> list[dict[str, float]]:
+    """What each round took beyond the plain script in the same round, in milliseconds per job."""
     return [
-        {name: 1000 * (one[name] - fetch[name]) / one["jobs"] for name in _OF_WORK}
-        for fetch, one in zip(bare, rounds, strict=True)
+        {name: 1000 * (one[name] - fetch[name]) / one["jobs"] for name in _OVERHEADS}
+        for fetch, one in zip(plain, rounds, strict=True)
     ]
 
 
 def _reruns(rounds: dict[str, Rounds]) -> str:
-    rows = [[who, f"{one['rows']:,} of {one['of']:,}"] for who, [one] in rounds.items()]
+    rows = [[candidate, f"{one['rows']:,} of {one['of']:,}"] for candidate, [one] in rounds.items()]
     return f"### A rerun of unchanged days\n\n{_table(('', 'session rows written'), rows)}"
 
 
-def _unlisted(rounds: dict[str, Rounds]) -> str:
+def _unknown_status(rounds: dict[str, Rounds]) -> str:
     seconds = next(iter(rounds.values()))[0]["seconds"]
-    rows = [[who, f"{one['polls']:,}"] for who, [one] in rounds.items()]
-    title = f"### {seconds:g} s of an unlisted job status"
-    return f"{title}\n\n{_table(('', 'polls of the one job'), rows)}"
+    rows = [[candidate, f"{one['polls']:,}"] for candidate, [one] in rounds.items()]
+    title = f"### {seconds:g} s of an undocumented job status"
+    return f"{title}\n\n{_table(('', 'polls of the job'), rows)}"
 
 
 def _imports(rounds: dict[str, Rounds]) -> str:
     rows = [
-        [f"`import {who}`", _spread(each, "milliseconds", "{:.0f}", " ms")]
-        for who, each in rounds.items()
+        [f"`import {candidate}`", _spread(each, "milliseconds", "{:.0f}", " ms")]
+        for candidate, each in rounds.items()
     ]
     return f"### Import time\n\n{_table(('', 'CPU time beyond a bare interpreter'), rows)}"
 
 
 SECTIONS: dict[str, Callable[[dict[str, Rounds]], str]] = {
-    "even": _race("{jobs} jobs of 2 s on {slots} slots"),
-    "mixed": _race("{jobs} jobs of 0.5 to 6 s on {slots} slots"),
-    "budget": _race("{jobs} jobs of 0.5 to 6 s on {slots} slots and 200 requests a minute"),
+    "even": _jobs("{jobs} jobs of 2 s on {slots} slots"),
+    "mixed": _jobs("{jobs} jobs of 0.5 to 6 s on {slots} slots"),
+    "rate_limited": _jobs("{jobs} jobs of 0.5 to 6 s on {slots} slots, 200 requests per minute"),
     "ids": _ids,
     "small": _small,
     "rerun": _reruns,
-    "unlisted": _unlisted,
+    "unknown_status": _unknown_status,
     "import": _imports,
 }
 
@@ -180,8 +181,8 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _spread(rounds: Rounds, name: str, form: str, unit: str) -> str:
     values = [one[name] for one in rounds]
-    middle, *ends = (form.format(x) for x in (statistics.median(values), min(values), max(values)))
-    return f"{middle}{unit}" if ends[0] == ends[1] else f"{middle}{unit} ({ends[0]} to {ends[1]})"
+    median, *ends = (form.format(x) for x in (statistics.median(values), min(values), max(values)))
+    return f"{median}{unit}" if ends[0] == ends[1] else f"{median}{unit} ({ends[0]} to {ends[1]})"
 
 
 def _median(values: Iterable[float]) -> float:

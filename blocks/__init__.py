@@ -1,1 +1,1 @@
-"""What must exist on a Prefect server before the flows run: block documents as code."""
+"""The block documents and rate limits that the flows need on the Prefect server, as code."""

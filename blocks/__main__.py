@@ -1,7 +1,7 @@
-"""``python -m blocks``: make or update block documents and limits from environment variables.
+"""``python -m blocks``: create or update block documents and rate limits from settings.
 
-Reads the environment and, for what is not set there, a ``.env`` file in the current folder. Says
-what it saved and what it left out; never prints a secret. Run it as often as you like.
+Reads environment variables, then a ``.env`` file in the current folder. Prints which documents were
+saved and which were skipped, and no secret. Repeated runs are safe.
 """
 
 from __future__ import annotations
@@ -29,104 +29,105 @@ Settings = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Document:
-    """One block document: its name, the variables it needs, those it may have, and its maker."""
+    """A block document and the environment variables of its fields."""
 
     block_type: type[Block]
     name: str
-    needs: Mapping[str, str]
+    required: Mapping[str, str]
     """Field -> variable."""
-    may_have: Mapping[str, str]
+    optional: Mapping[str, str]
+    """Field -> variable."""
 
     @property
     def slug(self) -> str:
-        """What a deployment refers to it by."""
+        """The slug by which deployments refer to the document."""
         return f"{self.block_type.get_block_type_slug()}/{self.name}"
 
     def missing(self, settings: Settings) -> list[str]:
-        """The variables it needs and does not find."""
-        return [variable for variable in self.needs.values() if not settings.get(variable)]
+        """The required variables that are not set."""
+        return [variable for variable in self.required.values() if not settings.get(variable)]
 
-    def make(self, settings: Settings) -> Block:
-        """The block.
+    def make_block(self, settings: Settings) -> Block:
+        """The block with the values of the variables that are set.
 
         Raises:
-            ValidationError: a value is refused.
+            ValidationError: a value is invalid.
         """
-        fields = {**self.needs, **self.may_have}
-        given = {field: settings[name] for field, name in fields.items() if settings.get(name)}
-        return self.block_type(**given)
+        fields = {**self.required, **self.optional}
+        values = {field: settings[name] for field, name in fields.items() if settings.get(name)}
+        return self.block_type(**values)
 
 
 DOCUMENTS = (
     Document(
         WixCredentials,
         "wix",
-        needs={"api_key": "WIX_API_KEY", "site_id": "WIX_SITE_ID"},
-        may_have={"base_url": "WIX_BASE_URL"},
+        required={"api_key": "WIX_API_KEY", "site_id": "WIX_SITE_ID"},
+        optional={"base_url": "WIX_BASE_URL"},
     ),
     Document(
         WixAppCredentials,
         "wix-app",
-        needs={
+        required={
             "app_id": "WIX_APP_ID",
             "app_secret": "WIX_APP_SECRET",
             "instance_id": "WIX_INSTANCE_ID",
         },
-        may_have={"base_url": "WIX_BASE_URL"},
+        optional={"base_url": "WIX_BASE_URL"},
     ),
     Document(
         WixAccountCredentials,
         "wix-account",
-        needs={"api_key": "WIX_ACCOUNT_API_KEY", "account_id": "WIX_ACCOUNT_ID"},
-        may_have={"base_url": "WIX_BASE_URL"},
+        required={"api_key": "WIX_ACCOUNT_API_KEY", "account_id": "WIX_ACCOUNT_ID"},
+        optional={"base_url": "WIX_BASE_URL"},
     ),
     Document(
         SessionsWarehouse,
         "sessions",
-        needs={"url": "WIX_WAREHOUSE_URL"},
-        may_have={"schema": "WIX_WAREHOUSE_SCHEMA"},
+        required={"url": "WIX_WAREHOUSE_URL"},
+        optional={"schema": "WIX_WAREHOUSE_SCHEMA"},
     ),
 )
 
 
-async def save_documents(settings: Settings, say: Callable[[str], None] = print) -> bool:
-    """Save every document whose variables are set.
+async def save_documents(settings: Settings, echo: Callable[[str], None] = print) -> bool:
+    """Save every document whose required variables are set, and the rate limit of its site.
 
     Returns:
-        Whether every document that is set was also valid.
+        False if a document was invalid.
     """
-    results = [await _save(document, settings, say) for document in DOCUMENTS]
+    results = [await _save(document, settings, echo) for document in DOCUMENTS]
     return all(results)
 
 
-async def _save(document: Document, settings: Settings, say: Callable[[str], None]) -> bool:
+async def _save(document: Document, settings: Settings, echo: Callable[[str], None]) -> bool:
     missing = document.missing(settings)
     if missing:
-        say(f"left out  {document.slug}: set {' and '.join(missing)} to have it")
+        verb = "is" if len(missing) == 1 else "are"
+        echo(f"skipped   {document.slug}: {' and '.join(missing)} {verb} not set")
         return True
     try:
-        block = document.make(settings)
+        block = document.make_block(settings)
     except ValidationError as error:
-        say(f"refused   {document.slug}: {'; '.join(one['msg'] for one in error.errors())}")
+        echo(f"invalid   {document.slug}: {'; '.join(one['msg'] for one in error.errors())}")
         return False
-    # `asave` is newer than the oldest Prefect that is allowed; `save` can be awaited in all.
+    # The oldest supported Prefect has no `asave`; `save` can be awaited in all versions.
     await block.save(document.name, overwrite=True)
-    say(f"saved     {document.slug}")
+    echo(f"saved     {document.slug}")
     if isinstance(block, WixCredentials | WixAppCredentials):
-        await _save_limit(block, say)
+        await _save_limit(block, echo)
     return True
 
 
 async def _save_limit(
-    credentials: WixCredentials | WixAppCredentials, say: Callable[[str], None]
+    credentials: WixCredentials | WixAppCredentials, echo: Callable[[str], None]
 ) -> None:
-    """The site's request budget, which all runs share."""
     name = await save_limit(credentials.site_id, credentials.requests_per_minute)
-    say(f"saved     limit {name}: {credentials.requests_per_minute} requests a minute")
+    echo(f"saved     limit {name}: {credentials.requests_per_minute} requests a minute")
 
 
 def read_settings(folder: Path) -> Settings:
-    """The environment, over a ``.env`` file in the folder."""
+    """The environment variables, and the values of a ``.env`` file in the folder below them."""
     from_file = {name: value for name, value in dotenv_values(folder / ".env").items() if value}
     return {**from_file, **os.environ}
 

@@ -1,1 +1,1 @@
-"""When and where the flows run."""
+"""The deployments of the flows, and the automations that watch them."""

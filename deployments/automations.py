@@ -1,7 +1,8 @@
-"""``python -m deployments.automations``: make or update what watches over the deployments.
+"""``python -m deployments.automations``: create or update the automations of the deployments.
 
-Says what it did. Run it as often as you like: an automation that is switched off in the UI stays
-off. Each one shows in the server's event feed when it fires; with ``--notify`` somebody is told.
+Prints each change. Repeated runs are safe: an automation that was disabled in the UI stays
+disabled. A fired automation is visible in the server's event feed; ``--notify`` also sends a
+notification.
 """
 
 from __future__ import annotations
@@ -26,42 +27,42 @@ from prefect.exceptions import ObjectNotFound
 
 from prefect_wix.tasks.events import LANDED_EVENT
 
-__all__ = ["failed_twice", "run_died", "save_automations", "site_is_silent"]
+__all__ = ["failed_twice", "nothing_landed", "run_died", "save_automations"]
 
 TWO_RUNS_OF_A_DAILY_SCHEDULE = timedelta(hours=36)
 A_DAY_AND_ITS_RETRIES = timedelta(hours=36)
 THREE_HEARTBEATS = timedelta(minutes=9)
-"""Of a flow run's process: Prefect sends one every three minutes."""
+"""Prefect sends a heartbeat of a flow run's process every three minutes."""
 
 HEARTBEAT = "prefect.flow-run.heartbeat"
-ENDED_BADLY = {f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedOut")}
-ENDED_OTHERWISE = {f"prefect.flow-run.{state}" for state in ("Completed", "Cancelled")}
-OUR_RUNS = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.wix"}
+FAILED = {f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedOut")}
+OTHER_ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Cancelled")}
+WIX_RUNS = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.wix"}
 
 _COMPARED = {"description", "trigger", "actions"}
 
-Tell = SendNotification | DoNothing
+Action = SendNotification | DoNothing
 
 
-def failed_twice(tell: Tell) -> AutomationCore:
-    """Two runs of one deployment ended badly: what a rerun heals has not been healed."""
+def failed_twice(action: Action) -> AutomationCore:
+    """Fires when two runs of one deployment fail: the second run did not repair the first."""
     return AutomationCore(
         name="wix: a deployment failed twice",
         description="Two runs of one deployment failed within 36 hours.",
         trigger=EventTrigger(
-            expect=ENDED_BADLY,
-            match_related=OUR_RUNS,
+            expect=FAILED,
+            match_related=WIX_RUNS,
             for_each={"related:deployment:prefect.resource.id"},
             posture=Posture.Reactive,
             threshold=2,
             within=TWO_RUNS_OF_A_DAILY_SCHEDULE,
         ),
-        actions=[tell],
+        actions=[action],
     )
 
 
-def site_is_silent(tell: Tell) -> AutomationCore:
-    """A site whose sessions landed once has had no day land since: a day did not settle."""
+def nothing_landed(action: Action) -> AutomationCore:
+    """Fires when no sessions of a site land for 36 hours after some did."""
     return AutomationCore(
         name="wix: a day did not settle",
         description="No sessions of a site have landed for 36 hours.",
@@ -74,19 +75,19 @@ def site_is_silent(tell: Tell) -> AutomationCore:
             threshold=1,
             within=A_DAY_AND_ITS_RETRIES,
         ),
-        actions=[tell],
+        actions=[action],
     )
 
 
 def run_died() -> AutomationCore:
-    """A run whose machine died can't say so itself, and would be shown as running for ever."""
+    """Marks a run without heartbeats as crashed; otherwise it stays Running after a power loss."""
     return AutomationCore(
         name="wix: a run died",
-        description="A run has not been heard of for three heartbeats: it is marked as crashed.",
+        description="A run missed three heartbeats and is marked as crashed.",
         trigger=EventTrigger(
-            match_related=OUR_RUNS,
+            match_related=WIX_RUNS,
             after={HEARTBEAT},
-            expect={HEARTBEAT} | ENDED_BADLY | ENDED_OTHERWISE,
+            expect={HEARTBEAT} | FAILED | OTHER_ENDS,
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
@@ -95,29 +96,30 @@ def run_died() -> AutomationCore:
         actions=[
             ChangeFlowRunState(
                 state=StateType.CRASHED,
-                message="The run has not been heard of for three heartbeats. What landed stays "
-                "landed; the next run takes up its jobs.",
+                message="The run missed three heartbeats. Landed partitions stay landed; the next "
+                "run adopts its jobs.",
             )
         ],
     )
 
 
 async def save_automations(
-    block_slug: str | None = None, say: Callable[[str], None] = print
+    block_slug: str | None = None, echo: Callable[[str], None] = print
 ) -> None:
-    """Make the automations that are not there, and update those that differ.
+    """Create the missing automations and update those that differ.
 
     Args:
-        block_slug: a notification block to tell people by, such as slack-webhook/on-call.
-        say: where to say what was done.
+        block_slug: the notification block that sends the notifications, such as
+            slack-webhook/on-call.
+        echo: receives one line for each automation.
 
     Raises:
-        ValueError: there is no such block.
+        ValueError: the server has no such block.
     """
     async with get_client() as client:
-        tell = await _notification(client, block_slug) if block_slug else DoNothing()
-        for automation in (failed_twice(tell), site_is_silent(tell), run_died()):
-            await _save(client, automation, say)
+        action = await _notification(client, block_slug) if block_slug else DoNothing()
+        for automation in (failed_twice(action), nothing_landed(action), run_died()):
+            await _save(client, automation, echo)
 
 
 async def _notification(client: PrefectClient, block_slug: str) -> SendNotification:
@@ -126,8 +128,8 @@ async def _notification(client: PrefectClient, block_slug: str) -> SendNotificat
         document = await client.read_block_document_by_name(name, block_type)
     except ObjectNotFound:
         raise ValueError(
-            f"There is no block {block_slug} on this server. Make it first, in the UI under "
-            "Blocks, and name it as type/name, such as slack-webhook/on-call."
+            f"The server has no block {block_slug}; no automation was changed. Create the block in "
+            "the UI under Blocks, and name it as type/name, such as slack-webhook/on-call."
         ) from None
     return SendNotification(
         block_document_id=document.id,
@@ -136,28 +138,28 @@ async def _notification(client: PrefectClient, block_slug: str) -> SendNotificat
     )
 
 
-async def _save(client: PrefectClient, wanted: AutomationCore, say: Callable[[str], None]) -> None:
-    found = await client.read_automations_by_name(wanted.name)
+async def _save(client: PrefectClient, new: AutomationCore, echo: Callable[[str], None]) -> None:
+    found = await client.read_automations_by_name(new.name)
     if not found:
-        await client.create_automation(wanted)
-        say(f"made      {wanted.name}")
+        await client.create_automation(new)
+        echo(f"created   {new.name}")
         return
-    there = found[0]
-    # Validated from the whole, since an update leaves out what was not set, such as every type.
-    wanted = AutomationCore.model_validate(
-        wanted.model_dump(exclude={"owner_resource"}) | {"enabled": there.enabled}
+    current = found[0]
+    # Validated from a full dump: an update omits fields that were not set, such as every type.
+    new = AutomationCore.model_validate(
+        new.model_dump(exclude={"owner_resource"}) | {"enabled": current.enabled}
     )
-    if there.model_dump(include=_COMPARED) == wanted.model_dump(include=_COMPARED):
-        say(f"unchanged {wanted.name}")
+    if current.model_dump(include=_COMPARED) == new.model_dump(include=_COMPARED):
+        echo(f"unchanged {new.name}")
         return
-    await client.update_automation(there.id, wanted)
-    say(f"updated   {wanted.name}")
+    await client.update_automation(current.id, new)
+    echo(f"updated   {new.name}")
 
 
 def main() -> int:
     """Read the notification block from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--notify", metavar="TYPE/NAME", help="a notification block to tell by")
+    parser.add_argument("--notify", metavar="TYPE/NAME", help="the notification block to use")
     try:
         asyncio.run(save_automations(parser.parse_args().notify))
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""``python -m deployments.serve``: the same deployments on one machine, without a worker.
+"""``python -m deployments.serve``: the deployments of prefect.yaml, served without a worker.
 
-Serves until it is stopped. Needs a Prefect server and the block documents (``python -m blocks``).
+Runs until it is stopped. Needs a Prefect server and the block documents (``python -m blocks``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from prefect_wix.tasks.events import LANDED_EVENT
 
 
 def block_reference(slug: str) -> dict[str, Any]:
-    """A parameter that stays a reference, so that the server stores no secret with it."""
+    """A parameter that refers to a block document, so that the deployment holds no secret."""
     return {"$ref": {"block_document_slug": slug}}
 
 
@@ -34,7 +34,7 @@ CREDENTIALS = {"credentials": block_reference("wix-credentials/wix")}
 BLOCKS = CREDENTIALS | WAREHOUSE
 ACCOUNT = {"account": block_reference("wix-account-credentials/wix-account")} | WAREHOUSE
 TAGS = ["wix"]
-# Days that landed are profiled as soon as the event says so; nobody polls for them.
+# The event of a load starts the profile of the days that landed.
 AFTER_LOAD = DeploymentEventTrigger(
     name="wix: profile what landed",
     match={"prefect.resource.id": "wix.site.*"},
@@ -47,7 +47,7 @@ AFTER_LOAD = DeploymentEventTrigger(
 
 
 async def make_deployments(cron: str, timezone: str) -> list[RunnerDeployment]:
-    """What prefect.yaml has for workers, for a process that serves."""
+    """The deployments of prefect.yaml, for a process that serves them."""
     return [
         await list_sessions.ato_deployment("ad-hoc", parameters=CREDENTIALS, tags=TAGS),
         await load_sessions.ato_deployment(
@@ -85,17 +85,17 @@ async def make_deployments(cron: str, timezone: str) -> list[RunnerDeployment]:
 
 
 async def serve_all(cron: str, timezone: str) -> None:
-    """Register the deployments and run what is due, until stopped."""
+    """Register the deployments and execute their runs until stopped."""
     await aserve(*await make_deployments(cron, timezone))
 
 
 def main() -> None:
-    """Read the schedule from the command line."""
+    """Read the schedule from the command line and serve the deployments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cron", default="0 4 * * *", help="when to load (default: %(default)s)")
-    parser.add_argument("--timezone", default="Etc/UTC", help="the zone of --cron: the site's own")
-    given = parser.parse_args()
-    asyncio.run(serve_all(given.cron, given.timezone))
+    parser.add_argument("--timezone", default="Etc/UTC", help="time zone of --cron: the site's own")
+    options = parser.parse_args()
+    asyncio.run(serve_all(options.cron, options.timezone))
 
 
 if __name__ == "__main__":

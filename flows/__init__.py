@@ -1,1 +1,1 @@
-"""The deployable pipelines, one entry point per file."""
+"""The deployable flows, one file per flow."""

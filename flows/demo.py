@@ -1,6 +1,6 @@
-"""The main job for a person to watch: a sandbox shop's last 30 days, by device, into DuckDB.
+"""The demo: load the last 30 days of a sandbox shop, by device, into a DuckDB file.
 
-Needs no Wix account: `prefect_wix.sandbox` plays Wix on this machine. Run it by ``make demo``.
+Run it with ``make demo``. It needs no Wix account: it starts `prefect_wix.sandbox` as Wix.
 """
 
 from __future__ import annotations
@@ -25,25 +25,23 @@ BY_DAY = """
 
 
 def main() -> None:
-    """Start the sandbox, load it, show what landed."""
+    """Start the sandbox, load its sessions and print them by day and device."""
     console = Console()
     DATABASE.unlink(missing_ok=True)
     world = World.generate(sessions=24_000, days=DAYS + 1)
     with running(world, job_seconds=(0.1, 0.7), requests_per_minute=200) as sandbox:
         console.rule("A shop on the Wix sandbox")
-        console.print(f"Wix is played by {sandbox.url}; no account is needed.")
+        console.print(f"The sandbox at {sandbox.url} stands in for Wix; no account is needed.")
         console.print(
-            f"Asking for the last {DAYS} complete days x 3 devices: {DAYS * 3} jobs, each "
-            "submitted, waited for, drained, verified and landed on its own.\n"
+            f"Loading the last {DAYS} complete days x 3 devices: {DAYS * 3} jobs, each submitted, "
+            "polled, read page by page, verified and published.\n"
         )
         asyncio.run(_load(sandbox))
         requests = sandbox.count()
-    console.rule("What landed")
+    console.rule("Loaded sessions")
     console.print(_by_day_and_device())
-    console.print(
-        f"\nAsked Wix {requests} times for {DAYS * 3} jobs. The sessions are in {DATABASE}."
-    )
-    console.print("A second load would ask again only for days that may have changed. Query it:\n")
+    console.print(f"\n{requests} requests for {DAYS * 3} jobs. The sessions are in {DATABASE}.")
+    console.print("A second load submits jobs only for days that may have changed. Query it:\n")
     console.print(_query_line(), soft_wrap=True, highlight=False)
 
 

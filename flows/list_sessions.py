@@ -1,4 +1,7 @@
-"""Ask Wix one question, ad hoc: the ids go to a file or back to the caller."""
+"""List the sessions of one query: the IDs are written to a file or returned to the caller.
+
+Loading sessions into a warehouse is in `flows.load_sessions`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pydantic import Field
 
 from prefect_wix import SessionsQuery, WixAppCredentials, WixCredentials
 from prefect_wix.jobs.writers import check_output
+from prefect_wix.planning.estimate import counted
 from prefect_wix.tasks.artifacts import show_markdown
 from prefect_wix.tasks.forms import ListingFile
 from prefect_wix.tasks.jobs import SessionsListing, collect_sessions, submit_sessions_job
@@ -24,24 +28,23 @@ async def list_sessions(
     output: ListingFile | None = None,
     timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0,
 ) -> SessionsListing:
-    """List the sessions that match one query, complete or not at all.
+    """List the sessions that match one query. An incomplete listing fails the run.
 
     Args:
-        credentials: The Wix credentials block of the site to ask.
+        credentials: The Wix credentials block of the site.
         query: One time period and one session filter.
-        output: A .csv, .jsonl, .ndjson or .parquet file to write. Without it the ids are returned.
-        timeout_seconds: How long the job may take. Where it fails, its days are listed one by
-            one, which may take as long again before the run gives up.
+        output: A .csv, .jsonl, .ndjson or .parquet file to write. Without it the IDs are returned.
+        timeout_seconds: How long the job may take. If it fails, its days are listed one by one,
+            which may take the same time again.
     """
     if output is not None:
         check_output(output)
-    log = get_run_logger()
-    log.info("Asking site %s: %s", credentials.site_id, query)
+    get_run_logger().info("Listing sessions of site %s: %s", credentials.site_id, query)
     job = await submit_sessions_job(credentials, query)
     listing = await collect_sessions(credentials, job, output, timeout_seconds)
     where = f"`{listing.output}`" if listing.output else "returned to the caller"
     await show_markdown(
-        f"{listing.summary.sessions} sessions: {query}",
+        f"{counted(listing.summary.sessions, 'session')}: {query}",
         describe_listing(listing.summary, where=where),
         key=ARTIFACT_KEY,
     )

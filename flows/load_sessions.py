@@ -1,4 +1,7 @@
-"""The main job: local days and segments into the warehouse, each partition exactly once."""
+"""Load local days of sessions, by segment, into the warehouse.
+
+The many sites of an account are in `flows.load_sites`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from prefect_wix.client.models import check_timezone
 from prefect_wix.errors import LoadError, LoadLimitError
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.load.partition_load import LoadOptions, PartitionResult
-from prefect_wix.planning.estimate import Estimate
+from prefect_wix.planning.estimate import Estimate, counted
 from prefect_wix.planning.late_arrivals import LateArrivals
 from prefect_wix.planning.plan import Plan, Refresh, RefreshPolicy
 from prefect_wix.planning.segments import DEVICES, parse_segments
@@ -64,28 +67,27 @@ async def load_sessions(
     jobs_in_flight: AtLeastOne = 16,
     timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0,
 ) -> list[PartitionResult]:
-    """Load local days of sessions into the warehouse, by segment; gaps first.
+    """Load local days of sessions into the warehouse, by segment; missing days first.
 
     Args:
-        credentials: The Wix credentials block of the site to ask.
+        credentials: The Wix credentials block of the site.
         warehouse: The warehouse block to load into.
-        start_date: First local day. Goes with the end date; or give days instead.
+        start_date: The first local day. Set it together with the end date, or set days instead.
         end_date: The day after the last one; it is not included.
-        days: Without dates: the last so many complete local days before the scheduled time, and
-            what earlier runs left open in the 30 days before.
-        lookback_days: For how many days after it is over a day may get late sessions.
+        days: Without dates, the last N complete local days before the scheduled time, and the
+            missing and stale days of the 30 days before them.
+        lookback_days: For how many days after its end a day may receive late sessions.
         segments: Session filters by key, such as device_type=MOBILE.
-        refresh: What to ask again: nothing (missing), days that may have changed (stale), or all.
-        timezone: IANA zone that days are counted in. Left out, it is the site's own.
-        dry_run: Show the plan and what it would take, and ask for nothing.
-        confirm: Start also where the load would take more requests than the next number.
-        confirm_above: A load that would take more requests than this is not started unless confirm
-            is on.
-        jobs_in_flight: How many jobs may run at Wix at once.
+        refresh: What to load again: nothing (missing), days that may have changed (stale), or all.
+        timezone: The IANA time zone of the days. Default is the site's time zone.
+        dry_run: Show the plan and the estimated cost, and submit nothing.
+        confirm: Start the load even if its estimated requests exceed confirm_above.
+        confirm_above: The number of estimated requests above which a load starts only with confirm.
+        jobs_in_flight: The maximum number of jobs that run at Wix at once.
         timeout_seconds: How long one job may take before its partition fails.
     """
     as_of = await scheduled_time()
-    wanted = parse_segments(segments)
+    parsed_segments = parse_segments(segments)
     if timezone is not None:
         check_timezone(timezone)
     zone = timezone or await find_site_timezone(credentials)
@@ -95,14 +97,14 @@ async def load_sessions(
         warehouse,
         credentials.site_id,
         window,
-        wanted,
+        parsed_segments,
         policy,
         catch_up=start_date is None,
         requests_per_minute=credentials.requests_per_minute,
     )
     await _show_plan(plan, estimate, window, credentials.site_id)
     if dry_run:
-        _say_plan(plan)
+        _log_plan(plan)
     if dry_run or not plan.to_load:
         return []
     if not confirm:
@@ -113,17 +115,16 @@ async def load_sessions(
         poll_policy=PollPolicy(timeout_seconds=timeout_seconds),
         run_id=prefect.runtime.flow_run.id,
     )
-    outcomes = await load_sessions_partitions(credentials, warehouse, [*plan.to_load], options)
-    await emit_landed(credentials.site_id, window, outcomes)
-    await _show_outcomes(outcomes, window)
+    results = await load_sessions_partitions(credentials, warehouse, [*plan.to_load], options)
+    await emit_landed(credentials.site_id, window, results)
+    await _show_results(results, window)
     await _show_late_arrivals(await measure_late_arrivals(warehouse, credentials.site_id, window))
-    _fail_where_partitions_failed(outcomes)
-    return outcomes
+    _raise_if_failed(results)
+    return results
 
 
 async def _show_plan(plan: Plan, estimate: Estimate, window: Window, site_id: str) -> None:
-    what = f"Site {site_id}, {window}: {describe_plan(plan)}."
-    sentences = " ".join([what, str(estimate)])
+    sentences = f"Site {site_id}, {window}: {describe_plan(plan)}. {estimate}"
     await show_table(sentences.removesuffix("."), plan_rows(plan), key=PLAN_KEY)
 
 
@@ -136,15 +137,15 @@ def _check_size(estimate: Estimate, confirm_above: int) -> None:
         )
 
 
-def _say_plan(plan: Plan) -> None:
+def _log_plan(plan: Plan) -> None:
     for row in plan_rows(plan):
-        get_run_logger().info("Would load %(day)s %(segment)s (%(why)s)", row)
+        get_run_logger().info("Would load %(day)s %(segment)s (%(reason)s, 1 job)", row)
 
 
-async def _show_outcomes(outcomes: list[PartitionResult], window: Window) -> None:
-    level = logging.WARNING if failures_of(outcomes) else logging.INFO
-    sentence = f"{window}: {describe_load(outcomes)}"
-    await show_table(sentence, result_rows(outcomes), key=RESULT_KEY, level=level)
+async def _show_results(results: list[PartitionResult], window: Window) -> None:
+    level = logging.WARNING if failures_of(results) else logging.INFO
+    sentence = f"{window}: {describe_load(results)}"
+    await show_table(sentence, result_rows(results), key=RESULT_KEY, level=level)
 
 
 async def _show_late_arrivals(curve: list[LateArrivals]) -> None:
@@ -154,13 +155,16 @@ async def _show_late_arrivals(curve: list[LateArrivals]) -> None:
         )
 
 
-def _fail_where_partitions_failed(outcomes: list[PartitionResult]) -> None:
-    failures = failures_of(outcomes)
+def _raise_if_failed(results: list[PartitionResult]) -> None:
+    failures = failures_of(results)
     if failures:
         partition, reason = next(iter(failures.items()))
+        summary = f"{len(failures):,} of {counted(len(results), 'partition')} failed"
+        if len(failures) == len(results):
+            summary = f"No partition landed ({len(failures):,} failed)"
         raise LoadError(
-            f"{len(failures)} of {len(outcomes)} partitions did not land; the others did. "
-            f"A rerun takes up exactly these. The first, {partition}: {reason}",
+            f"{summary}; failed partitions keep their previous rows. Run the load again to retry "
+            f"them. First failure, {partition}: {reason}",
             failures=failures,
-            outcomes=tuple(outcomes),
+            outcomes=tuple(results),
         )

@@ -1,4 +1,4 @@
-"""One site of an account into the warehouse: what runs, many times over, behind load_sites."""
+"""Load one site of an account. `flows.load_sites` starts one run of it for each site."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from prefect_wix.tasks.sites import save_counts
 
 
 class SiteLoad(BaseModel):
-    """What is loaded of each site. Means what the parameters of load_sessions mean."""
+    """The days and segments to load of a site, with the meaning of load_sessions's parameters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     start_date: date | None = Field(default=None, title="Start date")
-    """First local day. Goes with the end date; or leave both out and give days."""
+    """The first local day. Set it together with the end date, or set days instead."""
     end_date: date | None = Field(default=None, title="End date (not included)")
-    """The day after the last one."""
+    """The day after the last one; it is not included."""
     days: int | None = Field(default=7, ge=1, title="Days")
-    """Without dates: the last so many complete local days of each site, and what is open before."""
+    """Without dates, the last N complete local days of each site, and missing days before them."""
     lookback_days: int = Field(default=3, ge=0, title="Lookback days")
-    """For how many days after it is over a day may get late sessions."""
+    """For how many days after its end a day may receive late sessions."""
     segments: SegmentKeys = Field(default=[segment.key for segment in DEVICES], title="Segments")
     """Session filters by key, such as device_type=MOBILE."""
     refresh: Refresh = Refresh.STALE
-    """What to ask again: nothing (missing), days that may have changed (stale), or all."""
+    """What to load again: nothing (missing), days that may have changed (stale), or all."""
     timezone: Timezone | None = Field(default=None, title="Time zone")
-    """IANA zone that the days of all sites are counted in. Left out, each site's own."""
+    """The IANA time zone of the days of all sites. Default is each site's time zone."""
     confirm: bool = Field(default=False, title="Confirm")
-    """Start also a site that would take more than 5,000 requests."""
+    """Load a site even if its estimated requests exceed 5,000."""
 
 
 @flow(name="load-site")
@@ -51,24 +51,24 @@ async def load_site(
     site_id: Annotated[str, Field(min_length=1)],
     load: SiteLoad = SiteLoad(),  # noqa: B008
 ) -> list[PartitionResult]:
-    """Load one of the account's sites, within the site's own request budget.
+    """Load one of the account's sites, within the site's rate limit.
 
     Args:
-        account: The block with the account's key.
+        account: The block with the account's API key.
         warehouse: The warehouse block to load into.
-        site_id: The site's id, as in its dashboard's address after /dashboard/.
-        load: Which days and segments.
+        site_id: The site ID, the part of the dashboard's URL after /dashboard/.
+        load: The days and segments to load.
     """
     credentials = account.for_site(site_id)
     await add_missing_limit(credentials.site_id, credentials.requests_per_minute)
     try:
-        outcomes: list[PartitionResult] = await load_sessions(credentials, warehouse, **dict(load))
+        results: list[PartitionResult] = await load_sessions(credentials, warehouse, **dict(load))
     except LoadError as error:
-        await _tell(site_id, error.outcomes)
+        await _save_counts(site_id, error.outcomes)
         raise
-    await _tell(site_id, outcomes)
-    return outcomes
+    await _save_counts(site_id, results)
+    return results
 
 
-async def _tell(site_id: str, outcomes: Sequence[PartitionResult]) -> None:
-    await save_counts({"site": site_id, **count_results(outcomes)}, describe_load(outcomes))
+async def _save_counts(site_id: str, results: Sequence[PartitionResult]) -> None:
+    await save_counts({"site": site_id, **count_results(results)}, describe_load(results))

@@ -1,4 +1,4 @@
-"""For vendors of session recording: tell Wix which sessions are recorded, or recorded no more."""
+"""Mark sessions as recorded, or their recordings as deleted; for session-recording vendors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from prefect_wix.client.models import MarkAction
 from prefect_wix.errors import MarkError
 from prefect_wix.load.id_source import IdSource
 from prefect_wix.load.mark_recordings import MarkSummary
+from prefect_wix.planning.estimate import counted
 from prefect_wix.tasks.artifacts import show_table
 from prefect_wix.tasks.forms import IdFile
 from prefect_wix.tasks.recordings import find_unmarked_sessions, mark_many_sessions, plan_many_marks
@@ -34,28 +35,28 @@ async def mark_recordings(
     retry_unknown: bool = False,
     calls_in_flight: Annotated[int, Field(ge=1)] = 4,
 ) -> MarkSummary:
-    """Mark sessions as recorded, or their recordings as deleted; each once, however often it runs.
+    """Mark sessions as recorded, or their recordings as deleted; a rerun skips marked sessions.
 
     Args:
         credentials: The Wix credentials block of the site.
-        warehouse: The warehouse block (DuckDB or PostgreSQL) that keeps what became of each id.
-        action: What Wix is told of each session: that a recording exists, or that it is deleted.
-        file: The ids: a .csv, .jsonl, .ndjson or .parquet file with a column session_id, or a .txt
-            file with an id on each line. Or give a query instead.
-        query: The ids: a SELECT in the warehouse with a column session_id, or a table's name.
-        confirm: Must be on to mark recordings as deleted, which can't be taken back.
-        dry_run: Count the ids that would be sent, and send none.
-        retry_unknown: Also send ids again that were sent before without a reply. Each may have
-            been marked then, and Wix does not say what a second mark does.
-        calls_in_flight: How many calls may be on their way at once. A run that is killed leaves
-            no more than these unknown.
+        warehouse: The warehouse block (DuckDB or PostgreSQL) that keeps the mark records.
+        action: The mark to make, that a recording exists or that it is deleted.
+        file: A .csv, .jsonl, .ndjson or .parquet file with a column session_id, or a .txt file with
+            one session ID per line. Set either file or query.
+        query: A SELECT in the warehouse with a column session_id, or the name of a table.
+        confirm: Required to mark recordings as deleted, which cannot be undone.
+        dry_run: Count the IDs that would be sent, and send none.
+        retry_unknown: Also send IDs that an earlier run sent without receiving a response. They may
+            be marked already, and Wix does not document the effect of a second mark.
+        calls_in_flight: The maximum number of concurrent calls. A killed run leaves at most the IDs
+            of these calls unknown.
     """
     source = IdSource(file, query)
     if dry_run:
         plan = await plan_many_marks(
             warehouse, credentials.site_id, action, source, retry_unknown=retry_unknown
         )
-        return await _show(plan, f"Dry run, {plan.to_send} ids to send. ")
+        return await _show(plan, f"Dry run, {counted(plan.to_send, 'ID')} to send. ")
     _check_confirmed(action, confirmed=confirm)
     summary = await mark_many_sessions(
         credentials,
@@ -68,15 +69,15 @@ async def mark_recordings(
     await _show(summary)
     if not summary.complete:
         await _show_unmarked(warehouse, summary)
-        raise MarkError(_why_incomplete(summary))
+        raise MarkError(_incomplete_message(summary))
     return summary
 
 
 def _check_confirmed(action: MarkAction, *, confirmed: bool) -> None:
     if action is MarkAction.DELETED and not confirmed:
         raise ValueError(
-            "To mark recordings as deleted can't be taken back: set confirm to do it, or dry_run "
-            "to see how many it would be. Nothing was sent."
+            "Marking recordings as deleted cannot be undone and needs confirm=true; nothing was "
+            "sent. Set confirm=true, or dry_run=true to count the recordings."
         )
 
 
@@ -90,15 +91,12 @@ async def _show(summary: MarkSummary, prefix: str = "") -> MarkSummary:
 async def _show_unmarked(warehouse: SessionsWarehouse, summary: MarkSummary) -> None:
     found = await find_unmarked_sessions(warehouse, summary.site_id, summary.action)
     if found:
-        sentence = "Sessions on record as refused or unknown, the latest first"
+        sentence = "Sessions whose mark was refused or is unknown, newest first"
         await show_table(sentence, unmarked_rows(found), key=UNMARKED_KEY, level=logging.WARNING)
 
 
-def _why_incomplete(summary: MarkSummary) -> str:
-    stopped = f" It stopped: {summary.stopped}" if summary.stopped else ""
+def _incomplete_message(summary: MarkSummary) -> str:
+    stopped = f" Stopped: {summary.stopped}" if summary.stopped else ""
     unknown = summary.unknown + summary.unknown_before
-    again = " Set retry_unknown to send the unknown ones again." if unknown else ""
-    return (
-        f"{describe_marks(summary)}; a rerun sends what is not marked and not unknown.{again}"
-        f"{stopped}"
-    )
+    retry = " Set retry_unknown=true to send the unknown IDs again." if unknown else ""
+    return f"{describe_marks(summary)}. A rerun sends refused and unsent IDs.{retry}{stopped}"

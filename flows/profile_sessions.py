@@ -1,4 +1,7 @@
-"""What the landed ids mean: a row for each session, and a certificate for each day."""
+"""The flow that computes session profiles and completeness certificates of landed sessions.
+
+Its tasks are in `prefect_wix.tasks.profiles`.
+"""
 
 from __future__ import annotations
 
@@ -45,17 +48,17 @@ DEVICES_KEY = "wix-sessions-devices"
 CERTIFICATE_KEY = "wix-sessions-completeness"
 RECONCILIATION_KEY = "wix-sessions-reconciliation"
 REPORT_KEY = "wix-sessions-report"
-BROKEN_SAID = 20
-"""Broken relations that the log spells out; the certificate has them all."""
+BROKEN_LOGGED = 20
+"""Most broken relations that are logged; the certificate lists all of them."""
 
 
 class OnBroken(StrEnum):
-    """What a broken relation between segments does to the run."""
+    """The effect of a broken relation between segments on the run."""
 
     WARN = "warn"
-    """It is said, and the run goes on: Wix documents none of the relations."""
+    """Log a warning only, because Wix documents none of the relations."""
     FAIL = "fail"
-    """The run fails, when everything is computed and stored."""
+    """Fail the run after everything is computed and stored."""
 
 
 @flow(name="profile-sessions")
@@ -71,24 +74,24 @@ async def profile_sessions(
     on_broken: OnBroken = OnBroken.WARN,
     report: ReportFile | None = None,
 ) -> ProfileSummary:
-    """Tell device, deepest funnel step and flows of each landed session, and what is complete.
+    """Compute device, deepest funnel step and flows of landed sessions, and check completeness.
 
-    Asks Wix for no sessions: it computes in the warehouse, and only the days whose landed segments
-    changed since.
+    Computes in the warehouse, and only the days whose landed segments changed. Submits no jobs to
+    Wix; it reads the site's time zone and session counts.
 
     Args:
-        credentials: The Wix credentials block of the site, whose time zone and counts are asked.
+        credentials: The Wix credentials block of the site, for its time zone and session counts.
         warehouse: The warehouse block that sessions were loaded into; DuckDB or PostgreSQL.
-        start_date: First local day. Goes with the end date; or give days instead.
+        start_date: First local day. Requires the end date; or set days instead.
         end_date: The day after the last one; it is not included.
-        days: Without dates: the last so many complete local days before the scheduled time.
-        timezone: IANA zone that days are counted in. Left out, it is the site's own.
-        site_id: Whose sessions. Left out, those of the credentials' site; those of another site are
-            not compared with Wix's counts.
+        days: Without dates: the last N complete local days before the scheduled time.
+        timezone: IANA time zone of the days. Default: the site's own.
+        site_id: The site to profile. Default: the site of the credentials. Another site is not
+            compared with Wix's counts.
         flows: Names for navigation flows, such as home_then_left for
             navigation_flow=/{Homepage}>__DROP__.
-        on_broken: What a relation does that landed segments contradict.
-        report: An .html file to write a report to; needs the report extra. Left out, none.
+        on_broken: Whether a broken relation between landed segments is a warning or fails the run.
+        report: An .html file to write a report to; needs the report extra. Default: no report.
     """
     as_of = await scheduled_time()
     if timezone is not None:
@@ -99,7 +102,8 @@ async def profile_sessions(
     window = choose_window(start_date, end_date, days, before=as_of, timezone=zone)
     site = site_id or credentials.site_id
     computed = await compute_session_profiles(warehouse, site, window, flows)
-    get_run_logger().info("Site %s, %s: %d days computed anew.", site, window, len(computed))
+    count, total = len(computed), (window.end - window.start).days
+    get_run_logger().info("Site %s, %s: recomputed %d of %d days.", site, window, count, total)
     if site == credentials.site_id:
         await reconcile_session_counts(credentials, warehouse, window)
     summary = await summarize_session_profiles(warehouse, site, window, flows)
@@ -107,13 +111,12 @@ async def profile_sessions(
     await _show(summary)
     if report is not None:
         await _link(await asyncio.to_thread(write_report, summary, report))
-    _tell_what_is_broken(summary, on_broken)
+    _report_broken(summary, on_broken)
     return summary
 
 
 async def _show(summary: ProfileSummary) -> None:
-    sentence = describe_profiles(summary)
-    await show_table(sentence, funnel_rows(summary), key=FUNNEL_KEY)
+    await show_table(describe_profiles(summary), funnel_rows(summary), key=FUNNEL_KEY)
     sentence = f"{summary.window}: sessions by device"
     await show_table(sentence, device_rows(summary), key=DEVICES_KEY)
     sentence = f"{summary.window}: {describe_certificate(summary)}"
@@ -125,17 +128,18 @@ async def _show(summary: ProfileSummary) -> None:
 
 
 async def _link(report: Path) -> None:
-    get_run_logger().info("Wrote %s.", report)
-    # The whole path, to be copied: a browser opens no file from a page of a server.
+    get_run_logger().info("Wrote report %s.", report)
+    # The link text is the full path, to be copied: browsers block file links on server pages.
     await acreate_link_artifact(report.as_uri(), link_text=str(report), key=REPORT_KEY)
 
 
-def _tell_what_is_broken(summary: ProfileSummary, on_broken: OnBroken) -> None:
-    for sentence in list(describe_broken(summary))[:BROKEN_SAID]:
+def _report_broken(summary: ProfileSummary, on_broken: OnBroken) -> None:
+    sentences = list(describe_broken(summary))
+    for sentence in sentences[:BROKEN_LOGGED]:
         get_run_logger().warning("%s", sentence)
-    if summary.broken and on_broken is OnBroken.FAIL:
+    if sentences and on_broken is OnBroken.FAIL:
         raise CompletenessError(
-            f"{len(summary.broken)} relations between landed segments are broken; the profiles are "
-            f"stored. See the artifact {CERTIFICATE_KEY} or table wix_completeness, and load these "
-            f"days again with refresh=all. The first: {next(describe_broken(summary))}"
+            f"{len(sentences):,} broken relation{'s' * (len(sentences) != 1)} between landed "
+            f"segments; all profiles are stored. See the artifact {CERTIFICATE_KEY} or the table "
+            f"wix_completeness, and load these days with refresh=all. First: {sentences[0]}"
         )

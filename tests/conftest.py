@@ -1,4 +1,4 @@
-"""What every test may ask for: a shop on the sandbox, and credentials for it."""
+"""Fixtures for all tests: a sandbox shop, a PostgreSQL server and warehouse benches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-# Before Prefect is imported anywhere: no telemetry, and no server but the ones tests start.
+# Before the first import of Prefect: no telemetry, and only servers that the tests start.
 os.environ.pop("PREFECT_API_URL", None)
 os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false")
 
@@ -23,29 +23,29 @@ from tests.warehouses import (
 )
 
 NOW = datetime(2024, 3, 15, 10, 0, tzinfo=UTC)
-"""The sandbox's today; a Friday at noon in the shop's zone, Asia/Jerusalem."""
+"""The sandbox's current time: a Friday at noon in the shop's time zone, Asia/Jerusalem."""
 
 
 @pytest.fixture
 def shop():
-    """A running sandbox: 40 days of a shop in Asia/Jerusalem, no rate limit, jobs done at once."""
+    """A running sandbox: 40 days of a shop in Asia/Jerusalem, no rate limit, jobs without delay."""
     with running(make_world(), now=NOW) as sandbox:
         yield sandbox
 
 
 def make_world(sessions=2_000):
-    """The shop's sessions, the same for every test."""
+    """The shop's sessions, identical in every test."""
     return World.generate(sessions=sessions, days=40, end=NOW.date(), timezone="Asia/Jerusalem")
 
 
 def pytest_report_header(config):
-    """Say which PostgreSQL the tests use."""
+    """Name the PostgreSQL that the tests use."""
     return postgres_used()
 
 
 @pytest.fixture(scope="session")
 def postgres_server():
-    """A real PostgreSQL, or a skip that says why there is none."""
+    """A real PostgreSQL server; skips the test if there is none."""
     programs = postgres_programs()
     if programs is None:
         pytest.skip(postgres_used())
@@ -57,7 +57,7 @@ def postgres_server():
 
 @pytest.fixture
 async def make_bench(request, tmp_path):
-    """Make an empty warehouse of an engine, looked at from outside."""
+    """A function that makes the bench of an empty warehouse, by the engine's name."""
     made = []
 
     def make(engine):
@@ -78,6 +78,6 @@ async def make_bench(request, tmp_path):
 
 @pytest.fixture
 def never_idle(monkeypatch):
-    """However slow this machine is, a DuckDB file stays open for as long as it is kept open."""
+    """`kept_open` never closes a DuckDB file early, however slow this machine is."""
     monkeypatch.setattr(connection, "IDLE_SECONDS", 600)
     monkeypatch.setattr(connection, "LONGEST_SECONDS", 600)

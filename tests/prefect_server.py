@@ -1,4 +1,4 @@
-"""A real Prefect server for tests, as a process: on PostgreSQL where that can hold it."""
+"""A real Prefect server for tests, as a process: on PostgreSQL if available, else on SQLite."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pathlib import Path
 
 import asyncpg
 
-from tests.processes import answers, background, free_port, make_environment, wait_until
+from tests.processes import background, free_port, make_environment, responds, wait_until
 
 
 @dataclass(frozen=True)
 class PrefectServer:
-    """One that is running."""
+    """A running Prefect server."""
 
     url: str
     folder: Path
-    """Its files, and its database where that is SQLite."""
+    """The folder of its files, including an SQLite database."""
     database: str | None
-    """The URL of its database in PostgreSQL."""
+    """The URL of its PostgreSQL database, or None."""
 
     @property
     def api(self):
         return f"{self.url}/api"
 
     async def contents(self):
-        """All that it keeps, for a look at what must not be there."""
+        """The bytes of all its files and tables, to search for secrets."""
         files = [path.read_bytes() for path in self.folder.rglob("*") if path.is_file()]
         return b"\n".join([*files, *(await self._rows() if self.database else [])])
 
@@ -48,12 +48,12 @@ class PrefectServer:
 
 @contextmanager
 def prefect_server(folder, postgres, *, ui):
-    """Start one with its files in a folder; postgres is a `PostgresServer`, or None."""
+    """Start a server with its files in a folder; postgres is a `PostgresServer`, or None."""
     port, database = free_port(), None
     env = make_environment(folder) | {
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        # On SQLite, those who write wait for each other.
+        # On SQLite, concurrent writers wait for each other.
         "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "30",
     }
     if postgres is not None and (database := asyncio.run(postgres.prefect_database())):
@@ -61,5 +61,5 @@ def prefect_server(folder, postgres, *, ui):
     server = PrefectServer(f"http://127.0.0.1:{port}", folder, database)
     command = f"exec prefect server start {'--ui' if ui else '--no-ui'}"
     with background(command, cwd=folder, env=env, log=folder / "server.txt"):
-        wait_until(lambda: answers(f"{server.api}/health"), seconds=90, what="the server's start")
+        wait_until(lambda: responds(f"{server.api}/health"), seconds=90, what="the server's start")
         yield server

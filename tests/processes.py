@@ -1,4 +1,4 @@
-"""Processes of their own for tests: a copy of the project to run in, and servers on free ports."""
+"""Background processes for tests: a copy of the project, its environment, and free ports."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ BIN = Path(sys.executable).parent
 FOLDERS = ("flows", "blocks", "deployments")
 
 
-def check_out(place):
-    """Copy the project's top-level folders to a place; the place."""
+def check_out(target):
+    """Copy the project's top-level folders into the target folder, and return it."""
     for folder in FOLDERS:
-        shutil.copytree(ROOT / folder, place / folder)
-    return place
+        shutil.copytree(ROOT / folder, target / folder)
+    return target
 
 
 def make_environment(folder):
-    """An environment with Prefect's files in a folder, and this Python first on the path."""
+    """An environment with Prefect's files in the folder, and this Python first on PATH."""
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "WIX"))
     }
@@ -37,7 +37,7 @@ def make_environment(folder):
         "PREFECT_HOME": str(folder / ".prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        # Its own 20 s are short where other tests are at work.
+        # Prefect's default of 20 s is too short while other tests run.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "DO_NOT_TRACK": "1",
         "PYTHONUNBUFFERED": "1",
@@ -45,7 +45,7 @@ def make_environment(folder):
 
 
 def free_port():
-    """A port that nobody listens at just now."""
+    """A port that no process listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -53,7 +53,7 @@ def free_port():
 
 @contextmanager
 def background(command, *, cwd, env, log):
-    """Run a shell command until the block is left; it and its children are ended by process id."""
+    """Run a shell command until the block is left, then end its process group."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             ["bash", "-c", command],
@@ -70,28 +70,28 @@ def background(command, *, cwd, env, log):
 
 
 def _end(process):
-    for number, poll_policy in ((signal.SIGINT, 10), (signal.SIGKILL, 10)):
+    for number in (signal.SIGINT, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
         except ProcessLookupError:
             return
         try:
-            process.wait(poll_policy)
+            process.wait(10)
         except subprocess.TimeoutExpired:
             continue
 
 
-def wait_until(there, *, seconds, what):
-    """Return when a condition holds."""
+def wait_until(condition, *, seconds, what):
+    """Return when the condition is true; fail after the seconds, naming what did not happen."""
     deadline = time.monotonic() + seconds
-    while not there():
+    while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not happen within {seconds} s")
         time.sleep(0.2)
 
 
-def answers(url):
-    """Whether a GET of the address succeeds."""
+def responds(url):
+    """Whether a GET of the URL succeeds."""
     try:
         return httpx.get(url, timeout=2).is_success
     except httpx.HTTPError:

@@ -1,7 +1,7 @@
-"""A Wix that lives in virtual time: jobs with known latencies, a count of requests, one budget.
+"""A simulation of poll schedules in virtual time: jobs of given durations and one rate limiter.
 
-It stands where `WixClient` stands, and knows only what a schedule depends on: the real client,
-its budget and its errors have tests of their own.
+`SimulatedWix` replaces `WixClient` and implements only what a schedule depends on. The real client
+and its errors are tested in `tests/unit/test_client.py`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ from prefect_wix.jobs.poll_schedule import PollSchedule
 from tests.virtual_time import LoopClock, run
 
 ROUND_TRIP = 0.02
-FLOOR_OF_A_MINUTE = 60.0
+MINUTE = 60.0
 
 
 class SimulatedWix:
-    """Args: latencies: seconds that each job takes, by its query; totals: how many ids it has."""
+    """Replaces `WixClient`.
+
+    Args:
+        latencies: query -> duration of its job, in seconds.
+        totals: query -> number of its IDs; 10 by default.
+    """
 
     site_id = "site"
     log = logging.getLogger("simulated")
@@ -37,7 +42,6 @@ class SimulatedWix:
         self.totals = totals
         self.ready = {}
         self.requests = 0
-        self.polls = 0
         self.sent = []
         self._ids = itertools.count()
 
@@ -70,7 +74,7 @@ class SimulatedWix:
 
 
 class Clairvoyant(PollSchedule):
-    """Knows of every job when it will be finished, and has it asked then and not before."""
+    """Polls every job at the moment it finishes: a lower bound of time and requests."""
 
     def __init__(self, wix):
         super().__init__(wix.clock)
@@ -79,9 +83,9 @@ class Clairvoyant(PollSchedule):
     def timer(self, query):
         timer = super().timer(query)
         ready = self._wix.clock.now() + self._wix.latencies[query] - ROUND_TRIP / 2
-        timer._next_poll_at = lambda: ready - timer._begun
-        timer._kind.latency.known = 10
-        timer.chance = lambda: 1.0
+        timer._next_poll_at = lambda: ready - timer._submitted_at
+        timer._kind.latency.observed = 12  # calibrated: without the probe lock
+        timer.probability = lambda: 1.0
         return timer
 
 
@@ -93,7 +97,7 @@ KINDS = (
 
 
 def queries(count, kinds=KINDS[:1]):
-    """So many days, and the kinds of filter in turn."""
+    """Queries of consecutive days that alternate between these kinds of filter."""
     day = date(2024, 1, 1)
     return [
         SessionsQuery(
@@ -107,7 +111,7 @@ def queries(count, kinds=KINDS[:1]):
 
 
 def mixed_jobs(count, seed, spread=0.3):
-    """Jobs of three kinds that take 1.5, 4 and 9 seconds or so; one in ten has several pages."""
+    """Durations (medians 1.5, 4 and 9 s) and totals of jobs of 3 kinds; 10 % have 2 to 5 pages."""
     random = Random(seed)
     medians = (1.5, 4.0, 9.0)
     jobs = queries(count, KINDS)
@@ -122,13 +126,13 @@ def mixed_jobs(count, seed, spread=0.3):
 
 
 def simulate(latencies, *, slots, totals=None, clairvoyant=False, poll_policy=PollPolicy()):
-    """Ask all the queries; returns how long that took, in seconds, and whom it was asked of."""
-    return run(_ask_all(latencies, totals or {}, slots, clairvoyant, poll_policy))[::-1]
+    """List all queries; returns the duration in virtual seconds, and the `SimulatedWix`."""
+    return run(_list_all(latencies, totals or {}, slots, clairvoyant, poll_policy))[::-1]
 
 
-async def _ask_all(latencies, totals, slots, clairvoyant, poll_policy):
+async def _list_all(latencies, totals, slots, clairvoyant, poll_policy):
     wix = SimulatedWix(latencies, totals)
-    free = asyncio.Semaphore(slots)
+    semaphore = asyncio.Semaphore(slots)
     schedule = (
         Clairvoyant(wix)
         if clairvoyant
@@ -137,7 +141,8 @@ async def _ask_all(latencies, totals, slots, clairvoyant, poll_policy):
     schedule.expected_requests = 2 * len(latencies)
 
     async def read_all(query):
-        async with free, Listing(wix, query, poll_policy=poll_policy, schedule=schedule) as listing:
+        listing = Listing(wix, query, poll_policy=poll_policy, schedule=schedule)
+        async with semaphore, listing:
             schedule.expected_requests -= 2
             await listing.read_all()
 

@@ -1,4 +1,4 @@
-"""Summaries of profiled days for the tests of the report: a busy one, and one of nothing."""
+"""Profile summaries for the tests of the report: one with sessions, and one without."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prefect_wix.profiles.summary import (
 
 START = date(2024, 3, 1)
 EVIL = "<script>alert('x')</script><b>bold</b>"
-"""A text as somebody with bad intent would name a session or a flow."""
+"""Markup in the name of a session or a flow; a page must show it as text."""
 STEPS = {
     "SITE_SESSIONS": 14_000,
     "VIEWED_PRODUCT": 7_700,
@@ -34,7 +34,7 @@ LESS = ("less", "VIEWED_PRODUCT less ADDED_TO_CART = +VIEWED_PRODUCT-ADDED_TO_CA
 
 
 def a_summary(days=14):
-    """A thousand sessions a day; the devices of 4 March do not make all; one thing untestable."""
+    """1,000 sessions a day, one broken relation (4 March) and one that is not testable."""
     dates = [START + timedelta(days=n) for n in range(days)]
     return ProfileSummary(
         site_id="a-shop",
@@ -71,7 +71,7 @@ def _certificate(day):
 
 
 def an_empty_summary():
-    """A day of which nothing is landed."""
+    """A day without loaded sessions."""
     return ProfileSummary(
         site_id="a-shop",
         window=Window(START, START + timedelta(days=1), "Asia/Jerusalem"),

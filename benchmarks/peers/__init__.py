@@ -1,1 +1,1 @@
-"""The peers, each as its makers mean it to be used. They run in an environment of their own."""
+"""The other tools, each used as its documentation recommends, in an environment of their own."""

@@ -1,4 +1,4 @@
-"""airbyte-cdk's AsyncRetriever: what airbyte.yaml declares, run as the framework runs it."""
+"""airbyte-cdk's AsyncRetriever, as declared in airbyte.yaml."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from airbyte_cdk.sources.declarative.concurrent_declarative_source import (
     ConcurrentDeclarativeSource,
 )
 
-from benchmarks.contest import Task, tell, told_task
+from benchmarks.task import Task, measure_work, task_from_arguments
 
 MANIFEST = Path(__file__).with_name("airbyte.yaml")
 LOG = logging.getLogger("airbyte")
 
 
 def fetch_all(task: Task) -> int:
-    """Read the stream of every day. Returns how many ids came."""
+    """Read the stream of every day. Returns the number of IDs."""
     config = _config(task)
     manifest = yaml.safe_load(MANIFEST.read_text())
     manifest["max_concurrent_async_job_count"] = task.slots
@@ -64,5 +64,5 @@ def _catalog() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    the_task = told_task()
-    tell(lambda: fetch_all(the_task))
+    the_task = task_from_arguments()
+    measure_work(lambda: fetch_all(the_task))

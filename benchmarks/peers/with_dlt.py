@@ -1,6 +1,6 @@
-"""dlt's REST client, with the submit and the polls written by hand around its paginator.
+"""dlt's REST client and paginator, with submit and polls written by hand.
 
-dlt has no notion of a job that is waited for; its guides poll on a fixed tick and paginate then.
+dlt does not support asynchronous jobs; its guides poll at a fixed interval and then paginate.
 ``fetch`` only fetches. ``replace`` and ``merge`` load the same days into DuckDB twice.
 """
 
@@ -16,7 +16,7 @@ import dlt
 from dlt.sources.helpers.rest_client import RESTClient
 from dlt.sources.helpers.rest_client.paginators import OffsetPaginator
 
-from benchmarks.contest import Task, tell, told_task
+from benchmarks.task import Task, measure_work, task_from_arguments
 
 LIST = "/analytics/v1/sessions/list/async"
 RESULT = "/analytics/v1/sessions/list/result"
@@ -24,14 +24,14 @@ PAGE = 1000
 
 
 def fetch_all(task: Task) -> int:
-    """Fetch every day, one thread for each slot. Returns how many ids came."""
+    """Fetch every day, with one thread per slot. Returns the number of IDs."""
     client = _client(task)
     with ThreadPoolExecutor(task.slots) as threads:
         return sum(threads.map(lambda day: sum(map(len, _pages(client, task, day))), task.days))
 
 
 def load_twice(task: Task, disposition: Any) -> int:
-    """Load every day into DuckDB, and the same again. Returns how many rows the second wrote."""
+    """Load every day into DuckDB twice. Returns the number of rows that the second load wrote."""
     client = _client(task)
 
     def rows() -> Iterator[list[dict[str, str]]]:
@@ -74,9 +74,9 @@ def _submit(client: RESTClient, task: Task, day: tuple[str, str]) -> str:
         "deviceType": {"type": "ALL"},
         "timezone": task.timezone,
     }
-    reply = client.post(LIST, json=query)
-    reply.raise_for_status()
-    return str(reply.json()["jobId"])
+    response = client.post(LIST, json=query)
+    response.raise_for_status()
+    return str(response.json()["jobId"])
 
 
 def _wait(client: RESTClient, task: Task, job_id: str) -> None:
@@ -84,13 +84,13 @@ def _wait(client: RESTClient, task: Task, job_id: str) -> None:
     status = ""
     while status != "FINISHED":
         time.sleep(task.tick_seconds)
-        reply = client.get(RESULT, params=params)
-        reply.raise_for_status()
-        status = reply.json()["result"]["jobStatus"]
+        response = client.get(RESULT, params=params)
+        response.raise_for_status()
+        status = response.json()["result"]["jobStatus"]
         if status == "ERROR":
-            raise RuntimeError(f"job {job_id} failed")
+            raise RuntimeError(f"Job {job_id} failed.")
 
 
 if __name__ == "__main__":
-    verb, the_task = sys.argv[1], told_task()
-    tell(lambda: fetch_all(the_task) if verb == "fetch" else load_twice(the_task, verb))
+    verb, the_task = sys.argv[1], task_from_arguments()
+    measure_work(lambda: fetch_all(the_task) if verb == "fetch" else load_twice(the_task, verb))

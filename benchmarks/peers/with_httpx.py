@@ -1,7 +1,7 @@
-"""A plain script: what a person writes in an afternoon with httpx and the documentation.
+"""A plain script with httpx, as a person writes it from the documentation.
 
-It polls on a fixed tick, and knows that the poll that finds a job finished is page one already.
-It keeps no ids, lands nothing and verifies nothing but the total.
+It polls at a fixed interval and uses the poll that finds a job finished as page one. It stores no
+IDs and verifies only the total.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.contest import Task, tell, told_task
+from benchmarks.task import Task, measure_work, task_from_arguments
 
 LIST = "/analytics/v1/sessions/list/async"
 RESULT = "/analytics/v1/sessions/list/result"
@@ -19,7 +19,7 @@ PAGE = 1000
 
 
 async def fetch_all(task: Task) -> int:
-    """Fetch every day, as many at once as there are slots. Returns how many ids came."""
+    """Fetch every day, one job per slot at once. Returns the number of IDs."""
     headers = {"Authorization": task.api_key, "wix-site-id": task.site_id}
     slots = asyncio.Semaphore(task.slots)
     async with httpx.AsyncClient(base_url=task.base_url, headers=headers, timeout=30) as client:
@@ -41,7 +41,7 @@ async def _fetch(
         rest = range(PAGE, first["total"], PAGE)
         got = len(first["sessionIds"]) + sum(await asyncio.gather(*map(page, rest)))
     if got != first["total"]:
-        raise RuntimeError(f"job {job_id} handed out {got} of {first['total']} ids")
+        raise RuntimeError(f"Job {job_id} returned {got} of {first['total']} IDs.")
     return got
 
 
@@ -52,8 +52,8 @@ async def _submit(client: httpx.AsyncClient, task: Task, day: tuple[str, str]) -
         "deviceType": {"type": "ALL"},
         "timezone": task.timezone,
     }
-    reply = await client.post(LIST, json=query)
-    return str(reply.raise_for_status().json()["jobId"])
+    response = await client.post(LIST, json=query)
+    return str(response.raise_for_status().json()["jobId"])
 
 
 async def _wait(client: httpx.AsyncClient, task: Task, job_id: str) -> dict[str, Any]:
@@ -63,15 +63,15 @@ async def _wait(client: httpx.AsyncClient, task: Task, job_id: str) -> dict[str,
         if result["jobStatus"] == "FINISHED":
             return result
         if result["jobStatus"] == "ERROR":
-            raise RuntimeError(f"job {job_id} failed")
+            raise RuntimeError(f"Job {job_id} failed.")
 
 
 async def _page(client: httpx.AsyncClient, job_id: str, offset: int) -> dict[str, Any]:
     params: dict[str, str | int] = {"jobId": job_id, "limit": PAGE, "offset": offset}
-    reply = await client.get(RESULT, params=params)
-    return dict(reply.raise_for_status().json()["result"])
+    response = await client.get(RESULT, params=params)
+    return dict(response.raise_for_status().json()["result"])
 
 
 if __name__ == "__main__":
-    the_task = told_task()
-    tell(lambda: asyncio.run(fetch_all(the_task)))
+    the_task = task_from_arguments()
+    measure_work(lambda: asyncio.run(fetch_all(the_task)))

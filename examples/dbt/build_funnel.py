@@ -1,8 +1,7 @@
-"""A flow that has dbt build the funnel behind `profile_sessions`: started by its event.
+"""A flow that builds and tests the dbt model after `profile_sessions`, triggered by its event.
 
-``python examples/dbt/build_funnel.py sessions.duckdb`` serves it: whenever profiles of sessions
-changed, dbt builds its model on them and tests it. dbt is a program of its own here, in an
-environment of its own; see ``requirements.txt``.
+``python examples/dbt/build_funnel.py sessions.duckdb`` serves the flow. dbt runs as a program in a
+separate environment; see ``requirements.txt``.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ FUNNEL = """
 async def build_funnel(
     database: Path, dbt: Path = Path("dbt"), database_schema: str = "main"
 ) -> int:
-    """Build and test the dbt model on profiled sessions, and show it.
+    """Build and test the dbt model on profiled sessions, and show it as an artifact.
 
     Args:
-        database: The DuckDB file that sessions were profiled in.
+        database: The DuckDB file of the profiled sessions.
         dbt: The dbt program; a name is looked up on the PATH.
-        database_schema: The schema of the session tables, which the model is made in too.
+        database_schema: The schema of the session tables and of the model.
 
     Returns:
-        How many rows the model has.
+        The number of rows of the model.
     """
     with TemporaryDirectory() as scratch:
         await _run(
@@ -53,12 +52,12 @@ async def build_funnel(
 
 
 def _settings(database: Path, schema: str) -> dict[str, str]:
-    # Absolute, since dbt runs in the project's folder.
+    # Absolute, because dbt runs in the project's folder.
     return {"WIX_DATABASE": str(database.absolute()), "WIX_SCHEMA": schema}
 
 
 async def _run(command: list[str], settings: dict[str, str], *, scratch: str) -> None:
-    """Run dbt; each line it says is a line of the run's log."""
+    """Run dbt and copy each line of its output to the run's log."""
     folders = ["--target-path", f"{scratch}/target", "--log-path", f"{scratch}/logs"]
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -71,7 +70,7 @@ async def _run(command: list[str], settings: dict[str, str], *, scratch: str) ->
     async for line in process.stdout or ():
         get_run_logger().info("dbt: %s", line.decode().rstrip())
     if await process.wait():
-        raise RuntimeError("dbt could not build the model, or a test of it failed: see the log.")
+        raise RuntimeError("dbt build failed (model or test error). See the log of this run.")
 
 
 async def _show(database: Path, schema: str) -> int:
@@ -83,18 +82,18 @@ async def _show(database: Path, schema: str) -> int:
         counted = connection.execute("SELECT count(*) FROM funnel_by_day_and_device").fetchone()
     rows = int(counted[0]) if counted else 0
     await acreate_table_artifact(
-        table, key=ARTIFACT_KEY, description=f"{rows} days and devices; the last 100 are shown"
+        table, key=ARTIFACT_KEY, description=f"Rows: {rows:,}; the newest 100 are shown"
     )
     return rows
 
 
 async def serve(database: str, dbt: str = "dbt") -> None:
-    """Run the flow whenever profiles changed, until stopped."""
+    """Serve the flow until stopped; it runs when profiles changed."""
     behind_profiles = await build_funnel.ato_deployment(
         "behind-profiles",
         parameters={"database": database, "dbt": dbt},
         triggers=[DeploymentEventTrigger(expect={PROFILED_EVENT})],
-        # Only one process can have the file at a time.
+        # Only one process at a time can open the file.
         concurrency_limit=1,
     )
     await aserve(behind_profiles)

@@ -1,7 +1,7 @@
-"""Wix analytics sessions for Prefect: ask for them, wait for them, land them exactly once.
+"""Prefect integration for Wix's Analytics Sessions API.
 
-The names a flow needs. Each is imported when it is first used, so that `prefect_wix.client` and
-`prefect_wix.jobs.listing` work, and import fast, without Prefect.
+The names that flows use: models and blocks. Each is imported on first use, so that
+`prefect_wix.client` and `prefect_wix.jobs` work, and import fast, without Prefect.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_HOMES = {
+_EXPORTS = {
     "prefect_wix.blocks": (
         "SessionsWarehouse",
         "WixAccountCredentials",
@@ -49,9 +49,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    for home, names in _HOMES.items():
+    for module, names in _EXPORTS.items():
         if name in names:
-            return getattr(import_module(home), name)
+            return getattr(import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

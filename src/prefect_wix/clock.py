@@ -1,4 +1,4 @@
-"""The time that waiting goes by: one object, so that a simulation can bring its own."""
+"""The clock that every wait uses, as a protocol: simulations and tests pass their own."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import asyncio
 import time
 from typing import Protocol
 
-__all__ = ["SYSTEM_CLOCK", "Clock"]
-
 
 class Clock(Protocol):
-    """A monotonic clock in seconds that can also be waited on."""
+    """A monotonic clock with a sleep; both in seconds."""
 
     def now(self) -> float:
-        """Seconds since some fixed instant; never runs backwards."""
+        """Seconds since a fixed instant; never decreases."""
 
     async def sleep(self, seconds: float) -> None:
         """Return after ``seconds``."""

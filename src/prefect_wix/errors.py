@@ -1,13 +1,13 @@
-"""Everything that can go wrong, in one tree.
+"""Every error that this package raises, in one tree.
 
     WixError
-    ├── RequestError                one call to Wix did not succeed
-    │   ├── RequestNotSentError            it never reached Wix: safe to send again
-    │   ├── ResponseLostError          it was sent, no whole reply came: it may have taken effect
-    │   ├── InvalidResponseError    a reply came that is not the documented JSON
-    │   └── StatusError             Wix answered with an error status
+    ├── RequestError                one request to Wix failed
+    │   ├── RequestNotSentError     it did not reach Wix: safe to send again
+    │   ├── ResponseLostError       it was sent, but no complete response arrived
+    │   ├── InvalidResponseError    the response is not the documented JSON
+    │   └── StatusError             Wix returned an error status
     │       ├── BadRequestError     400
-    │       ├── AuthenticationError 401, and every refusal of the token endpoint
+    │       ├── AuthenticationError 401, and every rejection by the token endpoint
     │       ├── PermissionDeniedError 403
     │       ├── NotFoundError       404
     │       ├── ConflictError       409
@@ -15,28 +15,28 @@
     │       ├── RateLimitError      429
     │       └── ServerError         5xx
     ├── ListingError                a job did not end in a complete listing
-    │   ├── JobFailedError          Wix gave the job the status ERROR
+    │   ├── JobFailedError          the job has the status ERROR
     │   ├── JobTimeoutError         the deadline passed (also a TimeoutError)
-    │   ├── UnknownJobError         Wix does not know the job (any more)
-    │   ├── IncompleteListingError  ids and total do not agree, however often it is drained
-    │   ├── DaysFailedError         days of a window can't be listed, not even by themselves
-    │   └── SpoolError              the local disk could not hold the ids
+    │   ├── UnknownJobError         Wix has no such job, or no longer has it
+    │   ├── IncompleteListingError  the IDs received do not match the total
+    │   ├── DaysFailedError         days of a window failed even as jobs of their own
+    │   └── SpoolError              the IDs could not be written to the local disk
     ├── MarkError                   some recordings could not be marked
-    ├── IdSourceError                 ids could not be read from where they were said to be
+    ├── IdSourceError               session IDs could not be read from a file or query
     ├── OutputError                 a listing could not be written to its file
-    ├── WarehouseError              sessions could not be landed
-    │   ├── WarehouseBusyError      another process holds it past the deadline
-    │   ├── WarehouseAccessError    wrong password, read-only, no such place, disk full
-    │   ├── WarehouseSchemaError    its tables are not the ones this version writes
-    │   └── WarehouseUnsupportedError  a feature that this kind of warehouse does not have
-    ├── LoadLimitError           a load would take more than it may without a word
-    ├── LoadError                   some partitions of a load did not land
-    ├── SitesError                  some sites of an account were not loaded
-    ├── CompletenessError           landed segments contradict each other, and that is not wanted
+    ├── WarehouseError              sessions could not be published to the warehouse
+    │   ├── WarehouseBusyError      another process held it past the deadline
+    │   ├── WarehouseAccessError    wrong password, missing rights, wrong path, disk full
+    │   ├── WarehouseSchemaError    its tables do not match this version
+    │   └── WarehouseUnsupportedError  this kind of warehouse lacks the feature
+    ├── LoadLimitError              a load needs more requests than its limit
+    ├── LoadError                   some partitions of a load failed
+    ├── SitesError                  some sites of an account failed
+    ├── CompletenessError           loaded segments contradict each other
     └── MissingExtraError           a feature needs a package that is not installed
 
-Every message says what happened, to which request or job, and what to do next. No message,
-attribute or cause carries a credential. Every error survives pickling.
+A message states the cause, the request or job, and what to do. No message, attribute or cause
+contains a credential. Every error can be pickled.
 """
 
 from __future__ import annotations
@@ -45,59 +45,21 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-__all__ = [
-    "AuthenticationError",
-    "BadRequestError",
-    "CompletenessError",
-    "ConflictError",
-    "DaysFailedError",
-    "IdSourceError",
-    "IncompleteListingError",
-    "InvalidResponseError",
-    "JobFailedError",
-    "JobTimeoutError",
-    "ListingError",
-    "LoadError",
-    "LoadLimitError",
-    "MarkError",
-    "MissingExtraError",
-    "NotFoundError",
-    "OutputError",
-    "PermissionDeniedError",
-    "PreconditionError",
-    "RateLimitError",
-    "RequestError",
-    "RequestNotSentError",
-    "ResponseLostError",
-    "ServerError",
-    "SitesError",
-    "SpoolError",
-    "StatusError",
-    "UnknownJobError",
-    "Violation",
-    "WarehouseAccessError",
-    "WarehouseBusyError",
-    "WarehouseError",
-    "WarehouseSchemaError",
-    "WarehouseUnsupportedError",
-    "WixError",
-]
-
 
 class WixError(Exception):
-    """The root of the tree. ``str()`` is one message for a person."""
+    """The base class of all errors of this package."""
 
 
 class RequestError(WixError):
-    """One call to Wix did not succeed.
+    """One request to Wix failed.
 
     Attributes:
-        endpoint: which call, as method and path, e.g. ``GET /analytics/v1/sessions/list/result``.
-        request_id: Wix's ``x-wix-request-id``, to quote to Wix support; None without a reply.
-        safe_to_resend: it surely had no effect, so it may be sent again.
-        may_have_taken_effect: nobody can say whether Wix acted on it.
-        worth_retrying: a read may well succeed when it is asked again.
-        holds_for_site: every other request of the site would be refused in the same way.
+        endpoint: method and path, e.g. ``GET /analytics/v1/sessions/list/result``.
+        request_id: Wix's ``x-wix-request-id``, for Wix support; None without a response.
+        safe_to_resend: the request had no effect, so that even a write can be sent again.
+        may_have_taken_effect: it is unknown whether Wix executed the request.
+        retryable: a read can succeed when it is sent again.
+        affects_site: every other request of the site would fail in the same way.
     """
 
     safe_to_resend = False
@@ -114,21 +76,21 @@ class RequestError(WixError):
 
 
 class RequestNotSentError(RequestError):
-    """The request never reached Wix: no connection could be made."""
+    """The request did not reach Wix, for example because no connection could be opened."""
 
     safe_to_resend = True
     retryable = True
 
 
 class ResponseLostError(RequestError):
-    """The request was sent, but no whole reply came back. It may have taken effect."""
+    """The request was sent, but no complete response arrived. It may have taken effect."""
 
     may_have_taken_effect = True
     retryable = True
 
 
 class InvalidResponseError(RequestError):
-    """Wix answered something that is not the documented JSON. The request may have taken effect."""
+    """The response is not the documented JSON. The request may have taken effect."""
 
     may_have_taken_effect = True
     retryable = True
@@ -136,7 +98,7 @@ class InvalidResponseError(RequestError):
 
 @dataclass(frozen=True)
 class Violation:
-    """One rule that a request broke, as Wix names it (``validationError.fieldViolations``)."""
+    """One validation rule that a request broke (Wix: ``validationError.fieldViolations``)."""
 
     field: str
     description: str
@@ -145,14 +107,14 @@ class Violation:
 
 
 class StatusError(RequestError):
-    """Wix answered with an error status.
+    """Wix returned an error status.
 
     Attributes:
         status: the HTTP status.
-        code: Wix's ``applicationError.code``, where there was one.
-        violations: the broken rules of a 400, where Wix named them.
-        retry_after: seconds that the reply's ``Retry-After`` asked to wait, where there was one.
-        empty: the reply said nothing at all (``{"message": "", "details": {}}``).
+        code: Wix's ``applicationError.code``; None without one.
+        violations: the validation rules that the request broke; empty where Wix names none.
+        retry_after: ``Retry-After`` in seconds; None without a usable header.
+        empty: the body has neither a message nor details (``{"message": "", "details": {}}``).
     """
 
     def __init__(
@@ -176,23 +138,23 @@ class StatusError(RequestError):
 
 
 class BadRequestError(StatusError):
-    """400: the request breaks one of Wix's rules; see ``violations``."""
+    """400: the request broke a validation rule; see ``violations``."""
 
 
 class AuthenticationError(StatusError):
-    """401: the key or token is missing, wrong or expired; or the token endpoint refused."""
+    """401: the key or token is missing, invalid or expired; or the token endpoint rejected it."""
 
     affects_site = True
 
 
 class PermissionDeniedError(StatusError):
-    """403: no permission, a missing header, or (with an empty body) sometimes throttling."""
+    """403: a missing permission or header, or, with an empty body, sometimes throttling."""
 
     affects_site = True
 
     @property
     def retryable(self) -> bool:  # type: ignore[override]
-        """An empty 403 is sometimes Wix's way to throttle, so a read may be asked again."""
+        """True with an empty body, since that can be throttling."""
         return self.empty
 
 
@@ -205,43 +167,43 @@ class ConflictError(StatusError):
 
 
 class PreconditionError(StatusError):
-    """428: a precondition failed; mostly the app is not installed on the site."""
+    """428: a precondition failed; usually the app is not installed on the site."""
 
     affects_site = True
 
 
 class RateLimitError(StatusError):
-    """429: more requests than the site's budget (200 a minute) allows. It had no effect."""
+    """429: the site's rate limit (200 requests a minute) was exceeded. It had no effect."""
 
     safe_to_resend = True
     retryable = True
 
 
 class ServerError(StatusError):
-    """5xx. Only 503 says that the request was not taken at all; 504 asks for a smaller page."""
+    """5xx. A 503 means that the request had no effect; a 504 that the page was too large."""
 
     @property
     def safe_to_resend(self) -> bool:  # type: ignore[override]
-        """Only 503 says that the request had no effect."""
+        """True for 503 only: the other statuses can follow an executed request."""
         return self.status == 503  # noqa: PLR2004
 
     @property
     def may_have_taken_effect(self) -> bool:  # type: ignore[override]
-        """Any other failure may have come after the deed."""
+        """True for every status except 503."""
         return not self.safe_to_resend
 
     @property
     def retryable(self) -> bool:  # type: ignore[override]
-        """Not a 504 as it stands: Wix says to ask for less."""
+        """False for 504: Wix documents that the request must be made smaller."""
         return self.status != 504  # noqa: PLR2004
 
 
 class ListingError(WixError):
-    """A job did not end in a complete listing; nothing of it may be used.
+    """A job did not end in a complete listing; no part of its result is used.
 
     Attributes:
-        job_id: the job, to look it up or to quote; None when no job could be started.
-        request_id: the last ``x-wix-request-id`` seen for it.
+        job_id: Wix's ID of the job; None when no job was created.
+        request_id: the last ``x-wix-request-id`` of the job.
     """
 
     def __init__(
@@ -253,23 +215,23 @@ class ListingError(WixError):
 
 
 class JobFailedError(ListingError):
-    """Wix gave the job the status ERROR. Wix names no reason."""
+    """The job has the status ERROR. Wix gives no reason."""
 
 
 class JobTimeoutError(ListingError, TimeoutError):
-    """The job was not finished and drained before its deadline. It may still be running."""
+    """The job's pages were not all read before the deadline. The job may still be running."""
 
 
 class UnknownJobError(ListingError):
-    """Wix does not know the job: it was never made, or it has been forgotten."""
+    """Wix has no such job: it was not created, or Wix no longer keeps it."""
 
 
 class IncompleteListingError(ListingError):
-    """The ids received and the total Wix names do not agree.
+    """The number of IDs received does not match the total that Wix reported.
 
     Attributes:
-        received: distinct ids received.
-        total: the total Wix named last; None where it named none.
+        received: distinct IDs received.
+        total: the last total that Wix reported; None without one.
     """
 
     def __init__(
@@ -287,11 +249,11 @@ class IncompleteListingError(ListingError):
 
 
 class DaysFailedError(ListingError):
-    """A window failed as a whole, and so did days of it by themselves. Nothing of it is used.
+    """A window failed, and so did some of its days as jobs of their own. No result is used.
 
     Attributes:
-        days: those that failed when they were asked for alone, oldest first.
-        untried: those that it was not found out of whether they fail, oldest first.
+        days: the days whose own jobs failed, oldest first.
+        untried: the days without a job of their own, oldest first.
     """
 
     def __init__(
@@ -309,14 +271,14 @@ class DaysFailedError(ListingError):
 
 
 class SpoolError(ListingError):
-    """The local disk could not hold the ids of a listing."""
+    """The IDs of a listing could not be written to the local disk."""
 
 
 class MarkError(WixError):
-    """Some of the ids of a mark call did not go through.
+    """Some session IDs could not be marked.
 
     Attributes:
-        outcomes: what became of every call, as ``prefect_wix.client.models.MarkOutcome``.
+        outcomes: one ``prefect_wix.client.models.MarkOutcome`` a request.
     """
 
     def __init__(self, message: str, *, outcomes: tuple[Any, ...] = ()) -> None:
@@ -325,43 +287,43 @@ class MarkError(WixError):
 
 
 class IdSourceError(WixError):
-    """The ids to mark could not be read from the file or the query that was named."""
+    """The session IDs to mark could not be read from the given file or query."""
 
 
 class OutputError(WixError):
-    """A listing could not be written to the file that was asked for."""
+    """A listing could not be written to its output file."""
 
 
 class WarehouseError(WixError):
-    """Sessions could not be landed; the warehouse holds what it held before."""
+    """Sessions could not be published; the warehouse is unchanged."""
 
 
 class WarehouseBusyError(WarehouseError):
-    """Another process holds the warehouse, and did not let go before the deadline."""
+    """Another process held the lock on the warehouse past the deadline."""
 
 
 class WarehouseAccessError(WarehouseError):
-    """The warehouse can't be reached or written: password, rights, path or a full disk."""
+    """The warehouse cannot be reached or written: password, rights, path or a full disk."""
 
 
 class WarehouseSchemaError(WarehouseError):
-    """The tables are not the ones this version writes: a newer version, or altered by hand."""
+    """The tables do not match this version: a newer version wrote them, or they were edited."""
 
 
 class WarehouseUnsupportedError(WarehouseError):
-    """A feature that this kind of warehouse does not have; the message names those that do."""
+    """This kind of warehouse lacks the feature; the message names the kinds that have it."""
 
 
 class LoadLimitError(WixError):
-    """A load would take more requests than it may without being told so. Nothing was asked for."""
+    """A load needs more requests than its limit. Nothing was submitted."""
 
 
 class LoadError(WixError):
-    """Some partitions of a load did not land; the others did, and a rerun takes up these.
+    """Some partitions of a load failed. The others are published; a rerun loads the failed ones.
 
     Attributes:
-        failures: partition (as text) -> what went wrong.
-        outcomes: what became of every partition, as ``prefect_wix.load.loader.PartitionResult``.
+        failures: partition (as text) -> error message.
+        outcomes: one ``prefect_wix.load.loader.PartitionResult`` a partition.
     """
 
     def __init__(
@@ -377,10 +339,10 @@ class LoadError(WixError):
 
 
 class SitesError(WixError):
-    """Some sites of an account were not loaded, or not whole; the others were.
+    """Some sites of an account were not loaded completely. The others were.
 
     Attributes:
-        failures: site id -> what went wrong.
+        failures: site ID -> error message.
     """
 
     def __init__(self, message: str, *, failures: dict[str, str] | None = None) -> None:
@@ -389,11 +351,11 @@ class SitesError(WixError):
 
 
 class CompletenessError(WixError):
-    """Landed segments contradict each other, where the caller asked to fail on that.
+    """Loaded segments contradict each other, and the caller chose to fail on that.
 
-    Everything was computed and stored; the certificate has the counter-examples.
+    All profiles are stored; the certificate lists the counter-examples.
     """
 
 
 class MissingExtraError(WixError, ImportError):
-    """A feature needs a package that is not installed; the message names the command."""
+    """A feature needs a package that is not installed; the message names the install command."""

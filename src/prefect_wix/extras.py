@@ -1,4 +1,4 @@
-"""Packages that a feature needs and the core does not: imported here, or one clear sentence."""
+"""Import of optional packages, with the install command in the error message."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Any
 
 from prefect_wix.errors import MissingExtraError
 
-__all__ = ["import_extra"]
-
 
 def import_extra(module: str, *, extra: str, what_for: str) -> Any:
-    """The module, or the command that installs it.
+    """The imported module.
+
+    Args:
+        module: the module's name.
+        extra: the extra of prefect-wix that installs it.
+        what_for: the feature that needs it, as the subject of the error message.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: the package is not installed.
     """
     try:
         return import_module(module)

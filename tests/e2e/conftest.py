@@ -1,4 +1,4 @@
-"""The project copied, deployed or looked at in a browser; see `processes`."""
+"""Fixtures: a copy of the project, its deployment on real servers, and a browser."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from tests.processes import check_out, make_environment
 
 @pytest.fixture
 def checkout(tmp_path):
-    """The project's top-level folders in a place where a test may write."""
+    """A writable copy of the project's top-level folders."""
     return check_out(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory, postgres_server):
-    """Everything deployed on one server, for the tests of the group of that name."""
+    """All deployments on one server, for the tests of the xdist group deployed."""
     with deploy(tmp_path_factory.mktemp("deployed"), postgres_server) as stage:
         yield stage
 
 
 @pytest.fixture
 def environment(tmp_path):
-    """An environment with a Prefect of its own and this Python first on the path."""
+    """An environment with its own Prefect profile and this Python first on PATH."""
     return make_environment(tmp_path)
 
 
-# One for each test: while it is open its event loop runs, and asynchronous tests could not.
+# Function scope: an open browser keeps an event loop running, which blocks asynchronous tests.
 @pytest.fixture
 def browser():
-    """A headless Chromium of this machine, or a skip that says that there is none."""
+    """A headless Chromium of this machine; skips the test if there is none."""
     found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
     program = next(filter(None, found), None)
     if program is None:
         pytest.skip("no chromium or google-chrome on PATH")
     with sync_playwright() as playwright:
-        # Chromium's own sandbox does not run as root, and the pages are ours.
+        # Chromium's sandbox does not run as root; the pages are trusted.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser
         browser.close()

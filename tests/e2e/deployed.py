@@ -1,6 +1,6 @@
 """The project deployed for tests: a server, a pool with two workers, PostgreSQL, the sandbox.
 
-Everything is started as a user starts it, by commands and over the server's API.
+Everything is started with the commands and API calls that a user would use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from prefect.automations import DoNothing
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.automations import run_died, site_is_silent
+from deployments.automations import nothing_landed, run_died
 from prefect_wix.planning.partitions import Partition
 from prefect_wix.planning.segments import DEVICES
 from prefect_wix.sandbox import Sandbox, World, running
@@ -37,16 +37,16 @@ SITES = 20
 WORKERS = ("one", "two")
 SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "2",
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # the shortest that there is
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # the minimum
 }
-WITHIN = {run_died().name: 60.0, site_is_silent(DoNothing()).name: 10.0}
-"""Seconds, where the automations have minutes and hours."""
-ENDS = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+WITHIN_SECONDS = {run_died().name: 60.0, nothing_landed(DoNothing()).name: 10.0}
+"""Shorter periods for automations that would wait for minutes or hours."""
+FINAL_STATES = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
 @dataclass
 class Deployed:
-    """The server with its workers, the Wix that they ask, and the warehouse that they load."""
+    """The server, its workers, the sandbox and the warehouse."""
 
     url: str
     folder: Path
@@ -55,8 +55,8 @@ class Deployed:
     bench: PostgresBench
     stack: ExitStack
     workers: dict = field(default_factory=dict)
-    told: list = field(default_factory=list)
-    """What the automations told whoever is on call."""
+    notifications: list = field(default_factory=list)
+    """The texts that the automations sent."""
 
     def start_process(self, name, command):
         log = self.folder / f"{name}.txt"
@@ -77,53 +77,52 @@ class Deployed:
 
     def send(self, method, path, **body):
         options = {"json": body or None, "timeout": 30}
-        # The server says 503 where it is on an SQLite file that is locked, as workers may lock it.
-        while (reply := httpx.request(method, f"{self.url}/api/{path}", **options)).status_code == (
-            503
-        ):
+        # On SQLite the server returns 503 while workers lock the database.
+        url = f"{self.url}/api/{path}"
+        while (response := httpx.request(method, url, **options)).status_code == 503:
             time.sleep(0.5)
-        return reply
+        return response
 
-    def record(self, method, path, **body):
-        reply = self.send(method, path, **body)
-        assert reply.is_success, reply.text
-        return reply.json() if reply.content else None
+    def call(self, method, path, **body):
+        response = self.send(method, path, **body)
+        assert response.is_success, response.text
+        return response.json() if response.content else None
 
     def deployment(self, name):
-        return self.record("GET", f"deployments/name/{name}")
+        return self.call("GET", f"deployments/name/{name}")
 
     def submit(self, deployment, **parameters):
-        """What the run form sends when it is submitted; the reply."""
+        """Submit the run form of a deployment and return the server's response."""
         found = self.deployment(deployment)
-        given = found["parameters"] | parameters
+        merged = found["parameters"] | parameters
         path = f"deployments/{found['id']}/create_flow_run"
-        return self.send("POST", path, parameters=given, state={"type": "SCHEDULED"})
+        return self.send("POST", path, parameters=merged, state={"type": "SCHEDULED"})
 
     def start(self, deployment, **parameters):
-        """Start a run as the form does; its id."""
-        reply = self.submit(deployment, **parameters)
-        assert reply.is_success, reply.text
-        return reply.json()["id"]
+        """Submit the run form of a deployment and return the ID of the run."""
+        response = self.submit(deployment, **parameters)
+        assert response.is_success, response.text
+        return response.json()["id"]
 
     def run(self, run_id):
-        return self.record("GET", f"flow_runs/{run_id}")
+        return self.call("GET", f"flow_runs/{run_id}")
 
-    def runs(self, flow, **wanted):
-        return self.record("POST", "flow_runs/filter", flows={"name": {"any_": [flow]}}, **wanted)
+    def runs(self, flow, **filters):
+        return self.call("POST", "flow_runs/filter", flows={"name": {"any_": [flow]}}, **filters)
 
-    def shield(self, run_id, *, seconds=60):
-        """Wait for the run's end; its state."""
+    def wait_for_end(self, run_id, *, seconds=60):
+        """Wait for the end of the run and return its state."""
         deadline = time.monotonic() + seconds
-        while (state := self.run(run_id)["state"])["type"] not in ENDS:
+        while (state := self.run(run_id)["state"])["type"] not in FINAL_STATES:
             assert time.monotonic() < deadline, state
             time.sleep(0.2)
         return state
 
     def set_state(self, run_id, **state):
-        self.record("POST", f"flow_runs/{run_id}/set_state", state=state)
+        self.call("POST", f"flow_runs/{run_id}/set_state", state=state)
 
     def landed(self, days):
-        """How many partitions of these days have landed, by site."""
+        """The number of landed partitions of these days, by site."""
         rows = asyncio.run(
             self.bench.sql(
                 f"SELECT site_id, count(*) FROM {self.bench.name('wix_session_receipts')} "
@@ -136,17 +135,17 @@ class Deployed:
         return sorted(asyncio.run(self.bench.check(partition)))
 
     def truth(self, partition):
-        """What Wix has."""
+        """The partition's IDs at Wix."""
         wire = partition.query.to_wire()
         return sorted(self.shop.answer(wire, site_id=partition.site_id))
 
     def check(self, partitions):
-        """Whether each partition holds exactly what Wix has."""
+        """Assert that each partition holds exactly the IDs that Wix has."""
         for partition in partitions:
             assert self.ids(partition) == self.truth(partition)
 
-    def is_whole(self, partitions):
-        """Whether each partition holds all of it, or nothing."""
+    def check_atomic(self, partitions):
+        """Assert that each partition is either complete or empty."""
         for partition in partitions:
             assert self.ids(partition) in ([], self.truth(partition))
 
@@ -161,7 +160,7 @@ class Deployed:
 
 @contextmanager
 def deploy(folder, postgres_server):
-    """All of it, made by the commands that a user types."""
+    """Start the servers, and create blocks, deployments and automations by their commands."""
     bench = PostgresBench(postgres_server)
     asyncio.run(bench.ready())
     with ExitStack() as stack:
@@ -175,16 +174,16 @@ def deploy(folder, postgres_server):
         env |= {"WIX_BASE_URL": shop.url, "WIX_WAREHOUSE_URL": bench.url}
         env |= {"WIX_WAREHOUSE_SCHEMA": bench.schema}
         deployed = Deployed(server.url, check_out(folder), env, shop, bench, stack)
-        # The first worker makes the pool.
+        # The first worker creates the pool.
         for name in WORKERS:
             deployed.start_worker(name)
         deployed.command("python", "-m", "blocks")
         deploy_all = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file"]
         deployed.command(*deploy_all, "deployments/prefect.yaml")
         with temporary_settings({PREFECT_API_URL: server.api}):
-            stack.enter_context(on_call(deployed.told)).save("on-call")
-        deployed.command("bash", "-c", watching())
-        hurry(deployed)
+            stack.enter_context(on_call(deployed.notifications)).save("on-call")
+        deployed.command("bash", "-c", automations_command())
+        shorten_automations(deployed)
         yield deployed
     asyncio.run(bench.close())
 
@@ -194,28 +193,29 @@ def make_world(seed, sessions):
 
 
 def other_worlds():
-    """The account's further sites, each with sessions of its own."""
+    """The account's other sites, each with its own sessions."""
     return {f"site-{n}": make_world(n, 200) for n in range(2, SITES + 1)}
 
 
-def watching():
-    """The command that the documentation names."""
+def automations_command():
+    """The command from the documentation."""
     text = (ROOT / "docs" / "deploying.md").read_text()
     return re.search(r"^python -m deployments.automations .*$", text, re.MULTILINE)[0]
 
 
 @contextmanager
-def on_call(told):
-    """Whoever is on call has a web hook, as a block."""
+def on_call(notifications):
+    """A notification block whose web hook appends each text to a list."""
 
     class Hook(BaseHTTPRequestHandler):
         def do_POST(self):
-            told.append(json.loads(self.rfile.read(int(self.headers["content-length"])))["text"])
+            body = self.rfile.read(int(self.headers["content-length"]))
+            notifications.append(json.loads(body)["text"])
             self.send_response(200)
             self.end_headers()
 
         def log_message(self, *_):
-            """Nothing to say."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
     Thread(target=server.serve_forever, daemon=True).start()
@@ -228,23 +228,24 @@ def on_call(told):
     server.server_close()
 
 
-def hurry(deployed):
-    """Have the automations that wait wait for seconds."""
-    for one in deployed.record("POST", "automations/filter"):
-        if one["name"] in WITHIN:
-            one["trigger"] |= {"within": WITHIN[one["name"]]}
-            kept = ("name", "description", "enabled", "trigger", "actions")
-            deployed.record("PUT", f"automations/{one['id']}", **{name: one[name] for name in kept})
+def shorten_automations(deployed):
+    """Shorten the periods of the automations to seconds."""
+    fields = ("name", "description", "enabled", "trigger", "actions")
+    for one in deployed.call("POST", "automations/filter"):
+        if one["name"] in WITHIN_SECONDS:
+            one["trigger"] |= {"within": WITHIN_SECONDS[one["name"]]}
+            body = {name: one[name] for name in fields}
+            deployed.call("PUT", f"automations/{one['id']}", **body)
 
 
 def children(pid):
-    """The processes that a process started."""
+    """The IDs of a process's child processes."""
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in listed]
 
 
 def kill_machine(worker):
-    """What is left of a worker whose machine lost its power: nothing, and no word of it."""
+    """Kill a worker and its runs with SIGKILL, as a power loss of its machine would."""
     families = [worker.pid, *children(worker.pid)]
     for pid in families:
         os.killpg(pid, signal.SIGKILL)

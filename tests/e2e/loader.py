@@ -1,6 +1,6 @@
-"""One load as a process of its own, which may be told to die at a certain step.
+"""One load in a process of its own that can kill itself at a given step.
 
-Used by the tests that kill: ``python -m tests.e2e.loader '{"url": …}'``.
+`test_kill` runs it: ``python -m tests.e2e.loader '{"warehouse": …}'``.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from prefect_wix.warehouse.factory import open_warehouse
 
 
 class Reaper:
-    """Kills this process at one step: before, during or after the n-th time it is taken."""
+    """Kill this process before, during or after the n-th call of one operation."""
 
-    def __init__(self, verb, moment, number, delay):
-        self.verb, self.moment, self.number, self.delay = verb, moment, number, delay
+    def __init__(self, operation, moment, number, delay):
+        self.operation, self.moment, self.number, self.delay = operation, moment, number, delay
         self.seen = 0
 
-    def around(self, verb, call):
-        """The call, with death where it is due."""
+    def around(self, operation, call):
+        """The call, wrapped to kill the process if it is the one."""
 
-        async def mortal(*args, **kwargs):
-            due = self.is_due(verb)
+        async def killable(*args, **kwargs):
+            due = self.is_due(operation)
             if due and self.moment == "before":
                 die()
             if due and self.moment == "during":
@@ -45,10 +45,10 @@ class Reaper:
                 die()
             return value
 
-        return mortal
+        return killable
 
-    def is_due(self, verb):
-        if verb != self.verb:
+    def is_due(self, operation):
+        if operation != self.operation:
             return False
         self.seen += 1
         return self.seen == self.number
@@ -58,25 +58,25 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def main(told):
-    reaper = Reaper(**told.get("kill", {"verb": "", "moment": "", "number": 0, "delay": 0}))
-    warehouse = open_warehouse(told["warehouse"], schema=told.get("schema"))
+async def main(config):
+    reaper = Reaper(**config.get("kill", {"operation": "", "moment": "", "number": 0, "delay": 0}))
+    warehouse = open_warehouse(config["warehouse"], schema=config.get("schema"))
     await warehouse.prepare()
-    for verb in ("claim", "save_record", "publish"):
-        setattr(warehouse, verb, reaper.around(verb, getattr(warehouse, verb)))
-    start, end = map(date.fromisoformat, told["days"])
+    for operation in ("claim", "save_record", "publish"):
+        setattr(warehouse, operation, reaper.around(operation, getattr(warehouse, operation)))
+    start, end = map(date.fromisoformat, config["days"])
     window = Window(start, end, "Asia/Jerusalem")
-    segments = [Segment.parse(key) for key in told["segments"]]
-    as_of = datetime.fromisoformat(told["as_of"])
-    receipts = await warehouse.receipts(told["site_id"], window)
+    segments = [Segment.parse(key) for key in config["segments"]]
+    as_of = datetime.fromisoformat(config["as_of"])
+    receipts = await warehouse.receipts(config["site_id"], window)
     plan = make_plan(
-        partitions_of(told["site_id"], window, segments),
+        partitions_of(config["site_id"], window, segments),
         receipts,
         RefreshPolicy(Refresh.ALL, timedelta(0), as_of, datetime.now(UTC)),
     )
-    auth = ApiKeyAuth(told["api_key"], told["site_id"])
-    async with WixClient(auth, base_url=told["base_url"], requests_per_minute=100_000) as client:
-        client.page_limit = told.get("page_limit", 1000)
+    auth = ApiKeyAuth(config["api_key"], config["site_id"])
+    async with WixClient(auth, base_url=config["base_url"], requests_per_minute=100_000) as client:
+        client.page_limit = config.get("page_limit", 1000)
         submit, page = client.list_sessions_async, client.get_list_sessions_job_result
         client.list_sessions_async = reaper.around("submit", submit)
         client.get_list_sessions_job_result = reaper.around("page", page)
@@ -86,16 +86,16 @@ async def main(told):
             [*plan.to_load],
             LoadOptions(
                 as_of=as_of,
-                jobs_in_flight=told.get("jobs_in_flight", 4),
+                jobs_in_flight=config.get("jobs_in_flight", 4),
                 poll_policy=PollPolicy(first_wait_seconds=0.02, longest_wait_seconds=0.2),
-                run_id=told.get("run_id"),
+                run_id=config.get("run_id"),
             ),
             on_progress=nothing,
         )
 
 
-async def nothing(outcome):
-    """Nobody watches."""
+async def nothing(result):
+    """Progress is ignored."""
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A load and its profiles as a process of its own, on the Prefect server of the environment.
+"""Loads and profiles sessions in a separate process, on the Prefect server of the environment.
 
-Used by the tests that look at the Prefect UI: ``python -m tests.e2e.profiled_run '{"key": …}'``.
+The tests of the Prefect UI run it: ``python -m tests.e2e.profiled_run '{"key": …}'``.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ SEGMENTS = [
 WINDOW = (date(2024, 3, 1), date(2024, 3, 4))
 
 
-async def main(told):
+async def main(config):
     credentials = WixCredentials(
-        api_key=told["key"],
-        site_id=told["site"],
-        base_url=told["url"],
+        api_key=config["key"],
+        site_id=config["site"],
+        base_url=config["url"],
         requests_per_minute=100_000,
     )
-    warehouse = SessionsWarehouse(url=f"duckdb:///{told['database']}")
+    warehouse = SessionsWarehouse(url=f"duckdb:///{config['database']}")
     await load_sessions(credentials, warehouse, *WINDOW, segments=SEGMENTS)
-    await profile_sessions(credentials, warehouse, *WINDOW, report=told["report"])
+    await profile_sessions(credentials, warehouse, *WINDOW, report=config["report"])
 
 
 if __name__ == "__main__":

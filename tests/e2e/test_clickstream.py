@@ -1,7 +1,7 @@
-"""A real shop's click-stream: what lands equals what SQL finds in the same file.
+"""A real shop's click-stream: the landed IDs equal those that SQL selects from the same file.
 
-The answers are computed twice, from nothing in common but the file: by the sandbox, asked over HTTP
-and landed in DuckDB; and by SQL over the file.
+The IDs are computed twice from the file: by the sandbox, queried over HTTP and published to DuckDB;
+and by SQL.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(
     not EVENTS.exists(), reason="the click-stream file is not beside this checkout"
 )
 
-# What the file says of each session, in SQL of its own.
+# The device, deepest funnel step and pages of each session, computed by SQL only.
 SESSIONS = f"""
     CREATE TABLE sessions AS
     WITH events AS (
@@ -110,8 +110,8 @@ def flow_in_sql(flow):
 CASES = [*device_cases(), *funnel_cases(), *flow_cases()]
 
 
-async def test_every_filter_lands_what_sql_finds(tmp_path):
-    """Every device, every pair of funnel steps and fifteen page flows land exactly."""
+async def test_every_filter_lands_the_ids_that_sql_selects(tmp_path):
+    """All devices, all pairs of funnel steps and 15 page flows land exactly."""
     _, _, outcomes = await land(tmp_path, [segment for segment, _ in CASES])
     with duckdb.connect(str(tmp_path / "sessions.duckdb")) as connection:
         connection.execute(SESSIONS)
@@ -126,8 +126,8 @@ async def test_every_filter_lands_what_sql_finds(tmp_path):
     assert sum(one.sessions > 0 for one in outcomes) > 25
 
 
-async def test_every_session_is_profiled_as_sql_finds_it(tmp_path):
-    """From nine lists of bare ids: each session's device and deepest step, row by row."""
+async def test_every_session_is_profiled_as_sql_computes_it(tmp_path):
+    """Lists of bare IDs give each session's device and deepest step, row by row."""
     devices = [segment for segment, _ in device_cases()]
     segments = [*devices, *(Segment(funnel_include=step) for step in STEPS)]
     warehouse, site_id, _ = await land(tmp_path, segments)
@@ -146,7 +146,7 @@ async def test_every_session_is_profiled_as_sql_finds_it(tmp_path):
 
 
 async def land(tmp_path, segments):
-    """Ask for the day by these segments, and land the answers."""
+    """Load the day by these segments."""
     warehouse = open_warehouse(f"duckdb:///{tmp_path}/sessions.duckdb")
     await warehouse.prepare()
     with running(World.from_events(EVENTS), now=datetime(2019, 10, 3, tzinfo=UTC)) as shop:
@@ -167,7 +167,7 @@ async def land(tmp_path, segments):
 
 
 def compare(connection, key, condition):
-    """The landed ids of a segment, and the ids that the condition finds; sorted, repeats kept."""
+    """The landed IDs of a segment and those that match the condition, sorted, with duplicates."""
     landed = connection.execute(
         "SELECT session_id FROM wix_session_ids WHERE segment = ? ORDER BY 1", [key]
     ).fetchall()
@@ -175,5 +175,5 @@ def compare(connection, key, condition):
     return landed, expected.fetchall()
 
 
-async def nothing(outcome):
-    """Nobody watches."""
+async def nothing(result):
+    """Progress is ignored."""

@@ -1,6 +1,6 @@
-"""What is deployed runs by itself, as the form asks, and is stopped; somebody hears of what fails.
+"""Deployments started by schedule, event and form, cancelled runs, and notifications of failures.
 
-On a real server with two workers; see `deployed`. Each test loads days of its own.
+On a real server with two workers; see `deployed`. Each test loads different days.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from prefect.automations import DoNothing
 
-from deployments.automations import failed_twice, site_is_silent
+from deployments.automations import failed_twice, nothing_landed
 from prefect_wix.planning.windows import ONE_DAY
 from prefect_wix.sandbox import Fault
 from tests.e2e.deployed import ZONE
@@ -21,11 +21,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-FAILED_TWICE, SILENT = failed_twice(DoNothing()), site_is_silent(DoNothing())
+FAILED_TWICE, NOTHING_LANDED = failed_twice(DoNothing()), nothing_landed(DoNothing())
 
 
 def days_ago(first, last):
-    """Local days, so many days before today in the shop's zone."""
+    """Local days in the shop's time zone, from ``first`` to ``last`` days before today."""
     today = datetime.now(UTC).date()
     return [today - timedelta(ago) for ago in range(first, last, -1)]
 
@@ -34,13 +34,13 @@ def dates(days):
     return {"start_date": str(days[0]), "end_date": str(days[-1] + ONE_DAY)}
 
 
-def test_the_schedule_loads_and_its_event_profiles(deployed):
-    """Nobody starts anything: the run is due, a worker takes it, and the event starts the next."""
+def test_the_schedule_starts_a_load_and_its_event_a_profile(deployed):
+    """A worker executes the scheduled load, and the load's event starts the profile."""
     daily = deployed.deployment("load-sessions/daily")
     soon = datetime.now(UTC) + timedelta(seconds=5)
     every_day = {"interval": 86_400, "anchor_date": soon.isoformat(), "timezone": ZONE}
-    moved = [{"active": True, "schedule": every_day}]
-    deployed.record("PATCH", f"deployments/{daily['id']}", schedules=moved)
+    schedules = [{"active": True, "schedule": every_day}]
+    deployed.call("PATCH", f"deployments/{daily['id']}", schedules=schedules)
     done = {"state": {"type": {"any_": ["COMPLETED"]}}}
     wait_until(
         lambda: deployed.runs("profile-sessions", flow_runs=done), seconds=90, what="the profile"
@@ -57,12 +57,12 @@ def test_the_schedule_loads_and_its_event_profiles(deployed):
     deployed.check(deployed.partitions(week))
 
 
-def test_an_ad_hoc_run_answers_what_the_form_asked(deployed):
-    """Started over the API with the form's parameters; the file holds the answer."""
+def test_an_ad_hoc_run_lists_the_query_of_the_form(deployed):
+    """The run is started over the API with the form's parameters; the file holds its IDs."""
     output = deployed.folder / "mobile.csv"
     query = dates(days_ago(9, 6)) | {"device_type": "MOBILE", "timezone": ZONE}
     run = deployed.start("list-sessions/ad-hoc", query=query, output=str(output))
-    assert deployed.shield(run)["type"] == "COMPLETED"
+    assert deployed.wait_for_end(run)["type"] == "COMPLETED"
     wire = {
         "customTimePeriod": {"startDate": query["start_date"], "endDate": query["end_date"]},
         "deviceType": {"type": "MOBILE"},
@@ -71,8 +71,8 @@ def test_an_ad_hoc_run_answers_what_the_form_asked(deployed):
     assert {*output.read_text().splitlines()[1:]} == deployed.shop.answer(wire)
 
 
-def test_a_cancelled_run_stops_and_the_next_one_takes_up_its_jobs(deployed):
-    """Within seconds; what landed is whole, the jobs' ids are kept, and nothing is asked twice."""
+def test_a_cancelled_run_stops_and_the_next_one_adopts_its_jobs(deployed):
+    """It stops within seconds, landed partitions are complete, and no job is submitted twice."""
     days = days_ago(38, 34)
     partitions = deployed.partitions(days)
     deployed.shop.faults = [Fault("job_never_finishes", after=4)]
@@ -86,23 +86,23 @@ def test_a_cancelled_run_stops_and_the_next_one_takes_up_its_jobs(deployed):
         what="the middle of the load",
     )
     deployed.set_state(run, type="CANCELLING")
-    assert deployed.shield(run, seconds=20)["type"] == "CANCELLED"
-    deployed.is_whole(partitions)
+    assert deployed.wait_for_end(run, seconds=20)["type"] == "CANCELLED"
+    deployed.check_atomic(partitions)
     deployed.shop.faults = []
     run = deployed.start("load-sessions/backfill", **dates(days))
-    assert deployed.shield(run)["type"] == "COMPLETED"
+    assert deployed.wait_for_end(run)["type"] == "COMPLETED"
     deployed.check(partitions)
     assert len(deployed.shop.submits) == len(partitions)
 
 
-def test_what_goes_wrong_is_told(deployed):
-    """A deployment that failed twice, and a site of which nothing lands."""
+def test_failures_send_notifications(deployed):
+    """A deployment that failed twice and a site without landed sessions are reported."""
     query = {"period": "YESTERDAY", "device_type": "ALL"}
     for _ in range(2):
         deployed.start("list-sessions/ad-hoc", query=query, output="/proc/nowhere/ids.csv")
-    expected = {f"{one.name}: {one.description}" for one in (FAILED_TWICE, SILENT)}
+    expected = {f"{one.name}: {one.description}" for one in (FAILED_TWICE, NOTHING_LANDED)}
     wait_until(
-        lambda: expected == {text.splitlines()[0] for text in deployed.told},
+        lambda: expected == {text.splitlines()[0] for text in deployed.notifications},
         seconds=60,
-        what="the telling",
+        what="the notifications",
     )

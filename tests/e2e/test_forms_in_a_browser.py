@@ -1,4 +1,4 @@
-"""The run forms, opened and submitted in a browser, and what the server refuses before a run.
+"""The run forms in a browser, and the parameters that the server rejects before a run.
 
 On a real server with two workers; see `deployed`.
 """
@@ -14,13 +14,13 @@ from tests.processes import wait_until
 
 pytestmark = [
     pytest.mark.xdist_group("deployed"),
-    # Prefect leaves sockets of its own to the garbage collector.
+    # Prefect leaves its sockets to the garbage collector.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 SITE = {"$ref": {"block_document_slug": "wix-credentials/wix"}}
 TODAY = {"period": "TODAY", "device_type": "ALL"}
-WRONG = [
+INVALID = [
     ("list-sessions/ad-hoc", {"query": {**TODAY, "device_type": "FRIDGE"}}, "query.device_type"),
     ("list-sessions/ad-hoc", {"query": TODAY, "timeout_seconds": 0}, "timeout_seconds"),
     ("list-sessions/ad-hoc", {"query": TODAY, "output": "sessions.xlsx"}, "output"),
@@ -34,24 +34,24 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("deployment", "wrong", "named"), WRONG)
-def test_the_server_refuses_what_is_wrong(deployed, deployment, wrong, named):
-    """No run is made of it, and the refusal names the place."""
+@pytest.mark.parametrize(("deployment", "invalid", "field"), INVALID)
+def test_the_server_rejects_invalid_parameters(deployed, deployment, invalid, field):
+    """No run is created, and the response names the field."""
     before = started(deployed, deployment)
-    refused = deployed.submit(deployment, **wrong)
-    assert (refused.status_code, named in refused.text) == (409, True), refused.text
+    response = deployed.submit(deployment, **invalid)
+    assert (response.status_code, field in response.text) == (409, True), response.text
     assert started(deployed, deployment) == before
 
 
 def started(deployed, deployment):
-    """The runs of a deployment's flow that no schedule started."""
+    """The runs of a deployment's flow, without the scheduled ones."""
     runs = deployed.runs(deployment.partition("/")[0])
     return {run["id"] for run in runs if not run["auto_scheduled"]}
 
 
 @pytest.fixture
 def form(deployed, browser):
-    """Open the run form of a deployment."""
+    """A function that opens the run form of a deployment."""
 
     def open_form(deployment):
         found = deployed.deployment(deployment)
@@ -64,14 +64,14 @@ def form(deployed, browser):
 
 
 def field_of(page, title):
-    """One field of the form, by its title."""
+    """The field of the form with a title."""
     label = page.locator(".schema-form-property__label")
     titled = label.get_by_text(re.compile(rf"^{re.escape(title)}( \(Optional\))?$"))
     return page.locator(".schema-form-property").filter(has=titled).last
 
 
 def choose(page, title, kind, value):
-    """Choose from a field's list."""
+    """Choose a value from the select of a field."""
     field = field_of(page, title)
     field.get_by_role("button", name=kind, exact=True).click()
     field.locator(".p-select-button__icon").click()
@@ -79,47 +79,47 @@ def choose(page, title, kind, value):
 
 
 def submit(page):
-    """Submit the form; the id of the run that it made."""
-    with page.expect_response(lambda reply: "create_flow_run" in reply.url) as made:
+    """Submit the form and return the ID of the created run."""
+    with page.expect_response(lambda one: "create_flow_run" in one.url) as response:
         page.get_by_role("button", name="Submit").click()
-    return made.value.json()["id"]
+    return response.value.json()["id"]
 
 
 def complete(deployed, run_id):
-    """Wait for the run."""
-    state = deployed.shield(run_id, seconds=120)
+    """Wait for the run and assert that it completed."""
+    state = deployed.wait_for_end(run_id, seconds=120)
     assert state["type"] == "COMPLETED", state
 
 
 def follow_link(deployed, page, run_id, sentence):
-    """Open what a line of the run's log names."""
+    """Open the link in the line of the run's log that contains the sentence."""
 
     def lines():
-        logs = deployed.record("POST", "logs/filter", logs={"flow_run_id": {"any_": [run_id]}})
+        logs = deployed.call("POST", "logs/filter", logs={"flow_run_id": {"any_": [run_id]}})
         return [log["message"] for log in logs if sentence in log["message"]]
 
-    # A run's last lines arrive after its last state.
+    # The last log lines of a run arrive after its final state.
     wait_until(lines, seconds=30, what="the line in the log")
     (line,) = lines()
     page.goto(line.partition(" See ")[2])
 
 
 def show_artifact(deployed, page, run_id, key):
-    """Open one from the page of its run."""
+    """Open an artifact from the page of its run."""
     page.goto(f"{deployed.url}/runs/flow-run/{run_id}")
     page.get_by_role("tablist").get_by_text("Artifacts", exact=True).click()
     page.get_by_role("link", name=key).first.click()
 
 
-def test_a_question_is_asked_from_the_form(deployed, form):
-    """Period and device are chosen from lists; the run has them, and its answer is shown."""
+def test_a_listing_is_started_from_the_form(deployed, form):
+    """Period and device are selected; the run has them, and its artifact shows the result."""
     page = form("list-sessions/ad-hoc")
     choose(page, "Predefined period", "Period", "LAST_7_DAYS")
     choose(page, "Device type", "DeviceType", "MOBILE")
     run_id = submit(page)
-    given = deployed.run(run_id)["parameters"]
-    assert given["credentials"] == SITE
-    chosen = {name: value for name, value in given["query"].items() if value is not None}
+    used = deployed.run(run_id)["parameters"]
+    assert used["credentials"] == SITE
+    chosen = {name: value for name, value in used["query"].items() if value is not None}
     assert chosen == {"period": "LAST_7_DAYS", "device_type": "MOBILE"}
     complete(deployed, run_id)
     show_artifact(deployed, page, run_id, "wix-sessions-listing")
@@ -127,22 +127,22 @@ def test_a_question_is_asked_from_the_form(deployed, form):
 
 
 def test_a_load_is_started_from_the_form(deployed, form):
-    """A number of days is typed, and the blocks stay references; the log leads to the table."""
+    """A number of days is entered, blocks stay references, and the log links to the table."""
     page = form("load-sessions/daily")
     days = field_of(page, "days")
     days.get_by_role("button", name="int", exact=True).click()
     days.get_by_role("spinbutton").fill("2")
     run_id = submit(page)
-    given = deployed.run(run_id)["parameters"]
-    assert (given["days"], given["refresh"], given["credentials"]) == (2, "stale", SITE)
-    assert given["segments"] == [f"device_type={one}" for one in ("DESKTOP", "MOBILE", "TABLET")]
+    used = deployed.run(run_id)["parameters"]
+    assert (used["days"], used["refresh"], used["credentials"]) == (2, "stale", SITE)
+    assert used["segments"] == [f"device_type={one}" for one in ("DESKTOP", "MOBILE", "TABLET")]
     complete(deployed, run_id)
     follow_link(deployed, page, run_id, " partitions: ")
     expect(page.get_by_role("table")).to_contain_text("device_type=TABLET")
 
 
-def test_the_form_shows_what_is_refused(deployed, form):
-    """A number that is out of range makes no run: the person stays at the form and is told."""
+def test_the_form_shows_a_validation_error(deployed, form):
+    """A number out of range creates no run; the form stays open and shows the error."""
     before = started(deployed, "list-sessions/ad-hoc")
     page = form("list-sessions/ad-hoc")
     field_of(page, "timeout_seconds").get_by_role("spinbutton").fill("0")

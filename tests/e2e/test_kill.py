@@ -1,7 +1,7 @@
-"""kill -9 at every step of a load: the next load makes it exact, and asks little twice.
+"""kill -9 at every step of a load: the next load is exact and submits at most one job twice.
 
-The partitions hold an old answer; a load of the new one is killed. What is there then must be the
-old or the new answer, whole; and after one more load, which nobody kills, the new one everywhere.
+The partitions contain an old result when a load of a new one is killed. After the kill, each
+contains the complete old or the complete new result; after the next load, all contain the new one.
 """
 
 from __future__ import annotations
@@ -45,45 +45,45 @@ STEPS = [
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(("verb", "moment"), STEPS, ids=map("-".join, STEPS))
-async def test_a_killed_load_is_made_whole_by_the_next(engine, verb, moment, make_bench):
-    """Old or new, never a mix; then new everywhere, with one submit a kill too many at most."""
+@pytest.mark.parametrize(("operation", "moment"), STEPS, ids=map("-".join, STEPS))
+async def test_the_load_after_a_killed_one_is_exact(engine, operation, moment, make_bench):
+    """A kill leaves no mixed partition and costs at most one extra submit."""
     bench = make_bench(engine)
     for seed in SEEDS:
-        await killed_and_made_whole(bench, kill_at(verb, moment, f"{engine} {seed}"), seed)
+        await check_kill_and_next_load(bench, kill_at(operation, moment, f"{engine} {seed}"), seed)
 
 
-async def killed_and_made_whole(bench, kill, seed):
-    old = await load(bench, a_world(2 * seed), as_of=datetime.now(UTC))
-    with running(a_world(2 * seed + 1), job_seconds=(0.0, 0.1)) as shop:
-        told = orders(bench, shop, as_of=datetime.now(UTC))
-        assert await killed(told, kill) == -signal.SIGKILL
+async def check_kill_and_next_load(bench, kill, seed):
+    old = await load(bench, make_world(2 * seed), as_of=datetime.now(UTC))
+    with running(make_world(2 * seed + 1), job_seconds=(0.0, 0.1)) as shop:
+        config = load_config(bench, shop, as_of=datetime.now(UTC))
+        assert await run_killed_load(config, kill) == -signal.SIGKILL
         new = truth(shop)
         for partition in new:
             assert sorted(await bench.check(partition)) in (old[partition], new[partition])
-        outcomes = await loader.main(told)
-        assert JobState.FAILED not in {one.state for one in outcomes}
+        results = await loader.main(config)
+        assert JobState.FAILED not in {one.state for one in results}
         for partition, ids in new.items():
             assert sorted(await bench.check(partition)) == ids
         assert len(shop.submits) <= len(new) + 1
-        most_asked = Counter(json.dumps(body) for body in shop.submits).most_common(1)[0][1]
-        assert most_asked <= 2
+        most_submits = Counter(json.dumps(body) for body in shop.submits).most_common(1)[0][1]
+        assert most_submits <= 2
 
 
 async def load(bench, world, *, as_of):
-    """Land a world whole; its answers."""
+    """Load a world completely; its IDs by partition."""
     with running(world) as shop:
-        await loader.main(orders(bench, shop, as_of=as_of))
+        await loader.main(load_config(bench, shop, as_of=as_of))
         return truth(shop)
 
 
-async def killed(told, kill):
-    """Load in another process, which dies at a step; how it ended."""
+async def run_killed_load(config, kill):
+    """Load in another process that kills itself at a step; its exit code."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "tests.e2e.loader",
-        json.dumps({**told, "kill": kill}),
+        json.dumps({**config, "kill": kill}),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -93,18 +93,18 @@ async def killed(told, kill):
     return process.returncode
 
 
-def kill_at(verb, moment, seed):
-    """The step, at one of the times it is taken, and for "during" after some milliseconds."""
-    chance = random.Random(f"{verb} {moment} {seed}")
+def kill_at(operation, moment, seed):
+    """One of the first five calls of an operation, and for "during" a delay of up to 30 ms."""
+    chance = random.Random(f"{operation} {moment} {seed}")
     return {
-        "verb": verb,
+        "operation": operation,
         "moment": moment,
         "number": chance.randint(1, 5),
         "delay": chance.uniform(0, 0.03),
     }
 
 
-def orders(bench, shop, *, as_of):
+def load_config(bench, shop, *, as_of):
     return {
         "warehouse": bench.url,
         "schema": bench.schema,
@@ -118,12 +118,12 @@ def orders(bench, shop, *, as_of):
     }
 
 
-def a_world(seed):
+def make_world(seed):
     return World.generate(seed, sessions=400, start=DAYS[0], days=3, timezone=ZONE)
 
 
 def truth(shop):
-    """Partition -> the ids that Wix has, sorted."""
+    """The sorted IDs at Wix by partition."""
     partitions = [
         Partition(shop.site_id, day, f"device_type={device}", ZONE)
         for day in DAYS

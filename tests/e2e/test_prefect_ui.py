@@ -1,6 +1,6 @@
-"""What people see in the Prefect UI after a run: a real server, a real browser, the real tables.
+"""The artifacts of a run in the Prefect UI, with a real server and a real browser.
 
-The chain is real too: the profiles' event starts the dbt example, which nobody started by hand.
+The event of the profiles starts the dbt example.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from prefect_wix.sandbox import running
 from tests.conftest import NOW, make_world
 from tests.processes import (
     ROOT,
-    answers,
     background,
     free_port,
     make_environment,
+    responds,
     wait_until,
 )
 
-EVERYONE = {
+ALL_DEVICES = {
     "customTimePeriod": {"startDate": "2024-03-01", "endDate": "2024-03-04"},
     "timezone": "Asia/Jerusalem",
     "deviceType": {"type": "ALL"},
@@ -37,26 +37,26 @@ DBT = ROOT / ".venv" / "dbt" / "bin" / "dbt"
 
 pytestmark = [
     pytest.mark.xdist_group("prefect-ui"),
-    # Prefect leaves sockets of its own to the garbage collector.
+    # Prefect leaves its sockets to the garbage collector.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
 @dataclass
 class Stage:
-    """A Prefect server that has seen a load and its profiles."""
+    """A Prefect server with the runs of a load and its profiles."""
 
     url: str
     database: str
     report: str
     sessions: int = 0
-    """How many there really are."""
+    """The number of sessions at Wix."""
 
-    def record(self, path, **body):
+    def post(self, path, **body):
         return httpx.post(f"{self.url}/api/{path}", json=body, timeout=30).json()
 
     def run_of(self, flow):
-        found = self.record("flow_runs/filter", flows={"name": {"any_": [flow]}})
+        found = self.post("flow_runs/filter", flows={"name": {"any_": [flow]}})
         return found[0] if found else None
 
     def is_completed(self, flow):
@@ -66,7 +66,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
-    """The server, the dbt example served beside it, and one load with its profiles."""
+    """The server, the served dbt example, and one load with its profiles."""
     folder, port = tmp_path_factory.mktemp("ui"), free_port()
     stage = Stage(f"http://127.0.0.1:{port}", f"{folder}/sessions.duckdb", f"{folder}/report.html")
     env = {**make_environment(folder), "PREFECT_SERVER_API_PORT": str(port)}
@@ -78,19 +78,19 @@ def stage(tmp_path_factory):
 
         start("prefect server start")
         wait_until(
-            lambda: answers(f"{stage.url}/api/health"), seconds=90, what="the server's start"
+            lambda: responds(f"{stage.url}/api/health"), seconds=90, what="the server's start"
         )
         env["PREFECT_API_URL"] = f"{stage.url}/api"
         if DBT.exists():
             start(f"python examples/dbt/build_funnel.py {stage.database} {DBT}")
             wait_until(
-                lambda: stage.record("deployments/filter") != [], seconds=60, what="the deployment"
+                lambda: stage.post("deployments/filter") != [], seconds=60, what="the deployment"
             )
         shop = stack.enter_context(running(make_world(), now=NOW))
-        stage.sessions = len(shop.answer(EVERYONE))
-        told = {"key": shop.api_key, "site": shop.site_id, "url": shop.url}
-        told |= {"database": stage.database, "report": stage.report}
-        command = [sys.executable, "-m", "tests.e2e.profiled_run", json.dumps(told)]
+        stage.sessions = len(shop.answer(ALL_DEVICES))
+        arguments = {"key": shop.api_key, "site": shop.site_id, "url": shop.url}
+        arguments |= {"database": stage.database, "report": stage.report}
+        command = [sys.executable, "-m", "tests.e2e.profiled_run", json.dumps(arguments)]
         done = subprocess.run(
             command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=240, check=False
         )
@@ -100,7 +100,7 @@ def stage(tmp_path_factory):
 
 @pytest.fixture
 def run_page(stage, browser):
-    """The page of the run that profiled, at its artifacts."""
+    """The artifacts on the page of the profile's run."""
     page = browser.new_page(viewport={"width": 1300, "height": 1000})
     page.goto(f"{stage.url}/runs/flow-run/{stage.run_of('profile-sessions')['id']}")
     page.get_by_role("tablist").get_by_text("Artifacts", exact=True).click()
@@ -116,7 +116,7 @@ def open_artifact(page, key):
 
 
 def test_the_funnel_is_shown_with_the_run(stage, run_page, tmp_path):
-    """Each step of the funnel is a row; the first has as many sessions as there are."""
+    """Each step of the funnel is a row; the first step has all sessions."""
     table = open_artifact(run_page, FUNNEL_KEY)
     for step in STEPS:
         expect(table.get_by_role("row").filter(has_text=step)).to_be_visible()
@@ -126,7 +126,7 @@ def test_the_funnel_is_shown_with_the_run(stage, run_page, tmp_path):
 
 
 def test_the_certificate_is_shown_with_the_run(stage, run_page, tmp_path):
-    """The table of relations says which held, and the sentence above it counts them."""
+    """The table shows which relations held, and its description counts them."""
     expect(run_page.get_by_text("21 held, 0 broken, 0 not testable").first).to_be_visible()
     table = open_artifact(run_page, CERTIFICATE_KEY)
     row = table.get_by_role("row").filter(has_text="DESKTOP + MOBILE + TABLET = ALL").first
@@ -134,8 +134,8 @@ def test_the_certificate_is_shown_with_the_run(stage, run_page, tmp_path):
     run_page.screenshot(path=tmp_path / "certificate.png")
 
 
-def test_the_place_of_the_report_is_told_with_the_run(stage, run_page):
-    """The whole path is there to be copied, and the report is at it."""
+def test_the_run_links_to_the_report(stage, run_page):
+    """The artifact shows the full path of the report and links to it."""
     run_page.get_by_role("link", name=REPORT_KEY).first.click()
     link = run_page.get_by_role("link", name=stage.report)
     expect(link).to_be_visible()
@@ -144,9 +144,9 @@ def test_the_place_of_the_report_is_told_with_the_run(stage, run_page):
     expect(heading).to_be_visible()
 
 
-@pytest.mark.skipif(not DBT.exists(), reason="dbt is not there: make .venv/dbt/.ready")
-def test_the_profiles_event_has_dbt_build_its_funnel(stage, browser):
-    """Nobody starts it: the event does; its table is in the UI like the others."""
+@pytest.mark.skipif(not DBT.exists(), reason="dbt is not installed: make .venv/dbt/.ready")
+def test_the_event_of_the_profiles_starts_the_dbt_build(stage, browser):
+    """The dbt run completes, and its table is in the UI."""
     wait_until(lambda: stage.is_completed("build-funnel"), seconds=120, what="dbt's run")
     page = browser.new_page()
     page.goto(f"{stage.url}/runs/flow-run/{stage.run_of('build-funnel')['id']}")

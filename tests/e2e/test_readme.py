@@ -1,4 +1,4 @@
-"""The README, followed from the top to the end by somebody who types what it says."""
+"""The README: every command and program of it, run from top to bottom."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import ExitStack
 import duckdb
 import pytest
 
-from tests.processes import ROOT, answers, background, free_port, wait_until
+from tests.processes import ROOT, background, free_port, responds, wait_until
 
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"^```(bash|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 LONG_RUNNING = ("prefect server start", "python -m prefect_wix.sandbox", "prefect worker start")
-# The demo runs below; CI itself installs, checks and tests.
+# The demo has a test of its own below; CI installs, checks and tests.
 RUN_ELSEWHERE = (
     "make demo\n",
     "make check\nmake test\n",
@@ -24,16 +24,16 @@ RUN_ELSEWHERE = (
 pytestmark = pytest.mark.xdist_group("readme")
 
 
-class Newcomer:
-    """Types the README's examples one after the other, in the folder of a checkout."""
+class Shell:
+    """Runs the README's examples one after the other, in the folder of a checkout."""
 
     def __init__(self, checkout, environment, stack):
         self.checkout, self.environment, self.stack = checkout, environment, stack
         self.server_port, self.sandbox_port = free_port(), free_port()
         self.environment["PREFECT_SERVER_API_PORT"] = str(self.server_port)
-        self.said_before = ""
+        self.exports = ""
 
-    def type(self, language, text):
+    def run_example(self, language, text):
         text = text.replace("127.0.0.1:4200", f"127.0.0.1:{self.server_port}")
         text = text.replace("sandbox >", f"sandbox --port {self.sandbox_port} >")
         if language == "python":
@@ -46,22 +46,22 @@ class Newcomer:
     def start(self, command):
         log = self.checkout / "output.txt"
         self.stack.enter_context(
-            background(self.said_before + command, cwd=self.checkout, env=self.environment, log=log)
+            background(self.exports + command, cwd=self.checkout, env=self.environment, log=log)
         )
         if "server" in command:
             health = f"http://127.0.0.1:{self.server_port}/api/health"
-            wait_until(lambda: answers(health), seconds=60, what="the server's start")
+            wait_until(lambda: responds(health), seconds=60, what="the start of the server")
         if "sandbox" in command:
             settings = self.checkout / ".env"
             wait_until(
                 lambda: settings.exists() and "WIX_INSTANCE_ID" in settings.read_text(),
                 seconds=30,
-                what="the sandbox's start",
+                what="the start of the sandbox",
             )
 
     def run(self, script):
         done = subprocess.run(
-            ["bash", "-c", f"set -e\n{self.said_before}{script}"],
+            ["bash", "-c", f"set -e\n{self.exports}{script}"],
             cwd=self.checkout,
             env=self.environment,
             capture_output=True,
@@ -71,17 +71,17 @@ class Newcomer:
         )
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
         exports = [line for line in script.splitlines() if line.startswith("export ")]
-        self.said_before += "".join(f"{line}\n" for line in exports)
+        self.exports += "".join(f"{line}\n" for line in exports)
 
 
 def test_every_example_of_the_readme_works(checkout, environment):
-    """Each command and each program does what the README says, in its order."""
+    """Each command and each program works, in the order of the README."""
     assert {text for _, text in EXAMPLES} >= set(RUN_ELSEWHERE)
     with ExitStack() as stack:
-        newcomer = Newcomer(checkout, environment, stack)
+        shell = Shell(checkout, environment, stack)
         for language, text in EXAMPLES:
             if text not in RUN_ELSEWHERE:
-                newcomer.type(language, text)
+                shell.run_example(language, text)
     assert len((checkout / "mobile.csv").read_text().splitlines()) > 100
     with duckdb.connect(str(checkout / "sessions.duckdb"), read_only=True) as connection:
         (landed,) = connection.execute("SELECT count(*) FROM wix_session_receipts").fetchone()
@@ -89,7 +89,7 @@ def test_every_example_of_the_readme_works(checkout, environment):
 
 
 def test_the_demo_shows_what_landed(checkout, environment):
-    """The demo says what it asks for, shows a table by day and device, and how to query more."""
+    """The demo prints its plan, a table by day and device, and a query that works."""
     done = subprocess.run(
         ["python", "-m", "flows.demo"],
         cwd=checkout,

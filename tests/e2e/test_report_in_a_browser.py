@@ -1,4 +1,4 @@
-"""The report as people see it: on a screen, in the dark and on a phone."""
+"""The HTML report in a browser: light and dark, on a desktop and on a phone."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ HEADINGS = [
     "Conversion funnel",
     "Devices by day",
     "Completeness certificate",
-    "Landed beside Wix's own count",
+    "Landed sessions and Wix's count",
     "Navigation flows",
-    "Odd sessions",
+    "Irregular sessions",
 ]
 LUMINANCE = """colour => {
     const part = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
@@ -29,35 +29,35 @@ LUMINANCE = """colour => {
 }"""
 
 
-class JobTimer:
-    """What a page asked for and complained of."""
+class PageLog:
+    """The URLs that a page requested, and its console messages, errors and dialogs."""
 
     def __init__(self, page):
-        self.requests, self.complaints = [], []
+        self.requests, self.messages = [], []
         page.on("request", lambda request: self.requests.append(request.url))
-        page.on("console", lambda message: self.complaints.append(message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        page.on("console", lambda message: self.messages.append(message.text))
+        page.on("pageerror", lambda error: self.messages.append(str(error)))
+        page.on("dialog", lambda dialog: self.messages.append(dialog.message))
 
 
-def contrast(page, text, ground):
-    """How clearly a text stands out from its ground, by the rule of WCAG 2."""
+def contrast(page, text, background):
+    """The contrast ratio of a text and its background, as defined by WCAG 2."""
     colours = (
         page.locator(text).first.evaluate(
             "e => e instanceof SVGElement ? getComputedStyle(e).fill : getComputedStyle(e).color"
         ),
-        page.locator(ground).first.evaluate("e => getComputedStyle(e).backgroundColor"),
+        page.locator(background).first.evaluate("e => getComputedStyle(e).backgroundColor"),
     )
     lower, upper = sorted(page.evaluate(LUMINANCE, colour) for colour in colours)
     return (upper + 0.05) / (lower + 0.05)
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_the_report_can_be_read(browser, tmp_path, look):
-    """Every heading, picture and number is there; nothing overflows, nothing is fetched."""
+def test_the_report_is_readable(browser, tmp_path, look):
+    """It shows every heading, chart and number, without overflow, requests or errors."""
     path = write_report(a_summary(), tmp_path / "report.html")
     page = browser.new_page(**LOOKS[look])
-    timer = JobTimer(page)
+    log = PageLog(page)
     page.goto(path.as_uri())
     for heading in HEADINGS:
         expect(page.get_by_role("heading", name=heading)).to_be_visible()
@@ -73,21 +73,21 @@ def test_the_report_can_be_read(browser, tmp_path, look):
     wide, width = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert wide <= width
     assert page.locator("#chart-funnel svg").first.bounding_box()["width"] <= width
-    for text, ground in (
+    for text, background in (
         ("h1", "body"),
         ("section > p", "section"),
         (".state.held", ".state.held"),
         (".state.broken", ".state.broken"),
         ("#chart-devices .xtick text", "section"),
     ):
-        assert contrast(page, text, ground) >= 4.5, text
-    assert timer.requests == [path.as_uri()]
-    assert timer.complaints == []
+        assert contrast(page, text, background) >= 4.5, text
+    assert log.requests == [path.as_uri()]
+    assert log.messages == []
     page.close()
 
 
-def test_who_points_at_a_day_is_told_its_sessions(browser, tmp_path):
-    """The number behind a bar shows when the pointer is over it."""
+def test_hovering_a_day_shows_its_sessions(browser, tmp_path):
+    """The label of a bar has its share and its number of sessions."""
     path = write_report(a_summary(), tmp_path / "report.html")
     page = browser.new_page(**LOOKS["light"])
     page.goto(path.as_uri())
@@ -99,12 +99,12 @@ def test_who_points_at_a_day_is_told_its_sessions(browser, tmp_path):
     page.close()
 
 
-def test_the_report_of_nothing_can_be_read_too(browser, tmp_path):
-    """Without anything landed it says so, and complains of nothing."""
+def test_an_empty_report_is_readable(browser, tmp_path):
+    """Without landed days the report names what is missing, without errors."""
     path = write_report(an_empty_summary(), tmp_path / "report.html")
     page = browser.new_page(**LOOKS["phone"])
-    timer = JobTimer(page)
+    log = PageLog(page)
     page.goto(path.as_uri())
     expect(page.get_by_text("No funnel step is landed")).to_be_visible()
-    assert timer.complaints == []
+    assert log.messages == []
     page.close()

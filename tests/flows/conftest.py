@@ -1,4 +1,4 @@
-"""A real Prefect server for the session, and blocks for the sandbox shop."""
+"""Fixtures: a real Prefect server for the session, and blocks for the sandbox shop."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from tests.prefect_server import prefect_server as start_server
 from tests.warehouses import postgres_programs
 
 MARKS = (
-    # Everything that needs the Prefect server runs in one process, which has one.
+    # All tests that use the Prefect server run in one process, which starts it.
     pytest.mark.xdist_group("prefect"),
-    # Prefect leaves sockets of its own to the garbage collector; ours are watched in tests/unit.
+    # Prefect leaves its sockets to the garbage collector; tests/unit checks ours.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 )
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what is in this folder."""
+    """Add the marks to the tests in this folder."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
@@ -53,14 +53,14 @@ def prefect_server(request, tmp_path_factory):
         }
         with temporary_settings(settings):
             yield server
-            # What is on its way to the server arrives while there is one.
+            # Send queued logs and events before the server stops.
             APILogWorker.drain_all(timeout=30)
             EventsWorker.drain_all(timeout=30)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def chance_of_its_own():
-    """Prefect's thread goes on beside later tests, and Hypothesis minds what is drawn meanwhile."""
+def separate_random_state():
+    """Prefect's threads outlive a test; Hypothesis fails if they use the global random state."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("prefect.utilities.math.random", Random())
         patch.setattr("websockets.asyncio.connection.random", Random())
@@ -68,8 +68,8 @@ def chance_of_its_own():
 
 
 @pytest.fixture(autouse=True)
-def leave_nothing_for_other_tests():
-    """What Prefect's clients left behind goes here, and not in the midst of another test."""
+def collect_garbage():
+    """Collect what Prefect's clients left here, and not during a later test."""
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
@@ -78,7 +78,7 @@ def leave_nothing_for_other_tests():
 
 @pytest.fixture
 def credentials(shop):
-    """The shop's API key, as a block."""
+    """The shop's API key as a block."""
     return WixCredentials(
         api_key=shop.api_key, site_id=shop.site_id, base_url=shop.url, requests_per_minute=100_000
     )
@@ -86,7 +86,7 @@ def credentials(shop):
 
 @pytest.fixture
 def database(tmp_path):
-    """Where the warehouse file is."""
+    """The path of the warehouse file."""
     return tmp_path / "sessions.duckdb"
 
 
@@ -98,7 +98,7 @@ def warehouse(database):
 
 @pytest.fixture
 def artifacts():
-    """Read the artifacts of a key, the newest first."""
+    """A function that reads the artifacts of a key, newest first."""
 
     async def read(key):
         async with get_client() as client:

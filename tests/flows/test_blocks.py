@@ -1,4 +1,4 @@
-"""The blocks, as a Prefect server keeps them."""
+"""The blocks, as a Prefect server stores them."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ BLOCKS = [WixCredentials, WixAccountCredentials, WixAppCredentials, SessionsWare
 
 @pytest.mark.parametrize("block", BLOCKS)
 class TestStandard(BlockStandardTestSuite):
-    """What Prefect asks of every block."""
+    """Prefect's requirements on every block."""
 
     @pytest.fixture
     def block(self, request):
         return request.param
 
 
-def test_the_package_offers_its_blocks_to_register():
+def test_the_package_exports_its_block_types():
     """`prefect block register -m prefect_wix` finds exactly the block types."""
     members = {name: getattr(prefect_wix, name) for name in dir(prefect_wix)}
-    offered = {name for name, member in members.items() if Block.is_block_class(member)}
-    assert offered == {block.__name__ for block in BLOCKS}
+    exported = {name for name, member in members.items() if Block.is_block_class(member)}
+    assert exported == {block.__name__ for block in BLOCKS}
 
 
-async def test_credentials_come_back_whole(credentials):
-    """A block that is saved and loaded asks the same site with the same key."""
+async def test_saved_credentials_load_unchanged(credentials):
+    """A block that is saved and loaded has the same key and site."""
     await credentials.asave("round-trip")
     loaded = await WixCredentials.aload("round-trip")
     assert loaded.api_key == credentials.api_key
@@ -47,8 +47,8 @@ async def test_credentials_come_back_whole(credentials):
         assert await client.get_site_timezone() == "Asia/Jerusalem"
 
 
-async def test_an_account_lists_its_sites_and_asks_each(shop):
-    """One stored key lists the sites and, for each of them, asks as the site."""
+async def test_account_credentials_list_the_sites_and_work_for_each(shop):
+    """One stored key lists the sites and sends requests for each of them."""
     account = WixAccountCredentials(
         api_key=shop.api_key, account_id=shop.account_id, base_url=shop.url, requests_per_minute=99
     )
@@ -62,8 +62,8 @@ async def test_an_account_lists_its_sites_and_asks_each(shop):
         assert await client.get_site_timezone() == "Asia/Jerusalem"
 
 
-async def test_app_credentials_ask_for_their_instance(shop):
-    """An app's secret is traded for a token; partitions are filed under the instance."""
+async def test_app_credentials_use_a_token_of_their_instance(shop):
+    """The app secret is exchanged for one token; the instance ID is used as the site ID."""
     credentials = WixAppCredentials(
         app_id=shop.app_id,
         app_secret=shop.app_secret,
@@ -79,77 +79,77 @@ async def test_app_credentials_ask_for_their_instance(shop):
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"api_key": "c4nary\nkey"}, "api_key is empty or holds characters that no api_key has"),
+        ({"api_key": "c4nary\nkey"}, "api_key is empty or not printable ASCII text"),
         ({"api_key": " "}, "api_key is empty"),
         ({"site_id": ""}, "site_id is empty"),
         ({"base_url": "http://wix.example"}, "base_url must be https"),
-        ({"base_url": "https://me:c4nary@wix.example"}, "must not hold a user name or password"),
+        ({"base_url": "https://me:c4nary@wix.example"}, "must not contain a user name or password"),
     ],
 )
-def test_bad_fields_are_refused_in_words(fields, sentence):
-    """A field that can't work is refused when the block is made, and not repeated."""
+def test_invalid_fields_are_rejected_with_a_reason(fields, sentence):
+    """An invalid field is rejected when the block is created, and its value is not repeated."""
     good = {"api_key": "key", "site_id": "site"}
-    with pytest.raises(ValidationError, match=sentence) as refusal:
+    with pytest.raises(ValidationError, match=sentence) as caught:
         WixCredentials(**{**good, **fields})
-    assert "c4nary" not in str(refusal.value)
+    assert "c4nary" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"url": "oracle://scott:c4nary@db"}, "No warehouse is known"),
+        ({"url": "oracle://scott:c4nary@db"}, "Unsupported warehouse URL"),
         ({"url": "duckdb://relative"}, "three slashes: relative"),
         ({"url": "duckdb:///x.duckdb", "schema": 'a"; DROP'}, "must be letters, digits"),
     ],
 )
-def test_bad_warehouses_are_refused_in_words(fields, sentence):
-    """A warehouse that no engine serves is refused when the block is made."""
-    with pytest.raises(ValidationError, match=sentence) as refusal:
+def test_invalid_warehouses_are_rejected_with_a_reason(fields, sentence):
+    """A URL or schema that no engine supports is rejected when the block is created."""
+    with pytest.raises(ValidationError, match=sentence) as caught:
         SessionsWarehouse(**fields)
-    assert "c4nary" not in str(refusal.value)
+    assert "c4nary" not in str(caught.value)
 
 
-async def test_documents_are_made_from_variables():
-    """`python -m blocks` saves what is set, names what is missing, and never says a secret."""
-    said = []
+async def test_documents_are_created_from_variables():
+    """`python -m blocks` saves what is set, names what is missing, and prints no secret."""
+    lines = []
     settings = {"WIX_API_KEY": "c4nary-key", "WIX_SITE_ID": "site", "WIX_WAREHOUSE_URL": "md:shop"}
     for _ in range(2):
-        assert await save_documents(settings, said.append)
+        assert await save_documents(settings, lines.append)
     assert (
-        said[:5]
-        == said[5:]
+        lines[:5]
+        == lines[5:]
         == [
             "saved     wix-credentials/wix",
             "saved     limit wix-site: 200 requests a minute",
-            "left out  wix-app-credentials/wix-app: "
-            "set WIX_APP_ID and WIX_APP_SECRET and WIX_INSTANCE_ID to have it",
-            "left out  wix-account-credentials/wix-account: "
-            "set WIX_ACCOUNT_API_KEY and WIX_ACCOUNT_ID to have it",
+            "skipped   wix-app-credentials/wix-app: "
+            "WIX_APP_ID and WIX_APP_SECRET and WIX_INSTANCE_ID are not set",
+            "skipped   wix-account-credentials/wix-account: "
+            "WIX_ACCOUNT_API_KEY and WIX_ACCOUNT_ID are not set",
             "saved     wix-sessions-warehouse/sessions",
         ]
     )
     assert (await WixCredentials.aload("wix")).api_key.get_secret_value() == "c4nary-key"
-    assert "c4nary" not in "".join(said)
+    assert "c4nary" not in "".join(lines)
 
 
 @pytest.mark.parametrize("requests_per_minute", [10, 60, 200, 1000])
-def test_no_minute_of_the_shared_limit_holds_more_than_the_budget(requests_per_minute):
-    """All slots may go at once, and those that come back within the minute after them."""
+def test_the_shared_limit_admits_at_most_the_rate_limit_in_any_minute(requests_per_minute):
+    """The worst minute acquires all slots at once plus the slots that decay within it."""
     rate = rate_limit_for(requests_per_minute)
     assert rate.limit + 60 * rate.slot_decay_per_second <= requests_per_minute
     assert rate.limit + 60 * rate.slot_decay_per_second >= 0.6 * requests_per_minute
     assert rate.limit >= GLOBAL_LIMIT_BATCH
 
 
-async def test_a_refused_document_is_said_and_fails():
-    """A variable that is no good is refused in words; the others are saved all the same."""
-    said = []
+async def test_an_invalid_document_is_reported_and_the_others_are_saved():
+    """An invalid variable is reported with a reason and fails the command."""
+    lines = []
     settings = {
         "WIX_API_KEY": "c4nary\nkey",
         "WIX_SITE_ID": "site",
         "WIX_WAREHOUSE_URL": "duckdb:///here.duckdb",
     }
-    assert not await save_documents(settings, said.append)
-    assert any(line.startswith("refused   wix-credentials/wix: ") for line in said)
-    assert "saved     wix-sessions-warehouse/sessions" in said
-    assert "c4nary" not in "".join(said)
+    assert not await save_documents(settings, lines.append)
+    assert any(line.startswith("invalid   wix-credentials/wix: ") for line in lines)
+    assert "saved     wix-sessions-warehouse/sessions" in lines
+    assert "c4nary" not in "".join(lines)

@@ -1,4 +1,4 @@
-"""The dbt example, run as its README says: a model on profiled sessions, tested by dbt itself."""
+"""The dbt example: a model built on profiled sessions, with dbt's own tests."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from examples.dbt.build_funnel import ARTIFACT_KEY, PROJECT, build_funnel
 from flows.load_sessions import load_sessions
 from flows.profile_sessions import profile_sessions
+from prefect_wix.profiles.schema import prepare_profiles
 from tests.processes import ROOT
 
 OWN = ROOT / ".venv" / "dbt" / "bin" / "dbt"
@@ -26,7 +27,7 @@ SEGMENTS = [
     *(f"conversion_funnel=+{step}" for step in ["SITE_SESSIONS", *STEPS]),
 ]
 
-pytestmark = pytest.mark.skipif(DBT is None, reason="dbt is not there: make .venv/dbt/.ready")
+pytestmark = pytest.mark.skipif(DBT is None, reason="dbt is not installed: make .venv/dbt/.ready")
 
 
 @pytest.fixture
@@ -36,8 +37,8 @@ async def profiled(credentials, warehouse):
     await profile_sessions(credentials, warehouse, START, END)
 
 
-async def test_the_model_counts_what_the_shop_knows(shop, profiled, database, artifacts):
-    """Each day and device has as many sessions at each step as really came that far."""
+async def test_the_model_has_the_true_counts(shop, profiled, database, artifacts):
+    """Each day and device has the true number of sessions at each step."""
     rows = await build_funnel(database, Path(DBT))
     with duckdb.connect(str(database), read_only=True) as connection:
         found = connection.execute(
@@ -52,28 +53,28 @@ async def test_the_model_counts_what_the_shop_knows(shop, profiled, database, ar
 
 
 def truth(shop):
-    """What Wix would answer, day by day and device by device."""
+    """(day, device) and the true counts, from the sandbox's sessions."""
     for day in (START + timedelta(days=n) for n in range(DAYS)):
         period = {"startDate": str(day), "endDate": str(day + timedelta(days=1))}
-        asked = {"customTimePeriod": period, "timezone": "Asia/Jerusalem"}
-        reached = [shop.answer({**asked, "conversionFunnel": {"include": one}}) for one in STEPS]
+        query = {"customTimePeriod": period, "timezone": "Asia/Jerusalem"}
+        reached = [shop.answer({**query, "conversionFunnel": {"include": one}}) for one in STEPS]
         for device in DEVICES:
-            ids = shop.answer({**asked, "deviceType": {"type": device}})
+            ids = shop.answer({**query, "deviceType": {"type": device}})
             yield (day, device), [len(ids), *(len(ids & those) for those in reached)]
 
 
-async def test_a_model_that_is_wrong_fails_the_run(warehouse, database):
-    """When what dbt is given breaks its tests, the run fails and points to the log."""
-    await warehouse.get_warehouse().prepare()
+async def test_a_failed_dbt_test_fails_the_run(warehouse, database):
+    """The error points to the log."""
+    await prepare_profiles(warehouse.get_warehouse())
     with duckdb.connect(str(database)) as connection:
         connection.execute(
             "INSERT INTO wix_sessions (site_id, session_date, session_id, device, deepest_step) "
             "VALUES ('site', '2024-03-01', 'a-session', 'WATCH', 'SITE_SESSIONS')"
         )
-    with pytest.raises(RuntimeError, match="a test of it failed: see the log"):
+    with pytest.raises(RuntimeError, match=r"dbt build failed .* See the log"):
         await build_funnel(database, Path(DBT))
 
 
-def test_dbt_leaves_nothing_in_the_project():
-    """What dbt writes beside its model goes to a scratch folder."""
+def test_dbt_writes_no_files_into_the_project():
+    """Target and log files are written to a temporary folder."""
     assert not {"target", "logs", "dbt_packages"} & {one.name for one in PROJECT.iterdir()}

@@ -1,4 +1,4 @@
-"""A flow run that is killed with -9, and run again."""
+"""A flow run that is killed with SIGKILL and retried."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from prefect_wix.sandbox import Fault
 from tests.processes import ROOT
 
 
-async def test_a_killed_run_that_is_retried_waits_for_the_job_it_had(shop, credentials, tmp_path):
-    """The second life of a flow run asks for the job of the first, and submits nothing."""
-    await credentials.asave("doomed", overwrite=True)
+async def test_a_retry_of_a_killed_run_adopts_its_job(shop, credentials, tmp_path):
+    """The retry polls the job of the first attempt and submits nothing."""
+    await credentials.asave("killed-run", overwrite=True)
     shop.faults = [Fault("job_never_finishes")]
     async with get_client() as client:
         flow_run = await client.create_flow_run(list_sessions, state=Pending())
@@ -41,13 +41,13 @@ async def test_a_killed_run_that_is_retried_waits_for_the_job_it_had(shop, crede
 
 
 async def start(flow_run_id, output):
-    """Run the flow run in another process, on the same Prefect server."""
+    """Execute the flow run in another process, with the same Prefect server."""
     environment = {
         **os.environ,
         "PREFECT_API_URL": str(PREFECT_API_URL.value()),
         "PREFECT_LOCAL_STORAGE_PATH": str(PREFECT_LOCAL_STORAGE_PATH.value()),
     }
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.flows.doomed", str(flow_run_id), str(output),
+        sys.executable, "-m", "tests.flows.killed_run", str(flow_run_id), str(output),
         cwd=ROOT, env=environment,
     )  # fmt: skip

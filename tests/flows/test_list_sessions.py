@@ -1,4 +1,4 @@
-"""The ad-hoc flow: one question, one complete answer."""
+"""The flow list-sessions: one query, one complete listing."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def read_parquet(path):
         ("out.parquet", read_parquet),
     ],
 )
-async def test_the_file_holds_the_answer(shop, credentials, tmp_path, name, read):
-    """Each format holds exactly the ids that Wix has, once each; the caller gets the place."""
+async def test_the_file_holds_the_ids_of_the_query(shop, credentials, tmp_path, name, read):
+    """Each format holds exactly the IDs that Wix has, once each; the caller gets the path."""
     listing = await list_sessions(credentials, QUERY, tmp_path / name)
     ids = read(listing.output)
     assert len(ids) == len(set(ids)) == listing.summary.sessions
@@ -50,21 +50,21 @@ async def test_the_file_holds_the_answer(shop, credentials, tmp_path, name, read
     assert listing.session_ids is None
 
 
-async def test_without_an_output_the_ids_come_back(shop, credentials):
-    """Without an output the flow returns the ids."""
+async def test_without_an_output_the_flow_returns_the_ids(shop, credentials):
+    """The result holds exactly the IDs that Wix has."""
     listing = await list_sessions(credentials, QUERY)
     assert set(listing.session_ids) == shop.answer(QUERY.to_wire())
 
 
-async def test_two_requests_for_a_small_job(shop, credentials):
-    """A job of up to 1,000 sessions, done at its first poll, costs two requests in all."""
+async def test_a_small_job_takes_two_requests(shop, credentials):
+    """A job of up to 1,000 sessions that is finished at its first poll takes two requests."""
     listing = await list_sessions(credentials, QUERY)
     assert 0 < listing.summary.sessions <= 1000
     assert shop.count() == 2
 
 
-async def test_the_artifact_says_what_was_asked_and_found(credentials, artifacts):
-    """The run leaves a summary that a person reads in the UI."""
+async def test_the_artifact_shows_the_query_and_its_result(credentials, artifacts):
+    """The artifact has the query, the number of sessions and the job ID."""
     listing = await list_sessions(credentials, QUERY)
     artifact = (await artifacts(ARTIFACT_KEY))[0]
     assert "2024-03-01 to 2024-03-08 (site zone), device ALL" in artifact.data
@@ -73,55 +73,53 @@ async def test_the_artifact_says_what_was_asked_and_found(credentials, artifacts
 
 
 @pytest.mark.parametrize("name", ["out.xlsx", "out", "."])
-async def test_a_bad_output_is_refused_before_wix_is_asked(shop, credentials, tmp_path, name):
-    """An output that can't be written costs no job."""
+async def test_an_invalid_output_is_rejected_before_any_request(shop, credentials, tmp_path, name):
+    """An output that cannot be written submits no job."""
     with pytest.raises(OutputError):
         await list_sessions(credentials, QUERY, tmp_path / name)
     assert shop.count() == 0
 
 
-async def test_an_incomplete_listing_leaves_the_old_file(shop, credentials, tmp_path):
-    """A listing that can't be verified fails, and writes nothing over what was there."""
+async def test_an_incomplete_listing_keeps_the_old_file(shop, credentials, tmp_path):
+    """A listing that cannot be verified fails the run and writes no file."""
     output = tmp_path / "out.csv"
-    output.write_text("as it was")
+    output.write_text("old content")
     shop.faults = [Fault("wrong_total", delta=1)]
     with pytest.raises(IncompleteListingError, match="the listing is incomplete"):
         await list_sessions(credentials, ONE_DAY, output)
-    assert output.read_text() == "as it was"
+    assert output.read_text() == "old content"
     assert list(tmp_path.iterdir()) == [output]
 
 
-async def test_a_window_that_fails_is_put_together_from_its_days(
-    shop, credentials, tmp_path, artifacts
-):
-    """The file holds exactly the window's ids, and the summary in the UI says how it came to be."""
+async def test_a_window_that_fails_is_listed_day_by_day(shop, credentials, tmp_path, artifacts):
+    """The file holds exactly the window's IDs, and the artifact shows the split."""
     shop.faults = [Fault("job_error", over_days=2)]
     listing = await list_sessions(credentials, FOUR_DAYS, tmp_path / "out.csv")
     ids = read_csv(listing.output)
     assert len(ids) == len(set(ids)) == listing.summary.sessions
     assert set(ids) == shop.answer(FOUR_DAYS.to_wire())
     artifact = (await artifacts(ARTIFACT_KEY))[0]
-    assert "| Put together | from 4 days, since the job for the whole failed |" in artifact.data
+    assert "| Split window | 4 days, since the job for the window failed |" in artifact.data
     assert "2024-03-01 to 2024-03-05 (site zone), device ALL" in artifact.data
     assert f"| Requests | {shop.count()} |" in artifact.data
 
 
-async def test_a_day_that_fails_is_named_and_leaves_the_old_file(shop, credentials, tmp_path):
-    """The run fails with the day's name, and what was there stays."""
+async def test_a_day_that_fails_is_named_and_keeps_the_old_file(shop, credentials, tmp_path):
+    """The error names the day, and the file keeps its old content."""
     output = tmp_path / "out.csv"
-    output.write_text("as it was")
+    output.write_text("old content")
     shop.faults = [Fault("job_error", day="2024-03-03")]
     state = await list_sessions(credentials, FOUR_DAYS, output, return_state=True)
     with pytest.raises(DaysFailedError) as caught:
         await state.aresult()
     assert caught.value.days == (date(2024, 3, 3),)
-    assert "Days that fail by themselves: 2024-03-03." in state.message
-    assert output.read_text() == "as it was"
+    assert "Failed days: 2024-03-03." in state.message
+    assert output.read_text() == "old content"
     assert list(tmp_path.iterdir()) == [output]
 
 
-async def test_a_failed_job_is_asked_once_more(shop, credentials):
-    """One ERROR of Wix does not fail the run; the summary says that the job was asked again."""
+async def test_a_failed_job_is_resubmitted_once(shop, credentials):
+    """One ERROR of Wix does not fail the run; the summary reports the resubmission."""
     shop.faults = [Fault("job_error", times=1)]
     listing = await list_sessions(credentials, QUERY)
     assert set(listing.session_ids) == shop.answer(QUERY.to_wire())
@@ -129,8 +127,8 @@ async def test_a_failed_job_is_asked_once_more(shop, credentials):
     assert len(shop.submits) == 2
 
 
-async def test_parameters_are_checked_as_the_form_sends_them(shop, credentials):
-    """A query sent as JSON is checked by the flow's own schema, in words."""
+async def test_parameters_are_validated_as_the_form_sends_them(shop, credentials):
+    """The flow validates a query sent as JSON and explains what is wrong with it."""
     with pytest.raises(Exception, match="One session filter a query"):
         await list_sessions(
             credentials, {"period": "TODAY", "device_type": "ALL", "page_interactions": [""]}

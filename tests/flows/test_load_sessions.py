@@ -1,4 +1,4 @@
-"""The main flow: local days and segments into the warehouse, exactly."""
+"""The flow load-sessions: what it loads, what it skips, and what it reports."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEVICES = ("DESKTOP", "MOBILE", "TABLET")
 
 
 def landed(database):
-    """Everything in the table: (day, segment) -> ids, repeats and all."""
+    """All rows of the table as (day, segment) -> IDs, including duplicates."""
     with duckdb.connect(str(database), read_only=True) as connection:
         rows = connection.execute(
             "SELECT session_date, segment, session_id FROM wix_session_ids"
@@ -43,8 +43,8 @@ def landed(database):
 
 
 def truth(shop, start=START, end=END, devices=DEVICES):
-    """What Wix has, partition by partition, where it has anything."""
-    answers = {}
+    """The IDs that Wix has as (day, segment) -> IDs, without empty partitions."""
+    partitions = {}
     for n in range((end - start).days):
         day = start + timedelta(n)
         for device in devices:
@@ -54,8 +54,8 @@ def truth(shop, start=START, end=END, devices=DEVICES):
                 device_type=device,
                 timezone="Asia/Jerusalem",
             )
-            answers[day, f"device_type={device}"] = shop.answer(query.to_wire())
-    return {key: ids for key, ids in answers.items() if ids}
+            partitions[day, f"device_type={device}"] = shop.answer(query.to_wire())
+    return {key: ids for key, ids in partitions.items() if ids}
 
 
 def assert_exact(database, expected):
@@ -66,21 +66,21 @@ def assert_exact(database, expected):
 
 
 async def test_every_day_and_device_lands_exactly(shop, credentials, warehouse, database):
-    """Each local day and device holds the ids that Wix has, once each."""
-    outcomes = await load_sessions(credentials, warehouse, START, END)
-    assert {one.state for one in outcomes} == {JobState.LANDED}
+    """Each partition holds exactly the IDs that Wix has, once each."""
+    results = await load_sessions(credentials, warehouse, START, END)
+    assert {one.state for one in results} == {JobState.LANDED}
     assert len(shop.submits) == 9
     assert_exact(database, truth(shop))
 
 
-async def test_the_jobs_cost_two_requests_each(shop, credentials, warehouse):
-    """Jobs that are done at the first poll cost two requests; the time zone costs one."""
+async def test_each_job_takes_two_requests(shop, credentials, warehouse):
+    """Jobs that are finished at the first poll take two requests; the time zone takes one."""
     await load_sessions(credentials, warehouse, START, END)
     assert shop.count() == 9 * 2 + 1
 
 
-async def test_a_rerun_asks_only_for_what_is_new(shop, credentials, warehouse, database):
-    """Days that are settled are not asked again; a longer range asks for its gaps."""
+async def test_a_rerun_loads_only_missing_partitions(shop, credentials, warehouse, database):
+    """Settled days are not loaded again; of a longer range only the new days are loaded."""
     await load_sessions(credentials, warehouse, START, END)
     shop.reset_counts()
     assert await load_sessions(credentials, warehouse, START, END) == []
@@ -91,35 +91,35 @@ async def test_a_rerun_asks_only_for_what_is_new(shop, credentials, warehouse, d
     assert_exact(database, truth(shop, end=later))
 
 
-async def test_the_same_answer_again_writes_nothing(shop, credentials, warehouse, database):
-    """Asked again on purpose, every partition is found unchanged."""
+async def test_a_reload_without_changes_writes_nothing(shop, credentials, warehouse, database):
+    """With refresh=all every partition is loaded again and found unchanged."""
     await load_sessions(credentials, warehouse, START, END)
-    outcomes = await load_sessions(credentials, warehouse, START, END, refresh="all")
-    assert {one.state for one in outcomes} == {JobState.UNCHANGED}
+    results = await load_sessions(credentials, warehouse, START, END, refresh="all")
+    assert {one.state for one in results} == {JobState.UNCHANGED}
     assert_exact(database, truth(shop))
 
 
-async def test_asking_again_measures_how_late_sessions_come(credentials, warehouse, artifacts):
-    """What yesterday brought the second time is shown, with what can be said of the lookback."""
+async def test_reloads_measure_late_arrivals(credentials, warehouse, artifacts):
+    """The artifact shows the changes of a reload of yesterday, and advice on the lookback."""
     with running(World.generate(sessions=300, days=3)) as today:
         block = credentials.model_copy(update={"base_url": today.url})
         for _ in range(2):
             await load_sessions(block, warehouse, days=1)
     curve = (await artifacts(LATE_ARRIVALS_KEY))[0]
     assert json.loads(curve.data) == [
-        {"days after": 1, "asked again": 3, "changed": 0, "added": 0, "gone": 0}
+        {"days after": 1, "reloads": 3, "changed": 0, "added": 0, "removed": 0}
     ]
-    assert "look back further to know" in curve.description
+    assert "Too few reloads to recommend lookback_days (oldest: 1 day)" in curve.description
 
 
 async def test_one_partition_that_fails_does_not_stop_the_others(
     shop, credentials, warehouse, database
 ):
-    """The run lands what it can, names what it could not, fails; the next run takes up the gap."""
+    """The other partitions land, the error names the failed one, and the next run loads it."""
     shop.faults = [Fault("job_error", times=2)]
-    with pytest.raises(LoadError, match="of 9 partitions did not land; the others did") as failure:
+    with pytest.raises(LoadError, match="partitions failed; failed partitions keep") as caught:
         await load_sessions(credentials, warehouse, START, END, jobs_in_flight=1)
-    (failed,) = failure.value.failures
+    (failed,) = caught.value.failures
     assert failed == "2024-03-01 device_type=DESKTOP"
     assert len(landed(database)) == len(truth(shop)) - 1
     shop.faults = []
@@ -129,86 +129,91 @@ async def test_one_partition_that_fails_does_not_stop_the_others(
     assert_exact(database, truth(shop))
 
 
-async def test_a_job_that_timed_out_is_taken_up_by_the_next_run(
+async def test_a_job_that_timed_out_is_adopted_by_the_next_run(
     shop, credentials, warehouse, database
 ):
-    """A job still running at the deadline stays a gap, and the next run waits for that very job."""
+    """The partition fails at the deadline, and the next run waits for the same job."""
     shop.faults = [Fault("job_never_finishes", times=1)]
     with pytest.raises(LoadError, match="1 of 9 partitions"):
         await load_sessions(credentials, warehouse, START, END, timeout_seconds=5)
     shop.faults = []
     shop.reset_counts()
-    outcomes = await load_sessions(credentials, warehouse, START, END)
+    results = await load_sessions(credentials, warehouse, START, END)
     assert shop.submits == []
-    assert [one.adopted for one in outcomes] == [True]
+    assert [one.adopted for one in results] == [True]
     assert_exact(database, truth(shop))
 
 
-async def test_a_run_that_prefect_times_out_leaves_its_jobs_to_the_next(
+async def test_the_jobs_of_a_run_that_prefect_times_out_are_adopted(
     shop, credentials, warehouse, database
 ):
-    """The flow's own timeout ends a load that waits. What landed stays, and no job is lost."""
+    """After a timeout, landed partitions stay landed and the next run adopts the running jobs."""
     shop.faults = [Fault("job_never_finishes", times=2)]
-    hasty = load_sessions.with_options(timeout_seconds=4)
-    state = await hasty(credentials, warehouse, START, END, return_state=True)
+    with_timeout = load_sessions.with_options(timeout_seconds=4)
+    state = await with_timeout(credentials, warehouse, START, END, return_state=True)
     assert state.name == "TimedOut"
     shop.faults = []
-    outcomes = await load_sessions(credentials, warehouse, START, END)
-    assert [one.adopted for one in outcomes] == [True, True]
+    results = await load_sessions(credentials, warehouse, START, END)
+    assert [one.adopted for one in results] == [True, True]
     assert len(shop.submits) == 9
     assert_exact(database, truth(shop))
 
 
-async def test_a_run_that_prefect_times_out_ends_with_the_landing_that_it_is_in(
+async def test_a_run_that_prefect_times_out_finishes_its_transaction(
     shop, credentials, warehouse, database, monkeypatch
 ):
-    """The transaction is over when the run is, and the next run finds its days landed."""
+    """The transaction ends before the run does, and the next run finds its partitions landed."""
     began, ended = [], []
 
-    def publish_slowly(self, answers):
-        began.append(len(answers))
-        time.sleep(max(0, start + 10 - time.monotonic()))
-        landed = publish(self, answers)
-        ended.append(len(answers))
-        return landed
+    def transact_slowly(self, work):
+        def publish_slowly(cursor):
+            began.append(work)
+            time.sleep(max(0, start + 10 - time.monotonic()))
+            return work(cursor)
 
-    publish = DuckDBWarehouse._publish_all
-    monkeypatch.setattr(DuckDBWarehouse, "_publish_all", publish_slowly)
-    hasty, start = load_sessions.with_options(timeout_seconds=6), time.monotonic()
-    state = await hasty(credentials, warehouse, START, END, return_state=True)
+        if work.__name__ != "publish":
+            return transact(self, work)
+        result = transact(self, publish_slowly)
+        ended.append(work)
+        return result
+
+    transact = DuckDBWarehouse._transact
+    monkeypatch.setattr(DuckDBWarehouse, "_transact", transact_slowly)
+    with_timeout, start = load_sessions.with_options(timeout_seconds=6), time.monotonic()
+    state = await with_timeout(credentials, warehouse, START, END, return_state=True)
     assert state.name == "TimedOut"
     assert began, "the machine was too slow"
-    assert ended == began
-    monkeypatch.setattr(DuckDBWarehouse, "_publish_all", publish)
-    outcomes = await load_sessions(credentials, warehouse, START, END)
-    assert len(outcomes) == 9 - sum(ended)
+    assert set(ended) == set(began)
+    monkeypatch.setattr(DuckDBWarehouse, "_transact", transact)
+    results = await load_sessions(credentials, warehouse, START, END)
+    assert len(results) == 9 - len(ended)
     assert len(shop.submits) == 9
     assert_exact(database, truth(shop))
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.6, 0.9])
-async def test_a_run_may_be_timed_out_before_anything_landed(
+async def test_a_load_completes_after_a_timeout_in_its_first_second(
     shop, credentials, warehouse, database, seconds
 ):
-    """While it plans or submits: the next run makes it whole, with one job in doubt at most."""
-    hasty = load_sessions.with_options(timeout_seconds=seconds)
-    state = await hasty(credentials, warehouse, START, END, return_state=True)
+    """A timeout while the run plans or submits leaves at most one job to be submitted again."""
+    with_timeout = load_sessions.with_options(timeout_seconds=seconds)
+    state = await with_timeout(credentials, warehouse, START, END, return_state=True)
     assert state.name == "TimedOut"
     await load_sessions(credentials, warehouse, START, END)
     assert len(shop.submits) <= 9 + 1
     assert_exact(database, truth(shop))
 
 
-async def test_a_wrong_key_stops_the_load_at_once(shop, credentials, warehouse):
-    """A key that Wix refuses is not tried for every partition; the run says what it is."""
+async def test_an_invalid_key_stops_the_load_at_once(shop, credentials, warehouse):
+    """A key that Wix rejects is not tried for every partition; the error names the key."""
     wrong = credentials.model_copy(update={"api_key": type(credentials.api_key)("wrong-key")})
-    with pytest.raises(LoadError, match=r"9 of 9 partitions .* Check the API key"):
+    with pytest.raises(LoadError, match=r"landed \(9 failed\).* API key or app secret"):
         await load_sessions(wrong, warehouse, START, END, timezone="Asia/Jerusalem")
     assert shop.count() <= 8
 
 
-async def test_what_landed_before_a_stop_is_announced(shop, credentials, warehouse):
-    """A load that is stopped half way tells of the half that landed, and names the other."""
+async def test_partitions_that_landed_before_a_stop_emit_the_event(shop, credentials, warehouse):
+    """The event of a stopped load has the landed days, and the error counts the failed ones."""
     started = datetime.now(UTC)
     shop.faults = [Fault("expired_token", on="list", after=4)]
     with pytest.raises(LoadError, match="5 of 9 partitions"):
@@ -219,7 +224,7 @@ async def test_what_landed_before_a_stop_is_announced(shop, credentials, warehou
 
 
 async def test_one_throttled_403_fails_one_partition(shop, credentials, warehouse, database):
-    """An empty 403 in the midst of a load is Wix throttling, and holds for nothing else."""
+    """An empty 403 after accepted jobs is throttling and does not stop the load."""
     shop.faults = [Fault("forbidden", on="list", after=3, times=1)]
     with pytest.raises(LoadError, match="1 of 9 partitions"):
         await load_sessions(credentials, warehouse, START, END)
@@ -228,28 +233,28 @@ async def test_one_throttled_403_fails_one_partition(shop, credentials, warehous
     assert_exact(database, truth(shop))
 
 
-async def test_a_failed_morning_is_made_up_by_the_next(shop, credentials, warehouse, database):
-    """A daily load of one day takes up the day that failed, though it is not its day any more."""
+async def test_a_daily_load_fills_the_gap_of_a_failed_one(shop, credentials, warehouse, database):
+    """A daily load of one day also loads the day before it if that day's load failed."""
     mornings = [datetime(2024, 3, day, 4, tzinfo=UTC) for day in (5, 6, 7)]
-    await a_morning(mornings[0], credentials, warehouse)
+    await run_daily_load(mornings[0], credentials, warehouse)
     shop.faults = [Fault("job_error", times=6)]
     with pytest.raises(LoadError):
-        await a_morning(mornings[1], credentials, warehouse)
+        await run_daily_load(mornings[1], credentials, warehouse)
     shop.faults = []
-    await a_morning(mornings[2], credentials, warehouse)
+    await run_daily_load(mornings[2], credentials, warehouse)
     assert_exact(database, truth(shop, start=date(2024, 3, 4), end=date(2024, 3, 7)))
 
 
-async def a_morning(scheduled, credentials, warehouse):
-    """The daily load, as a schedule would have it run."""
+async def run_daily_load(scheduled, credentials, warehouse):
+    """Run the daily load as scheduled for a time."""
     parameters = {"credentials": credentials, "warehouse": warehouse, "days": 1}
     async with get_client() as client:
         run = await client.create_flow_run(load_sessions, state=Scheduled(scheduled_time=scheduled))
     return await run_flow(load_sessions, flow_run=run, parameters=parameters)
 
 
-async def test_a_subflow_counts_from_when_its_parent_was_due(shop, credentials, warehouse):
-    """Inside another flow, too, a late run asks for the right day."""
+async def test_a_subflow_uses_the_scheduled_time_of_its_parent(shop, credentials, warehouse):
+    """A late run inside another flow loads the day before the parent's scheduled time."""
 
     @flow
     async def parent():
@@ -262,27 +267,27 @@ async def test_a_subflow_counts_from_when_its_parent_was_due(shop, credentials, 
     assert [body["customTimePeriod"]["startDate"] for body in shop.submits] == ["2024-03-07"]
 
 
-async def test_dates_win_over_the_days_of_a_deployment(shop, credentials, warehouse):
-    """A backfill can be started from the daily deployment's form."""
+async def test_dates_take_precedence_over_days(shop, credentials, warehouse):
+    """A backfill can be started from the run form of the daily deployment."""
     await load_sessions(credentials, warehouse, START, END, days=7, segments=["device_type=ALL"])
     days = [body["customTimePeriod"]["startDate"] for body in shop.submits]
     assert sorted(days) == ["2024-03-01", "2024-03-02", "2024-03-03"]
 
 
-async def test_a_dry_run_shows_the_plan_and_asks_nothing(
+async def test_a_dry_run_shows_the_plan_and_submits_nothing(
     shop, credentials, warehouse, database, artifacts
 ):
-    """A dry run lists each partition and why it would be asked, and submits nothing."""
+    """The plan lists each partition to load with its reason."""
     assert await load_sessions(credentials, warehouse, START, END, dry_run=True) == []
     assert shop.submits == []
     assert landed(database) == {}
     plan = (await artifacts(PLAN_KEY))[0]
-    assert '"why": "missing"' in plan.data
-    assert "9 partitions to ask for (9 missing), 0 settled" in plan.description
+    assert '"reason": "missing"' in plan.data
+    assert "9 partitions to load (9 missing), 0 settled" in plan.description
 
 
 async def test_a_first_load_is_estimated_without_history(shop, credentials, warehouse, caplog):
-    """At least a submit and a page for each of the nine jobs."""
+    """The estimate is at least a submit and a page for each of the nine jobs."""
     await load_sessions(credentials, warehouse, START, END, dry_run=True)
     assert "9 jobs: first load, no history yet; at least 18 requests." in caplog.text
     assert shop.submits == []
@@ -291,7 +296,7 @@ async def test_a_first_load_is_estimated_without_history(shop, credentials, ware
 async def test_a_load_is_estimated_from_the_sizes_of_earlier_loads(
     shop, credentials, warehouse, caplog
 ):
-    """The means of the days that are loaded again add up to exactly what they hold."""
+    """The estimate of reloaded days is the number of sessions that they hold."""
     await load_sessions(credentials, warehouse, START, END)
     options = {"refresh": "all", "dry_run": True}
     await load_sessions(credentials, warehouse, START, END, **options)
@@ -301,7 +306,7 @@ async def test_a_load_is_estimated_from_the_sizes_of_earlier_loads(
 
 
 @pytest.mark.parametrize("start", [START - timedelta(365), END + timedelta(29)])
-async def test_older_days_and_days_after_a_pause_are_estimated_from_what_is_loaded(
+async def test_older_days_and_days_after_a_pause_are_estimated_from_loaded_days(
     credentials, warehouse, caplog, start
 ):
     """A backfill uses the newest loads, and a pause of four weeks does not hide the history."""
@@ -311,7 +316,7 @@ async def test_older_days_and_days_after_a_pause_are_estimated_from_what_is_load
 
 
 async def test_a_load_above_the_limit_needs_confirm(shop, credentials, warehouse):
-    """Without confirm nothing is submitted, and the sentence says what to do."""
+    """Without confirm nothing is submitted, and the error says what to do."""
     sentence = (
         "Estimated 18 requests exceed confirm_above=17; nothing was submitted. "
         "Set confirm=true or reduce the range."
@@ -324,12 +329,13 @@ async def test_a_load_above_the_limit_needs_confirm(shop, credentials, warehouse
 
 
 async def test_a_load_at_the_limit_needs_no_confirm(credentials, warehouse):
+    """A load whose estimate equals confirm_above starts without confirm."""
     options = {"segments": ["device_type=ALL"], "confirm_above": 6}
     assert len(await load_sessions(credentials, warehouse, START, END, **options)) == 3
 
 
 async def test_days_are_the_complete_ones_before_the_scheduled_time(shop, credentials, warehouse):
-    """A run that starts late asks for the days before the time it was scheduled for."""
+    """A run that starts late loads the days before its scheduled time."""
     scheduled = datetime(2024, 3, 10, 1, 0, tzinfo=UTC)
     parameters = {
         "credentials": credentials,
@@ -345,7 +351,7 @@ async def test_days_are_the_complete_ones_before_the_scheduled_time(shop, creden
 
 
 async def test_every_kind_of_segment_lands_under_its_key(shop, credentials, warehouse, database):
-    """Funnel steps and page flows land beside devices, each under its stable key."""
+    """Devices, funnel steps and navigation flows land under their stable keys."""
     segments = {
         "device_type=ALL": {"deviceType": {"type": "ALL"}},
         "conversion_funnel=+VIEWED_PRODUCT-ADDED_TO_CART": {
@@ -370,7 +376,7 @@ async def test_every_kind_of_segment_lands_under_its_key(shop, credentials, ware
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({}, "Which days?"),
+        ({}, "No days: give start_date"),
         ({"start_date": START}, "start_date and end_date go together"),
         ({"start_date": END, "end_date": START}, "must come after"),
         ({"days": 1, "segments": ["device=MOBILE"]}, "is not known. Write device_type=MOBILE"),
@@ -379,17 +385,17 @@ async def test_every_kind_of_segment_lands_under_its_key(shop, credentials, ware
         ({"days": 0}, "greater than or equal to 1"),
     ],
 )
-async def test_bad_parameters_are_refused_in_words(
+async def test_invalid_parameters_are_rejected_with_a_reason(
     shop, credentials, warehouse, parameters, sentence
 ):
-    """What can't be loaded is refused before anything is submitted."""
+    """Invalid parameters are rejected before anything is submitted."""
     with pytest.raises(Exception, match=sentence):
         await load_sessions(credentials, warehouse, **parameters)
     assert shop.submits == []
 
 
-async def test_a_site_without_a_zone_is_asked_for_one(credentials, warehouse):
-    """Without a zone in Wix's settings the run says so, and takes one as a parameter."""
+async def test_a_site_without_a_time_zone_needs_the_parameter(credentials, warehouse):
+    """Without a time zone in the Wix settings the run fails, unless timezone is set."""
     with running(make_world(100), now=NOW, rules=Rules(site_timezone_known=False)) as shop:
         credentials = credentials.model_copy(update={"base_url": shop.url})
         with pytest.raises(WixError, match="has no time zone in its Wix settings"):
@@ -397,13 +403,13 @@ async def test_a_site_without_a_zone_is_asked_for_one(credentials, warehouse):
         await load_sessions(credentials, warehouse, START, END, timezone="Asia/Jerusalem")
 
 
-async def test_what_landed_is_shown_and_announced(shop, credentials, warehouse, artifacts):
-    """The run leaves a table, a finished progress bar, an event to chain on and an asset."""
+async def test_a_load_leaves_artifacts_and_an_event(shop, credentials, warehouse, artifacts):
+    """The run leaves a table, complete progress, the event of a load, and an asset."""
     started = datetime.now(UTC)
-    outcomes = await load_sessions(credentials, warehouse, START, END)
+    results = await load_sessions(credentials, warehouse, START, END)
     table, progress = (await artifacts(RESULT_KEY))[0], (await artifacts(PROGRESS_KEY))[0]
-    sessions = sum(one.sessions for one in outcomes)
-    assert f"9 partitions: 9 landed; {sessions} sessions" in table.description
+    sessions = sum(one.sessions for one in results)
+    assert f"9 partitions: 9 landed; {sessions:,} sessions" in table.description
     assert progress.data == 100.0
     events = await read_events(started, {LANDED_EVENT, MATERIALIZED})
     payload = events[LANDED_EVENT]["payload"]
@@ -415,11 +421,11 @@ async def test_what_landed_is_shown_and_announced(shop, credentials, warehouse, 
 
 
 async def read_events(since, names):
-    """The newest event of each name, once the server has them all."""
+    """The newest event of each name; waits until the server has all of them."""
     found = {}
     for _ in range(60):
         async with get_client() as client:
-            reply = await client._client.post(
+            response = await client._client.post(
                 "/events/filter",
                 json={
                     "filter": {
@@ -428,7 +434,7 @@ async def read_events(since, names):
                     }
                 },
             )
-        found = {event["event"]: event for event in reversed(reply.json()["events"])}
+        found = {event["event"]: event for event in reversed(response.json()["events"])}
         if names <= set(found):
             break
         await asyncio.sleep(0.5)

@@ -1,4 +1,4 @@
-"""Many sites: each loaded by a run of its own, and one that fails holds no other."""
+"""The flow load-sites: one run per site, in this process or on workers."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ BODY = {
     "deviceType": {"type": "ALL"},
     "timezone": "Asia/Jerusalem",
 }
-BUDGET = 100_000
+RATE_LIMIT = 100_000
 BROKEN = "broken"
-"""A site that Wix does not know, so that every request for it is refused."""
+"""A site that Wix does not know, so that every request for it fails."""
 
 
 def other_world(seed):
@@ -46,7 +46,7 @@ def other_world(seed):
 
 @pytest.fixture
 def shop():
-    """An account of four sites, each with sessions of its own."""
+    """An account of four sites, each with its own sessions."""
     worlds = {f"site-{n}": other_world(n) for n in (2, 3, 4)}
     with running(make_world(200), now=NOW, sites=worlds) as sandbox:
         yield sandbox
@@ -54,13 +54,13 @@ def shop():
 
 @pytest.fixture
 def account(shop):
-    """The account's key, as a block."""
-    # Else its sites would have a limit of 200 for all tests of this server.
+    """The account's key as a block."""
+    # With the default, all tests of this server would share a limit of 200 requests per site.
     return WixAccountCredentials(
         api_key=shop.api_key,
         account_id=shop.account_id,
         base_url=shop.url,
-        requests_per_minute=BUDGET,
+        requests_per_minute=RATE_LIMIT,
     )
 
 
@@ -76,7 +76,7 @@ def truth(shop, *sites):
 
 
 async def test_every_site_of_the_account_lands_once(shop, account, warehouse, database):
-    """Without a deployment the sites are loaded here, each under its own id."""
+    """Without a deployment the sites are loaded in this process, each under its own ID."""
     runs = await load_sites(account, warehouse, LOAD)
     assert landed(database) == truth(shop, *shop.worlds)
     assert {run.site.id: run.sessions for run in runs} == {
@@ -86,79 +86,79 @@ async def test_every_site_of_the_account_lands_once(shop, account, warehouse, da
     assert {run.state for run in runs} == {"Completed"}
 
 
-async def test_one_failing_site_does_not_hold_the_others(
+async def test_one_failing_site_does_not_stop_the_others(
     shop, account, warehouse, database, artifacts
 ):
-    """The others land; the error names the site, and the table says why."""
-    with pytest.raises(SitesError, match=r"1 of 3 sites .*: broken\. See") as failure:
+    """The other sites land, the error names the failed one, and the table has its reason."""
+    with pytest.raises(SitesError, match=r"1 of 3 sites .*: broken\. See") as caught:
         await load_sites(account, warehouse, LOAD, ["site-2", BROKEN, "site-3", "site-2"])
-    assert list(failure.value.failures) == [BROKEN]
+    assert list(caught.value.failures) == [BROKEN]
     assert landed(database) == truth(shop, "site-2", "site-3")
     table = (await artifacts(RESULT_KEY))[0]
     first, *others = json.loads(table.data)
     assert (first["site"], first["state"], first["sessions"]) == (BROKEN, "Failed", 0)
-    assert "Wix answered 403" in first["reason"]
+    assert "Wix returned 403" in first["reason"]
     assert [row["reason"] for row in others] == ["", ""]
     assert "3 sites: 2 loaded, 1 failed" in table.description
 
 
-async def test_a_site_that_fails_in_part_tells_what_landed(shop, account, warehouse, artifacts):
-    """Its partitions that failed are counted, and so are the sessions of those that landed."""
+async def test_a_partly_failed_site_reports_what_landed(shop, account, warehouse, artifacts):
+    """Its row counts the failed partitions and the sessions of the landed ones."""
     shop.faults = [Fault("forbidden", on="list", after=1, times=1)]
-    with pytest.raises(SitesError) as failure:
+    with pytest.raises(SitesError) as caught:
         await load_sites(account, warehouse, LOAD, ["site-2"])
     (row,) = json.loads((await artifacts(RESULT_KEY))[0].data)
     (counts,) = json.loads((await artifacts(COUNTS_KEY))[0].data)
     assert (row["failed partitions"], counts["failed"], counts["partitions"]) == (1, 1, 2)
     assert 0 < row["sessions"] < len(truth(shop, "site-2")["site-2"])
-    assert "1 of 2 partitions did not land" in failure.value.failures["site-2"]
+    assert "1 of 2 partitions failed" in caught.value.failures["site-2"]
 
 
-async def test_no_sites_is_refused(account, warehouse):
-    """An empty list is a mistake, and not every site."""
+async def test_an_empty_list_of_sites_is_rejected(account, warehouse):
+    """An empty list does not mean all sites."""
     with pytest.raises(Exception, match="at least 1 item"):
         await load_sites(account, warehouse, LOAD, [])
 
 
-async def test_no_more_sites_at_once_than_asked_for(shop, account, warehouse):
-    """With one at a time, the sites' submits do not mix."""
+async def test_sites_in_flight_limits_the_concurrent_sites(shop, account, warehouse):
+    """With one site in flight, the submits of the sites are not interleaved."""
     await load_sites(account, warehouse, LOAD, sites_in_flight=1)
-    asked = [job.site_id for job in shop.jobs.values()]
-    assert asked == sorted(asked, key=list(shop.worlds).index)
-    assert len(asked) == 8
+    submitted = [job.site_id for job in shop.jobs.values()]
+    assert submitted == sorted(submitted, key=list(shop.worlds).index)
+    assert len(submitted) == 8
 
 
-async def test_each_site_gets_its_limit_and_keeps_one_it_has(account, warehouse):
-    """The shared budget is made where it is missing, and left as a person has set it."""
+async def test_each_site_gets_a_limit_and_an_existing_one_is_kept(account, warehouse):
+    """A missing shared limit is created, and an existing one is not changed."""
     await save_limit("site-3", 60)
     await load_sites(account, warehouse, LOAD, ["site-2", "site-3"])
     async with get_client() as client:
         new = await client.read_global_concurrency_limit_by_name(limit_name("site-2"))
         old = await client.read_global_concurrency_limit_by_name(limit_name("site-3"))
-    assert (new.limit, old.limit) == (rate_limit_for(BUDGET).limit, rate_limit_for(60).limit)
+    assert (new.limit, old.limit) == (rate_limit_for(RATE_LIMIT).limit, rate_limit_for(60).limit)
     assert new.slot_decay_per_second > old.slot_decay_per_second > 0
 
 
-async def test_two_runs_may_make_a_limit_at_once():
-    """Whoever comes second finds it made."""
+async def test_concurrent_runs_can_create_the_same_limit():
+    """All but the first find the limit created."""
     await asyncio.gather(*(add_missing_limit("site-at-once", 200) for _ in range(4)))
     await rate_limit(limit_name("site-at-once"), strict=True)
 
 
-async def test_the_accounts_key_is_left_nowhere(shop, stored, prefect_server):
-    """Neither the sites' runs nor what they are made of keep the key in clear."""
+async def test_the_accounts_key_is_not_stored_in_clear_text(shop, stored, prefect_server):
+    """The server's database and files do not contain the key."""
     await load_sites(*stored, LOAD)
     contents = await prefect_server.contents()
     assert b"load-sites" in contents
     assert shop.api_key.encode() not in contents
 
 
-# By deployment; that workers take the runs up is shown in tests/e2e.
+# With a deployment; tests/e2e shows that workers execute the runs.
 
 
 @pytest.fixture
 async def stored(account, warehouse):
-    """The blocks as a worker finds them."""
+    """The blocks, saved on the server."""
     await account.save("many", overwrite=True)
     await warehouse.save("many", overwrite=True)
     return account, warehouse
@@ -166,35 +166,35 @@ async def stored(account, warehouse):
 
 @pytest.fixture
 async def deployment():
-    """A deployment that nobody serves: its id and its name."""
+    """The ID and the name of a deployment without a worker."""
     name = str(uuid4())
-    made = await load_site.ato_deployment(name)
-    return await Runner().aadd_deployment(made), f"load-site/{name}"
+    new = await load_site.ato_deployment(name)
+    return await Runner().aadd_deployment(new), f"load-site/{name}"
 
 
 async def children(deployment_id):
-    wanted = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id]))
+    of_deployment = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id]))
     async with get_client() as client:
-        return await client.read_flow_runs(flow_run_filter=wanted)
+        return await client.read_flow_runs(flow_run_filter=of_deployment)
 
 
-async def test_a_deployment_that_is_not_there_is_said_at_once(stored):
-    """No site is begun for nothing."""
-    with pytest.raises(WixError, match=r"no deployment 'load-site/nowhere'\. Make it with"):
-        await load_sites(*stored, LOAD, ["site-2"], "load-site/nowhere")
+async def test_an_unknown_deployment_is_rejected_before_any_run(stored):
+    """The error names the deployment and the command that creates it."""
+    with pytest.raises(WixError, match=r"no deployment 'load-site/missing'; .* Create it with"):
+        await load_sites(*stored, LOAD, ["site-2"], "load-site/missing")
 
 
-async def test_a_block_that_is_not_stored_is_refused(account, warehouse, deployment):
-    """Its secret would have to go into the parameters of a run."""
+async def test_an_unsaved_block_is_rejected(account, warehouse, deployment):
+    """Its secret would have to be a parameter of the run."""
     with pytest.raises(WixError, match="WixAccountCredentials block is not stored"):
         await load_sites(account, warehouse, LOAD, ["site-2"], deployment[1])
     assert await children(deployment[0]) == []
 
 
-async def test_a_run_is_handed_references_and_no_secret(shop, stored, deployment):
-    """What Prefect keeps of a site's run names the blocks, and holds no key."""
+async def test_a_run_gets_references_and_no_secret(shop, stored, deployment):
+    """The parameters of a site's run refer to the blocks and hold no key."""
     deployment_id, name = deployment
-    with pytest.raises(SitesError, match="had not ended when the wait for it was over"):
+    with pytest.raises(SitesError, match="did not end within the timeout"):
         await load_sites(*stored, LOAD, ["site-2"], name, site_timeout_seconds=0.1)
     (child,) = await children(deployment_id)
     assert child.name == "load site-2"
@@ -206,9 +206,9 @@ async def test_a_run_is_handed_references_and_no_secret(shop, stored, deployment
 
 
 async def test_a_retried_parent_adopts_its_children(stored, deployment):
-    """The same run again finds the runs that it began, and begins none beside them."""
+    """A retry finds the runs that the first attempt started and starts no others."""
     deployment_id, name = deployment
-    parameters = given(stored, ["site-2", "site-3"], name)
+    parameters = parameters_without_wait(stored, ["site-2", "site-3"], name)
     async with get_client() as client:
         run = await client.create_flow_run(load_sites, state=Scheduled())
         with pytest.raises(SitesError):
@@ -222,15 +222,15 @@ async def test_a_retried_parent_adopts_its_children(stored, deployment):
     assert {child.id for child in await children(deployment_id)} == first
 
 
-async def test_what_failed_is_begun_again_by_a_retry(stored, deployment):
-    """A site whose run failed gets one more run; one whose run completed gets none."""
+async def test_a_retry_starts_new_runs_of_failed_sites_only(stored, deployment):
+    """A site whose run failed gets one new run; a site whose run completed gets none."""
     deployment_id, name = deployment
-    parameters = given(stored, ["site-2", "site-3"], name)
+    parameters = parameters_without_wait(stored, ["site-2", "site-3"], name)
     async with get_client() as client:
         run = await client.create_flow_run(load_sites, state=Scheduled())
         with pytest.raises(SitesError):
             await run_flow(load_sites, flow_run=run, parameters=parameters)
-        ends = {"load site-2": Completed(), "load site-3": Failed(message="no luck")}
+        ends = {"load site-2": Completed(), "load site-3": Failed(message="failed")}
         for child in await children(deployment_id):
             await client.set_flow_run_state(child.id, ends[child.name], force=True)
         await client.set_flow_run_state(run.id, Scheduled(), force=True)
@@ -241,7 +241,7 @@ async def test_what_failed_is_begun_again_by_a_retry(stored, deployment):
     assert sorted(names) == ["load site-2", "load site-3", "load site-3"]
 
 
-def given(stored, sites, deployment):
+def parameters_without_wait(stored, sites, deployment):
     """The parameters of a run that does not wait for its children."""
     account, warehouse = stored
     return {

@@ -1,4 +1,4 @@
-"""The flow for recording vendors: what it marks, what it shows, and what it refuses to do."""
+"""The flow mark-recordings: what it marks, what it shows, and what it rejects."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ def ids_in(path):
     return set(path.read_text().splitlines())
 
 
-async def test_a_file_of_recordings_is_marked_and_shown(
+async def test_the_ids_of_a_file_are_marked_and_shown(
     shop, credentials, warehouse, recordings, artifacts
 ):
-    """Every id is marked; a table says what became of how many, and the progress is full."""
+    """Every ID is marked, the table counts the results, and the progress is complete."""
     summary = await mark_recordings(credentials, warehouse, RECORDED, recordings)
     assert summary.complete
     assert shop.recorded == ids_in(recordings)
     table = (await artifacts(RESULT_KEY))[0]
-    said = f"Site {shop.site_id}: 150 of 150 sessions marked as recorded"
-    assert table.description == said
+    description = f"Site {shop.site_id}: 150 of 150 sessions marked as recorded"
+    assert table.description == description
     assert json.loads(table.data)[0] == {
         "result": "marked",
         "ids": 150,
-        "what it means": "Wix confirmed it.",
+        "meaning": "Wix confirmed it.",
     }
     assert (await artifacts(MARK_KEY))[0].data == 100.0
 
 
-async def test_what_landed_is_marked_by_a_query(shop, credentials, warehouse, database):
-    """Sessions that a load landed are found by SQL and marked; a second run sends nothing."""
+async def test_the_ids_of_a_query_are_marked(shop, credentials, warehouse, database):
+    """Landed sessions are selected by SQL and marked; a second run sends nothing."""
     await load_sessions(credentials, warehouse, **DAY)
     query = "SELECT session_id FROM wix_landed_sessions WHERE segment = 'device_type=MOBILE'"
     await mark_recordings(credentials, warehouse, RECORDED, query=query)
@@ -62,9 +62,9 @@ async def test_what_landed_is_marked_by_a_query(shop, credentials, warehouse, da
     assert shop.count("recorded") == 0
 
 
-async def test_deletion_wants_to_be_confirmed(shop, credentials, warehouse, recordings):
-    """Without confirm nothing is sent, and the sentence says what to set."""
-    with pytest.raises(ValueError, match="can't be taken back: set confirm"):
+async def test_deletion_needs_confirm(shop, credentials, warehouse, recordings):
+    """Without confirm nothing is sent, and the error says what to set."""
+    with pytest.raises(ValueError, match="cannot be undone and needs confirm=true"):
         await mark_recordings(credentials, warehouse, DELETED, recordings)
     assert shop.count() == 0
     await mark_recordings(credentials, warehouse, DELETED, recordings, confirm=True)
@@ -74,17 +74,17 @@ async def test_deletion_wants_to_be_confirmed(shop, credentials, warehouse, reco
 async def test_a_dry_run_counts_and_sends_nothing(
     shop, credentials, warehouse, recordings, artifacts
 ):
-    """A dry run needs no confirm, and says how many would be sent."""
+    """A dry run needs no confirm and reports how many IDs would be sent."""
     plan = await mark_recordings(credentials, warehouse, DELETED, recordings, dry_run=True)
     assert plan.to_send == 150
     assert shop.count() == 0
-    assert "Dry run, 150 ids to send." in (await artifacts(RESULT_KEY))[0].description
+    assert "Dry run, 150 IDs to send." in (await artifacts(RESULT_KEY))[0].description
 
 
-async def test_what_is_not_marked_fails_the_run_and_is_listed(
+async def test_unknown_marks_fail_the_run_and_are_listed(
     shop, credentials, warehouse, recordings, artifacts
 ):
-    """Unknown marks are named with their reason; only retry_unknown sends them again."""
+    """The table has the reason of each unknown mark; only retry_unknown sends them again."""
     shop.faults = [Fault("dropped_after", on="recorded", times=2)]
     with pytest.raises(MarkError, match=r"148 of 150 .*, 2 unknown.*Set retry_unknown"):
         await mark_recordings(credentials, warehouse, RECORDED, recordings)
@@ -97,24 +97,24 @@ async def test_what_is_not_marked_fails_the_run_and_is_listed(
     assert shop.count("recorded") == 152
 
 
-async def test_a_wrong_key_fails_the_run_at_once(shop, credentials, warehouse, recordings):
-    """The run stops after a handful of calls and says what to check."""
+async def test_an_invalid_key_fails_the_run_at_once(shop, credentials, warehouse, recordings):
+    """The run stops after at most four calls, and the error has Wix's response."""
     wrong = credentials.model_copy(update={"api_key": type(credentials.api_key)("wrong-key")})
-    with pytest.raises(MarkError, match=r"It stopped: Wix answered 40[13]"):
+    with pytest.raises(MarkError, match=r"Stopped: Wix returned 40[13]"):
         await mark_recordings(wrong, warehouse, RECORDED, recordings)
     assert shop.count("recorded") <= 4
 
 
-async def test_what_cannot_be_is_refused_in_words(shop, credentials, warehouse, tmp_path):
-    """No source, two sources, no such file, a warehouse of files: each is one sentence."""
+async def test_invalid_sources_are_rejected_with_a_reason(shop, credentials, warehouse, tmp_path):
+    """No source, two sources, a missing file, a warehouse of files: each has an error message."""
     lake = type(warehouse)(url=f"parquet:///{tmp_path}/lake")
     cases = [
-        ({}, warehouse, ValueError, "Which sessions"),
-        ({"file": "a.txt", "query": "t"}, warehouse, ValueError, "Which sessions"),
+        ({}, warehouse, ValueError, "Give either a file"),
+        ({"file": "a.txt", "query": "t"}, warehouse, ValueError, "Give either a file"),
         ({"file": tmp_path / "none.csv"}, warehouse, IdSourceError, "can't be read"),
         ({"query": "wix_session_ids"}, lake, WarehouseUnsupportedError, "duckdb:// or postgres"),
     ]
-    for given, place, kind, sentence in cases:
+    for source, target, kind, sentence in cases:
         with pytest.raises(kind, match=sentence):
-            await mark_recordings(credentials, place, RECORDED, **given)
+            await mark_recordings(credentials, target, RECORDED, **source)
     assert shop.count() == 0

@@ -1,4 +1,4 @@
-"""The flow that tells what landed ids mean: what it stores, shows, and fails on."""
+"""The flow profile-sessions: the rows and artifacts it writes, and its failures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FILES = []
 
 @pytest.fixture
 async def landed(credentials, warehouse, database):
-    """Three days of nine segments and one flow; loaded once, since each test has the same shop."""
+    """Three loaded days of nine segments and one flow. The file is loaded once and copied."""
     if not FILES:
         await load_sessions(credentials, warehouse, START, END, segments=[*SEGMENTS, HOME])
         FILES.append(database.read_bytes())
@@ -47,31 +47,31 @@ async def landed(credentials, warehouse, database):
 
 
 @pytest.fixture
-def said(caplog):
-    """What was logged, one text a record."""
+def log_lines(caplog):
+    """A function that returns the logged messages."""
     return lambda: [record.getMessage() for record in caplog.records]
 
 
-async def test_every_session_gets_its_row(shop, credentials, warehouse, database, landed):
-    """The rows are what the shop knows of its sessions."""
+async def test_every_session_has_a_row(shop, credentials, warehouse, database, landed):
+    """Each row has the session's device and deepest step."""
     summary = await profile_sessions(credentials, warehouse, START, END)
     with duckdb.connect(str(database), read_only=True) as connection:
         rows = connection.execute("SELECT session_id, device, deepest_step FROM wix_sessions")
         found = sorted(rows.fetchall())
-    everyone = [shop.world.session(shop.world.find(session_id)) for session_id, _, _ in found]
-    assert found == [(one.id, one.device, one.depth) for one in everyone]
+    sessions = [shop.world.session(shop.world.find(session_id)) for session_id, _, _ in found]
+    assert found == [(one.id, one.device, one.depth) for one in sessions]
     total = shop.answer(
         {
             "customTimePeriod": {"startDate": str(START), "endDate": str(END)},
             "deviceType": {"type": "ALL"},
         }
     )
-    assert {one.id for one in everyone} == total
+    assert {one.id for one in sessions} == total
     assert summary.sessions == len(total)
 
 
-async def test_what_is_found_is_shown(shop, credentials, warehouse, landed, artifacts, tmp_path):
-    """Funnel, devices, certificate, reconciliation and a link to the report."""
+async def test_results_are_artifacts(shop, credentials, warehouse, landed, artifacts, tmp_path):
+    """The run has a funnel, devices, certificate, reconciliation and a link to the report."""
     report = tmp_path / "report.html"
     flows = {"home_then_left": HOME}
     summary = await profile_sessions(credentials, warehouse, START, END, flows=flows, report=report)
@@ -88,20 +88,20 @@ async def test_what_is_found_is_shown(shop, credentials, warehouse, landed, arti
     assert "home_then_left" in report.read_text()
 
 
-async def test_a_rerun_computes_nothing_and_says_so(credentials, warehouse, landed, said):
-    """Only what changed is computed, and only that is announced."""
+async def test_a_rerun_recomputes_changed_days_only(credentials, warehouse, landed, log_lines):
+    """A rerun without changes logs 0 days; the event has the recomputed days only."""
     await profile_sessions(credentials, warehouse, START, END)
     started = datetime.now(UTC)
     await profile_sessions(credentials, warehouse, START, END)
-    assert any(": 0 days computed anew" in line for line in said())
+    assert any(": recomputed 0 of 3 days." in line for line in log_lines())
     await load_sessions(credentials, warehouse, END, date(2024, 3, 5), segments=SEGMENTS)
     await profile_sessions(credentials, warehouse, START, date(2024, 3, 5))
     event = (await read_events(started, {PROFILED_EVENT}))[PROFILED_EVENT]
     assert event["payload"]["computed_days"] == ["2024-03-03", "2024-03-04"]
 
 
-async def test_counts_that_do_not_agree_are_information(credentials, warehouse, landed):
-    """Wix's count is 5 % higher: a ratio below one, and no failure."""
+async def test_counts_that_differ_do_not_fail_the_run(credentials, warehouse, landed):
+    """Wix's count is 5 % higher: the ratio is below 1 and no relation is broken."""
     with running(make_world(), now=NOW, rules=Rules(counts_match=False)) as other:
         block = credentials.model_copy(update={"base_url": other.url})
         summary = await profile_sessions(
@@ -115,56 +115,55 @@ async def test_counts_that_do_not_agree_are_information(credentials, warehouse, 
     [
         (
             Fault("forbidden", on="data"),
-            "may not read Wix's site analytics, which is another permission",
+            "Reconciliation skipped: the credentials lack the permission to read site analytics",
         ),
-        (Fault("server_error", on="data", status=504), "count of sessions: Wix answered 504"),
+        (Fault("server_error", on="data", status=504), "Reconciliation skipped: Wix returned 504"),
     ],
 )
-async def test_counts_that_can_not_be_read_are_one_line(
-    shop, credentials, warehouse, landed, said, fault, sentence
+async def test_counts_that_cannot_be_read_are_one_log_line(
+    shop, credentials, warehouse, landed, log_lines, fault, sentence
 ):
-    """The profile is made all the same."""
+    """The profiles are computed nevertheless."""
     shop.faults = [fault]
     summary = await profile_sessions(credentials, warehouse, START, END)
     assert summary.reconciliation == ()
     assert summary.sessions > 0
-    assert sum(sentence in line for line in said()) == 1
+    assert sum(sentence in line for line in log_lines()) == 1
 
 
 async def test_another_site_is_not_reconciled(shop, credentials, warehouse, landed):
-    """The counts of one site are not held beside the sessions of another."""
+    """No counts are requested for a site other than that of the credentials."""
     shop.reset_counts()
     summary = await profile_sessions(credentials, warehouse, START, END, site_id="elsewhere")
     assert (summary.site_id, summary.sessions) == ("elsewhere", 0)
     assert shop.count("data") == 0
 
 
-async def test_a_broken_relation_warns(shop, credentials, warehouse, said):
-    """One session is missing in one segment: it is named, and the run goes on."""
+async def test_a_broken_relation_is_a_warning(shop, credentials, warehouse, log_lines):
+    """One session is missing in one segment: the log names it, and the run completes."""
     shop.faults = [Fault("growing_result", until=1, step=0, times=1)]
     segments = ["device_type=ALL", "conversion_funnel=+SITE_SESSIONS"]
     await load_sessions(credentials, warehouse, START, END, segments=segments, jobs_in_flight=1)
     summary = await profile_sessions(credentials, warehouse, START, END)
     (row,) = summary.broken
-    line = f"{row.day}: broken: {row.description}: 1 of {row.sessions} ids contradict it, such as"
-    assert any(line in text for text in said())
+    counts = f"contradicted by 1 of {row.sessions:,} IDs, for example"
+    sentence = f"{row.day}: broken: {row.description}: {counts}"
+    assert any(sentence in line for line in log_lines())
 
 
-async def test_a_broken_relation_fails_where_that_is_asked_for(
-    shop, credentials, warehouse, artifacts
-):
-    """The error names the first; what was found is stored and shown all the same."""
+async def test_a_broken_relation_fails_the_run_on_request(shop, credentials, warehouse, artifacts):
+    """The error counts the broken relations; the certificate is stored and shown."""
     shop.faults = [Fault("growing_result", until=1, step=0, times=1)]
     segments = ["device_type=ALL", "conversion_funnel=+SITE_SESSIONS"]
     await load_sessions(credentials, warehouse, START, END, segments=segments, jobs_in_flight=1)
-    with pytest.raises(CompletenessError, match="1 relations between landed segments are broken"):
+    with pytest.raises(CompletenessError, match="1 broken relation between landed segments"):
         await profile_sessions(credentials, warehouse, START, END, on_broken=OnBroken.FAIL)
     certificate = json.loads((await artifacts(CERTIFICATE_KEY))[0].data)
     assert certificate[0]["state"] == "broken"
 
 
-async def test_a_warehouse_of_files_is_refused(credentials, tmp_path):
-    """One sentence that names the warehouses that will do."""
+async def test_a_parquet_warehouse_is_not_supported(credentials, tmp_path):
+    """The error names the supported warehouses."""
     files = SessionsWarehouse(url=f"parquet:///{tmp_path}/lake")
     with pytest.raises(WarehouseUnsupportedError, match=r"need a duckdb:// or postgresql://"):
         await profile_sessions(credentials, files, START, END)

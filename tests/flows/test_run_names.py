@@ -1,4 +1,4 @@
-"""Run names hold text that others chose; it must stay text. Prefect formats name templates."""
+"""Foreign text in run names is not formatted, although Prefect formats name templates."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NAMES = [
 
 @pytest.fixture
 async def account(shop):
-    """The account's key, saved as a block."""
+    """The account's key as a saved block."""
     block = WixAccountCredentials(
         api_key=shop.api_key,
         account_id=shop.account_id,
@@ -46,41 +46,41 @@ async def account(shop):
     return block
 
 
-async def runs_called(name):
+async def runs_named(name):
     async with get_client() as client:
-        wanted = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
-        return await client.read_flow_runs(flow_run_filter=wanted)
+        named = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+        return await client.read_flow_runs(flow_run_filter=named)
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_sites_name_stays_text_in_its_own_process(
+async def test_a_site_name_is_not_formatted_in_this_process(
     shop, account, warehouse, prefect_server, caplog, name
 ):
-    """The site loads, its run carries the name letter by letter, and the key is nowhere."""
+    """The site loads, its run has the exact name, and the key is not stored or logged."""
     caplog.set_level(logging.DEBUG)
     shop.site_names[shop.site_id] = name
     (run,) = await load_sites(account, warehouse, LOAD)
     assert (run.state, run.site.name) == ("Completed", name)
-    assert await runs_called(f"load {name}")
+    assert await runs_named(f"load {name}")
     assert shop.api_key not in caplog.text
     assert shop.api_key.encode() not in await prefect_server.contents()
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_sites_name_stays_text_by_deployment(
+async def test_a_site_name_is_not_formatted_by_a_deployment(
     shop, account, warehouse, prefect_server, name
 ):
-    """The parent names the run, and the worker that executes it leaves the name as it is."""
+    """The parent names the run, and the worker that executes it does not change the name."""
     await warehouse.save("names", overwrite=True)
     shop.site_names[shop.site_id] = name
     deployed = str(uuid4())
-    made = await load_site.ato_deployment(deployed)
-    deployment_id = await Runner().aadd_deployment(made)
-    with pytest.raises(SitesError, match="had not ended"):
+    new = await load_site.ato_deployment(deployed)
+    deployment_id = await Runner().aadd_deployment(new)
+    with pytest.raises(SitesError, match="did not end within"):
         await load_sites(
             account, warehouse, LOAD, None, f"load-site/{deployed}", site_timeout_seconds=0.1
         )
-    (child,) = [one for one in await runs_called(f"load {name}") if one.deployment_id]
+    (child,) = [one for one in await runs_named(f"load {name}") if one.deployment_id]
     assert child.deployment_id == deployment_id
     await run_flow(load_site, flow_run=child)
     async with get_client() as client:
@@ -89,8 +89,8 @@ async def test_a_sites_name_stays_text_by_deployment(
     assert shop.api_key.encode() not in await prefect_server.contents()
 
 
-class Given(dict):
-    """Parameters that name themselves: a foreign text for whatever is not listed."""
+class Parameters(dict):
+    """Parameters with a foreign text for every name that is not listed."""
 
     def __missing__(self, key):
         return NAMES[0]
@@ -106,8 +106,8 @@ def flows_and_tasks():
                     yield value
 
 
-def test_no_flow_or_task_names_its_runs_by_a_template():
-    """A text would be formatted with the parameters; a callable decides itself what to show."""
+def test_no_flow_or_task_names_its_runs_with_a_template():
+    """Prefect would format a string with the parameters; every run name is a callable."""
     found = {one.name: one for one in flows_and_tasks()}
     assert {"load-sessions", "load-site", "submit_sessions_job"} <= set(found)
     names = {
@@ -122,7 +122,7 @@ def test_no_flow_or_task_names_its_runs_by_a_template():
         submitted_at=NOW,
     )
     window = Window(date(2024, 3, 1), date(2024, 3, 2), "UTC")
-    given = Given(job=job, query=job.query, window=window, action=MarkAction.RECORDED)
-    named = [run_name(parameters=given) for run_name in names.values() if run_name]
-    assert len(named) >= 8
-    assert sum(NAMES[0] in one for one in named) >= 5
+    parameters = Parameters(job=job, query=job.query, window=window, action=MarkAction.RECORDED)
+    run_names = [run_name(parameters=parameters) for run_name in names.values() if run_name]
+    assert len(run_names) >= 8
+    assert sum(NAMES[0] in run_name for run_name in run_names) >= 5

@@ -1,4 +1,4 @@
-"""A canary for a key: it is used for everything, and must be found nowhere."""
+"""A canary key is used in every flow, and is stored and logged nowhere."""
 
 from __future__ import annotations
 
@@ -30,31 +30,30 @@ FAULTS = [
 @pytest.fixture(params=["key", "app"])
 async def secret_and_credentials(request, shop):
     """The secret, and a saved block that holds it."""
-    # Windows that never add up are split into days: more requests than a minute has.
-    told = {"base_url": shop.url, "requests_per_minute": 100_000}
+    # Incomplete windows are split into days, which takes more than 200 requests in a minute.
+    options = {"base_url": shop.url, "requests_per_minute": 100_000}
     if request.param == "key":
-        block = WixCredentials(api_key=shop.api_key, site_id=shop.site_id, **told)
+        block = WixCredentials(api_key=shop.api_key, site_id=shop.site_id, **options)
         secret = shop.api_key
     else:
         block = WixAppCredentials(
             app_id=shop.app_id,
             app_secret=shop.app_secret,
             instance_id=shop.instance_id,
-            **told,
+            **options,
         )
         secret = shop.app_secret
     await block.asave("canary", overwrite=True)
     return secret, await type(block).aload("canary")
 
 
-async def test_no_secret_is_left_anywhere(
+async def test_no_secret_is_stored_or_logged(
     shop, secret_and_credentials, prefect_server, tmp_path, caplog
 ):
-    """Neither a run that works nor one that fails leaves the key in Prefect or on disk.
+    """Neither a completed nor a failed run leaves the key in Prefect, in logs or on disk.
 
-    Looked through: the server's whole database (parameters, states, logs, events, artifacts, block
-    documents), result storage, the files that were written, log records at DEBUG, and every
-    exception in every chain.
+    Searched: the server's database (parameters, states, logs, events, artifacts, block documents),
+    result storage, output files, log records at DEBUG, and every exception in every chain.
     """
     secret, credentials = secret_and_credentials
     caplog.set_level(logging.DEBUG)
@@ -71,9 +70,9 @@ async def test_no_secret_is_left_anywhere(
                 await run
             except WixError as error:
                 chains.extend(chain_of(error))
-    assert len(chains) >= 8, "the faults are to make runs fail"
+    assert len(chains) >= 8, "the faults did not make the runs fail"
     contents = await prefect_server.contents()
-    assert b"load-sessions" in contents, "there is nothing to look through"
+    assert b"load-sessions" in contents, "the server has no runs to search"
     places = {
         "server": contents,
         **{path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()},
@@ -84,7 +83,7 @@ async def test_no_secret_is_left_anywhere(
 
 
 def chain_of(error):
-    """Everything that can be read off an error and whatever caused it."""
+    """All texts of an error and of its causes."""
     seen = []
     while error is not None and len(seen) < 20:
         seen.append(f"{error!r} {error} {vars(error)} {traceback.format_exception(error)}")
@@ -92,7 +91,7 @@ def chain_of(error):
     return seen
 
 
-async def test_the_canary_would_be_found(shop, credentials, tmp_path):
-    """The search is no dud: a key that is written in clear is found by it."""
+async def test_the_search_finds_a_leaked_key(shop, credentials, tmp_path):
+    """A key that is written in clear text is found."""
     (tmp_path / "leak.txt").write_text(f"key={shop.api_key}")
     assert any(shop.api_key.encode() in path.read_bytes() for path in tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The verbs, chained as users chain them."""
+"""The tasks for jobs and marks, chained as users chain them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from prefect_wix.tasks.jobs import fetch_session_ids, submit_sessions_job, wait_
 from prefect_wix.tasks.recordings import mark_recordings_as_deleted, mark_session_as_recorded
 from tests.conftest import NOW, make_world
 
-EVERYONE = SessionsQuery(start_date="2024-03-01", end_date="2024-03-08", device_type="ALL")
+ALL_DEVICES = SessionsQuery(start_date="2024-03-01", end_date="2024-03-08", device_type="ALL")
 QUERY = SessionsQuery(start_date="2024-03-01", end_date="2024-03-08", device_type="MOBILE")
 
 
-async def test_three_verbs_chain_to_the_true_answer(shop, credentials):
-    """Submit, wait and fetch, each its own task run, end in the ids that Wix has."""
+async def test_submit_wait_and_fetch_return_the_ids_of_the_query(shop, credentials):
+    """The three tasks, each in its own task run, return exactly the IDs that Wix has."""
 
     @flow
     async def chain():
@@ -37,8 +37,8 @@ async def test_three_verbs_chain_to_the_true_answer(shop, credentials):
     assert set(ids) == shop.answer(QUERY.to_wire())
 
 
-async def test_the_job_goes_to_another_run_as_json(shop, credentials):
-    """A handle that was printed as JSON is waited for and fetched by a run that never submitted."""
+async def test_a_job_can_be_passed_to_another_run_as_json(shop, credentials):
+    """A run that submitted nothing waits for a job handle from JSON and fetches its IDs."""
 
     @flow
     async def submit():
@@ -54,25 +54,25 @@ async def test_the_job_goes_to_another_run_as_json(shop, credentials):
     assert len(shop.submits) == 1
 
 
-async def test_a_retried_run_gets_its_job_back(shop, credentials):
+async def test_a_retried_run_reuses_its_job(shop, credentials):
     """A flow that fails after the submit and is retried does not submit again."""
-    tries = []
+    attempts = []
 
     @flow(retries=1)
     async def fails_once():
         job = await submit_sessions_job(credentials, QUERY)
-        tries.append(job)
-        if len(tries) == 1:
-            raise RuntimeError("the first try dies here")
+        attempts.append(job)
+        if len(attempts) == 1:
+            raise RuntimeError("the first attempt fails here")
         return await fetch_session_ids(credentials, job)
 
     assert set(await fails_once()) == shop.answer(QUERY.to_wire())
-    assert tries[0] == tries[1]
+    assert attempts[0] == attempts[1]
     assert len(shop.submits) == 1
 
 
 async def test_two_runs_never_share_a_job(shop, credentials):
-    """Each flow run submits for itself: a cached job of another run would be old news."""
+    """Each flow run submits its own job, since the job of another run may be outdated."""
 
     @flow
     async def submit():
@@ -83,25 +83,25 @@ async def test_two_runs_never_share_a_job(shop, credentials):
 
 
 async def test_two_sites_never_share_a_job(credentials):
-    """In one run, the same query to two sites makes two jobs, though their keys hash alike."""
+    """In one run, the same query to two sites makes two jobs, although their keys hash alike."""
     with running(make_world(100), now=NOW, seed=8) as other_shop:
         other = WixCredentials(
             api_key=other_shop.api_key, site_id=other_shop.site_id, base_url=other_shop.url
         )
 
         @flow
-        async def ask_both():
+        async def submit_to_both():
             ours = await submit_sessions_job(credentials, QUERY)
             theirs = await submit_sessions_job(other, QUERY)
             return ours, theirs
 
-        ours, theirs = await ask_both()
+        ours, theirs = await submit_to_both()
         assert len(other_shop.submits) == 1
         assert (ours.site_id, theirs.site_id) == (credentials.site_id, other.site_id)
 
 
 async def test_retries_do_not_repeat_a_submit_that_may_have_worked(shop, credentials):
-    """With `retries`, a submit whose reply is lost twice is not sent a third time."""
+    """With `retries`, a submit whose response is lost twice is not sent a third time."""
     shop.faults = [Fault("dropped_after", on="list")]
 
     @flow
@@ -115,7 +115,7 @@ async def test_retries_do_not_repeat_a_submit_that_may_have_worked(shop, credent
 
 
 async def test_a_job_that_errors_twice_fails_the_run_with_its_name(shop, credentials):
-    """One ERROR is asked once more; the second ends the run, and the error says which job."""
+    """After one ERROR the job is resubmitted; the second fails the run and names the job."""
     shop.faults = [Fault("job_error")]
 
     @flow
@@ -124,14 +124,14 @@ async def test_a_job_that_errors_twice_fails_the_run_with_its_name(shop, credent
             credentials, await submit_sessions_job(credentials, QUERY)
         )
 
-    with pytest.raises(JobFailedError, match="status ERROR") as failure:
+    with pytest.raises(JobFailedError, match="status ERROR") as caught:
         await wait()
-    assert failure.value.job_id in str(failure.value)
+    assert caught.value.job_id in str(caught.value)
     assert len(shop.submits) == 2
 
 
-async def test_the_handle_that_comes_back_is_the_job_that_finished(shop, credentials):
-    """A chain that goes on with what the wait returned ends in the true answer."""
+async def test_a_wait_returns_the_handle_of_the_finished_job(shop, credentials):
+    """The returned handle of a resubmitted job has the IDs of the query."""
     shop.faults = [Fault("job_error", times=1)]
 
     @flow
@@ -146,8 +146,8 @@ async def test_the_handle_that_comes_back_is_the_job_that_finished(shop, credent
     assert len(shop.submits) == 2
 
 
-async def test_a_wait_that_ends_is_timed_out(shop, credentials):
-    """A job that never finishes ends the wait at its deadline, in Prefect's state TimedOut."""
+async def test_a_wait_past_its_deadline_is_timed_out(shop, credentials):
+    """A job that never finishes ends the task run at the deadline, in the state TimedOut."""
     shop.faults = [Fault("job_never_finishes")]
 
     @flow
@@ -165,8 +165,8 @@ async def test_a_wait_that_ends_is_timed_out(shop, credentials):
     assert shop.count("result") <= 3
 
 
-async def test_another_sites_job_is_refused(shop, credentials):
-    """Credentials of one site do not ask for another's job."""
+async def test_a_job_of_another_site_is_rejected(shop, credentials):
+    """Credentials of one site are not used to fetch another site's job."""
 
     @flow
     async def fetch():
@@ -179,9 +179,9 @@ async def test_another_sites_job_is_refused(shop, credentials):
     assert shop.count("result") == 0
 
 
-async def test_marks_arrive(shop, credentials):
+async def test_marks_reach_wix(shop, credentials):
     """A recorded session and 250 deleted recordings are marked, the latter in calls of 100."""
-    ids = sorted(shop.answer(EVERYONE.to_wire()))[:250]
+    ids = sorted(shop.answer(ALL_DEVICES.to_wire()))[:250]
     assert len(ids) == 250
 
     @flow
@@ -199,36 +199,36 @@ async def test_marks_arrive(shop, credentials):
     assert shop.deleted == set(ids)
 
 
-async def test_marks_that_fail_fail_the_run(shop, credentials):
-    """When one call of three is refused the others are made, and the run fails naming the part."""
+async def test_failed_marks_fail_the_run(shop, credentials):
+    """If one of three calls fails the others are made, and the error counts the failed part."""
     shop.faults = [Fault("server_error", status=500, on="deleted", after=1, times=1)]
-    ids = sorted(shop.answer(EVERYONE.to_wire()))[:250]
+    ids = sorted(shop.answer(ALL_DEVICES.to_wire()))[:250]
 
     @flow
     async def mark():
         return await mark_recordings_as_deleted(credentials, ids)
 
-    with pytest.raises(MarkError, match="100 recordings in 1 of 3 calls") as failure:
+    with pytest.raises(MarkError, match="1 of 3 calls failed; 100 recordings") as caught:
         await mark()
-    states = [one.state for one in failure.value.outcomes]
+    states = [one.state for one in caught.value.outcomes]
     assert states == [MarkState.DONE, MarkState.UNKNOWN, MarkState.DONE]
     assert shop.deleted == {*ids[:100], *ids[200:]}
 
 
 @pytest.mark.parametrize("ids", [iter(["a"]), "abc"])
 async def test_marks_take_a_list(shop, credentials, ids):
-    """An iterator would be empty for a retry, and a text is no list of ids."""
+    """An iterator would be empty in a retry, and a string is not a list of IDs."""
 
     @flow(validate_parameters=False)
     async def mark():
         return await mark_recordings_as_deleted(credentials, ids)
 
-    with pytest.raises(TypeError, match="must be a list of ids"):
+    with pytest.raises(TypeError, match="must be a list of IDs"):
         await mark()
     assert shop.count() == 0
 
 
-async def test_a_mark_whose_reply_is_lost_is_not_made_twice(shop, credentials):
+async def test_a_mark_whose_response_is_lost_is_not_sent_twice(shop, credentials):
     """With `retries`, a mark that may have been made is not repeated."""
     shop.faults = [Fault("dropped_after", on="recorded")]
 

@@ -1,4 +1,4 @@
-"""One marking as a process of its own, for the test that kills it."""
+"""Mark IDs in a process of its own; `test_marking` kills it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from prefect_wix.spool.id_spool import Spool
 from prefect_wix.warehouse.factory import open_warehouse
 
 
-async def main(told):
-    url, schema = told["warehouse"]
-    base_url, api_key, site_id = told["shop"]
-    ledger = MarkRecords(open_warehouse(url, schema=schema), site_id, MarkAction.RECORDED)
+async def main(config):
+    url, schema = config["warehouse"]
+    base_url, api_key, site_id = config["shop"]
+    records = MarkRecords(open_warehouse(url, schema=schema), site_id, MarkAction.RECORDED)
     auth = ApiKeyAuth(api_key, site_id)
     with Spool() as spool:
-        spool.add(told["ids"])
+        spool.add(config["ids"])
         async with WixClient(auth, base_url=base_url, requests_per_minute=100_000) as client:
-            await mark_sessions(client, ledger, spool, calls_in_flight=4, on_progress=nothing)
+            await mark_sessions(client, records, spool, calls_in_flight=4, on_progress=nothing)
 
 
 async def nothing(summary):
-    """Nobody watches."""
+    """Progress is ignored."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Proving who asks, and keeping the proof secret whatever goes wrong."""
+"""Authentication with API keys and app tokens; no secret in errors, logs, blocks or pickles."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from pydantic import ValidationError
 from test_client import (
     CALLS,
     EMPTY,
+    FAILURES,
+    INVALID_BODIES,
+    JOB,
     LIST,
-    PERSISTENT,
     QUERY,
-    UNREADABLE,
     RawWix,
-    asking,
     raw_client,
-    reply,
+    raw_response,
+    serving,
 )
 from test_rate_limiter import VirtualClock
 
@@ -50,12 +51,12 @@ from prefect_wix.sandbox import Fault, World, running
 
 CANARY = "CANARY-4f1c"
 TOKEN = "POST /oauth2/token"
-NO_REPEATS = RetryPolicy(times=0)
+NO_RETRIES = RetryPolicy(times=0)
 WORLD = World.generate(5, sessions=50, start=date(2024, 3, 1), days=3)
 
 
 class Now:
-    """The server's clock, which a test winds on."""
+    """The clock of the sandbox, which a test advances."""
 
     def __init__(self):
         self.at = datetime(2024, 6, 1, tzinfo=UTC)
@@ -83,14 +84,14 @@ def app_client(sandbox, *, secret=None, **options):
 
 
 @asynccontextmanager
-async def app_asking(token_answers, *answers, secret=CANARY, **options):
-    """A raw server whose token endpoint and API answer what they are told, and a client of it."""
-    tokens, api = list(token_answers), list(answers)
+async def app_serving(token_responses, *api_responses, secret=CANARY, **options):
+    """A `RawWix` with responses for the token endpoint and for the API, and a client of it."""
+    tokens, api = list(token_responses), list(api_responses)
 
-    async def route(asked):
-        queue = tokens if asked.path == "/oauth2/token" else api
-        answer = queue.pop(0) if len(queue) > 1 else queue[0]
-        return await answer(asked) if callable(answer) else answer
+    async def route(request):
+        queue = tokens if request.path == "/oauth2/token" else api
+        response = queue.pop(0) if len(queue) > 1 else queue[0]
+        return await response(request) if callable(response) else response
 
     async with RawWix(route).running() as wix:
         auth = AppAuth("app-1", secret, "instance-1", base_url=wix.url)
@@ -98,45 +99,45 @@ async def app_asking(token_answers, *answers, secret=CANARY, **options):
             yield wix, client
 
 
-def minted(token="token-1", seconds=14_400):
-    return reply(body={"access_token": token, "token_type": "Bearer", "expires_in": seconds})
+def token(value="token-1", seconds=14_400):
+    """A response of the token endpoint."""
+    return raw_response(body={"access_token": value, "token_type": "Bearer", "expires_in": seconds})
 
 
-JOB = reply(body={"jobId": "j"})
-UNAUTHORIZED = reply(401, {"message": "expired", "details": {}})
+UNAUTHORIZED = raw_response(401, {"message": "expired", "details": {}})
 
 
 # --- an API key --------------------------------------------------------------------------------
 
 
-async def test_an_api_key_goes_out_raw_beside_its_site():
-    """No "Bearer", and no account: Wix refuses a key that comes with both."""
+async def test_an_api_key_is_sent_without_scheme_and_with_its_site():
+    """The request has no "Bearer" and no account ID: Wix rejects a site with an account."""
     auth = ApiKeyAuth(f" {CANARY}\n", " site-9 ")
-    async with asking(JOB, auth=auth) as (wix, client):
+    async with serving(JOB, auth=auth) as (wix, client):
         await client.list_sessions_async(QUERY)
         assert client.site_id == "site-9"
-    headers = wix.asked[0].headers
+    headers = wix.requests[0].headers
     assert (headers["authorization"], headers["wix-site-id"]) == (CANARY, "site-9")
     assert "wix-account-id" not in headers
 
 
-async def test_a_wrong_key_is_refused_once_and_not_tried_again(sandbox):
+async def test_an_invalid_key_is_not_retried(sandbox):
     client = WixClient(ApiKeyAuth("wrong", sandbox.site_id), base_url=sandbox.url)
     async with client:
-        with pytest.raises(AuthenticationError, match="Check the API key"):
+        with pytest.raises(AuthenticationError, match="API key or app secret is invalid"):
             await client.get_site_timezone()
     assert sandbox.count() == 1
 
 
-async def test_a_site_that_is_not_the_keys_is_a_missing_permission(sandbox):
+async def test_a_key_of_another_site_is_a_missing_permission(sandbox):
     auth = ApiKeyAuth(sandbox.api_key, "some-other-site")
     async with WixClient(auth, base_url=sandbox.url, clock=VirtualClock()) as client:
-        with pytest.raises(PermissionDeniedError, match="the site id is wrong or missing"):
+        with pytest.raises(PermissionDeniedError, match="the site ID is wrong or missing"):
             await client.get_site_timezone()
     assert sandbox.count() == 3
 
 
-UNSENDABLE = [
+INVALID_HEADERS = [
     "",
     "  ",
     "\n",
@@ -149,10 +150,10 @@ UNSENDABLE = [
 ]
 
 
-@pytest.mark.parametrize("text", UNSENDABLE[:4] + UNSENDABLE[5:])
-def test_what_no_header_may_hold_is_refused_without_being_repeated(text):
+@pytest.mark.parametrize("text", INVALID_HEADERS[:4] + INVALID_HEADERS[5:])
+def test_an_invalid_header_value_is_rejected_and_not_in_the_message(text):
     for make in (lambda: ApiKeyAuth(text, "site"), lambda: ApiKeyAuth("key", text)):
-        with pytest.raises(ValueError, match="copy it from Wix once more") as caught:
+        with pytest.raises(ValueError, match="Copy it from Wix again") as caught:
             make()
         assert CANARY not in str(caught.value)
 
@@ -160,47 +161,47 @@ def test_what_no_header_may_hold_is_refused_without_being_repeated(text):
 # --- an app's token ----------------------------------------------------------------------------
 
 
-async def test_an_app_trades_its_secret_for_a_token_and_sends_that_raw():
-    """As documented: a JSON claim, then the token alone, with no site beside it."""
-    async with app_asking([minted()], JOB) as (wix, client):
+async def test_an_app_exchanges_its_secret_for_a_token_and_sends_it_without_scheme():
+    """As documented: the credentials as JSON, then the token alone, without a site ID."""
+    async with app_serving([token()], JOB) as (wix, client):
         await client.list_sessions_async(QUERY)
         assert client.site_id == "instance-1"
     assert wix.endpoints == [TOKEN, LIST]
-    assert wix.asked[0].body == {
+    assert wix.requests[0].body == {
         "grant_type": "client_credentials",
         "client_id": "app-1",
         "client_secret": CANARY,
         "instance_id": "instance-1",
     }
-    assert wix.asked[0].headers["authorization"] == ""
-    assert wix.asked[0].headers["content-type"] == "application/json"
-    assert wix.asked[1].headers["authorization"] == "token-1"
-    assert {"wix-site-id", "wix-account-id"}.isdisjoint(wix.asked[1].headers)
+    assert wix.requests[0].headers["authorization"] == ""
+    assert wix.requests[0].headers["content-type"] == "application/json"
+    assert wix.requests[1].headers["authorization"] == "token-1"
+    assert {"wix-site-id", "wix-account-id"}.isdisjoint(wix.requests[1].headers)
 
 
-async def test_fifty_calls_at_once_mint_one_token(sandbox):
+async def test_fifty_concurrent_requests_fetch_one_token(sandbox):
     async with app_client(sandbox) as client:
         await asyncio.gather(*(client.get_site_timezone() for _ in range(50)))
     assert (sandbox.tokens_minted, sandbox.count("token")) == (1, 1)
     assert sandbox.count("properties") == 50
 
 
-async def test_fifty_calls_that_find_the_token_ended_mint_one_more(sandbox, now):
+async def test_fifty_requests_that_find_the_token_expired_renew_it_once(sandbox, now):
     async with app_client(sandbox) as client:
         await client.get_site_timezone()
         now.at += timedelta(hours=5)
         await asyncio.gather(*(client.get_site_timezone() for _ in range(50)))
     assert sandbox.tokens_minted == 2
-    assert sum(one.status == 200 for one in sandbox.requests) == 53
+    assert sum(request.status == 200 for request in sandbox.requests) == 53
     assert sandbox.count("properties") <= 101
 
 
-async def test_a_token_that_ended_is_dropped_and_the_call_tried_once_more(sandbox, now):
+async def test_an_expired_token_is_renewed_and_the_request_sent_again(sandbox, now):
     async with app_client(sandbox) as client:
         await client.list_sessions_async(QUERY)
         now.at += timedelta(hours=5)
         await client.list_sessions_async(QUERY)
-    assert [(one.endpoint, one.status) for one in sandbox.requests] == [
+    assert [(request.endpoint, request.status) for request in sandbox.requests] == [
         ("token", 200),
         ("list", 200),
         ("list", 401),
@@ -210,13 +211,13 @@ async def test_a_token_that_ended_is_dropped_and_the_call_tried_once_more(sandbo
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_a_second_401_is_the_end(call):
-    """One new token and one more try, also for a write: a 401 had no effect."""
-    async with app_asking([minted("one"), minted("two")], UNAUTHORIZED) as (wix, client):
+async def test_a_second_401_is_an_error(call):
+    """The token is renewed once and the request, even a write, sent again: a 401 has no effect."""
+    async with app_serving([token("one"), token("two")], UNAUTHORIZED) as (wix, client):
         with pytest.raises(AuthenticationError) as caught:
             await CALLS[call](client)
     assert wix.endpoints == [TOKEN, call, TOKEN, call]
-    assert [asked.headers["authorization"] for asked in wix.asked] == ["", "one", "", "two"]
+    assert [request.headers["authorization"] for request in wix.requests] == ["", "one", "", "two"]
     assert caught.value.endpoint == call
 
 
@@ -232,11 +233,11 @@ async def test_a_second_401_is_the_end(call):
         (-5, 13_800),
     ],
 )
-async def test_a_token_is_renewed_ten_minutes_before_it_ends(monkeypatch, lifetime, renewed_after):
-    """Half way through where it lives no longer than that; four hours where Wix does not say."""
+async def test_a_token_is_renewed_ten_minutes_before_expiry(monkeypatch, lifetime, renewed_after):
+    """A shorter token is renewed after half its lifetime; the default lifetime is four hours."""
     at = 1_000.0
     monkeypatch.setattr(auth_module, "time", SimpleNamespace(monotonic=lambda: at))
-    async with app_asking([minted("one", lifetime), minted("two", lifetime)], JOB) as (wix, client):
+    async with app_serving([token("one", lifetime), token("two", lifetime)], JOB) as (wix, client):
         await client.list_sessions_async(QUERY)
         at += renewed_after - 1
         await client.list_sessions_async(QUERY)
@@ -244,11 +245,11 @@ async def test_a_token_is_renewed_ten_minutes_before_it_ends(monkeypatch, lifeti
         at += 2
         await asyncio.gather(*(client.list_sessions_async(QUERY) for _ in range(10)))
     assert wix.endpoints.count(TOKEN) == 2
-    assert wix.asked[-1].headers["authorization"] == "two"
+    assert wix.requests[-1].headers["authorization"] == "two"
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "said"),
+    ("status", "body", "reason"),
     [
         (400, {"error": "invalid_grant", "error_description": CANARY}, "400, invalid_grant"),
         (401, {"error": "invalid_client", "error_description": CANARY}, "401, invalid_client"),
@@ -259,18 +260,18 @@ async def test_a_token_is_renewed_ten_minutes_before_it_ends(monkeypatch, lifeti
         (400, b"[" * 100_000, "400"),
     ],
 )
-async def test_a_refused_app_is_told_what_to_check(status, body, said):
-    """The reason is Wix's short code; its free text could repeat what was sent."""
-    async with app_asking([reply(status, body)], JOB) as (wix, client):
-        with pytest.raises(AuthenticationError, match="Check the app id, the app secret") as caught:
+async def test_a_rejected_app_raises_an_error_that_says_what_to_check(status, body, reason):
+    """The message has Wix's short code, and not its free text, which could contain the secret."""
+    async with app_serving([raw_response(status, body)], JOB) as (wix, client):
+        with pytest.raises(AuthenticationError, match="Check the app ID, the app secret") as caught:
             await client.list_sessions_async(QUERY)
-    assert f"({said})" in str(caught.value)
+    assert f"({reason})" in str(caught.value)
     assert CANARY not in str(caught.value)
     assert (caught.value.endpoint, caught.value.request_id) == (TOKEN, "req-1")
     assert wix.endpoints == [TOKEN]
 
 
-async def test_the_sandbox_refuses_a_wrong_secret(sandbox):
+async def test_the_sandbox_rejects_an_invalid_secret(sandbox):
     async with app_client(sandbox, secret="wrong") as client:
         with pytest.raises(AuthenticationError, match="invalid_client"):
             await client.get_site_timezone()
@@ -278,23 +279,23 @@ async def test_the_sandbox_refuses_a_wrong_secret(sandbox):
 
 
 NO_TOKEN = {
-    "503": (reply(503, EMPTY), RequestNotSentError),
-    "429": (reply(429, EMPTY), RateLimitError),
-    "404": (reply(404, EMPTY), NotFoundError),
-    "HTML": (reply(200, b"<html>", content_type="text/html"), RequestNotSentError),
-    "empty": (reply(200, b""), RequestNotSentError),
-    "no token": (reply(200, {}), RequestNotSentError),
-    "an empty token": (minted(""), RequestNotSentError),
-    "a number": (minted(5), RequestNotSentError),
-    "two lines": (minted("a\r\nb: c"), RequestNotSentError),
-    "a blank at its end": (minted("a "), RequestNotSentError),
-    "not ASCII": (minted("é"), RequestNotSentError),
+    "503": (raw_response(503, EMPTY), RequestNotSentError),
+    "429": (raw_response(429, EMPTY), RateLimitError),
+    "404": (raw_response(404, EMPTY), NotFoundError),
+    "HTML": (raw_response(200, b"<html>", content_type="text/html"), RequestNotSentError),
+    "empty": (raw_response(200, b""), RequestNotSentError),
+    "no token": (raw_response(200, {}), RequestNotSentError),
+    "empty token": (token(""), RequestNotSentError),
+    "number": (token(5), RequestNotSentError),
+    "two lines": (token("a\r\nb: c"), RequestNotSentError),
+    "trailing blank": (token("a "), RequestNotSentError),
+    "not ASCII": (token("é"), RequestNotSentError),
 }
 
 
-@pytest.mark.parametrize(("answer", "kind"), NO_TOKEN.values(), ids=NO_TOKEN)
-async def test_a_token_endpoint_that_gives_no_token_is_named_in_the_error(answer, kind):
-    async with app_asking([answer], JOB, retry=NO_REPEATS) as (wix, client):
+@pytest.mark.parametrize(("response", "kind"), NO_TOKEN.values(), ids=NO_TOKEN)
+async def test_an_error_without_a_token_names_the_token_endpoint(response, kind):
+    async with app_serving([response], JOB, retry=NO_RETRIES) as (wix, client):
         with pytest.raises(RequestError) as caught:
             await client.list_sessions_async(QUERY)
     assert type(caught.value) is kind
@@ -304,17 +305,17 @@ async def test_a_token_endpoint_that_gives_no_token_is_named_in_the_error(answer
 
 TOKEN_FAILURES = {
     "closed": b"",
-    "cut": reply(200, b"{}", content_length="99"),
-    "HTML": reply(200, b"<html>"),
-    "500": reply(500, EMPTY),
-    "504": reply(504, EMPTY),
+    "cut": raw_response(200, b"{}", content_length="99"),
+    "HTML": raw_response(200, b"<html>"),
+    "500": raw_response(500, EMPTY),
+    "504": raw_response(504, EMPTY),
 }
 
 
 @pytest.mark.parametrize("failure", TOKEN_FAILURES.values(), ids=TOKEN_FAILURES)
-async def test_without_a_token_nothing_was_asked_so_nothing_can_have_taken_effect(failure):
-    """No possible orphan is reported, and a mark is not unknown: it was never sent."""
-    async with app_asking([failure], JOB, retry=NO_REPEATS) as (wix, client):
+async def test_a_request_without_a_token_cannot_have_taken_effect(failure):
+    """So a listing reports no possible orphan, and a mark does not become unknown."""
+    async with app_serving([failure], JOB, retry=NO_RETRIES) as (wix, client):
         with pytest.raises(RequestError) as caught:
             await client.list_sessions_async(QUERY)
         assert wix.endpoints == [TOKEN]
@@ -322,55 +323,55 @@ async def test_without_a_token_nothing_was_asked_so_nothing_can_have_taken_effec
 
 
 @pytest.mark.parametrize("failure", TOKEN_FAILURES.values(), ids=TOKEN_FAILURES)
-async def test_a_token_endpoint_that_recovers_is_no_reason_to_fail_a_read(failure):
-    zone = reply(body={"properties": {"timeZone": "UTC"}})
+async def test_a_read_succeeds_after_one_failure_of_the_token_endpoint(failure):
+    zone = raw_response(body={"properties": {"timeZone": "UTC"}})
     failures = [failure] * (1 if b" 504 " not in failure else 0)
-    async with app_asking([*failures, minted()], zone) as (_, client):
+    async with app_serving([*failures, token()], zone) as (_, client):
         assert await client.get_site_timezone() == "UTC"
 
 
-async def test_where_the_token_endpoint_is_not_there_nothing_was_sent():
-    async with RawWix(JOB).running() as removed:
-        url = removed.url
+async def test_nothing_is_sent_while_the_token_endpoint_is_unreachable():
+    async with RawWix(JOB).running() as stopped:
+        url = stopped.url
     async with RawWix(JOB).running() as wix:
         auth = AppAuth("app", CANARY, "instance", base_url=url)
-        async with raw_client(wix.url, auth=auth, retry=NO_REPEATS) as client:
+        async with raw_client(wix.url, auth=auth, retry=NO_RETRIES) as client:
             with pytest.raises(RequestNotSentError):
                 await client.list_sessions_async(QUERY)
-    assert wix.asked == []
+    assert wix.requests == []
 
 
-@pytest.mark.parametrize("wait", ["minting", "waiting", "renewing"])
-async def test_a_call_that_is_cancelled_does_not_hold_the_others_up(wait):
-    """Whichever call is cancelled: the one that mints, one that waits for it, or a re-mint."""
-    asked_for_token, may_answer = asyncio.Event(), asyncio.Event()
+@pytest.mark.parametrize("wait", ["fetching", "waiting", "renewing"])
+async def test_a_cancelled_request_does_not_block_the_others(wait):
+    """The cancelled request fetches the token, waits for another's fetch, or renews the token."""
+    token_requested, may_respond = asyncio.Event(), asyncio.Event()
 
     async def slowly(_):
-        asked_for_token.set()
-        await may_answer.wait()
-        return minted("late")
+        token_requested.set()
+        await may_respond.wait()
+        return token("late")
 
-    tokens = [minted("first"), slowly, minted("next")] if wait == "renewing" else [slowly, minted()]
+    tokens = [token("first"), slowly, token("next")] if wait == "renewing" else [slowly, token()]
 
-    async def api(asked):
-        return UNAUTHORIZED if asked.headers["authorization"] == "first" else JOB
+    async def api(request):
+        return UNAUTHORIZED if request.headers["authorization"] == "first" else JOB
 
-    async with app_asking(tokens, api) as (_, client):
+    async with app_serving(tokens, api) as (_, client):
         calls = [asyncio.create_task(client.list_sessions_async(QUERY)) for _ in range(4)]
         async with asyncio.timeout(5):
-            await asked_for_token.wait()
+            await token_requested.wait()
             await asyncio.sleep(0.02)
-            victim = calls.pop(2 if wait == "waiting" else 0)
-            victim.cancel()
+            cancelled = calls.pop(2 if wait == "waiting" else 0)
+            cancelled.cancel()
             with pytest.raises(asyncio.CancelledError):
-                await victim
-            may_answer.set()
+                await cancelled
+            may_respond.set()
             assert await asyncio.gather(*calls) == ["j"] * 3
             assert await client.list_sessions_async(QUERY) == "j"
 
 
 @pytest.mark.parametrize("url", ["http://wix.test", "https://me:pw@wix.test", "ftp://wix.test"])
-def test_an_app_secret_too_goes_out_encrypted_or_stays_on_this_machine(url):
+def test_an_app_secret_is_sent_over_https_or_on_this_machine_only(url):
     with pytest.raises(ValueError, match="base_url"):
         AppAuth("app", CANARY, "instance", base_url=url)
 
@@ -378,42 +379,42 @@ def test_an_app_secret_too_goes_out_encrypted_or_stays_on_this_machine(url):
 # --- secrets stay secret -----------------------------------------------------------------------
 
 
-def everything_in(error):
-    """All that a log, a result or a debugger could show of an error and of what caused it."""
-    seen, todo, texts = set(), [error], []
-    while todo:
-        one = todo.pop()
-        if one is None or id(one) in seen or isinstance(one, type | str | bytes | int | float):
-            texts += [str(one)] if isinstance(one, str) else []
-            texts += [one.decode("latin-1")] if isinstance(one, bytes) else []
+def all_text_of(error):
+    """The texts of an error, its causes, and their attributes at any depth."""
+    seen, remaining, texts = set(), [error], []
+    while remaining:
+        item = remaining.pop()
+        if item is None or id(item) in seen or isinstance(item, type | str | bytes | int | float):
+            texts += [str(item)] if isinstance(item, str) else []
+            texts += [item.decode("latin-1")] if isinstance(item, bytes) else []
             continue
-        seen.add(id(one))
-        texts += [repr(one), str(one)]
-        if isinstance(one, BaseException):
-            todo += [one.__cause__, one.__context__, *one.args]
-            texts += traceback.format_exception(one)
-        if isinstance(one, dict):
-            todo += [*one.keys(), *one.values()]
-        elif isinstance(one, list | tuple | set | frozenset):
-            todo += one
-        elif isinstance(one, httpx.Headers):
-            todo.append(one.raw)
-        todo.append(getattr(one, "__dict__", None))
-        todo += [getattr(one, name, None) for name in getattr(type(one), "__slots__", ())]
+        seen.add(id(item))
+        texts += [repr(item), str(item)]
+        if isinstance(item, BaseException):
+            remaining += [item.__cause__, item.__context__, *item.args]
+            texts += traceback.format_exception(item)
+        if isinstance(item, dict):
+            remaining += [*item.keys(), *item.values()]
+        elif isinstance(item, list | tuple | set | frozenset):
+            remaining += item
+        elif isinstance(item, httpx.Headers):
+            remaining.append(item.raw)
+        remaining.append(getattr(item, "__dict__", None))
+        remaining += [getattr(item, name, None) for name in getattr(type(item), "__slots__", ())]
     return "\n".join(texts)
 
 
-def test_the_search_finds_what_is_hidden():
-    """What the tests below stand on: a secret deep in a cause's attributes is found."""
+def test_the_search_for_secrets_finds_one_in_the_attributes_of_a_cause():
+    """A precondition of the tests below."""
     request = httpx.Request("GET", "http://h", headers={"authorization": CANARY})
     outer = RuntimeError("outer")
     outer.__context__ = ValueError("inner")
     outer.__context__.request = [{"request": request}]
-    assert CANARY in everything_in(outer)
+    assert CANARY in all_text_of(outer)
 
 
 async def error_of(call):
-    """How a call failed; None where the answer is good enough for it."""
+    """The error of a call; None where the call succeeded."""
     try:
         await call
     except WixError as error:
@@ -422,7 +423,7 @@ async def error_of(call):
 
 @pytest.fixture
 def all_logs(caplog):
-    """Every record of every logger, however chatty it can be made."""
+    """Collects every log record at debug level, and checks that none contains the secret."""
     names = [
         "",
         "httpx",
@@ -436,31 +437,31 @@ def all_logs(caplog):
         caplog.set_level(logging.DEBUG, logger=name)
     yield caplog
     records = caplog.get_records("call")
-    shown = "\n".join(f"{one.getMessage()} {one.args!r} {vars(one)!r}" for one in records)
-    assert "receive_response_headers" in shown or "connect_tcp" in shown, "nothing was logged"
-    assert CANARY not in shown
+    text = "\n".join(f"{one.getMessage()} {one.args!r} {vars(one)!r}" for one in records)
+    assert "receive_response_headers" in text or "connect_tcp" in text, "nothing was logged"
+    assert CANARY not in text
 
 
 ECHO = {"message": f"the key {CANARY} is unknown", "details": {}}
 KEY_AUTH = ApiKeyAuth(CANARY, "site")
-FAILURES = {name: answer for name, (answer, *_) in PERSISTENT.items()}
-FAILURES |= {f"200 {name}": reply(200, body) for name, (body, _) in UNREADABLE.items()}
-FAILURES |= {
-    "bad compression": reply(200, b"nonsense", content_encoding="gzip"),
-    "no job id": reply(200, {}),
+KEY_FAILURES = {name: response for name, (response, *_) in FAILURES.items()}
+KEY_FAILURES |= {f"200 {key}": raw_response(200, body) for key, (body, _) in INVALID_BODIES.items()}
+KEY_FAILURES |= {
+    "bad compression": raw_response(200, b"nonsense", content_encoding="gzip"),
+    "no job id": raw_response(200, {}),
     "bad status line": b"HTTP/1.1 abc\r\n\r\n",
 }
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("answer", FAILURES.values(), ids=FAILURES)
-async def test_no_error_and_no_log_of_any_failure_holds_the_key(answer, call, all_logs):
-    async with asking(answer, auth=KEY_AUTH, retry=RetryPolicy(times=1)) as (wix, client):
+@pytest.mark.parametrize("response", KEY_FAILURES.values(), ids=KEY_FAILURES)
+async def test_no_error_and_no_log_record_contains_the_key(response, call, all_logs):
+    async with serving(response, auth=KEY_AUTH, retry=RetryPolicy(times=1)) as (wix, client):
         error = await error_of(CALLS[call](client))
-    for shown in (error, pickle.loads(pickle.dumps(error))):
-        assert CANARY not in everything_in(shown)
+    for copy in (error, pickle.loads(pickle.dumps(error))):
+        assert CANARY not in all_text_of(copy)
     assert CANARY.encode() not in cloudpickle.dumps(error)
-    assert wix.asked[0].headers["authorization"] == CANARY
+    assert wix.requests[0].headers["authorization"] == CANARY
 
 
 @pytest.mark.parametrize(
@@ -475,20 +476,20 @@ async def test_no_error_and_no_log_of_any_failure_holds_the_key(answer, call, al
         },
     ],
 )
-async def test_a_key_that_wix_repeats_in_its_answer_goes_no_further(body):
-    async with asking(reply(401, body), auth=KEY_AUTH) as (_, client):
+async def test_a_key_that_wix_echoes_is_not_in_the_error(body):
+    async with serving(raw_response(401, body), auth=KEY_AUTH) as (_, client):
         with pytest.raises(AuthenticationError) as caught:
             await client.list_sessions_async(QUERY)
-    assert CANARY not in everything_in(caught.value)
+    assert CANARY not in all_text_of(caught.value)
 
 
-async def test_no_timeout_or_broken_line_holds_the_key(all_logs):
+async def test_no_timeout_and_no_connection_error_contains_the_key(all_logs):
     async def never(_):
         await asyncio.sleep(30)
 
     async with RawWix(never).running() as wix:
         url = wix.url
-        options = {"auth": KEY_AUTH, "timeout_seconds": 0.05, "retry": NO_REPEATS}
+        options = {"auth": KEY_AUTH, "timeout_seconds": 0.05, "retry": NO_RETRIES}
         async with raw_client(url, **options) as client:
             with pytest.raises(ResponseLostError) as lost:
                 await client.list_sessions_async(QUERY)
@@ -496,53 +497,53 @@ async def test_no_timeout_or_broken_line_holds_the_key(all_logs):
         with pytest.raises(RequestNotSentError) as not_sent:
             await client.list_sessions_async(QUERY)
     for caught in (lost, not_sent):
-        assert CANARY not in everything_in(caught.value)
+        assert CANARY not in all_text_of(caught.value)
 
 
-APP_FAILURES = {name: [answer] for name, (answer, _) in NO_TOKEN.items()}
-APP_FAILURES |= {name: [answer] for name, answer in TOKEN_FAILURES.items()}
+APP_FAILURES = {name: [response] for name, (response, _) in NO_TOKEN.items()}
+APP_FAILURES |= {name: [response] for name, response in TOKEN_FAILURES.items()}
 APP_FAILURES |= {
-    "refused": [reply(401, {"error": "invalid_client", "error_description": CANARY})],
-    "a token, then a refusal": [minted(f"{CANARY}-token")],
-    "a token with two lines": [minted(f"{CANARY}\r\nb: c")],
-    "a token that is not ASCII": [minted(f"{CANARY}é")],
+    "rejected": [raw_response(401, {"error": "invalid_client", "error_description": CANARY})],
+    "a token, then a 401": [token(f"{CANARY}-token")],
+    "a token with two lines": [token(f"{CANARY}\r\nb: c")],
+    "a token that is not ASCII": [token(f"{CANARY}é")],
 }
 
 
 @pytest.mark.parametrize("tokens", APP_FAILURES.values(), ids=APP_FAILURES)
-async def test_no_error_and_no_log_holds_an_apps_secret_or_its_token(tokens, all_logs):
-    async with app_asking(tokens, UNAUTHORIZED, retry=RetryPolicy(times=1)) as (wix, client):
+async def test_no_error_and_no_log_record_contains_an_app_secret_or_token(tokens, all_logs):
+    async with app_serving(tokens, UNAUTHORIZED, retry=RetryPolicy(times=1)) as (wix, client):
         with pytest.raises(WixError) as caught:
             await client.list_sessions_async(QUERY)
-    assert CANARY not in everything_in(caught.value)
-    assert CANARY in json.dumps(wix.asked[0].body)
+    assert CANARY not in all_text_of(caught.value)
+    assert CANARY in json.dumps(wix.requests[0].body)
 
 
-async def test_no_failed_listing_holds_the_key(all_logs):
-    """The messages of a listing, and what it logs on its way, with a job that fails twice."""
-    answers = [
-        reply(body={"jobId": "j"}),
-        reply(body={"result": {"jobStatus": "SOMETHING_NEW"}}),
-        reply(body={"result": {"jobStatus": "ERROR"}}),
-        reply(500, EMPTY),
-        reply(body={"jobId": "j"}),
-        reply(body={"result": {"jobStatus": "ERROR"}}),
+async def test_no_failed_listing_contains_the_key(all_logs):
+    """A listing whose job fails twice: its errors and log records."""
+    responses = [
+        JOB,
+        raw_response(body={"result": {"jobStatus": "SOMETHING_NEW"}}),
+        raw_response(body={"result": {"jobStatus": "ERROR"}}),
+        raw_response(500, EMPTY),
+        JOB,
+        raw_response(body={"result": {"jobStatus": "ERROR"}}),
     ]
     async with (
-        asking(*answers, auth=KEY_AUTH) as (_, client),
+        serving(*responses, auth=KEY_AUTH) as (_, client),
         Listing(client, QUERY) as listing,
     ):
         with pytest.raises(WixError) as caught:
             await listing.read_all()
-    assert CANARY not in everything_in(caught.value)
+    assert CANARY not in all_text_of(caught.value)
     assert any("orphan" in one.getMessage() for one in all_logs.records)
 
 
-def show(thing):
-    return [repr(thing), str(thing), f"{thing!s:>5}", repr([thing])]
+def texts_of(value):
+    return [repr(value), str(value), f"{value!s:>5}", repr([value])]
 
 
-async def test_neither_the_client_nor_its_auth_shows_a_secret():
+async def test_no_text_of_a_client_or_its_auth_contains_a_secret():
     key = ApiKeyAuth(CANARY, "site-1")
     app = AppAuth("app-1", CANARY, "instance-1", base_url="https://wix.test")
     assert (repr(key), repr(app)) == (
@@ -551,11 +552,11 @@ async def test_neither_the_client_nor_its_auth_shows_a_secret():
     )
     for auth in (key, app):
         async with WixClient(auth) as client:
-            assert CANARY not in "".join(show(client) + show(auth))
+            assert CANARY not in "".join(texts_of(client) + texts_of(auth))
 
 
-async def test_a_client_does_not_go_into_a_pickle():
-    """So no task argument, result or cache can carry one away."""
+async def test_a_client_cannot_be_pickled():
+    """So no task argument, result or cache can contain its key."""
     async with WixClient(ApiKeyAuth(CANARY, "site")) as client:
         for pickler in (pickle, cloudpickle):
             with pytest.raises(TypeError):
@@ -571,18 +572,18 @@ BLOCKS = {
 
 
 @pytest.mark.parametrize("make", BLOCKS.values(), ids=BLOCKS)
-def test_a_block_shows_its_secret_to_nobody(make):
+def test_no_text_of_a_block_contains_its_secret(make):
     block = make()
-    shown = [*show(block), block.model_dump_json(), str(block.model_dump()), str(vars(block))]
-    assert CANARY not in "".join(shown)
+    texts = [*texts_of(block), block.model_dump_json(), str(block.model_dump()), str(vars(block))]
+    assert CANARY not in "".join(texts)
 
 
 @pytest.mark.parametrize("make", BLOCKS.values(), ids=BLOCKS)
 @pytest.mark.parametrize(
-    "secret", [one for one in UNSENDABLE if CANARY in one and one.strip() != CANARY]
+    "secret", [text for text in INVALID_HEADERS if CANARY in text and text.strip() != CANARY]
 )
-def test_a_secret_that_is_refused_is_not_repeated(make, secret):
-    with pytest.raises(ValidationError, match="copy it from Wix once more") as caught:
+def test_a_rejected_secret_is_not_in_the_error(make, secret):
+    with pytest.raises(ValidationError, match="Copy it from Wix again") as caught:
         make(secret)
     assert CANARY not in str(caught.value) + repr(caught.value)
 
@@ -598,7 +599,7 @@ def test_a_secret_that_is_refused_is_not_repeated(make, secret):
         {"requests_per_minute": CANARY},
     ],
 )
-def test_a_block_that_is_refused_repeats_nothing(make, more):
+def test_the_error_of_a_rejected_block_contains_no_secret(make, more):
     with pytest.raises(ValidationError) as caught:
         make(**more)
     assert CANARY not in str(caught.value) + repr(caught.value)
@@ -607,14 +608,14 @@ def test_a_block_that_is_refused_repeats_nothing(make, more):
 @pytest.mark.parametrize(
     "url", [f"postgres+odd://u:{CANARY}@h/db", f"{CANARY}", f"duckdb://{CANARY}"]
 )
-def test_a_warehouse_url_that_is_refused_is_not_repeated(url):
+def test_a_rejected_warehouse_url_is_not_in_the_error(url):
     with pytest.raises(ValidationError) as caught:
         SessionsWarehouse(url=url)
     assert CANARY not in str(caught.value) + repr(caught.value)
 
 
-async def test_a_block_makes_a_client_that_works(sandbox):
-    """The whole way once: block, client, sandbox, for a key and for an app."""
+async def test_the_client_of_a_block_works_with_the_sandbox(sandbox):
+    """For the block of a key and for the block of an app."""
     key = WixCredentials(api_key=sandbox.api_key, site_id=sandbox.site_id, base_url=sandbox.url)
     app = WixAppCredentials(
         app_id=sandbox.app_id,
@@ -627,7 +628,7 @@ async def test_a_block_makes_a_client_that_works(sandbox):
             assert await client.get_site_timezone() == "Asia/Jerusalem"
 
 
-async def test_a_fault_of_the_sandbox_that_spoils_the_token_is_survived(sandbox):
+async def test_a_client_succeeds_after_two_failures_of_the_token_endpoint(sandbox):
     sandbox.faults = [Fault("server_error", on="token", times=2)]
     async with app_client(sandbox) as client:
         assert await client.get_site_timezone() == "Asia/Jerusalem"

@@ -1,4 +1,4 @@
-"""The client: one documented request, one answer or one error of the tree."""
+"""The client: documented requests, parsed responses, errors of the tree, retries."""
 
 from __future__ import annotations
 
@@ -56,12 +56,11 @@ CALLS = {
     COUNTS: lambda client: client.get_total_sessions(date(2024, 3, 1), date(2024, 3, 2), "UTC"),
 }
 READS = [RESULT, PROPERTIES, COUNTS]
-WRITES = [LIST, RECORDED]
 
 
 @dataclass
-class Asked:
-    """One request as it came in."""
+class ReceivedRequest:
+    """A request that `RawWix` received."""
 
     method: str
     path: str
@@ -71,14 +70,15 @@ class Asked:
 
 
 class RawWix:
-    """A server that answers whatever bytes it is told to, one answer after the other.
+    """A server that returns the given responses in order, and repeats the last one.
 
-    An answer is bytes to send before the connection is closed. The last one is given for ever.
+    A response is the bytes to send before the connection is closed, or an async function that
+    returns them for a request.
     """
 
-    def __init__(self, *answers):
-        self.answers = list(answers)
-        self.asked = []
+    def __init__(self, *responses):
+        self.responses = list(responses)
+        self.requests = []
 
     async def serve(self, reader, writer):
         try:
@@ -89,8 +89,8 @@ class RawWix:
             headers |= {"authorization": raw.get("Authorization", "")}
             content = await reader.readexactly(int(headers.get("content-length", 0)))
             url = urlsplit(target)
-            self.asked.append(
-                Asked(
+            self.requests.append(
+                ReceivedRequest(
                     method,
                     url.path,
                     dict(parse_qsl(url.query, keep_blank_values=True)),
@@ -98,11 +98,11 @@ class RawWix:
                     json.loads(content) if content else None,
                 )
             )
-            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-            if callable(answer):
-                answer = await answer(self.asked[-1])
-            writer.write(answer)
-            await writer.read_all()
+            response = self.responses.pop(0) if len(self.responses) > 1 else self.responses[0]
+            if callable(response):
+                response = await response(self.requests[-1])
+            writer.write(response)
+            await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -110,7 +110,7 @@ class RawWix:
 
     @property
     def endpoints(self):
-        return [f"{one.method} {one.path}" for one in self.asked]
+        return [f"{request.method} {request.path}" for request in self.requests]
 
     @asynccontextmanager
     async def running(self):
@@ -120,8 +120,8 @@ class RawWix:
             yield self
 
 
-def reply(status=200, body=b"{}", **headers):
-    """The bytes of a whole reply."""
+def raw_response(status=200, body=b"{}", **headers):
+    """The bytes of a complete HTTP response."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     fields = {"content-length": str(len(content)), "x-wix-request-id": "req-1"}
     fields |= {"content-type": "application/json", "connection": "close"}
@@ -130,7 +130,11 @@ def reply(status=200, body=b"{}", **headers):
     return f"HTTP/1.1 {status} Whatever\r\n{head}\r\n".encode("latin-1") + content
 
 
-QUICK = RetryPolicy(times=5, first_seconds=0.5, ceiling_seconds=30.0)
+JOB = raw_response(body={"jobId": "j"})
+
+
+def rate_limited(retry_after):
+    return raw_response(429, EMPTY, retry_after=retry_after)
 
 
 def raw_client(url, *, clock=None, auth=None, **options):
@@ -140,9 +144,9 @@ def raw_client(url, *, clock=None, auth=None, **options):
 
 
 @asynccontextmanager
-async def asking(*answers, **options):
-    """A raw server and a client of it."""
-    async with RawWix(*answers).running() as wix, raw_client(wix.url, **options) as client:
+async def serving(*responses, **options):
+    """A `RawWix` with these responses, and a client of it."""
+    async with RawWix(*responses).running() as wix, raw_client(wix.url, **options) as client:
         yield wix, client
 
 
@@ -167,55 +171,55 @@ def sandbox_client(sandbox, **options):
     return WixClient(auth, base_url=sandbox.url, clock=VirtualClock(), **options)
 
 
-# --- what goes out -----------------------------------------------------------------------------
+# --- requests ----------------------------------------------------------------------------------
 
 
 async def test_a_query_is_submitted_as_documented():
-    async with asking(reply(body={"jobId": "a391a44f"})) as (wix, client):
+    async with serving(raw_response(body={"jobId": "a391a44f"})) as (wix, client):
         assert await client.list_sessions_async(QUERY) == "a391a44f"
-    (asked,) = wix.asked
+    (request,) = wix.requests
     assert wix.endpoints == [LIST]
-    assert asked.params == {}
-    assert asked.body == QUERY.to_wire()
+    assert request.params == {}
+    assert request.body == QUERY.to_wire()
 
 
-async def test_a_page_is_asked_for_with_all_three_parameters():
-    answer = {"result": {"jobStatus": "FINISHED", "total": 2, "sessionIds": ["a", "b"]}}
-    async with asking(reply(body=answer)) as (wix, client):
+async def test_a_page_is_fetched_with_all_three_parameters():
+    body = {"result": {"jobStatus": "FINISHED", "total": 2, "sessionIds": ["a", "b"]}}
+    async with serving(raw_response(body=body)) as (wix, client):
         page = await client.get_list_sessions_job_result("job/ 1&", limit=7, offset=3)
         await client.get_list_sessions_job_result("job")
     assert wix.endpoints == [RESULT, RESULT]
-    assert wix.asked[0].params == {"jobId": "job/ 1&", "limit": "7", "offset": "3"}
-    assert wix.asked[1].params == {"jobId": "job", "limit": "1000", "offset": "0"}
-    assert wix.asked[0].body is None
+    assert wix.requests[0].params == {"jobId": "job/ 1&", "limit": "7", "offset": "3"}
+    assert wix.requests[1].params == {"jobId": "job", "limit": "1000", "offset": "0"}
+    assert wix.requests[0].body is None
     assert (page.status, page.total, page.session_ids) == (JobStatus.FINISHED, 2, ("a", "b"))
     assert page.request_id == "req-1"
 
 
-async def test_the_other_calls_go_out_as_documented():
-    async with asking(reply()) as (wix, client):
+async def test_marks_and_the_time_zone_are_requested_as_documented():
+    async with serving(raw_response()) as (wix, client):
         await client.mark_session_as_recorded("a")
         await client.mark_recordings_as_deleted(["a", "b"])
         await client.get_site_timezone()
     assert wix.endpoints == [RECORDED, DELETED, PROPERTIES]
-    bodies = [asked.body for asked in wix.asked]
+    bodies = [request.body for request in wix.requests]
     assert bodies == [{"sessionId": "a"}, {"sessionIds": ["a", "b"]}, None]
-    assert wix.asked[2].params == {"fields.paths": "timeZone"}
+    assert wix.requests[2].params == {"fields.paths": "timeZone"}
 
 
-async def test_a_count_is_asked_for_as_documented():
-    """Half-open dates, and a zone whose name is spelt otherwise than a query's."""
+async def test_counts_are_requested_as_documented():
+    """The dates are half-open, and the time zone parameter is `timeZone`, not `timezone`."""
     values = [{"date": "2024-03-01", "value": 3}, {"date": "2024-03-02", "value": "0"}]
     body = {"data": [{"type": "OTHER", "values": values}, {"type": "TOTAL_SESSIONS"}]}
-    told = {"data": [*body["data"], {"type": "TOTAL_SESSIONS", "values": values, "total": 3}]}
+    full = {"data": [*body["data"], {"type": "TOTAL_SESSIONS", "values": values, "total": 3}]}
     days = date(2024, 3, 1), date(2024, 3, 3)
-    async with asking(reply(body=body), reply(body=told), reply()) as (wix, client):
+    async with serving(*(raw_response(body=each) for each in (body, full, {}))) as (wix, client):
         assert await client.get_total_sessions(*days, "Asia/Tokyo") == {}
         counts = await client.get_total_sessions(*days, "Asia/Tokyo")
         assert await client.get_total_sessions(*days, "Asia/Tokyo") == {}
     assert counts == {date(2024, 3, 1): 3, date(2024, 3, 2): 0}
     assert wix.endpoints[0] == COUNTS
-    assert wix.asked[0].params == {
+    assert wix.requests[0].params == {
         "measurementTypes": "TOTAL_SESSIONS",
         "dateRange.startDate": "2024-03-01",
         "dateRange.endDate": "2024-03-03",
@@ -226,16 +230,15 @@ async def test_a_count_is_asked_for_as_documented():
 @pytest.mark.parametrize(
     "value", [{"value": 3}, {"date": "soon", "value": 3}, {"date": "2024-03-01"}]
 )
-async def test_a_count_is_never_made_up(value):
-    """Neither a day nor a number is guessed."""
+async def test_a_count_without_a_valid_day_and_number_is_an_invalid_response(value):
     body = {"data": [{"type": "TOTAL_SESSIONS", "values": [value]}]}
-    async with asking(reply(body=body), retry=RetryPolicy(times=0)) as (_, client):
-        with pytest.raises(InvalidResponseError, match="Wix answered a count"):
+    async with serving(raw_response(body=body), retry=RetryPolicy(times=0)) as (_, client):
+        with pytest.raises(InvalidResponseError, match="Wix returned a count"):
             await client.get_total_sessions(date(2024, 3, 1), date(2024, 3, 2), "UTC")
 
 
-async def test_the_sandbox_counts_what_it_lists():
-    """Every session of three days, counted by day; days that are not kept any more are left out."""
+async def test_the_sandbox_counts_every_session_that_it_lists():
+    """The counts of three days add up to all sessions; days past the retention are omitted."""
     days = date(2024, 3, 1), date(2024, 3, 4)
     world = World.generate(5, sessions=300, start=days[0], days=3, timezone="UTC")
     for now, kept in ((datetime(2024, 3, 5, tzinfo=UTC), 3), (datetime(2024, 5, 2, tzinfo=UTC), 2)):
@@ -247,40 +250,40 @@ async def test_the_sandbox_counts_what_it_lists():
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_every_call_carries_the_key_and_the_site_and_asks_json_of_json(call):
-    async with asking(reply(body={"jobId": "j"})) as (wix, client):
+async def test_every_request_has_the_key_and_the_site_and_a_json_body_its_content_type(call):
+    async with serving(JOB) as (wix, client):
         await CALLS[call](client)
-    headers = wix.asked[0].headers
+    headers = wix.requests[0].headers
     assert wix.endpoints == [call]
     assert headers["authorization"] == KEY
     assert headers["wix-site-id"] == SITE
     assert "wix-account-id" not in headers
-    if wix.asked[0].body is not None:
+    if wix.requests[0].body is not None:
         assert headers["content-type"] == "application/json"
 
 
-async def test_a_base_url_may_have_a_path_and_a_slash_at_its_end():
-    async with RawWix(reply()).running() as wix, raw_client(f"{wix.url}/proxy/") as client:
+async def test_a_base_url_may_have_a_path_and_a_trailing_slash():
+    async with RawWix(raw_response()).running() as wix, raw_client(f"{wix.url}/proxy/") as client:
         await client.mark_session_as_recorded("a")
-    assert wix.asked[0].path == "/proxy/analytics/v1/sessions/session-recorded"
+    assert wix.requests[0].path == "/proxy/analytics/v1/sessions/session-recorded"
 
 
-# --- what comes back ---------------------------------------------------------------------------
+# --- responses ---------------------------------------------------------------------------------
 
 
-async def test_the_sandbox_answers_each_documented_call(sandbox):
-    """The whole API once: submit, page, mark, mark as deleted, the site's zone."""
+async def test_the_client_works_with_every_endpoint_of_the_sandbox(sandbox):
+    """Submit, fetch a page, mark as recorded, mark as deleted, and read the site's time zone."""
     async with sandbox_client(sandbox) as client:
         job_id = await client.list_sessions_async(QUERY)
         page = await client.get_list_sessions_job_result(job_id)
         assert set(page.session_ids) == sandbox.answer(QUERY.to_wire())
         assert page.total == len(page.session_ids) > 0
         assert page.request_id
-        one, *others = page.session_ids
-        await client.mark_session_as_recorded(one)
+        first, *others = page.session_ids
+        await client.mark_session_as_recorded(first)
         (outcome,) = await client.mark_recordings_as_deleted(others[:5])
         assert await client.get_site_timezone() == "Asia/Jerusalem"
-    assert sandbox.recorded == {one}
+    assert sandbox.recorded == {first}
     assert sandbox.deleted == set(others[:5])
     assert (outcome.state, outcome.reason) == (MarkState.DONE, None)
     assert sandbox.count() == 5
@@ -289,12 +292,12 @@ async def test_the_sandbox_answers_each_documented_call(sandbox):
 @pytest.mark.parametrize(
     "body", [{}, {"properties": {}}, {"properties": None}, {"properties": {"timeZone": ""}}]
 )
-async def test_a_site_may_have_no_zone(body):
-    async with asking(reply(body=body)) as (_, client):
+async def test_a_site_may_have_no_time_zone(body):
+    async with serving(raw_response(body=body)) as (_, client):
         assert await client.get_site_timezone() is None
 
 
-async def test_a_sandbox_site_without_a_zone_has_none():
+async def test_a_sandbox_site_may_have_no_time_zone():
     with running(World(), rules=Rules(site_timezone_known=False)) as sandbox:
         async with sandbox_client(sandbox) as client:
             assert await client.get_site_timezone() is None
@@ -323,8 +326,8 @@ async def test_a_sandbox_site_without_a_zone_has_none():
         ([], None, (), JobStatus.UNKNOWN),
     ],
 )
-async def test_every_field_of_a_result_may_be_missing_or_odd(result, total, ids, status):
-    async with asking(reply(body={"result": result})) as (_, client):
+async def test_every_field_of_a_result_may_be_missing_or_malformed(result, total, ids, status):
+    async with serving(raw_response(body={"result": result})) as (_, client):
         page = await client.get_list_sessions_job_result("job")
     assert (page.status, page.total, page.session_ids) == (status, total, ids)
 
@@ -332,32 +335,32 @@ async def test_every_field_of_a_result_may_be_missing_or_odd(result, total, ids,
 @pytest.mark.parametrize(
     "ids", [[None], ["a", 1], [""], ["a\n"], ["\0"], ["\ud800"], [["a"]], {"a": 1}, "abc", [True]]
 )
-async def test_an_id_that_is_none_is_never_made_into_one(ids):
-    """Nor dropped: the page is unreadable, and the error says so."""
+async def test_an_invalid_session_id_makes_the_whole_page_invalid(ids):
+    """An invalid ID is neither converted nor dropped."""
     body = {"result": {"jobStatus": "FINISHED", "total": 1, "sessionIds": ids}}
-    async with asking(reply(body=body)) as (wix, client):
-        with pytest.raises(InvalidResponseError, match="something that is not a session id"):
+    async with serving(raw_response(body=body)) as (wix, client):
+        with pytest.raises(InvalidResponseError, match="returned an invalid session ID"):
             await client.get_list_sessions_job_result("job")
-    assert len(wix.asked) <= 6
+    assert len(wix.requests) <= 6
 
 
-UNREADABLE = {
+INVALID_BODIES = {
     "HTML": (b"<html>Oops</html>", "text/html"),
     "cut off": (b'{"jobId": "a', "application/json"),
     "empty": (b"", "application/json"),
-    "no object": (b'["a"]', "application/json"),
+    "array": (b'["a"]', "application/json"),
     "null": (b"null", "application/json"),
-    "a string": (b'"a"', "application/json"),
+    "string": (b'"a"', "application/json"),
     "not UTF-8": (b'{"jobId": "\xff"}', "application/json"),
-    "nested without end": (b'{"a":' * 100_000, "application/json"),
+    "nested too deeply": (b'{"a":' * 100_000, "application/json"),
 }
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize(("body", "kind"), UNREADABLE.values(), ids=UNREADABLE)
-async def test_a_reply_that_is_no_json_object_is_unreadable(call, body, kind):
-    """A read is asked again; a write may have taken effect, so it is not."""
-    async with asking(reply(body=body, content_type=kind)) as (wix, client):
+@pytest.mark.parametrize(("body", "kind"), INVALID_BODIES.values(), ids=INVALID_BODIES)
+async def test_a_response_that_is_not_a_json_object_is_invalid(call, body, kind):
+    """A read is retried; a write is not, since it may have taken effect."""
+    async with serving(raw_response(body=body, content_type=kind)) as (wix, client):
         with pytest.raises(InvalidResponseError, match="not a JSON object") as caught:
             await CALLS[call](client)
     error = caught.value
@@ -365,26 +368,26 @@ async def test_a_reply_that_is_no_json_object_is_unreadable(call, body, kind):
     assert "req-1" in str(error)
     assert call in str(error)
     assert error.may_have_taken_effect
-    assert len(wix.asked) == (6 if call in READS else 1)
+    assert len(wix.requests) == (6 if call in READS else 1)
 
 
 @pytest.mark.parametrize("job_id", [None, "", 5, ["a"], "a\nb", "\ud800"])
-async def test_a_submit_without_a_usable_job_id_may_have_made_a_job(job_id):
-    async with asking(reply(body={"jobId": job_id})) as (wix, client):
-        with pytest.raises(InvalidResponseError, match="no job id") as caught:
+async def test_a_submit_without_a_valid_job_id_may_have_created_a_job(job_id):
+    async with serving(raw_response(body={"jobId": job_id})) as (wix, client):
+        with pytest.raises(InvalidResponseError, match="no job ID") as caught:
             await client.list_sessions_async(QUERY)
     assert caught.value.may_have_taken_effect
-    assert len(wix.asked) == 1
+    assert len(wix.requests) == 1
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_a_reply_whose_compression_is_broken_is_an_error_of_the_tree(call):
+async def test_a_response_with_broken_compression_is_an_error_of_the_tree(call):
     broken = gzip.compress(b"{}" * 100)[:-20] + b"x" * 20
-    async with asking(reply(body=broken, content_encoding="gzip")) as (wix, client):
+    async with serving(raw_response(body=broken, content_encoding="gzip")) as (wix, client):
         with pytest.raises((InvalidResponseError, ResponseLostError)) as caught:
             await CALLS[call](client)
     assert caught.value.endpoint == call
-    assert len(wix.asked) == (6 if call in READS else 1)
+    assert len(wix.requests) == (6 if call in READS else 1)
 
 
 STATUSES = {
@@ -407,14 +410,14 @@ APPLICATION_ERROR = {
     "message": "It went wrong",
     "details": {"applicationError": {"code": "WRONG", "description": "d", "data": {}}},
 }
-NO_REPEATS = RetryPolicy(times=0)
+NO_RETRIES = RetryPolicy(times=0)
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(("status", "kind"), STATUSES.items())
-async def test_a_status_becomes_the_error_of_its_name(call, status, kind):
-    """With Wix's request id, the endpoint, what Wix said, and what to do."""
-    async with asking(reply(status, APPLICATION_ERROR), retry=NO_REPEATS) as (_, client):
+async def test_every_error_status_has_its_own_error(call, status, kind):
+    """The message has the endpoint, Wix's message and the request ID."""
+    async with serving(raw_response(status, APPLICATION_ERROR), retry=NO_RETRIES) as (_, client):
         with pytest.raises(StatusError) as caught:
             await CALLS[call](client)
     error = caught.value
@@ -422,12 +425,12 @@ async def test_a_status_becomes_the_error_of_its_name(call, status, kind):
     assert (error.status, error.endpoint, error.request_id) == (status, call, "req-1")
     assert (error.code, error.violations, error.retry_after) == ("WRONG", (), None)
     assert not error.empty
-    for part in (f"Wix answered {status} to {call}", "It went wrong", "(request id req-1)"):
+    for part in (f"Wix returned {status} for {call}", "It went wrong", "(request ID req-1)"):
         assert part in str(error)
 
 
 @pytest.mark.parametrize(
-    ("body", "said", "empty"),
+    ("body", "text", "empty"),
     [
         (EMPTY, "", True),
         (b"", "", True),
@@ -441,16 +444,16 @@ async def test_a_status_becomes_the_error_of_its_name(call, status, kind):
         (b"[" * 100_000, "a body that is not JSON", False),
     ],
 )
-async def test_an_error_without_the_documented_body_is_still_told(body, said, empty):
-    async with asking(reply(400, body)) as (_, client):
+async def test_an_error_body_of_another_shape_is_reported(body, text, empty):
+    async with serving(raw_response(400, body)) as (_, client):
         with pytest.raises(BadRequestError) as caught:
             await client.list_sessions_async(QUERY)
-    told = f": {said}" if said else ""
-    assert str(caught.value).startswith(f"Wix answered 400 to {LIST}{told}. Correct the request.")
+    text = f": {text}" if text else ""
+    assert str(caught.value).startswith(f"Wix returned 400 for {LIST}{text}. Correct the request.")
     assert caught.value.empty is empty
 
 
-async def test_the_broken_rules_of_a_request_are_listed(sandbox):
+async def test_the_violations_of_a_request_are_listed(sandbox):
     async with sandbox_client(sandbox) as client:
         with pytest.raises(BadRequestError, match="limit: must be at most 1000; offset") as caught:
             await client.get_list_sessions_job_result("job", limit=1001, offset=-1)
@@ -461,17 +464,18 @@ async def test_the_broken_rules_of_a_request_are_listed(sandbox):
 
 
 @pytest.mark.parametrize(
-    "found", [[None], [{}], [{"field": None, "data": []}], [{"field": 5, "ruleName": None}], {}, 5]
+    "violations",
+    [[None], [{}], [{"field": None, "data": []}], [{"field": 5, "ruleName": None}], {}, 5],
 )
-async def test_broken_rules_of_another_shape_break_nothing(found):
-    body = {"message": "m", "details": {"validationError": {"fieldViolations": found}}}
-    async with asking(reply(400, body)) as (_, client):
+async def test_violations_of_another_shape_are_tolerated(violations):
+    body = {"message": "m", "details": {"validationError": {"fieldViolations": violations}}}
+    async with serving(raw_response(400, body)) as (_, client):
         with pytest.raises(BadRequestError):
             await client.list_sessions_async(QUERY)
 
 
 @pytest.mark.parametrize(
-    ("hint", "seconds"),
+    ("header", "seconds"),
     [
         ("7", 7),
         (" 7 ", 7),
@@ -485,52 +489,52 @@ async def test_broken_rules_of_another_shape_break_nothing(found):
         ("", None),
     ],
 )
-async def test_retry_after_is_read_where_it_can_be(hint, seconds):
-    async with asking(reply(429, EMPTY, retry_after=hint), retry=NO_REPEATS) as (_, client):
+async def test_a_valid_retry_after_is_parsed_and_any_other_ignored(header, seconds):
+    async with serving(rate_limited(header), retry=NO_RETRIES) as (_, client):
         with pytest.raises(RateLimitError) as caught:
             await client.list_sessions_async(QUERY)
     assert caught.value.retry_after == seconds
 
 
-async def test_retry_after_may_be_a_date():
+async def test_retry_after_may_be_an_http_date():
     until = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
-    async with asking(reply(429, EMPTY, retry_after=until), retry=NO_REPEATS) as (_, client):
+    async with serving(rate_limited(until), retry=NO_RETRIES) as (_, client):
         with pytest.raises(RateLimitError) as caught:
             await client.list_sessions_async(QUERY)
     assert 35 < caught.value.retry_after <= 40
 
 
-# --- what is asked again, and when -------------------------------------------------------------
+# --- retries -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("hint", "least", "most"),
+    ("headers", "least", "most"),
     [({}, 60, 75), ({"retry_after": "7"}, 7, 20), ({"retry_after": "90"}, 90, 110)],
 )
 @pytest.mark.parametrize("call", CALLS)
-async def test_after_a_429_everybody_of_the_site_waits_as_told_or_a_minute(call, hint, least, most):
+async def test_a_429_is_retried_after_its_retry_after_or_a_minute(call, headers, least, most):
     clock = VirtualClock()
-    answers = [reply(429, EMPTY, **hint), reply(body={"jobId": "j"})]
-    async with asking(*answers, clock=clock) as (wix, client):
+    responses = [raw_response(429, EMPTY, **headers), JOB]
+    async with serving(*responses, clock=clock) as (wix, client):
         await CALLS[call](client)
         assert least <= clock.now() <= most
-    assert len(wix.asked) == 2
+    assert len(wix.requests) == 2
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_a_503_too_is_waited_out_as_long_as_it_asks_for(call):
+async def test_a_503_is_retried_after_its_retry_after(call):
     clock = VirtualClock()
-    answers = [reply(503, EMPTY, retry_after="20"), reply(body={"jobId": "j"})]
-    async with asking(*answers, clock=clock) as (_, client):
+    responses = [raw_response(503, EMPTY, retry_after="20"), JOB]
+    async with serving(*responses, clock=clock) as (_, client):
         await CALLS[call](client)
     assert 20 <= clock.now() <= 21
 
 
-async def test_a_pause_holds_the_other_client_of_the_site_too():
+async def test_a_429_pauses_all_clients_of_the_site():
     clock = VirtualClock()
-    answers = [reply(429, EMPTY), reply(body={"jobId": "j"})]
+    responses = [raw_response(429, EMPTY), JOB]
     async with (
-        asking(*answers, clock=clock, retry=NO_REPEATS) as (wix, one),
+        serving(*responses, clock=clock, retry=NO_RETRIES) as (wix, one),
         raw_client(wix.url, clock=clock) as two,
     ):
         with pytest.raises(RateLimitError):
@@ -540,45 +544,42 @@ async def test_a_pause_holds_the_other_client_of_the_site_too():
         assert clock.now() >= 60
 
 
-@pytest.mark.parametrize("hint", ["9" * 400, "86400000", "Fri, 31 Dec 9999 23:59:59 GMT"])
-async def test_a_hint_beyond_all_sense_does_not_stop_a_site_for_ever(hint):
+@pytest.mark.parametrize("header", ["9" * 400, "86400000", "Fri, 31 Dec 9999 23:59:59 GMT"])
+async def test_a_retry_after_is_limited_to_an_hour(header):
     clock = VirtualClock()
-    answers = [reply(429, EMPTY, retry_after=hint), reply(body={"jobId": "j"})]
-    async with asking(*answers, clock=clock) as (_, client):
+    async with serving(rate_limited(header), JOB, clock=clock) as (_, client):
         await client.list_sessions_async(QUERY)
     assert clock.now() <= 3600
 
 
-# What goes wrong for ever -> (how often a read is sent, how often a write).
-PERSISTENT = {
-    "503": (reply(503, EMPTY), 6, 6, ServerError),
-    "500": (reply(500, EMPTY), 6, 1, ServerError),
-    "502 in HTML": (reply(502, b"<html>", content_type="text/html"), 6, 1, ServerError),
-    "504": (reply(504, EMPTY), 1, 1, ServerError),
-    "429": (reply(429, EMPTY), 6, 6, RateLimitError),
-    "403 that is empty": (reply(403, EMPTY), 3, 1, PermissionDeniedError),
-    "403 without a body": (reply(403, b""), 3, 1, PermissionDeniedError),
-    "403 that says why": (reply(403, APPLICATION_ERROR), 1, 1, PermissionDeniedError),
-    "400": (reply(400, APPLICATION_ERROR), 1, 1, BadRequestError),
-    "401": (reply(401, APPLICATION_ERROR), 1, 1, AuthenticationError),
-    "404": (reply(404, APPLICATION_ERROR), 1, 1, NotFoundError),
-    "409": (reply(409, APPLICATION_ERROR), 1, 1, ConflictError),
-    "428": (reply(428, APPLICATION_ERROR), 1, 1, PreconditionError),
-    "302": (reply(302, EMPTY, location="http://127.0.0.1:1/"), 1, 1, StatusError),
-    "closed without a reply": (b"", 6, 1, ResponseLostError),
+# Failure -> response, requests of a read, requests of a write, error.
+FAILURES = {
+    "503": (raw_response(503, EMPTY), 6, 6, ServerError),
+    "500": (raw_response(500, EMPTY), 6, 1, ServerError),
+    "502 in HTML": (raw_response(502, b"<html>", content_type="text/html"), 6, 1, ServerError),
+    "504": (raw_response(504, EMPTY), 1, 1, ServerError),
+    "429": (raw_response(429, EMPTY), 6, 6, RateLimitError),
+    "empty 403": (raw_response(403, EMPTY), 3, 1, PermissionDeniedError),
+    "403 without a body": (raw_response(403, b""), 3, 1, PermissionDeniedError),
+    "403 with a message": (raw_response(403, APPLICATION_ERROR), 1, 1, PermissionDeniedError),
+    "400": (raw_response(400, APPLICATION_ERROR), 1, 1, BadRequestError),
+    "401": (raw_response(401, APPLICATION_ERROR), 1, 1, AuthenticationError),
+    "404": (raw_response(404, APPLICATION_ERROR), 1, 1, NotFoundError),
+    "409": (raw_response(409, APPLICATION_ERROR), 1, 1, ConflictError),
+    "428": (raw_response(428, APPLICATION_ERROR), 1, 1, PreconditionError),
+    "302": (raw_response(302, EMPTY, location="http://127.0.0.1:1/"), 1, 1, StatusError),
+    "closed without a response": (b"", 6, 1, ResponseLostError),
     "half a head": (b"HTTP/1.1 200 OK\r\nconte", 6, 1, ResponseLostError),
-    "half a body": (reply(200, b"{}", content_length="99"), 6, 1, ResponseLostError),
+    "half a body": (raw_response(200, b"{}", content_length="99"), 6, 1, ResponseLostError),
     "no HTTP": (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", 6, 1, ResponseLostError),
 }
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize(("answer", "reads", "writes", "kind"), PERSISTENT.values(), ids=PERSISTENT)
-async def test_a_request_is_repeated_only_where_that_is_safe_and_of_use(
-    call, answer, reads, writes, kind
-):
-    """A write goes out again only if it surely had no effect. Then the error of the last try."""
-    async with asking(answer) as (wix, client):
+@pytest.mark.parametrize(("response", "reads", "writes", "kind"), FAILURES.values(), ids=FAILURES)
+async def test_a_request_is_retried_only_where_safe_and_useful(call, response, reads, writes, kind):
+    """A write is retried only if it had no effect; the last error is raised."""
+    async with serving(response) as (wix, client):
         with pytest.raises(WixError) as caught:
             await CALLS[call](client)
     assert type(caught.value) is kind
@@ -587,43 +588,43 @@ async def test_a_request_is_repeated_only_where_that_is_safe_and_of_use(
 
 
 @pytest.mark.parametrize("times", [0, 1, 3])
-async def test_how_often_is_up_to_the_caller(times):
-    async with asking(reply(503, EMPTY), retry=RetryPolicy(times=times)) as (wix, client):
+async def test_the_caller_sets_the_number_of_retries(times):
+    async with serving(raw_response(503, EMPTY), retry=RetryPolicy(times=times)) as (wix, client):
         with pytest.raises(ServerError):
             await client.list_sessions_async(QUERY)
-    assert len(wix.asked) == 1 + times
+    assert len(wix.requests) == 1 + times
 
 
-async def test_repeats_come_later_and_later_and_not_in_step():
+async def test_the_waits_between_retries_double_with_jitter():
     clock, waits = VirtualClock(), []
     arrived = []
 
-    async def note(_):
+    async def record(_):
         arrived.append(clock.now())
-        return reply(503, EMPTY)
+        return raw_response(503, EMPTY)
 
     for _ in range(3):
         arrived.clear()
-        async with asking(note, clock=clock, retry=RetryPolicy(times=8)) as (_, client):
+        async with serving(record, clock=clock, retry=RetryPolicy(times=8)) as (_, client):
             with pytest.raises(ServerError):
                 await client.list_sessions_async(QUERY)
         waits.append([two - one for one, two in pairwise(arrived)])
-    for expected, *seen in zip((0.5, 1, 2, 4, 8, 16, 30, 30), *waits, strict=True):
-        assert all(0.8 * expected <= wait <= 1.2 * expected for wait in seen)
-        assert len(set(seen)) == 3
+    for expected, *measured in zip((0.5, 1, 2, 4, 8, 16, 30, 30), *waits, strict=True):
+        assert all(0.8 * expected <= wait <= 1.2 * expected for wait in measured)
+        assert len(set(measured)) == 3
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_one_failure_is_not_the_end(call):
-    async with asking(reply(503, EMPTY), reply(body={"jobId": "j"})) as (wix, client):
+async def test_a_request_succeeds_after_one_503(call):
+    async with serving(raw_response(503, EMPTY), JOB) as (wix, client):
         await CALLS[call](client)
     assert wix.endpoints == [call, call]
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_where_nobody_listens_nothing_was_sent(call):
-    """So it is safe to try again, also for a write."""
-    async with RawWix(reply()).running() as wix:
+async def test_a_refused_connection_is_retried_as_a_request_that_was_not_sent(call):
+    """A retry is safe for a write too."""
+    async with RawWix(raw_response()).running() as wix:
         url = wix.url
     clock = VirtualClock()
     async with raw_client(url, clock=clock) as client:
@@ -631,27 +632,27 @@ async def test_where_nobody_listens_nothing_was_sent(call):
             await CALLS[call](client)
     assert caught.value.safe_to_resend
     assert not caught.value.may_have_taken_effect
-    assert clock.now() > 10, "it was tried again, with growing waits"
+    assert clock.now() > 10, "five retries with backoff wait more than 10 s"
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_a_reply_that_does_not_come_in_time_is_lost(call):
+async def test_a_response_that_exceeds_the_timeout_is_lost(call):
     async def never(_):
         await asyncio.sleep(30)
 
     options = {"timeout_seconds": 0.05, "retry": RetryPolicy(times=1)}
-    async with asking(never, **options) as (wix, client):
+    async with serving(never, **options) as (wix, client):
         with pytest.raises(
-            ResponseLostError, match=r"none within 0.05 s\. It may have taken effect"
+            ResponseLostError, match=r"timeout after 0.05 s\. The request may have taken effect"
         ) as caught:
             await CALLS[call](client)
     assert caught.value.may_have_taken_effect
-    assert len(wix.asked) == (2 if call in READS else 1)
+    assert len(wix.requests) == (2 if call in READS else 1)
 
 
 @pytest.mark.parametrize("kind", ["dropped_before", "dropped_after", "cut_body"])
-async def test_a_lost_reply_to_a_submit_is_not_sent_again_by_the_client(sandbox, kind):
-    """Whether there is a job, nobody can say: that is for the caller to weigh."""
+async def test_a_submit_is_not_retried_after_its_response_was_lost(sandbox, kind):
+    """The job may exist, so that the caller has to decide."""
     sandbox.faults = [Fault(kind)]
     before = len(sandbox.jobs)
     async with sandbox_client(sandbox) as client:
@@ -664,14 +665,14 @@ async def test_a_lost_reply_to_a_submit_is_not_sent_again_by_the_client(sandbox,
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_redirect_is_never_followed(status, call):
-    """The next host would be handed the key."""
-    async with RawWix(reply()).running() as elsewhere:
-        moved = reply(status, b"", location=f"{elsewhere.url}/analytics")
-        async with asking(moved) as (wix, client):
-            with pytest.raises(StatusError, match=f"Wix answered {status}"):
+    """The key is not sent to another host."""
+    async with RawWix(raw_response()).running() as other:
+        moved = raw_response(status, b"", location=f"{other.url}/analytics")
+        async with serving(moved) as (wix, client):
+            with pytest.raises(StatusError, match=f"Wix returned {status}"):
                 await CALLS[call](client)
-    assert elsewhere.asked == []
-    assert len(wix.asked) == 1
+    assert other.requests == []
+    assert len(wix.requests) == 1
 
 
 # --- marks -------------------------------------------------------------------------------------
@@ -684,7 +685,7 @@ def ids(number):
 @pytest.mark.parametrize(
     ("number", "calls"), [(0, []), (1, [1]), (100, [100]), (101, [100, 1]), (250, [100, 100, 50])]
 )
-async def test_any_number_of_recordings_is_marked_a_hundred_a_call(sandbox, number, calls):
+async def test_any_number_of_recordings_is_marked_in_requests_of_100_ids(sandbox, number, calls):
     async with sandbox_client(sandbox) as client:
         outcomes = await client.mark_recordings_as_deleted(iter(ids(number)))
     assert [len(one.session_ids) for one in outcomes] == calls
@@ -694,22 +695,22 @@ async def test_any_number_of_recordings_is_marked_a_hundred_a_call(sandbox, numb
     assert sandbox.count("deleted") == len(calls)
 
 
-async def test_a_mark_call_that_fails_does_not_stop_the_others(sandbox):
-    """Nor is it hidden: each call has its outcome, with a reason and Wix's request id."""
+async def test_a_failed_mark_request_does_not_stop_the_others(sandbox):
+    """Every request has an outcome; that of a failed one has the reason and the request ID."""
     sandbox.faults = [Fault("server_error", status=500, on="deleted", after=1, times=1)]
     async with sandbox_client(sandbox) as client:
         outcomes = await client.mark_recordings_as_deleted(ids(250))
     states = [MarkState.DONE, MarkState.UNKNOWN, MarkState.DONE]
     assert [one.state for one in outcomes] == states
-    assert "Wix answered 500" in outcomes[1].reason
+    assert "Wix returned 500" in outcomes[1].reason
     assert outcomes[1].request_id in outcomes[1].reason
     assert sandbox.deleted == set(ids(250)) - set(ids(200)[100:])
     assert sandbox.count("deleted") == 3
 
 
-@pytest.mark.parametrize("answer", [reply(401, EMPTY), reply(403, EMPTY), reply(428, EMPTY)])
-async def test_a_refusal_that_holds_for_all_stops_the_rest(answer):
-    async with asking(reply(), answer) as (wix, client):
+@pytest.mark.parametrize("status", [401, 403, 428])
+async def test_a_failure_that_affects_the_site_stops_the_remaining_marks(status):
+    async with serving(raw_response(), raw_response(status, EMPTY)) as (wix, client):
         outcomes = await client.mark_recordings_as_deleted(ids(450))
     assert [one.state for one in outcomes] == [
         MarkState.DONE,
@@ -717,40 +718,40 @@ async def test_a_refusal_that_holds_for_all_stops_the_rest(answer):
         *[MarkState.NOT_SENT] * 3,
     ]
     assert [len(one.session_ids) for one in outcomes] == [100, 100, 100, 100, 50]
-    assert len(wix.asked) == 2
+    assert len(wix.requests) == 2
 
 
 @pytest.mark.parametrize(
-    ("answer", "state", "calls"),
+    ("response", "state", "calls"),
     [
         (b"", MarkState.UNKNOWN, 1),
-        (reply(body=b"<html>"), MarkState.UNKNOWN, 1),
-        (reply(500, EMPTY), MarkState.UNKNOWN, 1),
-        (reply(504, EMPTY), MarkState.UNKNOWN, 1),
-        (reply(503, EMPTY), MarkState.REFUSED, 6),
-        (reply(429, EMPTY), MarkState.REFUSED, 6),
-        (reply(404, APPLICATION_ERROR), MarkState.REFUSED, 1),
-        (reply(409, APPLICATION_ERROR), MarkState.REFUSED, 1),
+        (raw_response(body=b"<html>"), MarkState.UNKNOWN, 1),
+        (raw_response(500, EMPTY), MarkState.UNKNOWN, 1),
+        (raw_response(504, EMPTY), MarkState.UNKNOWN, 1),
+        (raw_response(503, EMPTY), MarkState.REFUSED, 6),
+        (raw_response(429, EMPTY), MarkState.REFUSED, 6),
+        (raw_response(404, APPLICATION_ERROR), MarkState.REFUSED, 1),
+        (raw_response(409, APPLICATION_ERROR), MarkState.REFUSED, 1),
     ],
 )
-async def test_a_mark_whose_reply_is_lost_is_unknown_and_not_sent_again(answer, state, calls):
-    """Only what surely had no effect goes out again."""
-    async with asking(answer) as (wix, client):
+async def test_a_mark_whose_response_is_lost_is_unknown_and_not_retried(response, state, calls):
+    """Only a mark that had no effect is retried."""
+    async with serving(response) as (wix, client):
         (outcome,) = await client.mark_recordings_as_deleted(["a"])
     assert (outcome.state, outcome.session_ids) == (state, ("a",))
     assert outcome.reason
-    assert len(wix.asked) == calls
+    assert len(wix.requests) == calls
 
 
-async def test_a_mark_that_could_not_be_sent_is_refused_and_had_no_effect():
-    async with RawWix(reply()).running() as wix:
+async def test_a_mark_that_was_not_sent_is_refused():
+    async with RawWix(raw_response()).running() as wix:
         url = wix.url
     async with raw_client(url) as client:
         (outcome,) = await client.mark_recordings_as_deleted(["a"])
     assert outcome.state is MarkState.REFUSED
 
 
-# --- where it goes -----------------------------------------------------------------------------
+# --- base URL ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -764,7 +765,7 @@ async def test_a_mark_that_could_not_be_sent_is_refused_and_had_no_effect():
         ("https://wix.internal/proxy", "https://wix.internal/proxy"),
     ],
 )
-def test_the_key_goes_out_encrypted_or_stays_on_this_machine(url, clean):
+def test_a_base_url_is_https_or_on_this_machine(url, clean):
     assert check_base_url(url) == clean
 
 
@@ -784,7 +785,7 @@ def test_the_key_goes_out_encrypted_or_stays_on_this_machine(url, clean):
         "http://evil.test?@127.0.0.1",
     ],
 )
-def test_a_base_url_that_would_send_the_key_in_clear_is_refused(url):
+def test_a_base_url_that_would_send_the_key_unencrypted_is_rejected(url):
     with pytest.raises(ValueError, match="base_url must be https, or http on this machine"):
         check_base_url(url)
 
@@ -792,7 +793,7 @@ def test_a_base_url_that_would_send_the_key_in_clear_is_refused(url):
 @pytest.mark.parametrize(
     "url", ["https://", "https:///x", "https://h\n", "https://[::1", "https://h:a"]
 )
-def test_a_base_url_that_is_none_is_refused_as_such(url):
+def test_a_malformed_base_url_is_rejected(url):
     with pytest.raises(ValueError, match="base_url"):
         check_base_url(url)
 
@@ -800,13 +801,13 @@ def test_a_base_url_that_is_none_is_refused_as_such(url):
 @pytest.mark.parametrize(
     "url", ["https://me:secret@h.test", "https://secret@h.test", "http://a:secret@127.0.0.1"]
 )
-def test_a_login_in_the_base_url_is_refused_and_not_repeated(url):
-    with pytest.raises(ValueError, match="must not hold a user name or password") as caught:
+def test_user_info_in_the_base_url_is_rejected_and_not_in_the_message(url):
+    with pytest.raises(ValueError, match="must not contain a user name or password") as caught:
         check_base_url(url)
     assert "secret" not in str(caught.value)
 
 
-async def test_many_calls_at_once_each_get_their_own_answer(sandbox):
+async def test_concurrent_requests_get_their_own_responses(sandbox):
     async with sandbox_client(sandbox) as client:
         jobs = await asyncio.gather(*(client.list_sessions_async(QUERY) for _ in range(30)))
         pages = await asyncio.gather(

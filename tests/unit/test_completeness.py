@@ -1,6 +1,6 @@
-"""What the listing can't see, the segments of a day say of each other; and no more than is true.
+"""The certificate detects wrong listings that pass verification, without false alarms.
 
-Everything is asked over HTTP from the sandbox and landed, with what the sandbox got wrong.
+Partitions are loaded from the sandbox over HTTP, with its faults.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ SEGMENTS = (
     *(Segment(funnel_include=step).key for step in STEPS),
     *(Segment(funnel_include=outer, funnel_exclude=inner).key for outer, inner in pairwise(STEPS)),
 )
-"""With the exclusions each segment is bound to others by an equation."""
-STRUCK = (1, 3, 5, 6, 8, 10, 12)
-WINDOW = Window(START, START + len(STRUCK) * ONE_DAY, "UTC")
-WORLD = World.generate(sessions=2_500, days=len(STRUCK), start=START, timezone="UTC")
+"""With the exclusions, each segment is part of a relation that is an equation."""
+FAULTY = (1, 3, 5, 6, 8, 10, 12)
+WINDOW = Window(START, START + len(FAULTY) * ONE_DAY, "UTC")
+WORLD = World.generate(sessions=2_500, days=len(FAULTY), start=START, timezone="UTC")
 QUICK = PollPolicy(first_wait_seconds=0.001)
 
 
 async def load(sandbox, warehouse, window=WINDOW, segments=SEGMENTS):
-    """Ask for each day and segment, one after the other, and land the answers."""
+    """Load each day and segment, one job at a time."""
     auth = ApiKeyAuth(sandbox.api_key, sandbox.site_id)
     partitions = [
         Partition(sandbox.site_id, day, key, "UTC") for day in window.days() for key in segments
     ]
     async with WixClient(auth, base_url=sandbox.url, requests_per_minute=100_000) as client:
         options = LoadOptions(datetime.now(UTC), jobs_in_flight=1, poll_policy=QUICK)
-        outcomes = await load_partitions(
-            client, warehouse, partitions, options, on_progress=nothing
+        results = await load_partitions(
+            client, warehouse, partitions, options, on_progress=ignore_progress
         )
-    assert JobState.FAILED not in {one.state for one in outcomes}
+    assert JobState.FAILED not in {result.state for result in results}
 
 
-async def nothing(outcome):
-    """Nobody watches."""
+async def ignore_progress(result):
+    """Accept the progress and do nothing."""
 
 
 async def broken_days(sandbox, warehouse, window=WINDOW):
-    """The days on which a relation is broken."""
+    """The days with a broken relation."""
     await profile_window(warehouse, sandbox.site_id, window, {})
     summary = await summarize(warehouse, sandbox.site_id, window, {})
     return sorted({row.day for row in summary.broken})
@@ -69,32 +69,32 @@ async def warehouse(tmp_path):
     return warehouse
 
 
-SILENT = {
-    "one id is lost": {"kind": "growing_result", "until": 1, "step": 0},
-    "the answer is another job's": {"kind": "swapped_job"},
+UNDETECTED = {
+    "one ID is lost": {"kind": "growing_result", "until": 1, "step": 0},
+    "the result is another job's": {"kind": "swapped_job"},
 }
 
 
-@pytest.mark.parametrize("fault", SILENT.values(), ids=SILENT)
-async def test_what_goes_wrong_in_silence_breaks_a_relation(warehouse, fault):
-    """One segment a day is wrong, and its total agrees: every such day is found out."""
+@pytest.mark.parametrize("fault", UNDETECTED.values(), ids=UNDETECTED)
+async def test_a_wrong_listing_with_a_matching_total_breaks_a_relation(warehouse, fault):
+    """One segment per day is wrong, and the certificate is broken on every day."""
     faults = [
-        Fault(**fault, times=1, after=day * len(SEGMENTS) + struck)
-        for day, struck in enumerate(STRUCK)
+        Fault(**fault, times=1, after=day * len(SEGMENTS) + segment)
+        for day, segment in enumerate(FAULTY)
     ]
     with running(WORLD, faults=faults) as sandbox:
         await load(sandbox, warehouse)
         assert await broken_days(sandbox, warehouse) == list(WINDOW.days())
 
 
-async def test_an_answer_from_a_stale_cache_breaks_a_relation(warehouse):
-    """A day is asked at noon and again when it is over; one segment gets what it was at noon."""
+async def test_a_stale_result_breaks_a_relation(warehouse):
+    """A day is loaded at noon and after its end; one segment gets its noon result again."""
     noon = datetime(2024, 3, 1, 12, tzinfo=UTC)
-    hour = noon
+    now = noon
     window = Window(START, START + ONE_DAY, "UTC")
-    with running(WORLD, now=lambda: hour) as sandbox:
+    with running(WORLD, now=lambda: now) as sandbox:
         await load(sandbox, warehouse, window)
-        hour = noon + 2 * ONE_DAY
+        now = noon + 2 * ONE_DAY
         sandbox.faults = [Fault("stale_result", times=1, after=1)]
         await load(sandbox, warehouse, window)
         assert await broken_days(sandbox, warehouse, window) == [START]
@@ -104,8 +104,8 @@ async def test_an_answer_from_a_stale_cache_breaks_a_relation(warehouse):
 
 
 @pytest.mark.parametrize("kind", ["repeats", "lossy_repeats", "small_pages"])
-async def test_what_the_listing_mends_gives_no_alarm(warehouse, kind):
-    """Repeated ids and pages that lose some are put right before they land."""
+async def test_faults_that_the_listing_corrects_break_no_relation(warehouse, kind):
+    """Repeated IDs and lost IDs are corrected before the partition is published."""
     window = Window(START, START + 2 * ONE_DAY, "UTC")
     with running(WORLD, faults=[Fault("small_pages", size=50), Fault(kind)]) as sandbox:
         await load(sandbox, warehouse, window)

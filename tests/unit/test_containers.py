@@ -1,4 +1,4 @@
-"""The image and the services around it, as far as they can be checked where no Docker runs."""
+"""The Dockerfile and compose.yaml, as far as they can be checked without a Docker engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.warehouses import ROOT
 
 SERVICES = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-# The program itself: what the wheel puts on the path ends with 0 whatever it is told.
+# The binary itself: the wheel's wrapper on PATH always exits with 0.
 COMPOSE = Path(find_spec("compose").origin).with_name("docker-compose")
 SETTINGS = {"POSTGRES_PASSWORD": "word", "WIX_API_KEY": "key", "WIX_SITE_ID": "site"}
 
@@ -29,22 +29,22 @@ def compose(*arguments, **settings):
 
 
 def test_docker_compose_accepts_the_file():
-    """The program that will read it says so, with the sandbox and without."""
+    """`docker compose config` succeeds with and without the sandbox profile."""
     for profile in ([], ["--profile", "sandbox"]):
-        done = compose(*profile, "config", "--quiet", **SETTINGS)
-        assert (done.returncode, done.stderr) == (0, "")
+        result = compose(*profile, "config", "--quiet", **SETTINGS)
+        assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("missing", SETTINGS)
-def test_a_setting_that_is_missing_is_named(missing):
-    """It says which, and where to set it, before anything is started."""
-    done = compose("config", **{name: text for name, text in SETTINGS.items() if name != missing})
-    assert done.returncode != 0
-    assert re.search(rf"{missing} is missing a value: set it in \.env", done.stderr)
+def test_a_missing_setting_is_named(missing):
+    """The error names the setting and .env before any service starts."""
+    result = compose("config", **{name: text for name, text in SETTINGS.items() if name != missing})
+    assert result.returncode != 0
+    assert re.search(rf"{missing} is missing a value: set it in \.env", result.stderr)
 
 
-def test_no_secret_stands_in_the_services():
-    """Every key and password comes from outside; the worker gets none, since it has the blocks."""
+def test_the_services_contain_no_secret():
+    """Keys and passwords come from variables; the worker gets none, since it reads the blocks."""
     for service in SERVICES.values():
         for name, value in service.get("environment", {}).items():
             if re.search(r"KEY|PASSWORD", name):
@@ -52,14 +52,14 @@ def test_no_secret_stands_in_the_services():
     assert {*SERVICES["worker"]["environment"]} == {"PREFECT_API_URL"}
 
 
-def test_nothing_listens_beyond_this_machine():
-    """The server has no login, so that no port is open to the network."""
+def test_ports_are_open_to_this_machine_only():
+    """The server has no login, so it must not be reachable from the network."""
     ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
     assert ports == ["127.0.0.1:4200:4200"]
 
 
-def test_the_image_is_made_of_what_is_there():
-    """Each path that is copied exists, and each extra that is installed is one of the package."""
+def test_the_paths_and_extras_of_the_image_exist():
+    """Each copied path exists, and each installed extra is an extra of the package."""
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
     assert copied
     for path in " ".join(copied).split():
@@ -69,6 +69,6 @@ def test_the_image_is_made_of_what_is_there():
     assert {*extras.split(",")} <= {*project["optional-dependencies"]}
 
 
-def test_the_image_runs_without_rights():
-    """What it starts is no work for root."""
+def test_the_image_does_not_run_as_root():
+    """The command runs as the user wix."""
     assert DOCKERFILE.index("\nUSER wix\n") < DOCKERFILE.index("\nCMD ")

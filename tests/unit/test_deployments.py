@@ -1,4 +1,4 @@
-"""What stands in the files of the deployments, without a server."""
+"""The files of the deployments, checked without a server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILE = ROOT / "deployments" / "prefect.yaml"
 ENTRIES = yaml.safe_load(FILE.read_text())["deployments"]
 BLOCKS = {"credentials", "account", "warehouse"}
 SLUGS = {document.slug for document in DOCUMENTS}
-# Long runs of characters as keys and tokens have, and URLs with a password in them.
+# Long runs of characters, as in keys and tokens, and URLs with a password.
 SECRET = re.compile(
     r"[A-Za-z0-9+=_-]{32,}|://[^/\s]*:[^/\s]*@|(?i:api[_-]?key|password|secret)\s*:"
 )
@@ -40,17 +40,17 @@ each = pytest.mark.parametrize("entry", ENTRIES, ids=name_of)
 
 @each
 def test_every_block_is_a_reference(entry):
-    """A parameter that takes a block names its document, one that ``python -m blocks`` makes."""
-    given = entry["parameters"]
-    assert {name for name in signature(flow_of(entry).fn).parameters if name in BLOCKS} <= {*given}
-    for name in BLOCKS & {*given}:
-        assert given[name].keys() == {"$ref"}
-        assert given[name]["$ref"]["block_document_slug"] in SLUGS
+    """A block parameter refers to a document that ``python -m blocks`` creates."""
+    values = entry["parameters"]
+    assert {name for name in signature(flow_of(entry).fn).parameters if name in BLOCKS} <= {*values}
+    for name in BLOCKS & {*values}:
+        assert values[name].keys() == {"$ref"}
+        assert values[name]["$ref"]["block_document_slug"] in SLUGS
 
 
 @each
-def test_every_parameter_is_one_of_the_flow(entry):
-    """A name that the flow does not have would only be refused when the run starts."""
+def test_every_parameter_is_a_parameter_of_the_flow(entry):
+    """An unknown parameter would fail only when a run starts."""
     flow = flow_of(entry)
     assert {*entry["parameters"]} <= {*flow.parameters.properties}
     for trigger in entry.get("triggers", ()):
@@ -58,22 +58,22 @@ def test_every_parameter_is_one_of_the_flow(entry):
 
 
 @each
-def test_every_deployment_says_what_it_is_for(entry):
-    """In the list of deployments a person reads a sentence, and finds them by one tag."""
+def test_every_deployment_has_a_description_and_the_tag(entry):
+    """The description is a sentence, and all deployments have the tag wix."""
     assert entry["description"].endswith(".")
     assert entry["tags"] == ["wix"]
 
 
-def test_no_secret_stands_in_the_file():
-    """Nothing in it looks like a key, a token or a password, and nothing is filled with one."""
+def test_the_file_contains_no_secret():
+    """It contains no key, token or password, and no template that is filled with one."""
     text = FILE.read_text()
     assert not SECRET.search(text)
     assert "prefect.blocks" not in text
     assert "prefect.variables" not in text
 
 
-def test_what_looks_like_a_secret_is_found():
-    """The test above can fail."""
+def test_the_pattern_finds_secrets():
+    """The pattern of the test above matches a key, a password in a URL and a token."""
     for text in (
         "api_key: x",
         "postgresql://me:word@host/db",
@@ -82,8 +82,8 @@ def test_what_looks_like_a_secret_is_found():
         assert SECRET.search(text)
 
 
-def test_two_loads_of_a_site_never_run_at_once():
-    """Nor two markings: each would do again what the other does."""
+def test_loads_and_markings_of_a_site_do_not_run_concurrently():
+    """Concurrent runs would submit the same jobs and send the same marks."""
     limits = {name_of(entry): entry.get("concurrency_limit") for entry in ENTRIES}
     assert limits["load-sessions/daily"] == 1
     assert limits["load-sessions/backfill"] == 1
@@ -92,18 +92,18 @@ def test_two_loads_of_a_site_never_run_at_once():
 
 
 def test_no_site_is_scheduled_twice():
-    """All sites and the one site have a schedule each; one is off until a person chooses it."""
-    on = {
+    """Of the schedules of load-sessions and load-sites, only that of load-sessions is active."""
+    active = {
         name_of(entry)
         for entry in ENTRIES
         for schedule in entry.get("schedules", ())
         if schedule.get("active", True)
     }
-    assert on == {"load-sessions/daily"}
+    assert active == {"load-sessions/daily"}
 
 
-async def test_one_process_serves_the_same_deployments():
-    """The file for workers and the program without one differ in how they run, not in what."""
+async def test_serve_has_the_same_deployments_as_the_file():
+    """The names, parameters, tags, limits, schedules and triggers are equal."""
     served = {}
     for deployment in await make_deployments("0 4 * * *", "Etc/UTC"):
         served[f"{deployment.flow_name}/{deployment.name}"] = deployment
@@ -116,13 +116,13 @@ async def test_one_process_serves_the_same_deployments():
         assert [(one.schedule.cron, one.active) for one in deployment.schedules] == [
             (one["cron"], one.get("active", True)) for one in entry.get("schedules", ())
         ]
-        told = [(one.name, one.expect, one.parameters) for one in deployment.triggers]
-        assert told == [
+        triggers = [(one.name, one.expect, one.parameters) for one in deployment.triggers]
+        assert triggers == [
             (one["name"], {*one["expect"]}, one["parameters"]) for one in entry.get("triggers", ())
         ]
 
 
-def test_the_profile_waits_for_the_event_that_a_load_emits():
-    """The name of the event stands in the file and in the code."""
+def test_the_profile_is_triggered_by_the_event_of_a_load():
+    """The file has the event name of the code."""
     (trigger,) = [one for entry in ENTRIES for one in entry.get("triggers", ())]
     assert trigger["expect"] == [LANDED_EVENT]

@@ -1,4 +1,4 @@
-"""The tree of errors: drawn, exported, whole after pickling."""
+"""The tree of errors: documented, exported and picklable."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def attributes_of(kind):
     return next((own for family, own in families.items() if issubclass(kind, family)), {})
 
 
-def drawn_tree():
-    """Child -> parent, as the picture at the top of the module has it."""
+def documented_tree():
+    """Child -> parent, from the tree in the module's docstring."""
     parents, path = {}, {}
     for line in inspect.getdoc(errors).splitlines():
         found = re.match(r"^(?P<lead>[ │├└─]*)(?P<name>[A-Z]\w+Error)\b", line)
@@ -81,26 +81,26 @@ def drawn_tree():
     return parents
 
 
-def test_every_error_is_drawn_where_it_stands():
-    assert drawn_tree() == {
+def test_the_module_docstring_shows_the_tree():
+    assert documented_tree() == {
         kind.__name__: None if kind is WixError else kind.__bases__[0].__name__ for kind in CLASSES
     }
 
 
-def test_every_error_is_exported_and_explained():
+def test_every_error_is_exported_and_has_a_docstring():
     assert sorted(errors.__all__) == sorted([*(kind.__name__ for kind in CLASSES), "Violation"])
     assert [kind for kind in CLASSES if not inspect.getdoc(kind)] == []
 
 
 @pytest.mark.parametrize("pickler", [pickle, cloudpickle])
 @pytest.mark.parametrize("kind", CLASSES)
-def test_every_error_survives_pickling_whole(kind, pickler):
-    """Prefect hands errors between processes: message, attributes and class all arrive."""
-    error = kind("what happened", **attributes_of(kind))
-    error.add_note("by the way")
+def test_every_error_keeps_its_class_message_and_attributes_when_pickled(kind, pickler):
+    """Prefect passes errors between processes."""
+    error = kind("a message", **attributes_of(kind))
+    error.add_note("a note")
     copy = pickle.loads(pickler.dumps(error))
     assert type(copy) is kind
-    assert (str(copy), copy.args) == ("what happened", ("what happened",))
+    assert (str(copy), copy.args) == ("a message", ("a message",))
     assert vars(copy) == vars(error)
     for name, value in attributes_of(kind).items():
         assert getattr(copy, name) == value
@@ -108,11 +108,12 @@ def test_every_error_survives_pickling_whole(kind, pickler):
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_error_is_a_wix_error(kind):
-    with pytest.raises(WixError, match="what happened"):
-        raise kind("what happened")
+    with pytest.raises(WixError, match="a message"):
+        raise kind("a message")
 
 
-def test_a_job_that_timed_out_gives_a_run_the_state_timed_out():
+def test_a_job_timeout_is_a_timeout_error():
+    """Prefect gives a run that raises it the state TimedOut."""
     assert issubclass(JobTimeoutError, TimeoutError)
 
 
@@ -121,7 +122,7 @@ def test_a_missing_package_is_an_import_error():
 
 
 @pytest.mark.parametrize(
-    ("error", "safe", "effect", "priority"),
+    ("error", "safe", "effect", "retryable"),
     [
         (RequestNotSentError(""), True, False, True),
         (ResponseLostError(""), False, True, True),
@@ -138,14 +139,14 @@ def test_a_missing_package_is_an_import_error():
         (StatusError("", status=302), False, False, False),
     ],
 )
-def test_an_error_says_what_may_be_done_about_it(error, safe, effect, priority):
+def test_a_request_error_says_whether_it_can_be_resent_or_retried(error, safe, effect, retryable):
     assert (error.safe_to_resend, error.may_have_taken_effect, error.retryable) == (
         safe,
         effect,
-        priority,
+        retryable,
     )
 
 
-def test_a_failed_job_is_no_failed_request():
-    """The two halves of the tree do not meet: a job's end is never taken for a broken line."""
+def test_a_job_error_is_not_a_request_error():
+    """A job with the status ERROR must not be handled as a lost connection."""
     assert not issubclass(JobFailedError, errors.RequestError)

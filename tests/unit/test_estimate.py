@@ -1,4 +1,4 @@
-"""The sizes of recent loads tell how many sessions and requests the next load will take."""
+"""The sizes of recent loads predict the sessions and requests of the next load."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOBILE, ALL, CART = (
 
 
 def partitions(days, *segments):
-    """Each day of a number of days, from Monday on, and each segment."""
+    """A partition for each of ``days`` days from Monday on and each segment."""
     return [
         Partition("site", MONDAY + timedelta(n), segment, "Etc/UTC")
         for n in range(days)
@@ -31,9 +31,9 @@ def partitions(days, *segments):
 
 
 def receipt(partition, sessions):
-    over = partition.ends_at
+    at = partition.ends_at
     return Receipt(
-        partition, sessions, "d", "j", over, over, over, sessions, removed=0, kept=0, duplicates=0
+        partition, sessions, "d", "j", at, at, at, sessions, removed=0, kept=0, duplicates=0
     )
 
 
@@ -42,12 +42,12 @@ def estimate(load, known, requests_per_minute=200):
 
 
 def history(segment, *sizes):
-    """A receipt for each of the days from Monday on."""
+    """A receipt for each size, one a day from Monday on."""
     days = partitions(len(sizes), segment)
     return [receipt(day, size) for day, size in zip(days, sizes, strict=True)]
 
 
-def test_a_job_has_the_mean_of_its_segment_between_minimum_and_maximum():
+def test_a_job_is_estimated_as_the_mean_of_its_segment_with_minimum_and_maximum():
     known = [*history(MOBILE, 100, 200, 600), *history(ALL, 1000, 1002)]
     estimated = estimate(partitions(4, MOBILE, ALL), known)
     assert estimated.jobs == 8
@@ -58,14 +58,14 @@ def test_a_job_has_the_mean_of_its_segment_between_minimum_and_maximum():
 @pytest.mark.parametrize(
     ("sessions", "requests"), [(0, 2), (1, 2), (1000, 2), (1001, 3), (1_000_000, 1001)]
 )
-def test_a_job_takes_a_submit_and_a_request_for_each_page(sessions, requests):
+def test_a_job_takes_a_submit_and_a_request_per_page(sessions, requests):
     """The poll that finds the job finished is page one, also of an empty list."""
     estimated = estimate(partitions(3, MOBILE), history(MOBILE, sessions))
     assert estimated.requests == Range(3 * requests, 3 * requests, 3 * requests)
 
 
-def test_the_pages_of_big_days_are_not_hidden_by_their_mean():
-    """A mean of 600 sessions is one page, but one day in two took two."""
+def test_requests_are_averaged_per_day_not_derived_from_mean_sessions():
+    """A mean of 600 sessions is one page, but every other day took two."""
     estimated = estimate(partitions(10, MOBILE), history(MOBILE, 100, 1100))
     assert estimated.requests == Range(low=20, expected=25, high=30)
 
@@ -83,7 +83,7 @@ def test_a_day_that_was_loaded_before_it_was_over_does_not_count():
 
 
 def test_a_first_load_takes_at_least_two_requests_a_job():
-    """What other segments hold says nothing about this one."""
+    """The sizes of other segments are not used."""
     estimated = estimate(partitions(90, MOBILE), history(ALL, 5000))
     assert not estimated.has_history
     assert estimated.requests == Range(180, 180, 180)
@@ -108,8 +108,8 @@ any_receipts = st.builds(receipt, any_partitions, st.integers(0, 2_000_000))
 
 
 @given(st.lists(any_partitions, max_size=20), st.lists(any_receipts, max_size=60))
-def test_the_expected_numbers_lie_in_their_ranges(load, known):
-    """And every job takes at least two requests."""
+def test_expected_numbers_are_within_their_ranges(load, known):
+    """Every job takes at least two requests."""
     estimated = estimate(load, known)
     assert 0 <= estimated.sessions.low <= estimated.sessions.expected <= estimated.sessions.high
     assert estimated.requests.low <= estimated.requests.expected <= estimated.requests.high
@@ -156,14 +156,14 @@ def test_the_expected_numbers_lie_in_their_ranges(load, known):
         ),
     ],
 )
-def test_it_reads_as_one_sentence(load, known, requests_per_minute, sentence):
+def test_an_estimate_is_one_sentence(load, known, requests_per_minute, sentence):
     assert str(estimate(load, known, requests_per_minute)) == sentence
 
 
 @pytest.mark.parametrize(
-    ("jobs", "words"),
+    ("jobs", "sentence"),
     [(100, "200 requests."), (101, "at least 1 minute at"), (201, "at least 2 minutes at")],
 )
-def test_the_rate_limit_gives_the_least_time(jobs, words):
-    """The first 200 requests may all be sent at once, and the next ones a minute later."""
-    assert words in str(estimate(partitions(jobs, MOBILE), []))
+def test_the_rate_limit_determines_the_minimum_duration(jobs, sentence):
+    """The first 200 requests may be sent at once, the next 200 a minute later."""
+    assert sentence in str(estimate(partitions(jobs, MOBILE), []))

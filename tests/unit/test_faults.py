@@ -1,4 +1,4 @@
-"""Whatever goes wrong, and however much at once: the right ids, or a typed error in good time."""
+"""Under single and combined faults, a listing is exact or ends with a typed error in time."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ WORLD = World.generate(5, sessions=SESSIONS, start=date(2024, 3, 1), days=1, tim
 QUERY = SessionsQuery(
     start_date="2024-03-01", end_date="2024-03-02", device_type="ALL", timezone="UTC"
 )
-PATIENCE = PollPolicy(timeout_seconds=600)
-LATEST = 600 + 2 * 7 * 100
-"""The deadline, and what two submits of seven tries may wait for a budget that is spent."""
-MOST_REQUESTS = 600
+POLL_POLICY = PollPolicy(timeout_seconds=600)
+MAX_SECONDS = 600 + 2 * 7 * 100
+"""The timeout, and the rate-limit waits of two submits with seven attempts each."""
+MAX_REQUESTS = 600
 
 
 @pytest.fixture(scope="module")
@@ -55,35 +55,35 @@ def sandbox(running_sandbox):
 
 
 @dataclass
-class Heard:
-    """What the server told the client of finished jobs, as it lay in the replies."""
+class Received:
+    """The IDs and totals of finished jobs in the server's responses."""
 
     ids: dict[str, set[str]] = field(default_factory=dict)
     total: dict[str, int | None] = field(default_factory=dict)
 
-    async def listen(self, response):
+    async def collect(self, response):
         if response.status_code != 200 or not response.url.path.endswith("/list/result"):
             return
         try:
-            told = json.loads(await response.aread())["result"]
+            result = json.loads(await response.aread())["result"]
         except (ValueError, KeyError):
             return
-        if told.get("jobStatus") == "FINISHED":
+        if result.get("jobStatus") == "FINISHED":
             job_id = response.url.params["jobId"]
             ids = self.ids.setdefault(job_id, set())
-            ids |= {one for one in told.get("sessionIds") or [] if isinstance(one, str) and one}
-            self.total[job_id] = told.get("total")
+            ids |= {one for one in result.get("sessionIds") or [] if isinstance(one, str) and one}
+            self.total[job_id] = result.get("total")
 
 
 @dataclass
-class PartitionResult:
-    """How one listing ended."""
+class ListingResult:
+    """The IDs or the error of one listing, and its cost."""
 
     ids: set[str] | None
     error: WixError | None
     seconds: float
     requests: int
-    heard: Heard
+    received: Received
     job_id: str | None = None
 
 
@@ -94,15 +94,15 @@ async def client(sandbox):
 
 
 async def listing_with(client, sandbox, faults, *, page=PAGE):
-    """One listing with these faults, in virtual time. Any error outside the tree fails the test."""
+    """Run one listing with faults in virtual time; an error outside the tree fails the test."""
     sandbox.faults = faults
     sandbox.reset_counts()
-    heard = Heard()
+    received = Received()
     client.page_limit = page
-    client._http.event_hooks = {"response": [heard.listen]}
-    await client.clock.sleep(200)  # the budget and its pauses are those of this listing alone
+    client._http.event_hooks = {"response": [received.collect]}
+    await client.clock.sleep(200)  # the rate limit starts without requests of an earlier listing
     start, ids, error = client.clock.now(), None, None
-    async with Listing(client, QUERY, poll_policy=PATIENCE) as listing:
+    async with Listing(client, QUERY, poll_policy=POLL_POLICY) as listing:
         try:
             await listing.read_all()
             ids = {one for batch in listing.spool.batches() for one in batch}
@@ -111,20 +111,20 @@ async def listing_with(client, sandbox, faults, *, page=PAGE):
             error = failure
             assert listing.summary is None
         job_id = listing.job.job_id if listing.job else None
-    return PartitionResult(ids, error, client.clock.now() - start, sandbox.count(), heard, job_id)
+    return ListingResult(ids, error, client.clock.now() - start, sandbox.count(), received, job_id)
 
 
 def truth(sandbox):
     return sandbox.answer(QUERY.to_wire())
 
 
-# --- each fault alone --------------------------------------------------------------------------
+# --- single faults -----------------------------------------------------------------------------
 
 NOW_AND_THEN = {"rate": 0.3}
 COMPLETE = None
 
-ALONE = [
-    # A few of them are survived ...
+SINGLE = [
+    # Survived.
     (Fault("rate_limited", times=2), COMPLETE),
     (Fault("rate_limited", retry_after=3, times=2), COMPLETE),
     (Fault("rate_limited", retry_after="date", times=2), COMPLETE),
@@ -167,7 +167,7 @@ ALONE = [
     (Fault("missing_fields", field="jobStatus", **NOW_AND_THEN), COMPLETE),
     (Fault("missing_fields", field="result", **NOW_AND_THEN), COMPLETE),
     (Fault("missing_fields", field="sessionIds", **NOW_AND_THEN), COMPLETE),
-    # ... and too many end it, each by its name.
+    # The listing ends with an error.
     (Fault("rate_limited"), RateLimitError),
     (Fault("server_error"), ServerError),
     (Fault("server_error", status=504), ServerError),
@@ -205,15 +205,15 @@ def name(faults):
 
 
 @pytest.mark.parametrize(
-    ("fault", "ending"), ALONE, ids=[f"{name([one])}-{n}" for n, (one, _) in enumerate(ALONE)]
+    ("fault", "ending"), SINGLE, ids=[f"{name([one])}-{n}" for n, (one, _) in enumerate(SINGLE)]
 )
-async def test_each_fault_is_survived_or_ends_a_listing_by_its_name(sandbox, client, fault, ending):
+async def test_each_fault_is_survived_or_ends_with_its_error(sandbox, client, fault, ending):
     outcome = await listing_with(client, sandbox, [fault])
     assert type(outcome.error) is (type(None) if ending is COMPLETE else ending), outcome.error
     if ending is COMPLETE:
         assert outcome.ids == truth(sandbox)
-    assert outcome.seconds <= LATEST
-    assert outcome.requests <= MOST_REQUESTS
+    assert outcome.seconds <= MAX_SECONDS
+    assert outcome.requests <= MAX_REQUESTS
 
 
 async def test_one_gateway_timeout_is_survived_at_any_page_size(sandbox, client):
@@ -223,16 +223,16 @@ async def test_one_gateway_timeout_is_survived_at_any_page_size(sandbox, client)
 
 
 SILENT = {"swapped_job", "stale_result"}
-"""Nothing in a listing tells of them; what the segments of a day say of each other may."""
+"""A single listing can't detect them; comparing the segments of a day may."""
 
 
 def test_no_kind_of_fault_is_left_out():
-    assert {fault.kind for fault, _ in ALONE} == set(KINDS) - SILENT
+    assert {fault.kind for fault, _ in SINGLE} == set(KINDS) - SILENT
 
 
-# --- many at once ------------------------------------------------------------------------------
+# --- combined faults ---------------------------------------------------------------------------
 
-DISTURBANCES = [
+TRUTHFUL = [
     lambda draw: Fault(
         "rate_limited", rate=draw.choice([0.1, 0.3]), retry_after=draw.choice([None, 1, "date"])
     ),
@@ -253,12 +253,12 @@ DISTURBANCES = [
     lambda draw: Fault("job_never_finishes", rate=0.2),
     lambda draw: Fault("unknown_status", polls=draw.choice([1, 3, None]), rate=0.5),
     lambda draw: Fault("small_pages", size=draw.choice([1, 9, 33]), rate=draw.choice([0.3, 1.0])),
-    # Not both at once: the sandbox then hands out ids that nobody has.
+    # Not both at once: the sandbox would return IDs that do not exist.
     lambda draw: Fault(draw.choice(["repeats", "lossy_repeats"]), n=draw.choice([1, 5, 40])),
     lambda draw: Fault("bad_ids", rate=0.05, value=draw.choice(["null", "number", "empty"])),
     lambda draw: Fault("missing_fields", field=draw.choice(["jobStatus", "result"]), rate=0.2),
 ]
-"""What goes wrong without the server ever contradicting the truth."""
+"""Faults under which every ID and total that the server returns is true."""
 
 HIDDEN_TOTALS = [
     lambda draw: Fault("null_total", rate=draw.choice([0.3, 1.0])),
@@ -268,7 +268,7 @@ HIDDEN_PAGES = [
     lambda draw: Fault("empty_page", rate=draw.choice([0.1, 0.5])),
     lambda draw: Fault("missing_fields", field="sessionIds", rate=0.2),
 ]
-LIES = [
+CONTRADICTIONS = [
     lambda draw: Fault(
         "growing_result", until=draw.choice([1, 5, 20]), at=draw.choice(["start", "end"])
     ),
@@ -280,17 +280,17 @@ LIES = [
     ),
     lambda draw: Fault("changing_total", delta=draw.choice([-1, 1, 50])),
 ]
-"""What the server says about its own result and is not so.
+"""Faults under which the server contradicts its own result.
 
-A total that is too low by just as much as the last page holds can't be seen by anybody who asks
-for no page beyond the total: that is the price of two requests for a job of up to 1,000 sessions.
+A total that is too low by exactly the last page can't be detected without a request beyond the
+total; that is the cost of two requests for a job of up to 1,000 sessions.
 """
 
 
 def check_ending(outcome, faults):
-    assert outcome.seconds <= LATEST, (faults, outcome.error)
-    assert outcome.requests <= MOST_REQUESTS, (faults, outcome.error)
-    # The site's budget, whatever happens: no hot loop.
+    assert outcome.seconds <= MAX_SECONDS, (faults, outcome.error)
+    assert outcome.requests <= MAX_REQUESTS, (faults, outcome.error)
+    # At most the site's rate limit: no hot loop.
     assert outcome.requests <= 200 * (outcome.seconds // 61 + 1), faults
 
 
@@ -302,11 +302,11 @@ def combinations(seed, number, *groups):
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_disturbances_at_once_lose_nothing_and_invent_nothing(sandbox, client, seed):
-    """25 combinations each: the ids are the true ones exactly, or the error has a type."""
+async def test_combined_faults_lose_and_invent_no_ids(sandbox, client, seed):
+    """In 25 combinations per seed, the IDs are exact or the error is typed."""
     hidden = HIDDEN_TOTALS if seed % 2 else HIDDEN_PAGES
     endings = []
-    for faults in combinations(seed, 25, DISTURBANCES, hidden):
+    for faults in combinations(seed, 25, TRUTHFUL, hidden):
         outcome = await listing_with(client, sandbox, faults)
         check_ending(outcome, faults)
         endings.append(outcome.error is None)
@@ -316,31 +316,28 @@ async def test_disturbances_at_once_lose_nothing_and_invent_nothing(sandbox, cli
 
 
 @pytest.mark.parametrize("seed", range(100, 104))
-async def test_of_a_server_that_contradicts_itself_nothing_is_believed_that_does_not_add_up(
-    sandbox, client, seed
-):
-    """Where even the total lies the truth can't be known. Then: what was heard, all of it, once.
+async def test_a_listing_of_contradictory_responses_is_consistent_or_fails(sandbox, client, seed):
+    """A complete listing has exactly the IDs that the job returned, as many as its last total.
 
-    A listing that calls itself complete holds each id that the job handed out, no other, and as
-    many as the job's last word on the total, where it had one.
+    With wrong totals the true result can't be known.
     """
     ghosts = {DerivedIds(-1)[n] for n in range(-60, SESSIONS + 60)}
-    for faults in combinations(seed, 25, LIES, DISTURBANCES[:8], HIDDEN_TOTALS, HIDDEN_PAGES):
+    for faults in combinations(seed, 25, CONTRADICTIONS, TRUTHFUL[:8], HIDDEN_TOTALS, HIDDEN_PAGES):
         outcome = await listing_with(client, sandbox, faults)
         check_ending(outcome, faults)
         if outcome.error is None:
-            heard = outcome.heard.ids[outcome.job_id]
-            assert outcome.ids == heard, faults
-            assert outcome.heard.total[outcome.job_id] in (None, len(heard)), faults
+            received = outcome.received.ids[outcome.job_id]
+            assert outcome.ids == received, faults
+            assert outcome.received.total[outcome.job_id] in (None, len(received)), faults
             made_up = outcome.ids - truth(sandbox)
             assert made_up <= ghosts, faults
             assert not made_up or any(one.kind == "shrinking_result" for one in faults), faults
 
 
-@pytest.mark.parametrize("maker", LIES)
+@pytest.mark.parametrize("maker", CONTRADICTIONS)
 @pytest.mark.parametrize("seed", range(10))
-async def test_a_lie_that_shows_in_the_pages_is_found_out(sandbox, client, maker, seed):
-    """A result that changes between pages, or a total that the ids belie, is not complete as is."""
+async def test_a_contradiction_in_the_pages_is_detected(sandbox, client, maker, seed):
+    """A result that changes between pages, or a wrong total, is read again or fails."""
     fault = maker(random.Random(seed))
     outcome = await listing_with(client, sandbox, [fault])
     check_ending(outcome, [fault])

@@ -1,4 +1,4 @@
-"""Arrows point one way, and the client works where Prefect is not installed."""
+"""The direction of imports, imports without Prefect, and the exports of every module."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-OURS = {name: path for name, path in FILES.items() if ".sandbox" not in name}
+MODULES = {name: path for name, path in FILES.items() if ".sandbox" not in name}
 REFUSE = """
 import sys
 
@@ -33,7 +33,7 @@ sys.meta_path.insert(0, Refuse())
 
 
 def imports_of(path):
-    """Every module that a file names in an import, wherever in the file it stands."""
+    """Every module that a file imports, at any level of the file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -42,7 +42,7 @@ def imports_of(path):
             yield node.module
 
 
-def importers_of(package, files=OURS):
+def importers_of(package, files=MODULES):
     return {
         name.removeprefix("prefect_wix.")
         for name, path in files.items()
@@ -50,8 +50,8 @@ def importers_of(package, files=OURS):
     }
 
 
-def ours(name):
-    """The modules of the package that a module imports, by their short names."""
+def own_imports_of(name):
+    """The modules of prefect_wix that a module imports, by their short names."""
     return {
         one.removeprefix("prefect_wix.")
         for one in imports_of(FILES[f"prefect_wix.{name}"])
@@ -76,31 +76,31 @@ WITHOUT_PREFECT = ("client", "jobs", "load.loader", "load.mark_recordings", "loa
 @pytest.mark.parametrize(
     "module", [*WITHOUT_PREFECT, "planning.plan", "profiles.profiling", "profiles.report"]
 )
-def test_the_core_works_where_prefect_cannot_be_imported(module):
+def test_the_core_can_be_imported_without_prefect(module):
     done = run_python(REFUSE.format(refused={"prefect"}) + f"import prefect_wix.{module}")
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", ["SessionsQuery", "SessionsJob", "Period"])
-def test_the_nouns_need_no_prefect_either(name):
+def test_the_models_can_be_imported_without_prefect(name):
     done = run_python(REFUSE.format(refused={"prefect"}) + f"from prefect_wix import {name}")
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("module", ["warehouse", "profiles.profiling", "profiles.tables"])
-def test_the_warehouse_and_its_profiles_need_no_prefect(module):
+def test_the_warehouse_and_the_profiles_can_be_imported_without_prefect(module):
     done = run_python(REFUSE.format(refused={"prefect"}) + f"import prefect_wix.{module}")
     assert done.returncode == 0, done.stderr
 
 
-def test_a_package_that_is_refused_cannot_be_imported():
-    """The trick of the tests above works: without it they would pass for nothing."""
+def test_a_refused_package_cannot_be_imported():
+    """A precondition of the tests above."""
     done = run_python(REFUSE.format(refused={"prefect"}) + "import prefect_wix.blocks")
     assert "No module named 'prefect'" in done.stderr
 
 
 def test_httpx_is_imported_only_where_requests_are_made():
-    # tasks.progress: only the name of the error that Prefect's own client raises.
+    # tasks.progress imports only the class of an error that Prefect's client raises.
     assert importers_of("httpx") == {
         "client.auth",
         "client.client",
@@ -120,17 +120,17 @@ def test_nothing_in_the_package_imports_a_flow_or_a_deployment():
 
 
 def test_the_sandbox_and_the_package_share_no_code():
-    """Else the sandbox would agree with every mistake of the client."""
+    """Shared code would hide the client's mistakes from the tests with the sandbox."""
     assert {
-        name for name in OURS if any(".sandbox" in one for one in imports_of(OURS[name]))
+        name for name in MODULES if any(".sandbox" in one for one in imports_of(MODULES[name]))
     } == set()
     for name, path in FILES.items():
         if ".sandbox" in name:
-            named = {one for one in imports_of(path) if one.startswith("prefect_wix")}
-            assert all(one.startswith("prefect_wix.sandbox") for one in named), name
+            imported = {one for one in imports_of(path) if one.startswith("prefect_wix")}
+            assert all(one.startswith("prefect_wix.sandbox") for one in imported), name
 
 
-ARROWS = {
+ALLOWED_IMPORTS = {
     "errors": set(),
     "clock": set(),
     "extras": {"errors"},
@@ -147,45 +147,48 @@ ARROWS = {
         *("errors", "extras"),
     },
 }
-"""What each package may import beside itself: the arrows of the design, top to bottom."""
+"""The imports that each package may have beside its own modules, from the bottom to the top."""
 
 
 def package_of(name):
-    """The package, or the module at the root, that a module belongs to."""
+    """The package of a module, or the module itself at the root."""
     return name.split(".")[0]
 
 
-@pytest.mark.parametrize("name", [one for one in OURS if one != "prefect_wix.__init__"])
-def test_imports_follow_the_arrows(name):
+@pytest.mark.parametrize("name", [one for one in MODULES if one != "prefect_wix.__init__"])
+def test_a_module_imports_only_what_its_package_may(name):
     short = name.removeprefix("prefect_wix.")
-    imported = {one for one in ours(short) if package_of(one) != package_of(short)}
-    allowed = ARROWS[package_of(short)]
+    imported = {one for one in own_imports_of(short) if package_of(one) != package_of(short)}
+    allowed = ALLOWED_IMPORTS[package_of(short)]
     assert {one for one in imported if not {one, package_of(one)} & allowed} == set()
 
 
-def test_the_root_imports_nothing_before_it_is_used():
-    """`import prefect_wix` is instant; its names come from where they are defined."""
+def test_importing_the_root_imports_no_submodule():
+    """Each public name is imported on first use."""
     done = run_python("import prefect_wix, sys; print(*sys.modules)")
     assert done.returncode == 0, done.stderr
     assert {one for one in done.stdout.split() if one.startswith("prefect_wix.")} == set()
 
 
-@pytest.mark.parametrize("name", [one for one in OURS if OURS[one].name != "__init__.py"])
-def test_a_module_defines_what_it_exports(name):
+def defined_in(module):
+    """The names that a module defines at its top level, without those it imports."""
+    for node in ast.parse(FILES[module].read_text()).body:
+        targets = getattr(node, "targets", [getattr(node, "target", node)])
+        yield from (getattr(one, "id", getattr(one, "name", None)) for one in targets)
+
+
+@pytest.mark.parametrize("name", [one for one in MODULES if MODULES[one].name != "__init__.py"])
+def test_public_names_are_imported_from_the_module_that_defines_them(name):
     """Only a package's `__init__` re-exports."""
-    tree = ast.parse(OURS[name].read_text())
-    imported = {
-        alias.asname or alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    module = __import__(name, fromlist=["__all__"])
-    assert imported & {*module.__all__} == set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module in FILES:
+            names = {alias.name for alias in node.names}
+            assert names <= {*defined_in(node.module)}, node.module
+            assert not [one for one in names if one.startswith("_")], node.module
 
 
-def test_every_package_that_is_imported_is_declared():
-    """What Prefect happens to bring today it may drop tomorrow."""
+def test_every_imported_package_is_a_declared_dependency():
+    """A dependency of Prefect can be dropped in its next version."""
     root = PACKAGE.parent.parent
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
@@ -208,12 +211,12 @@ def test_every_package_that_is_imported_is_declared():
     assert missing == set()
 
 
-def test_imports_make_no_circle():
-    def visit(name, above):
-        assert name not in above, f"{' -> '.join([*above, name])}"
+def test_imports_have_no_cycle():
+    def visit(name, importers):
+        assert name not in importers, f"{' -> '.join([*importers, name])}"
         if name not in done and f"prefect_wix.{name}" in FILES:
-            for one in ours(name):
-                visit(one, [*above, name])
+            for one in own_imports_of(name):
+                visit(one, [*importers, name])
         done.add(name)
 
     done = set()
@@ -221,26 +224,23 @@ def test_imports_make_no_circle():
         visit(name.removeprefix("prefect_wix."), [])
 
 
-def test_every_public_name_is_there_and_listed():
+def test_every_public_name_can_be_imported_and_is_listed():
     for name in prefect_wix.__all__:
         assert getattr(prefect_wix, name).__name__ == name
         assert name in dir(prefect_wix)
 
 
-def test_a_name_that_is_not_there_is_missed_as_usual():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'Sessions'"):
         _ = prefect_wix.Sessions
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_every_module_lists_its_names_and_has_them(name):
-    names = [
-        node.value
-        for node in ast.parse(OURS[name].read_text()).body
-        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
-    ]
-    (listed,) = names
-    exported = ast.literal_eval(listed)
-    module = __import__(name, fromlist=exported or ["__doc__"])
-    assert [one for one in exported if not hasattr(module, one)] == []
-    assert module.__doc__
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_has_a_docstring(name):
+    assert ast.get_docstring(ast.parse(MODULES[name].read_text()))
+
+
+@pytest.mark.parametrize("name", [one for one in MODULES if MODULES[one].name == "__init__.py"])
+def test_every_package_lists_the_names_that_it_exports(name):
+    module = __import__(name.removesuffix(".__init__"), fromlist=["__all__"])
+    assert [one for one in module.__all__ if not hasattr(module, one)] == []

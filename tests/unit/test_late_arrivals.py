@@ -1,4 +1,4 @@
-"""After how many days is a day settled?"""
+"""Late arrivals are measured by reloads, and give the recommended lookback."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ DAY = Partition("site", date(2024, 3, 1), "device_type=ALL", "Asia/Jerusalem")
 NEXT = replace(DAY, day=date(2024, 3, 2))
 
 
-def asked(partition, after_hours, *, added=0, removed=0, sessions=10):
-    """An ask that landed, so many hours after its day was over."""
+def loaded(partition, after_hours, *, added=0, removed=0, sessions=10):
+    """A published job record, submitted ``after_hours`` hours after the day ended."""
     at = partition.ends_at + timedelta(hours=after_hours)
     record = JobRecord.intend(partition, at=at, run_id=None)
     state = JobState.LANDED if added or removed else JobState.UNCHANGED
@@ -27,15 +27,15 @@ def asked(partition, after_hours, *, added=0, removed=0, sessions=10):
     return replace(record, sessions=sessions, added=added, removed=removed)
 
 
-def test_the_first_answer_is_the_measure_and_each_later_one_a_point():
-    """Two days, asked three times each: the first asks make no point of the curve."""
+def test_reloads_are_compared_with_the_load_before_and_grouped_by_age():
+    """Of two days with three loads each, the first loads are baselines."""
     records = [
-        asked(DAY, 2, added=10),
-        asked(DAY, 26, added=1),
-        asked(DAY, 50),
-        asked(NEXT, 2, added=10),
-        asked(NEXT, 26, added=2, removed=1),
-        asked(NEXT, 50),
+        loaded(DAY, 2, added=10),
+        loaded(DAY, 26, added=1),
+        loaded(DAY, 50),
+        loaded(NEXT, 2, added=10),
+        loaded(NEXT, 26, added=2, removed=1),
+        loaded(NEXT, 50),
     ]
     assert late_arrivals_by_age(reversed(records)) == [
         LateArrivals(age_days=2, records=2, changed=2, added=3, removed=1),
@@ -43,20 +43,20 @@ def test_the_first_answer_is_the_measure_and_each_later_one_a_point():
     ]
 
 
-def test_an_answer_from_before_the_end_of_the_day_measures_nothing():
-    """What came while the day still ran is not late."""
-    assert late_arrivals_by_age([asked(DAY, -3, added=5), asked(DAY, 2, added=5)]) == []
+def test_a_load_before_the_end_of_the_day_is_ignored():
+    """Sessions that arrive during their day are not late."""
+    assert late_arrivals_by_age([loaded(DAY, -3, added=5), loaded(DAY, 2, added=5)]) == []
 
 
-def test_a_day_first_asked_when_it_was_old_measures_nothing():
-    """A backfill sees no late sessions come; that does not mean that none come."""
-    assert late_arrivals_by_age([asked(DAY, 500, added=5), asked(DAY, 600)]) == []
+def test_a_backfilled_day_is_ignored():
+    """A first load after days already contains the late sessions."""
+    assert late_arrivals_by_age([loaded(DAY, 500, added=5), loaded(DAY, 600)]) == []
 
 
-def test_asks_that_came_to_nothing_are_passed_over():
-    """A failed ask has no answer to compare."""
-    failed = replace(asked(DAY, 26), state=JobState.FAILED, sessions=None)
-    assert late_arrivals_by_age([asked(DAY, 2, added=1), failed]) == []
+def test_failed_jobs_are_ignored():
+    """A failed job has no result to compare."""
+    failed = replace(loaded(DAY, 26), state=JobState.FAILED, sessions=None)
+    assert late_arrivals_by_age([loaded(DAY, 2, added=1), failed]) == []
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_asks_that_came_to_nothing_are_passed_over():
     ],
 )
 def test_the_lookback_is_the_last_age_at_which_something_changed(changed_by_age, lookback):
-    """It is known only where enough asks were later than that, and found nothing new."""
+    """It is known only if enough later reloads found no change."""
     curve = [
         LateArrivals(age_days=age, records=5, changed=changed, added=changed, removed=0)
         for age, changed in changed_by_age.items()

@@ -1,4 +1,4 @@
-"""A listing: submit, wait, drain, verify. Complete, or one typed error; never something between."""
+"""A listing submits, polls, reads all pages and verifies: complete, or one typed error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from test_client import EMPTY, RawWix, raw_client, reply, sandbox_client
+from test_client import EMPTY, RawWix, raw_client, raw_response, sandbox_client
 
 from prefect_wix.client.auth import ApiKeyAuth
 from prefect_wix.client.client import WixClient
@@ -35,8 +35,9 @@ from prefect_wix.sandbox import Fault, Rules, Session, World, running
 from prefect_wix.spool import id_spool as spool
 from prefect_wix.spool.id_spool import Spool
 
+SUBMITTED = raw_response(body={"jobId": "j"})
 COUNTS = (0, 1, 7, 999, 1000, 1001, 2000, 2001, 5000)
-"""How many sessions each day of March 2024 has, from the first on."""
+"""Number of sessions of each day of March 2024, from the first."""
 WORLD = World(
     Session(
         id=f"{count}-{number}",
@@ -49,14 +50,14 @@ WORLD = World(
 
 
 def day_with(count):
-    """The query for the day that has so many sessions."""
+    """The query for the day with this number of sessions."""
     day = date(2024, 3, COUNTS.index(count) + 1)
     return SessionsQuery(
         start_date=day, end_date=day + timedelta(days=1), device_type="ALL", timezone="UTC"
     )
 
 
-def truth(count):
+def expected_ids(count):
     return {f"{count}-{number}" for number in range(count)}
 
 
@@ -84,20 +85,20 @@ def spooled(listing):
 
 
 async def complete_listing(client, count, **options):
-    """The summary and the ids of a whole listing."""
+    """The summary and the IDs of a complete listing, after checks of its batches."""
     async with Listing(client, day_with(count), **options) as listing:
         batches = [batch async for batch in listing]
-        given = [session_id for batch in batches for session_id in batch]
-        assert sorted(given) == sorted(spooled(listing))
-        assert len(set(given)) == len(given) == listing.summary.sessions
-        return listing.summary, set(given)
+        yielded = [session_id for batch in batches for session_id in batch]
+        assert sorted(yielded) == sorted(spooled(listing))
+        assert len(set(yielded)) == len(yielded) == listing.summary.sessions
+        return listing.summary, set(yielded)
 
 
 @asynccontextmanager
-async def listing_of(*answers):
-    """A listing of a server that answers just so, one answer after the other."""
+async def listing_from(*responses):
+    """A listing from a server that sends these responses in order."""
     async with (
-        RawWix(*answers).running() as wix,
+        RawWix(*responses).running() as wix,
         raw_client(wix.url) as client,
         Listing(client, day_with(1)) as listing,
     ):
@@ -108,14 +109,14 @@ def limits(sandbox):
     return [int(one.params["limit"]) for one in sandbox.requests if one.endpoint == "result"]
 
 
-# --- the plain case, and what it costs ---------------------------------------------------------
+# --- requests and waits ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", COUNTS)
-async def test_a_listing_is_complete_in_as_few_requests_as_can_be(sandbox, client, count):
-    """The poll that finds the job finished is page one: two requests up to 1,000 sessions."""
+async def test_a_listing_needs_one_submit_and_one_request_per_page(sandbox, client, count):
+    """The poll that finds the job finished is page one: 2 requests up to 1,000 sessions."""
     summary, ids = await complete_listing(client, count)
-    assert ids == truth(count) == sandbox.answer(day_with(count).to_wire())
+    assert ids == expected_ids(count) == sandbox.answer(day_with(count).to_wire())
     assert sandbox.count() == 1 + max(1, math.ceil(count / 1000))
     assert sandbox.count("list") == 1
     assert summary.requests == sandbox.count("result")
@@ -126,46 +127,46 @@ async def test_a_listing_is_complete_in_as_few_requests_as_can_be(sandbox, clien
     assert list(sandbox.jobs)[-1] == summary.job.job_id
 
 
-async def test_a_job_that_needs_a_while_costs_one_poll_more_for_each_wait(sandbox, client):
+async def test_each_wait_for_a_slow_job_costs_one_poll(sandbox, client):
     sandbox.faults = [Fault("unknown_status", status="IN_PROGRESS", polls=6)]
     start = client.clock.now()
     summary, ids = await complete_listing(client, 7)
-    assert (ids, summary.requests) == (truth(7), 7)
-    # Of jobs that nothing is known of, the age at each poll is half as much again.
+    assert (ids, summary.requests) == (expected_ids(7), 7)
+    # Without observations the age at each poll is 1.5 times the age at the poll before.
     assert 0.9 * 1.5**6 <= client.clock.now() - start <= 1.1 * 1.5**6
 
 
-async def test_waits_grow_to_a_ceiling_and_are_not_in_step():
+async def test_backoff_waits_grow_to_a_limit_with_jitter():
     poll_policy = PollPolicy()
     waits = poll_policy.waits()
-    seen = [next(waits) for _ in range(40)]
-    for wait, expected in zip(seen, (min(1.5**n, 30) for n in range(40)), strict=True):
+    drawn = [next(waits) for _ in range(40)]
+    for wait, expected in zip(drawn, (min(1.5**n, 30) for n in range(40)), strict=True):
         assert 0.8 * expected <= wait <= 1.2 * expected
-    assert len(set(seen)) == 40
+    assert len(set(drawn)) == 40
 
 
-async def test_pages_are_handed_on_as_they_come(sandbox, client):
-    """The first one alone, and those that came meanwhile as one batch."""
+async def test_pages_are_yielded_as_they_are_received(sandbox, client):
+    """The first page is one batch; pages received meanwhile form the next batch."""
     async with Listing(client, day_with(5000)) as listing:
         sizes, requests = [], []
         async for batch in listing:
             sizes.append(len(batch))
             requests.append(sandbox.count("result"))
-            assert listing.summary is None, "complete only when the iteration has ended"
+            assert listing.summary is None, "complete only after the iteration"
     assert (sizes[0], requests[0]) == (1000, 1)
     assert sum(sizes) == 5000
     assert {size % 1000 for size in sizes} == {0}
     assert requests[-1] == 5
 
 
-async def test_pages_that_come_while_the_ids_are_worked_on_are_taken_in_together(
+async def test_pages_received_while_the_disk_is_busy_are_added_together(
     sandbox, client, monkeypatch
 ):
-    """A disk that is slower than Wix costs one visit for several pages, not one for each."""
-    visits = []
+    """A slow disk costs one write for several pages."""
+    writes = []
 
     def add_slowly(self, ids, *, in_pass):
-        visits.append(len(ids))
+        writes.append(len(ids))
         time.sleep(0.5)
         return add(self, ids, in_pass=in_pass)
 
@@ -173,13 +174,12 @@ async def test_pages_that_come_while_the_ids_are_worked_on_are_taken_in_together
     monkeypatch.setattr(Spool, "add", add_slowly)
     async with Listing(client, day_with(5000)) as listing:
         batches = [batch async for batch in listing]
-    assert visits == list(map(len, batches))
-    assert sum(visits) == 5000
-    assert len(visits) <= 3
+    assert writes == list(map(len, batches))
+    assert sum(writes) == 5000
+    assert len(writes) <= 3
 
 
-async def test_a_job_is_asked_for_no_sooner_than_it_can_be_done(sandbox, client):
-    """The first poll comes a second after the submit; that of a job taken up comes at once."""
+async def test_a_new_job_is_polled_after_a_second_and_an_adopted_one_at_once(sandbox, client):
     start = client.clock.now()
     await complete_listing(client, 1)
     assert 0.8 <= client.clock.now() - start <= 1.2
@@ -188,46 +188,46 @@ async def test_a_job_is_asked_for_no_sooner_than_it_can_be_done(sandbox, client)
     assert client.clock.now() == start
 
 
-async def test_many_listings_on_one_client_do_not_mix(sandbox, client):
+async def test_concurrent_listings_of_one_client_keep_their_ids_apart(sandbox, client):
     counts = [count for count in COUNTS if count <= 2001] * 4
     done = await asyncio.gather(*(complete_listing(client, count) for count in counts))
-    assert [ids for _, ids in done] == [truth(count) for count in counts]
+    assert [ids for _, ids in done] == [expected_ids(count) for count in counts]
     assert sandbox.count("list") == len(counts)
     assert len({summary.job.job_id for summary, _ in done}) == len(counts)
     assert sandbox.count("result") == sum(max(1, math.ceil(count / 1000)) for count in counts)
 
 
-# --- pages of another size ---------------------------------------------------------------------
+# --- page limits -------------------------------------------------------------------------------
 
 
-async def test_a_smaller_page_limit_is_found_out_once_and_remembered():
-    """Wix names the limit in its refusal; the next listing of the client asks right at once."""
+async def test_a_refused_page_limit_is_lowered_once_per_client():
+    """Wix names the limit in the 400; the next listing of the client starts with it."""
     with running(WORLD, rules=Rules(page_cap=300)) as sandbox:
         async with sandbox_client(sandbox) as client:
             _, ids = await complete_listing(client, 1001)
-            assert ids == truth(1001)
+            assert ids == expected_ids(1001)
             assert limits(sandbox) == [1000, 300, 300, 300, 300]
             sandbox.reset_counts()
             await complete_listing(client, 7)
             assert limits(sandbox) == [300]
 
 
-async def test_a_limit_that_is_refused_without_saying_how_much_becomes_a_hundred(sandbox, client):
+async def test_a_limit_refused_without_a_threshold_becomes_100(sandbox, client):
     sandbox.faults = [Fault("limit_violation", threshold=None)]
     _, ids = await complete_listing(client, 999)
-    assert ids == truth(999)
+    assert ids == expected_ids(999)
     assert limits(sandbox) == [1000, *[100] * 10]
 
 
-async def test_a_gateway_timeout_halves_the_page(sandbox, client):
-    """As Wix advises; and what was read before it is not read again."""
+async def test_a_504_halves_the_page_limit(sandbox, client):
+    """Pages already read are not fetched again."""
     sandbox.faults = [Fault("server_error", status=504, on="result", after=1, times=1)]
     _, ids = await complete_listing(client, 2001)
-    assert ids == truth(2001)
+    assert ids == expected_ids(2001)
     assert sorted(limits(sandbox)) == [500, 500, 1000, 1000, 1000]
 
 
-async def test_a_gateway_timeout_that_stays_is_the_end(sandbox, client):
+async def test_repeated_504_responses_fail_the_listing(sandbox, client):
     sandbox.faults = [Fault("server_error", status=504, on="result")]
     with pytest.raises(ServerError, match="504"):
         await complete_listing(client, 7)
@@ -235,9 +235,9 @@ async def test_a_gateway_timeout_that_stays_is_the_end(sandbox, client):
     assert len(limits(sandbox)) <= 10
 
 
-async def test_a_refusal_of_something_else_is_no_matter_of_the_page(sandbox, client):
+async def test_a_400_for_another_field_does_not_lower_the_page_limit(sandbox, client):
     sandbox.faults = [Fault("server_error", status=400, on="result")]
-    with pytest.raises(WixError, match="Wix answered 400"):
+    with pytest.raises(WixError, match="Wix returned 400"):
         await complete_listing(client, 7)
     assert limits(sandbox) == [1000]
 
@@ -245,7 +245,7 @@ async def test_a_refusal_of_something_else_is_no_matter_of_the_page(sandbox, cli
 @pytest.mark.parametrize(
     ("threshold", "next_limit"), [(1, 1), (999, 999), (0, 100), (-5, 100), ("7", 100), (None, 100)]
 )
-async def test_only_a_limit_that_makes_sense_is_believed(threshold, next_limit):
+async def test_only_a_positive_integer_threshold_is_used(threshold, next_limit):
     violation = {
         "field": "paging.limit",
         "description": "too large",
@@ -253,102 +253,102 @@ async def test_only_a_limit_that_makes_sense_is_believed(threshold, next_limit):
     }
     refused = {"message": "", "details": {"validationError": {"fieldViolations": [violation]}}}
     page = {"result": {"jobStatus": "FINISHED", "total": 1, "sessionIds": ["a"]}}
-    answers = [reply(body={"jobId": "j"}), reply(400, refused), reply(body=page)]
-    async with listing_of(*answers) as (wix, listing):
+    responses = [SUBMITTED, raw_response(400, refused), raw_response(body=page)]
+    async with listing_from(*responses) as (wix, listing):
         await listing.read_all()
-    assert [one.params["limit"] for one in wix.asked[1:]] == ["1000", str(next_limit)]
+    assert [one.params["limit"] for one in wix.requests[1:]] == ["1000", str(next_limit)]
 
 
-async def test_a_limit_that_is_not_larger_is_no_way_out():
-    """Refusing 1000 and naming 1000, or a refusal of every limit, ends; it does not spin."""
+async def test_a_threshold_that_is_not_lower_fails_the_listing():
+    """A refusal of 1000 that names 1000 is not retried."""
     violation = {"field": "limit", "description": "too large", "data": {"threshold": 1000}}
     refused = {"message": "", "details": {"validationError": {"fieldViolations": [violation]}}}
-    answers = [reply(body={"jobId": "j"}), reply(400, refused)]
-    async with listing_of(*answers) as (wix, listing):
+    responses = [SUBMITTED, raw_response(400, refused)]
+    async with listing_from(*responses) as (wix, listing):
         with pytest.raises(WixError, match="limit: too large"):
             await listing.read_all()
-    assert len(wix.asked) == 2
+    assert len(wix.requests) == 2
 
 
-async def test_the_page_limit_is_only_ever_lowered():
-    """A late answer to a large page does not undo what an early one has taught."""
+async def test_a_late_response_does_not_raise_the_page_limit():
+    """One listing gets the limit of 100 while a larger page of another is still in flight."""
     late, both = asyncio.Event(), asyncio.Event()
     page = {"result": {"jobStatus": "FINISHED", "total": 1, "sessionIds": ["a"]}}
     violation = {"field": "limit", "description": "too large", "data": {"threshold": 100}}
     refused = {"message": "", "details": {"validationError": {"fieldViolations": [violation]}}}
     large = []
 
-    async def answer(asked):
-        if asked.method == "POST":
-            return reply(body={"jobId": "j"})
-        if asked.params["limit"] != "1000":
+    async def respond(request):
+        if request.method == "POST":
+            return SUBMITTED
+        if request.params["limit"] != "1000":
             late.set()
-            return reply(body=page)
-        large.append(asked)
+            return raw_response(body=page)
+        large.append(request)
         if len(large) == 2:
             both.set()
         await both.wait()
-        if asked is large[0]:
-            return reply(400, refused)
+        if request is large[0]:
+            return raw_response(400, refused)
         await late.wait()
-        return reply(504, EMPTY)
+        return raw_response(504, EMPTY)
 
-    async with RawWix(answer).running() as wix, raw_client(wix.url) as client:
+    async with RawWix(respond).running() as wix, raw_client(wix.url) as client:
         async with Listing(client, day_with(1)) as one, Listing(client, day_with(1)) as two:
             async with asyncio.timeout(10):
                 await asyncio.gather(one.read_all(), two.read_all())
         assert client.page_limit == 100
 
 
-# --- answers that do not add up ----------------------------------------------------------------
+# --- ids and totals that disagree --------------------------------------------------------------
 
 
-async def test_repeats_are_dropped_and_counted(sandbox, client):
+async def test_duplicates_are_dropped_and_counted(sandbox, client):
     sandbox.faults = [Fault("repeats", n=3)]
     summary, ids = await complete_listing(client, 2001)
-    assert ids == truth(2001)
+    assert ids == expected_ids(2001)
     assert (summary.duplicates, summary.passes) == (6, 1)
 
 
-async def test_ids_that_a_page_leaves_out_are_found_by_draining_again(sandbox, client):
+async def test_ids_missing_from_a_page_are_found_in_a_second_pass(sandbox, client):
     sandbox.faults = [Fault("lossy_repeats", n=5)]
     summary, ids = await complete_listing(client, 2001)
-    assert ids == truth(2001)
+    assert ids == expected_ids(2001)
     assert summary.passes == 2
     assert summary.duplicates >= 6
 
 
-async def test_a_short_page_is_not_the_end(sandbox, client):
+async def test_a_short_page_does_not_end_a_pass(sandbox, client):
     sandbox.faults = [Fault("small_pages", size=400)]
     summary, ids = await complete_listing(client, 2001)
-    assert ids == truth(2001)
+    assert ids == expected_ids(2001)
     assert summary.requests == 6
 
 
-async def test_an_empty_page_is_not_the_end_while_ids_are_missing(sandbox, client):
+async def test_an_empty_page_does_not_end_a_pass_below_the_total(sandbox, client):
     sandbox.faults = [Fault("empty_page", after=1, times=1)]
     summary, ids = await complete_listing(client, 2001)
-    assert (ids, summary.passes) == (truth(2001), 1)
+    assert (ids, summary.passes) == (expected_ids(2001), 1)
 
 
 @pytest.mark.parametrize("count", [0, 7, 2001])
 @pytest.mark.parametrize("fault", [Fault("null_total"), Fault("missing_fields", field="total")])
-async def test_without_a_total_two_drains_must_agree(sandbox, client, fault, count):
+async def test_without_a_total_two_passes_must_agree(sandbox, client, fault, count):
     sandbox.faults = [fault]
     summary, ids = await complete_listing(client, count)
-    assert (ids, summary.passes) == (truth(count), 2)
+    assert (ids, summary.passes) == (expected_ids(count), 2)
 
 
-def drains(*seen):
-    """The answers of a server that names no total and hands out these ids, drain by drain."""
-    yield reply(body={"jobId": "j"})
-    for ids in seen:
+def passes_without_total(*id_lists):
+    """The responses of a server that sends no total and returns these IDs, pass by pass."""
+    yield SUBMITTED
+    for ids in id_lists:
         for page in (ids, []):
-            yield reply(body={"result": {"jobStatus": "FINISHED", "sessionIds": page}})
+            yield raw_response(body={"result": {"jobStatus": "FINISHED", "sessionIds": page}})
 
 
 @pytest.mark.parametrize(
-    ("seen", "passes"),
+    ("id_lists", "passes"),
     [
         ([["a"], ["a", "b"], ["a", "b"]], 3),
         ([["a"], ["a", "b"], ["a", "b", "c"], ["c", "b", "a"]], 4),
@@ -356,40 +356,39 @@ def drains(*seen):
         ([["a", "b"], ["a"], ["a", "b"]], 3),
     ],
 )
-async def test_without_a_total_nothing_is_believed_before_two_drains_agree(seen, passes):
-    """Not that the last drain brought nothing new, and not that it was as long as the first."""
-    async with listing_of(*drains(*seen)) as (_, listing):
+async def test_without_a_total_passes_are_repeated_until_two_agree(id_lists, passes):
+    """A pass without new IDs, or of the same length, is not enough."""
+    async with listing_from(*passes_without_total(*id_lists)) as (_, listing):
         summary = await listing.read_all()
         assert summary.passes == passes
-        assert spooled(listing) == sorted(set().union(*seen))
+        assert spooled(listing) == sorted(set().union(*id_lists))
 
 
 @pytest.mark.parametrize(
-    "seen",
+    "id_lists",
     [
         [["a"], ["a", "b"], ["a", "b", "c"], ["a", "b", "c", "d"]],
         [["a"], ["b"], ["c"], ["d"]],
         [["a", "b"], ["a"], ["b"], ["a"]],
     ],
 )
-async def test_without_a_total_drains_that_never_agree_are_incomplete(seen):
-    async with listing_of(*drains(*seen)) as (_, listing):
+async def test_without_a_total_passes_that_never_agree_are_incomplete(id_lists):
+    async with listing_from(*passes_without_total(*id_lists)) as (_, listing):
         with pytest.raises(IncompleteListingError) as caught:
             await listing.read_all()
-    assert (caught.value.received, caught.value.total) == (len(set().union(*seen)), None)
+    assert (caught.value.received, caught.value.total) == (len(set().union(*id_lists)), None)
 
 
-async def test_a_total_that_changes_under_way_is_not_believed(sandbox, client):
-    """A result that grew while it was read is read again, until it has stayed put."""
+async def test_a_total_that_changes_within_a_pass_repeats_the_pass(sandbox, client):
     sandbox.faults = [Fault("growing_result", until=2, step=1)]
     summary, ids = await complete_listing(client, 2001)
-    assert ids == truth(2001)
+    assert ids == expected_ids(2001)
     assert summary.passes == 2
 
 
 @pytest.mark.parametrize("delta", [1, -1, 100])
 async def test_a_total_that_never_agrees_is_an_incomplete_listing(sandbox, client, delta):
-    """Loudly, with both numbers, the job and the request id; and after a bounded effort."""
+    """The error has both numbers, the job and the request ID; the number of requests is limited."""
     sandbox.faults = [Fault("wrong_total", delta=delta)]
     with pytest.raises(IncompleteListingError, match="the listing is incomplete") as caught:
         await complete_listing(client, 7)
@@ -402,10 +401,10 @@ async def test_a_total_that_never_agrees_is_an_incomplete_listing(sandbox, clien
 
 
 class Groups:
-    """In place of `PagePrefetcher`: hands out several pages at once, alike in each pass."""
+    """Replaces `PagePrefetcher`: returns groups of pages, the same ones in each pass."""
 
     def __init__(self, *groups):
-        self.taken = 0
+        self.calls = 0
         self._groups = groups
 
     def __call__(self, result, first):
@@ -419,7 +418,7 @@ class Groups:
         pass
 
     async def pages(self, offset):
-        self.taken += 1
+        self.calls += 1
         return next(self._left)
 
 
@@ -431,16 +430,16 @@ def page_of(ids, total):
 
 @asynccontextmanager
 async def listing_in_groups(monkeypatch, first, *groups):
-    """A listing whose first page is one alone, and what comes behind it is taken in in groups."""
-    taken = Groups(*groups)
-    monkeypatch.setattr("prefect_wix.jobs.listing.PagePrefetcher", taken)
+    """A listing whose first page comes alone and whose later pages come in groups."""
+    prefetcher = Groups(*groups)
+    monkeypatch.setattr("prefect_wix.jobs.listing.PagePrefetcher", prefetcher)
     ids, total = first
     body = {"result": {"jobStatus": "FINISHED", "total": total, "sessionIds": list(ids)}}
-    async with listing_of(reply(body={"jobId": "j"}), reply(body=body)) as (_, listing):
-        yield taken, listing
+    async with listing_from(SUBMITTED, raw_response(body=body)) as (_, listing):
+        yield prefetcher, listing
 
 
-async def test_a_total_that_changes_amid_pages_taken_in_together_is_not_believed(monkeypatch):
+async def test_a_total_that_changes_within_a_group_of_pages_is_not_accepted(monkeypatch):
     groups = [page_of("b", 9), page_of("cd", 4)]
     async with listing_in_groups(monkeypatch, ("a", 4), groups) as (_, listing):
         with pytest.raises(IncompleteListingError):
@@ -448,72 +447,71 @@ async def test_a_total_that_changes_amid_pages_taken_in_together_is_not_believed
         assert sorted(spooled(listing)) == ["a", "b", "c", "d"]
 
 
-async def test_pages_taken_in_together_that_bring_nothing_new_are_counted_each(monkeypatch):
+async def test_each_page_of_a_group_without_new_ids_counts_as_stale(monkeypatch):
     stale = [page_of("ab", 9)] * 3
-    async with listing_in_groups(monkeypatch, ("ab", 9), stale, stale) as (taken, listing):
+    async with listing_in_groups(monkeypatch, ("ab", 9), stale, stale) as (prefetcher, listing):
         with pytest.raises(IncompleteListingError):
             await listing.read_all()
-    assert taken.taken == 4, "once in each pass"
+    assert prefetcher.calls == 4, "once in each pass"
 
 
-async def test_a_pass_ends_where_one_of_the_pages_taken_in_together_says_so(monkeypatch):
+async def test_any_page_of_a_group_can_end_the_pass(monkeypatch):
     groups = [page_of("c", 3), page_of("d", 9)]
-    async with listing_in_groups(monkeypatch, ("ab", 9), groups, groups) as (taken, listing):
+    async with listing_in_groups(monkeypatch, ("ab", 9), groups, groups) as (prefetcher, listing):
         with pytest.raises(IncompleteListingError):
             await listing.read_all()
-    assert taken.taken == 4, "once in each pass"
+    assert prefetcher.calls == 4, "once in each pass"
 
 
-async def test_a_page_that_never_moves_on_is_given_up(sandbox, client):
-    """A server that hands out the first page for ever is no endless loop."""
+async def test_a_server_that_repeats_its_first_page_fails_the_listing(sandbox, client):
+    """The number of requests is limited."""
     page = {"result": {"jobStatus": "FINISHED", "total": 5, "sessionIds": ["a", "b"]}}
-    answers = [reply(body={"jobId": "j"}), reply(body=page)]
-    async with listing_of(*answers) as (wix, listing):
+    responses = [SUBMITTED, raw_response(body=page)]
+    async with listing_from(*responses) as (wix, listing):
         with pytest.raises(IncompleteListingError):
             await listing.read_all()
-    assert len(wix.asked) <= 25
+    assert len(wix.requests) <= 25
 
 
-async def test_a_job_that_goes_back_to_running_is_waited_for_again():
+async def test_a_job_that_returns_to_running_is_polled_again():
     pages = [
         {"jobStatus": "FINISHED", "total": 2, "sessionIds": ["a"]},
         {"jobStatus": "IN_PROGRESS"},
         {"jobStatus": "IN_PROGRESS", "total": 2, "sessionIds": ["x"]},
         {"jobStatus": "FINISHED", "total": 2, "sessionIds": ["b"]},
     ]
-    answers = [reply(body={"jobId": "j"}), *(reply(body={"result": page}) for page in pages)]
-    async with listing_of(*answers) as (wix, listing):
+    responses = [SUBMITTED, *(raw_response(body={"result": page}) for page in pages)]
+    async with listing_from(*responses) as (wix, listing):
         await listing.read_all()
         assert spooled(listing) == ["a", "b"]
-    assert [one.params["offset"] for one in wix.asked[1:]] == ["0", "1", "1", "1"]
+    assert [one.params["offset"] for one in wix.requests[1:]] == ["0", "1", "1", "1"]
 
 
 @pytest.mark.parametrize(
     "status", ["IN_PROGRESS", "SOMETHING_NEW", "UNKNOWN_JOB_STATUS", None, "finished"]
 )
-async def test_ids_of_a_job_that_is_not_finished_count_for_nothing(status):
-    """Whatever lies beside another status is no result yet."""
+async def test_ids_of_a_job_that_is_not_finished_are_ignored(status):
     early = {"jobStatus": status, "total": 1, "sessionIds": ["early"]}
     late = {"jobStatus": "FINISHED", "total": 1, "sessionIds": ["late"]}
-    answers = [reply(body={"jobId": "j"}), *(reply(body={"result": one}) for one in (early, late))]
-    async with listing_of(*answers) as (_, listing):
+    pages = (raw_response(body={"result": one}) for one in (early, late))
+    async with listing_from(SUBMITTED, *pages) as (_, listing):
         await listing.read_all()
         assert spooled(listing) == ["late"]
 
 
-# --- jobs that come to nothing -----------------------------------------------------------------
+# --- failed, unknown and lost jobs -------------------------------------------------------------
 
 
-async def test_a_failed_job_is_asked_once_more(sandbox, client, caplog):
+async def test_a_failed_job_is_resubmitted_once(sandbox, client, caplog):
     sandbox.faults = [Fault("job_error", times=1)]
     summary, ids = await complete_listing(client, 7)
-    assert (ids, summary.resubmitted) == (truth(7), True)
+    assert (ids, summary.resubmitted) == (expected_ids(7), True)
     assert sandbox.count("list") == 2
     assert summary.job.job_id == list(sandbox.jobs)[-1]
-    assert "Asking the same query once more" in caplog.text
+    assert "Submitting the query once more" in caplog.text
 
 
-async def test_a_query_whose_jobs_fail_is_asked_twice_and_no_more(sandbox, client):
+async def test_a_second_failed_job_fails_the_listing(sandbox, client):
     sandbox.faults = [Fault("job_error")]
     with pytest.raises(JobFailedError, match="names no reason") as caught:
         await complete_listing(client, 7)
@@ -521,18 +519,18 @@ async def test_a_query_whose_jobs_fail_is_asked_twice_and_no_more(sandbox, clien
     assert sandbox.count("result") == 2
     assert caught.value.job_id == list(sandbox.jobs)[-1]
     assert str(day_with(7)) in str(caught.value)
-    assert f"(request id {caught.value.request_id})" in str(caught.value)
+    assert f"(request ID {caught.value.request_id})" in str(caught.value)
 
 
 @pytest.mark.parametrize("polls", [1, 3])
-async def test_a_job_may_be_unknown_for_a_few_polls(sandbox, client, polls):
+async def test_a_new_job_may_be_unknown_for_3_polls(sandbox, client, polls):
     sandbox.faults = [Fault("unknown_job", polls=polls)]
     summary, ids = await complete_listing(client, 7)
-    assert ids == truth(7)
+    assert ids == expected_ids(7)
     assert (summary.requests, summary.resubmitted) == (1 + polls, False)
 
 
-async def test_a_job_that_stays_unknown_is_asked_once_more_and_no_more(sandbox, client):
+async def test_a_job_that_stays_unknown_is_resubmitted_once(sandbox, client):
     sandbox.faults = [Fault("unknown_job", polls=1000)]
     with pytest.raises(UnknownJobError, match="Wix does not know job") as caught:
         await complete_listing(client, 7)
@@ -542,8 +540,8 @@ async def test_a_job_that_stays_unknown_is_asked_once_more_and_no_more(sandbox, 
 
 
 @pytest.mark.parametrize("status", [404, 200])
-async def test_a_job_that_was_taken_up_and_is_forgotten_is_asked_again_or_times_out(status):
-    """404 says so; where Wix only calls the status unknown, the deadline ends it."""
+async def test_an_adopted_job_that_wix_deleted_is_resubmitted_or_times_out(status):
+    """A 404 is a resubmission; an unknown status in a 200 ends at the deadline."""
     rules = Rules(job_lifetime_seconds=0.0, unknown_job_status=status)
     with running(WORLD, rules=rules) as sandbox:
         async with sandbox_client(sandbox) as client:
@@ -556,43 +554,43 @@ async def test_a_job_that_was_taken_up_and_is_forgotten_is_asked_again_or_times_
             assert sandbox.count("result") <= 30
 
 
-async def test_a_job_that_is_known_is_taken_up_and_not_asked_again(sandbox, client):
+async def test_an_adopted_job_is_read_without_a_submit(sandbox, client):
     job = await submit_job(client, day_with(1001))
     sandbox.reset_counts()
     summary, ids = await complete_listing(client, 1001, job=job)
-    assert (ids, summary.job) == (truth(1001), job)
+    assert (ids, summary.job) == (expected_ids(1001), job)
     assert (sandbox.count("list"), sandbox.count("result")) == (0, 2)
 
 
-async def test_a_caller_that_keeps_a_record_of_jobs_submits_himself(sandbox, client):
-    noted = []
+async def test_a_callers_submit_function_is_used_for_all_submits(sandbox, client):
+    submitted = []
 
     async def submit():
-        noted.append(await submit_job(client, day_with(7)))
-        return noted[-1]
+        submitted.append(await submit_job(client, day_with(7)))
+        return submitted[-1]
 
     sandbox.faults = [Fault("job_error", times=1)]
     summary, _ = await complete_listing(client, 7, submit=submit)
-    assert [job.job_id for job in noted] == list(sandbox.jobs)[-2:]
-    assert summary.job == noted[-1]
+    assert [job.job_id for job in submitted] == list(sandbox.jobs)[-2:]
+    assert summary.job == submitted[-1]
 
 
 @pytest.mark.parametrize("kind", ["dropped_before", "dropped_after", "cut_body", "truncated"])
-async def test_a_lost_submit_is_made_once_more_and_said(sandbox, client, kind, caplog):
-    """A job may run unused: the handle counts it, the log says it, the caller may note it."""
-    noted = []
+async def test_a_lost_submit_is_repeated_once_and_reported(sandbox, client, kind, caplog):
+    """The job counts a possible orphan, the log names it, and the caller's hook is awaited."""
+    submits = []
 
-    async def note():
-        noted.append(sandbox.count("list"))
+    async def record_submits():
+        submits.append(sandbox.count("list"))
 
     sandbox.faults = [Fault(kind, on="list", times=1)]
-    job = await submit_job(client, day_with(7), on_response_lost=note)
-    assert (job.possible_orphans, noted) == (1, [1])
+    job = await submit_job(client, day_with(7), on_response_lost=record_submits)
+    assert (job.possible_orphans, submits) == (1, [1])
     assert sandbox.count("list") == 2
     assert "possible orphan" in caplog.text
 
 
-async def test_a_submit_that_is_lost_twice_is_an_error(sandbox, client):
+async def test_a_submit_lost_twice_is_an_error(sandbox, client):
     sandbox.faults = [Fault("dropped_after", on="list")]
     with pytest.raises(ResponseLostError):
         await submit_job(client, day_with(7))
@@ -602,41 +600,42 @@ async def test_a_submit_that_is_lost_twice_is_an_error(sandbox, client):
 @pytest.mark.parametrize(
     "fault", [Fault("rate_limited", on="list", times=1), Fault("server_error", on="list", times=2)]
 )
-async def test_a_submit_that_surely_had_no_effect_makes_no_orphan(sandbox, client, fault):
+async def test_a_submit_without_effect_leaves_no_orphan(sandbox, client, fault):
     sandbox.faults = [fault]
     job = await submit_job(client, day_with(7))
     assert job.possible_orphans == 0
 
 
-async def test_a_refused_submit_is_not_made_again(sandbox, client):
+async def test_a_refused_submit_is_not_repeated(sandbox, client):
     sandbox.faults = [Fault("forbidden", on="list")]
     with pytest.raises(PermissionDeniedError):
         await submit_job(client, day_with(7))
     assert sandbox.count("list") == 1
 
 
-async def test_a_job_that_is_forgotten_while_it_is_read_fails_and_is_not_mixed_with_another():
-    """Its ids were handed out already; those of a second job must not be added to them."""
-    first = {"jobStatus": "FINISHED", "total": 2, "sessionIds": ["a"]}
+async def test_a_job_deleted_while_it_is_read_fails_without_a_resubmission():
+    """IDs of a second job must not be added to those already yielded."""
+    page = {"result": {"jobStatus": "FINISHED", "total": 2, "sessionIds": ["a"]}}
+    first = raw_response(body=page)
 
-    async def answer(asked):
-        if asked.method == "POST":
-            return reply(body={"jobId": "job-0"})
-        return reply(404, EMPTY) if asked.params["offset"] == "1" else reply(body={"result": first})
+    async def respond(request):
+        if request.method == "POST":
+            return SUBMITTED
+        return raw_response(404, EMPTY) if request.params["offset"] == "1" else first
 
-    async with listing_of(answer) as (wix, listing):
+    async with listing_from(respond) as (wix, listing):
         with pytest.raises(UnknownJobError, match="submit the query again"):
             await listing.read_all()
         assert listing.summary is None
-    assert sum(asked.method == "POST" for asked in wix.asked) == 1
+    assert sum(request.method == "POST" for request in wix.requests) == 1
 
 
 # --- deadlines ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seconds", [10.0, 600.0, 3600.0])
-async def test_a_job_that_never_ends_is_given_up_at_the_deadline(sandbox, client, seconds):
-    """To the second, in few polls, with the job to take up again."""
+async def test_a_job_that_never_finishes_fails_at_the_deadline(sandbox, client, seconds):
+    """The error has the job ID, and polls are few."""
     sandbox.faults = [Fault("job_never_finishes")]
     start = client.clock.now()
     with pytest.raises(JobTimeoutError, match=f"after {seconds:g} s. It may still be") as caught:
@@ -648,17 +647,17 @@ async def test_a_job_that_never_ends_is_given_up_at_the_deadline(sandbox, client
     assert isinstance(caught.value, TimeoutError)
 
 
-async def test_the_deadline_holds_for_draining_too(sandbox, client):
+async def test_the_deadline_includes_reading_all_pages(sandbox, client):
     sandbox.faults = [Fault("empty_page", after=1)]
     start = client.clock.now()
-    # Waits that are not drawn: a request just before the deadline would be cut in real time.
+    # No jitter: the real time of a request just before the deadline would change the result.
     with pytest.raises(JobTimeoutError):
         await complete_listing(client, 2001, poll_policy=PollPolicy(timeout_seconds=3, jitter=0.0))
     assert client.clock.now() - start == pytest.approx(3)
 
 
-async def test_the_deadline_cuts_a_reply_that_does_not_come(sandbox):
-    """On the real clock: one request in flight is not waited for past the end."""
+async def test_the_deadline_cancels_a_request_in_flight(sandbox):
+    """On the real clock."""
     sandbox.faults = [Fault("slow", seconds=30, on="result")]
     auth = ApiKeyAuth(sandbox.api_key, sandbox.site_id)
     poll_policy = PollPolicy(timeout_seconds=0.3, first_wait_seconds=0.01)
@@ -669,16 +668,16 @@ async def test_the_deadline_cuts_a_reply_that_does_not_come(sandbox):
     assert 0.25 <= time.monotonic() - start < 2
 
 
-async def test_a_jobs_time_begins_when_there_is_a_job(sandbox, client):
-    """A submit that has to wait for the site's budget takes nothing from it."""
+async def test_the_timeout_starts_after_the_submit(sandbox, client):
+    """A submit that waits for the rate limit does not count."""
     sandbox.faults = [Fault("rate_limited", on="list", times=3)]
     start = client.clock.now()
     _, ids = await complete_listing(client, 7, poll_policy=PollPolicy(timeout_seconds=10))
-    assert ids == truth(7)
+    assert ids == expected_ids(7)
     assert client.clock.now() - start > 180
 
 
-async def test_a_callers_own_timeout_is_not_taken_for_the_jobs(sandbox):
+async def test_a_callers_own_timeout_is_not_a_job_timeout(sandbox):
     sandbox.faults = [Fault("slow", seconds=30, on="result")]
     auth = ApiKeyAuth(sandbox.api_key, sandbox.site_id)
     async with WixClient(auth, base_url=sandbox.url) as client:
@@ -689,30 +688,29 @@ async def test_a_callers_own_timeout_is_not_taken_for_the_jobs(sandbox):
 
 
 @pytest.mark.parametrize("status", ["SOMETHING_NEW", "UNKNOWN_JOB_STATUS", "finished", "DONE"])
-async def test_a_status_nobody_knows_is_said_once_and_never_success(
+async def test_an_undocumented_status_is_logged_once_and_treated_as_running(
     sandbox, client, caplog, status
 ):
     caplog.set_level(logging.WARNING)
     sandbox.faults = [Fault("unknown_status", status=status)]
     with pytest.raises(JobTimeoutError):
         await complete_listing(client, 7, poll_policy=PollPolicy(timeout_seconds=300))
-    said = [one for one in caplog.messages if "not documented" in one]
-    assert len(said) == 1
-    assert repr(status) in said[0]
+    logged = [one for one in caplog.messages if "undocumented status" in one]
+    assert len(logged) == 1
+    assert repr(status) in logged[0]
     assert sandbox.count("result") <= 25
 
 
-async def test_a_status_nobody_knows_may_still_become_a_result(sandbox, client):
+async def test_a_job_with_an_undocumented_status_may_still_finish(sandbox, client):
     sandbox.faults = [Fault("unknown_status", status="QUEUED", polls=4)]
     _, ids = await complete_listing(client, 7)
-    assert ids == truth(7)
+    assert ids == expected_ids(7)
 
 
-# --- leaving early -----------------------------------------------------------------------------
+# --- ending early ------------------------------------------------------------------------------
 
 
-async def test_leaving_early_leaves_nothing_behind(sandbox, client):
-    """Neither a file, nor a task, nor a connection that is not used again."""
+async def test_a_listing_left_early_releases_files_tasks_and_connections(sandbox, client):
     tasks = asyncio.all_tasks()
     async with Listing(client, day_with(5000)) as listing:
         folder = listing.spool.folder
@@ -723,15 +721,15 @@ async def test_leaving_early_leaves_nothing_behind(sandbox, client):
     assert listing.summary is None
     assert not folder.exists()
     gc.collect()
-    for _ in range(5):  # the loop closes an iteration that nobody holds any more
+    for _ in range(5):  # the loop closes the unreferenced async generator
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == tasks
     assert sandbox.count("result") == 1
     _, ids = await complete_listing(client, 7)
-    assert ids == truth(7)
+    assert ids == expected_ids(7)
 
 
-async def test_a_failed_listing_leaves_nothing_behind(sandbox, client):
+async def test_a_failed_listing_removes_its_files(sandbox, client):
     sandbox.faults = [Fault("job_error")]
     async with Listing(client, day_with(7)) as listing:
         folder = listing.spool.folder
@@ -741,12 +739,12 @@ async def test_a_failed_listing_leaves_nothing_behind(sandbox, client):
     assert not folder.exists()
 
 
-async def test_a_cancelled_listing_leaves_nothing_behind(sandbox):
+async def test_a_cancelled_listing_removes_its_files(sandbox):
     sandbox.faults = [Fault("slow", seconds=30, on="result")]
     auth = ApiKeyAuth(sandbox.api_key, sandbox.site_id)
     folders = []
 
-    async def listen():
+    async def read():
         async with Listing(
             client, day_with(7), poll_policy=PollPolicy(first_wait_seconds=0)
         ) as listing:
@@ -754,7 +752,7 @@ async def test_a_cancelled_listing_leaves_nothing_behind(sandbox):
             await listing.read_all()
 
     async with WixClient(auth, base_url=sandbox.url) as client:
-        task = asyncio.create_task(listen())
+        task = asyncio.create_task(read())
         while not sandbox.count("list"):
             await asyncio.sleep(0.01)
         task.cancel()
@@ -763,8 +761,8 @@ async def test_a_cancelled_listing_leaves_nothing_behind(sandbox):
     assert not folders[0].exists()
 
 
-async def test_a_full_disk_ends_a_listing_as_such(sandbox, client, monkeypatch):
-    """The ids can't be kept, so there is no listing; and the message says where to make room."""
+async def test_a_full_disk_fails_the_listing(sandbox, client, monkeypatch):
+    """The message names TMPDIR."""
     make_database = spool._make_database
 
     def make_small_database():
@@ -774,12 +772,12 @@ async def test_a_full_disk_ends_a_listing_as_such(sandbox, client, monkeypatch):
 
     monkeypatch.setattr(spool, "_make_database", make_small_database)
     async with Listing(client, day_with(5000)) as listing:
-        with pytest.raises(SpoolError, match=r"Free space in .* or point TMPDIR"):
+        with pytest.raises(SpoolError, match=r"Free space in .* or set TMPDIR"):
             await listing.read_all()
         assert listing.summary is None
 
 
-def test_a_summary_survives_json():
+def test_a_summary_is_equal_after_a_json_round_trip():
     from prefect_wix.client.models import SessionsJob  # noqa: PLC0415
     from prefect_wix.jobs.listing import ListingSummary  # noqa: PLC0415
 
@@ -791,7 +789,7 @@ def test_a_summary_survives_json():
     assert ListingSummary.model_validate(json.loads(summary.model_dump_json())) == summary
 
 
-def test_the_days_of_the_world_have_the_sizes_they_are_named_for():
-    assert [len(truth(count)) for count in COUNTS] == list(COUNTS)
+def test_the_days_of_the_world_have_the_sizes_in_their_names():
+    assert [len(expected_ids(count)) for count in COUNTS] == list(COUNTS)
     assert len(WORLD) == sum(COUNTS)
     assert all(one < two for one, two in pairwise(COUNTS))

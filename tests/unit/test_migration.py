@@ -1,4 +1,4 @@
-"""A database of the first edition, with data in it, becomes one of this version."""
+"""Migration of a first-edition database with data to this version."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from prefect_wix.profiles.profiling import profile_window, summarize
 from tests.warehouses import MOBILE, NOON, ZONE, a_record, land
 
 FIRST_EDITION = Path(__file__).parents[1] / "first_edition"
-"""Written by that edition: loads, a late session, a confirmation, a derived segment, marks and
+"""Data of the first edition: loads, a late session, a confirmation, a derived segment, marks and
 profiles.
 
-`duckdb.sql` and `postgres.sql` hold the same rows; `parquet` holds the files without marks.
+`duckdb.sql` and `postgres.sql` have the same rows; `parquet` has the files, without marks.
 """
 ALL = Partition("site-1", MOBILE.day, "device_type=ALL", ZONE)
 WINDOW = Window(date(2026, 3, 1), date(2026, 3, 10), ZONE)
@@ -28,7 +28,7 @@ SCHEMA = "first_edition"
 
 @pytest.fixture(params=["duckdb", "postgres", "adbc", "parquet"])
 async def bench(request, make_bench):
-    """A warehouse of the first edition, with its rows."""
+    """A warehouse with the rows of the first edition."""
     bench = make_bench(request.param)
     if request.param == "parquet":
         shutil.copytree(FIRST_EDITION / "parquet", bench.folder)
@@ -41,16 +41,16 @@ async def bench(request, make_bench):
     return bench
 
 
-async def migrated(bench):
+async def migrate(bench):
     warehouse = bench.open()
     await warehouse.prepare()
     await warehouse.prepare()
     return warehouse
 
 
-async def test_receipts_and_ids_stay_as_they_are(bench):
-    """Nothing is lost, doubled or invented, and counts move to their new columns."""
-    warehouse = await migrated(bench)
+async def test_receipts_and_ids_are_kept(bench):
+    """No row is lost or doubled, and counts move to their new columns."""
+    warehouse = await migrate(bench)
     by_partition = {one.partition: one for one in await warehouse.receipts("site-1", WINDOW)}
     mobile = by_partition[MOBILE]
     assert (mobile.sessions, mobile.added, mobile.removed, mobile.kept) == (3, 1, 1, 2)
@@ -62,9 +62,9 @@ async def test_receipts_and_ids_stay_as_they_are(bench):
     assert sorted(await bench.check(ALL)) == ["d-1", "m-1", "m-2", "m-4"]
 
 
-async def test_job_records_stay_without_the_derived_ones(bench):
-    """An open job can still be adopted; a segment that was derived had no job."""
-    warehouse = await migrated(bench)
+async def test_job_records_are_kept_without_the_derived_ones(bench):
+    """An open job can still be adopted; a derived segment had no job."""
+    warehouse = await migrate(bench)
     records = await warehouse.job_records("site-1", WINDOW)
     assert "derived" not in {one.record_id for one in records}
     assert len(records) == 6
@@ -82,8 +82,8 @@ async def test_job_records_stay_without_the_derived_ones(bench):
 
 @pytest.mark.parametrize("refresh", list(Refresh))
 async def test_a_derived_partition_is_loaded_again(bench, refresh):
-    """No job listed it: it plans as stale, and the same IDs from a job get a new receipt."""
-    warehouse = await migrated(bench)
+    """No job listed it, so it is planned as stale, and a job with the same IDs lands."""
+    warehouse = await migrate(bench)
     receipts = await warehouse.receipts("site-1", WINDOW)
     derived = next(one for one in receipts if one.partition == ALL)
     assert derived.submitted_at == derived.confirmed_at == UNCONFIRMED
@@ -98,9 +98,9 @@ async def test_a_derived_partition_is_loaded_again(bench, refresh):
     assert (await land(warehouse, ids, ALL, hours=10)).state is JobState.UNCHANGED
 
 
-async def test_an_older_prefect_wix_stops_with_one_sentence(bench):
-    """A worker that was not upgraded finds a newer version; what is there stays as it is."""
-    warehouse = await migrated(bench)
+async def test_an_older_prefect_wix_refuses_a_newer_version(bench):
+    """A worker that was not upgraded changes nothing."""
+    warehouse = await migrate(bench)
     before = await bench.version()
     newer = bench.open()
     await bench.set_version(99)
@@ -111,9 +111,9 @@ async def test_an_older_prefect_wix_stops_with_one_sentence(bench):
 
 
 @pytest.mark.parametrize("bench", ["duckdb", "postgres"], indirect=True)
-async def test_profiles_stay(bench):
-    """Days that nothing changed in are not computed again, and relations keep their words."""
-    warehouse = await migrated(bench)
+async def test_profiles_and_marks_are_kept(bench):
+    """Unchanged days are not computed again, and relations keep their descriptions."""
+    warehouse = await migrate(bench)
     window = Window(date(2026, 3, 7), date(2026, 3, 9), ZONE)
     await profile_window(warehouse, "site-1", window, {})
     summary = await summarize(warehouse, "site-1", window, {})
@@ -124,12 +124,12 @@ async def test_profiles_stay(bench):
 
 
 @pytest.mark.parametrize("bench", ["duckdb", "postgres"], indirect=True)
-async def test_a_migration_that_is_cut_short_leaves_the_first_edition(bench):
-    """All of it is one transaction."""
+async def test_a_failed_migration_leaves_the_first_edition(bench):
+    """A migration is one transaction."""
     await bench.sql(f"CREATE TABLE {bench.name('wix_session_jobs')} (taken BIGINT)")
     with pytest.raises(WarehouseSchemaError):
         await bench.open().prepare()
     await bench.sql(f"DROP TABLE {bench.name('wix_session_jobs')}")
-    asks = await bench.sql(f"SELECT ask_id FROM {bench.name('wix_session_asks')}")
-    assert len(asks) == 7
-    assert len(await (await migrated(bench)).job_records("site-1", WINDOW)) == 6
+    records = await bench.sql(f"SELECT ask_id FROM {bench.name('wix_session_asks')}")
+    assert len(records) == 7
+    assert len(await (await migrate(bench)).job_records("site-1", WINDOW)) == 6

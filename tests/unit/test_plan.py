@@ -1,4 +1,4 @@
-"""Gaps are a query: what is asked follows from the receipts alone."""
+"""Gaps are a query: the plan follows from the receipts alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prefect_wix.client.models import SessionsJob
 from prefect_wix.planning.partitions import UNCONFIRMED, JobRecord, JobState, Partition, Receipt
 from prefect_wix.planning.plan import (
     CATCH_UP,
@@ -66,11 +67,11 @@ INSTANT = timedelta(microseconds=1)
         (None, MISSING, Reason.MISSING),
         (None, STALE, Reason.MISSING),
         (None, ALL, Reason.MISSING),
-        # Asked while the day was still running: whatever is wanted, it is asked again.
+        # Submitted before the day was over: loaded again with every refresh.
         (ENDS - INSTANT, MISSING, Reason.UNFINISHED),
         (ENDS - INSTANT, STALE, Reason.UNFINISHED),
         (ENDS - INSTANT, ALL, Reason.UNFINISHED),
-        # Asked as soon as it was over, and up to the end of the lookback.
+        # Submitted from the end of the day to the end of the lookback.
         (ENDS, MISSING, None),
         (ENDS, STALE, Reason.STALE),
         (ENDS, ALL, Reason.REFRESH),
@@ -78,21 +79,21 @@ INSTANT = timedelta(microseconds=1)
         (ENDS + LOOKBACK, STALE, None),
         (ENDS + LOOKBACK, MISSING, None),
         (ENDS + LOOKBACK, ALL, Reason.REFRESH),
-        # Confirmed since this load was due, as by its own first try.
+        # Confirmed since the scheduled time, such as by the first attempt of the run.
         (AS_OF - INSTANT, ALL, Reason.REFRESH),
         (AS_OF, ALL, None),
         (AS_OF + HOUR, ALL, None),
         (AS_OF + HOUR, STALE, None),
     ],
 )
-def test_a_partition_is_asked_for_a_reason_or_left_alone(confirmed_at, refresh, reason):
+def test_a_partition_is_loaded_for_a_reason_or_settled(confirmed_at, refresh, reason):
     expected = (
         Plan(to_load={}, settled=(PARTITION,))
         if reason is None
         else Plan(to_load={PARTITION: reason}, settled=())
     )
     got = plan(confirmed_at, refresh)
-    # ALL says "refresh" also of what is stale: the caller's wish is the reason he will recognise.
+    # With ALL, a stale partition may have either reason.
     if refresh is ALL and reason is Reason.REFRESH:
         assert [*got.to_load.values()] in ([Reason.REFRESH], [Reason.STALE])
     else:
@@ -101,14 +102,14 @@ def test_a_partition_is_asked_for_a_reason_or_left_alone(confirmed_at, refresh, 
 
 @pytest.mark.parametrize("refresh", Refresh)
 @pytest.mark.parametrize("confirmed_at", [AS_OF, AS_OF + HOUR])
-def test_a_retried_run_leaves_alone_what_its_first_try_confirmed(refresh, confirmed_at):
-    """Even a day that is not over: this very run has asked for it."""
+def test_a_retried_run_skips_what_its_first_attempt_confirmed(refresh, confirmed_at):
+    """Also a day that is not over, since the same run has loaded it."""
     assert plan(confirmed_at, refresh).to_load == {}
     running = plan(ENDS - HOUR, refresh, as_of=ENDS - HOUR)
     assert running.to_load == {}
 
 
-def test_the_next_run_asks_again_for_the_day_that_was_not_over():
+def test_the_next_run_reloads_a_day_that_was_not_over():
     got = plan(ENDS - HOUR, MISSING, as_of=ENDS - HOUR / 2)
     assert got.to_load == {PARTITION: Reason.UNFINISHED}
 
@@ -118,15 +119,15 @@ def test_without_a_lookback_nothing_is_stale():
 
 
 @pytest.mark.parametrize("refresh", Refresh)
-def test_a_partition_that_no_job_listed_is_stale(refresh):
-    """Whatever the refresh policy and the lookback: the first edition derived it."""
+def test_a_partition_without_a_job_of_its_own_is_stale(refresh):
+    """The first edition derived such partitions; refresh and lookback make no difference."""
     for lookback in (timedelta(0), LOOKBACK):
         got = make_plan([PARTITION], [receipt(UNCONFIRMED)], policy(refresh, lookback=lookback))
         assert got == Plan(to_load={PARTITION: Reason.STALE}, settled=())
 
 
-def test_gaps_come_first_then_the_unfinished_the_stale_and_the_rest():
-    """And within one reason in the order of the range."""
+def test_gaps_are_loaded_first_then_unfinished_stale_and_other_days():
+    """Within one reason, partitions keep the order of the range."""
     confirmed = {
         1: ENDS + LOOKBACK + 24 * HOUR,
         2: ENDS + 2 * 24 * HOUR,
@@ -149,7 +150,7 @@ def test_gaps_come_first_then_the_unfinished_the_stale_and_the_rest():
 
 
 @given(st.lists(st.none() | st.integers(-200, 400), max_size=20), st.sampled_from(Refresh))
-def test_every_partition_is_either_asked_or_settled_never_both_or_neither(hours, refresh):
+def test_every_partition_is_either_loaded_or_settled(hours, refresh):
     days = [Partition("s", DAY + n * timedelta(days=1), "k", "UTC") for n in range(len(hours))]
     receipts = [
         receipt(ENDS + hour * HOUR, day)
@@ -168,27 +169,27 @@ def test_every_partition_is_either_asked_or_settled_never_both_or_neither(hours,
         Partition("site", date(2024, 4, 30), "device_type=MOBILE", "UTC"),
     ],
 )
-def test_a_receipt_speaks_for_its_own_partition_only(other):
+def test_a_receipt_counts_for_its_own_partition_only(other):
     receipts = [receipt(ENDS + LOOKBACK, other)]
     got = make_plan([PARTITION], receipts, policy(MISSING))
     assert [*got.to_load.values()] == [Reason.MISSING]
 
 
 def test_the_same_date_in_another_zone_is_another_day():
-    """Two runs that count days in two zones undo each other; the reason says so."""
+    """Runs with different zones replace each other's days; the reason shows it."""
     other = Partition("site", DAY, "device_type=MOBILE", "Asia/Jerusalem")
     got = make_plan([PARTITION], [receipt(ENDS + LOOKBACK, other)], policy(MISSING))
     assert [*got.to_load.values()] == [Reason.OTHER_ZONE]
 
 
-def test_a_receipt_from_the_future_proves_nothing():
-    """A clock that ran ahead once must not settle a day for good."""
+def test_a_receipt_from_the_future_is_ignored():
+    """A clock that once ran ahead must not settle a day permanently."""
     got = make_plan([PARTITION], [receipt(NOW + HOUR)], policy(MISSING))
     assert [*got.to_load.values()] == [Reason.MISSING]
 
 
-def test_a_day_that_has_not_begun_is_not_asked():
-    """Its answer would be empty today and land as such."""
+def test_a_day_that_has_not_begun_is_not_loaded():
+    """Its result would be empty and would land as an empty day."""
     got = make_plan([PARTITION], [], policy(ALL, now=PARTITION.begins_at - INSTANT))
     assert got == Plan(to_load={}, settled=(), not_begun=(PARTITION,))
 
@@ -201,8 +202,8 @@ def days_before(count):
     return [Partition("site", DAY - n * 24 * HOUR, MOBILE.key, "UTC") for n in range(count, 0, -1)]
 
 
-def test_a_load_of_the_last_day_takes_up_what_was_left_behind():
-    """From the first day that was ever asked on, whether it landed or not; gaps of a pause too."""
+def test_a_load_of_the_last_day_fills_earlier_gaps():
+    """Gaps count from the first day with a job record, whether it landed or not."""
     earlier = earlier_partitions("site", LAST_DAY, [MOBILE], known=[days_before(5)[0]])
     assert earlier == days_before(5)
     landed = [receipt(ENDS + LOOKBACK, one) for one in days_before(5)[:2]]
@@ -211,22 +212,22 @@ def test_a_load_of_the_last_day_takes_up_what_was_left_behind():
     assert got.settled == ()
 
 
-def test_what_was_never_asked_is_no_gap():
-    """The first load of the last day asks for no other, nor for another segment's days."""
+def test_a_day_before_the_first_job_record_is_no_gap():
+    """A segment's first load of one day loads no other day."""
     other = Partition("site", DAY - 72 * HOUR, "device_type=ALL", "UTC")
     assert earlier_partitions("site", LAST_DAY, [MOBILE], known=[]) == []
     assert earlier_partitions("site", LAST_DAY, [MOBILE], known=[other, PARTITION]) == []
 
 
-def test_the_catch_up_ends_somewhere():
-    """Days of long ago are asked for by their dates, and not by surprise."""
+def test_the_catch_up_is_limited():
+    """Days before the catch-up are loaded only by their dates."""
     long_ago = Partition("site", DAY - 300 * 24 * HOUR, MOBILE.key, "UTC")
     earlier = earlier_partitions("site", LAST_DAY, [MOBILE], known=[long_ago])
     assert earlier == days_before(CATCH_UP.days)
 
 
-def test_late_sessions_of_days_before_the_range_are_asked_for():
-    """A load of one day with a lookback of three asks for three days again."""
+def test_stale_days_before_the_range_are_loaded():
+    """A load of one day also reloads earlier days that are stale."""
     earlier = days_before(5)
     landed = [receipt(one.ends_at + HOUR, one) for one in earlier]
     lookback = policy(STALE, lookback=72 * HOUR, as_of=ENDS + HOUR, now=ENDS + HOUR)
@@ -234,7 +235,7 @@ def test_late_sessions_of_days_before_the_range_are_asked_for():
     assert [*got.to_load.values()] == [Reason.MISSING] + 5 * [Reason.STALE]
 
 
-def test_a_range_is_every_day_times_every_segment():
+def test_a_range_has_a_partition_for_each_day_and_segment():
     window = Window(date(2024, 2, 28), date(2024, 3, 1), "UTC")
     got = partitions_of("site", window, DEVICES)
     assert [(one.day.day, one.segment) for one in got] == [
@@ -244,7 +245,7 @@ def test_a_range_is_every_day_times_every_segment():
     ]
 
 
-def test_a_partition_asks_for_its_own_day_zone_and_segment():
+def test_a_partition_queries_its_own_day_zone_and_segment():
     segment = Segment(page_interactions=("/{Homepage}", "", "__DROP__"))
     partition = Partition("site", DAY, segment.key, "Asia/Jerusalem")
     assert partition.query.to_wire() == {
@@ -254,16 +255,11 @@ def test_a_partition_asks_for_its_own_day_zone_and_segment():
     }
 
 
-def test_an_ask_gives_back_the_job_that_was_noted_and_no_other():
+def test_a_job_record_returns_the_submitted_job():
     record = JobRecord.intend(PARTITION, at=AS_OF, run_id="run")
     with pytest.raises(ValueError, match="No job is known for 2024-05-01 device_type=MOBILE"):
         _ = record.job
-    submitted = record.submitted(job := ask_job())
+    job = SessionsJob(job_id="j", query=PARTITION.query, site_id="site", submitted_at=AS_OF)
+    submitted = record.submitted(job)
     assert submitted.state is JobState.SUBMITTED
     assert submitted.job == job
-
-
-def ask_job():
-    from prefect_wix.client.models import SessionsJob  # noqa: PLC0415
-
-    return SessionsJob(job_id="j", query=PARTITION.query, site_id="site", submitted_at=AS_OF)

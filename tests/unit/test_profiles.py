@@ -1,4 +1,4 @@
-"""Session profiles: what is computed from bare ids is what is true of every session."""
+"""Session profiles and certificates, computed in a warehouse from landed session IDs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prefect_wix.errors import WarehouseUnsupportedError
 from prefect_wix.planning.partitions import UNCONFIRMED, JobRecord, Partition
 from prefect_wix.planning.windows import ONE_DAY, Window
 from prefect_wix.profiles import profiling
-from prefect_wix.profiles.profiling import keep_counts, profile_window, summarize
+from prefect_wix.profiles.profiling import profile_window, store_counts, summarize
 from prefect_wix.profiles.schema import prepare_profiles
 from prefect_wix.profiles.steps import Profiling
 from prefect_wix.profiles.summary import FunnelStepCount, RelationState
@@ -26,7 +26,7 @@ from prefect_wix.sandbox import Rules, Session, World
 from prefect_wix.sandbox.query import find_sessions
 from prefect_wix.warehouse.schema import drive_async
 from prefect_wix.warehouse.transactions import Tables
-from tests.warehouses import DuckDBBench, an_answer
+from tests.warehouses import DuckDBBench, a_listing
 
 SITE = "site-1"
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -46,17 +46,17 @@ TWO = Window(DAY, DAY + 2 * ONE_DAY, "UTC")
 
 
 async def land(warehouse, ids, partition, *, submitted_at=NOW):
-    """Land ids as the answer to a job."""
+    """Publish IDs as the listing of a job."""
     query, site = partition.query, partition.site_id
     job_id = f"job {partition} {submitted_at}"
     job = SessionsJob(job_id=job_id, query=query, site_id=site, submitted_at=submitted_at)
     record = JobRecord.intend(partition, at=submitted_at, run_id=None).submitted(job)
-    with an_answer(ids, partition, record=record) as ready:
-        return await warehouse.publish(ready)
+    with a_listing(ids, partition, record=record) as listing:
+        return await warehouse.publish(listing)
 
 
 async def land_world(warehouse, world, window, segments=NINE, *, rules=None, site=SITE):
-    """Land what Wix lists for each day and segment of a world."""
+    """Land the IDs that Wix lists for each day and segment of a world."""
     for day in window.days():
         for key in segments:
             partition = Partition(site, day, key, window.timezone)
@@ -66,20 +66,20 @@ async def land_world(warehouse, world, window, segments=NINE, *, rules=None, sit
 
 
 async def land_days(warehouse, days, *, submitted_at=NOW):
-    """Land ``{day: {segment: ids}}``, where a day is a number of days after `DAY`."""
+    """Land ``{day: {segment: ids}}``; a day is a number of days after `DAY`."""
     for number, segments in days.items():
         for key, ids in segments.items():
             partition = Partition(SITE, DAY + number * ONE_DAY, key, "UTC")
             await land(warehouse, ids, partition, submitted_at=submitted_at)
 
 
-async def profiles(bench, columns="session_date, session_id, device, deepest_step", site=SITE):
+async def read_profiles(bench, columns="session_date, session_id, device, deepest_step", site=SITE):
     table = bench.name("wix_sessions")
     return sorted(await bench.sql(f"SELECT {columns} FROM {table} WHERE site_id = '{site}'"))
 
 
 def truth(world, window):
-    """Day, id, device and deepest step of every session that arrives in the window."""
+    """Day, ID, device and deepest step of every session that arrives in the window."""
     zone = ZoneInfo(window.timezone)
     rows = [
         (one.arrival.astimezone(zone).date(), one.id, one.device, one.depth)
@@ -89,7 +89,7 @@ def truth(world, window):
 
 
 async def states(warehouse, window=ONE, flows=None):
-    """Relation -> its state on each day, in order."""
+    """Relation -> its state on each day, oldest first."""
     found = {}
     for row in (await summarize(warehouse, SITE, window, flows or {})).certificate:
         found.setdefault(row.relation, []).append(row.state)
@@ -106,7 +106,7 @@ async def warehouse(bench):
     return await bench.ready()
 
 
-# -- reconstructed = true ------------------------------------------------------------------------
+# -- attributes ----------------------------------------------------------------------------------
 
 WORLDS = {
     "seed": st.integers(0, 2**31),
@@ -120,14 +120,14 @@ WORLDS = {
 
 @settings(max_examples=12, deadline=None)
 @given(world=st.fixed_dictionaries(WORLDS))
-def test_profiles_are_true_of_every_session_of_many_worlds(world):
-    """Row by row, device and deepest step are those of the session, and nothing is broken."""
+def test_device_and_deepest_step_are_right_for_every_session_of_many_worlds(world):
+    """Each row has the session's device and deepest step, and no relation is broken."""
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(check_world(DuckDBBench(Path(folder)), **world))
 
 
-async def test_profiles_are_true_in_postgres_too(make_bench):
-    """The same, for a few worlds side by side in one PostgreSQL."""
+async def test_device_and_deepest_step_are_right_in_postgres(make_bench):
+    """The same holds for several sites in one PostgreSQL database."""
     bench = make_bench("postgres")
     for seed in range(4):
         await check_world(
@@ -150,7 +150,7 @@ async def check_world(bench, *, days, start, timezone, without_device, site=SITE
     warehouse = await bench.ready()
     await land_world(warehouse, world, window, site=site)
     assert await profile_window(warehouse, site, window, {}) == list(window.days())
-    assert sorted(await profiles(bench, site=site), key=str) == truth(world, window)
+    assert sorted(await read_profiles(bench, site=site), key=str) == truth(world, window)
     summary = await summarize(warehouse, site, window, {})
     broken = {row.relation for row in summary.broken}
     unknown = any(one.device is None for one in world.sessions())
@@ -158,9 +158,9 @@ async def check_world(bench, *, days, start, timezone, without_device, site=SITE
     assert {one.kind for one in summary.kinds} <= {"regular", "no_device"}
 
 
-# -- odd ids are kept ----------------------------------------------------------------------------
+# -- irregular sessions --------------------------------------------------------------------------
 
-ODD = {
+IRREGULAR = {
     "two devices": (["MOBILE", "TABLET", "ALL"], [0], (None, STEPS[0], "two_devices")),
     "no device": (["ALL"], [0, 1], (None, STEPS[1], "no_device")),
     "outside all": (["MOBILE"], [0], ("MOBILE", STEPS[0], "outside_all")),
@@ -170,10 +170,10 @@ ODD = {
 }
 
 
-async def test_no_odd_id_is_dropped(bench, warehouse):
-    """Each has its row, which says what is odd; what is in doubt is left open."""
+async def test_every_irregular_session_has_a_row_with_its_kind(bench, warehouse):
+    """The kind names the irregularity; an ambiguous device is NULL."""
     segments = {key: [] for key in NINE}
-    for name, (devices, steps, _) in ODD.items():
+    for name, (devices, steps, _) in IRREGULAR.items():
         for key in (
             *(f"device_type={one}" for one in devices),
             *(REACHED[STEPS[n]] for n in steps),
@@ -181,12 +181,12 @@ async def test_no_odd_id_is_dropped(bench, warehouse):
             segments[key].append(name)
     await land_days(warehouse, {0: segments})
     await profile_window(warehouse, SITE, ONE, {})
-    rows = await profiles(bench, "session_id, device, deepest_step, kind")
-    assert rows == sorted((name, *told) for name, (_, _, told) in ODD.items())
+    rows = await read_profiles(bench, "session_id, device, deepest_step, kind")
+    assert rows == sorted((name, *row) for name, (_, _, row) in IRREGULAR.items())
 
 
-async def test_a_visit_over_midnight_is_counted_on_both_days_and_told(bench, warehouse):
-    """It has a row a day; the second says that it is no new visit. The days still tile."""
+async def test_a_visit_over_midnight_has_a_row_on_both_days(bench, warehouse):
+    """The second row is marked as continued, and the relation days_tile holds."""
     night = datetime(2024, 3, 8, 23, 55, tzinfo=UTC)
     world = World(
         [
@@ -196,7 +196,7 @@ async def test_a_visit_over_midnight_is_counted_on_both_days_and_told(bench, war
     )
     await land_world(warehouse, world, TWO, rules=Rules(midnight="both"))
     await profile_window(warehouse, SITE, TWO, {})
-    assert await profiles(bench, "session_date, session_id, kind, continued") == [
+    assert await read_profiles(bench, "session_date, session_id, kind, continued") == [
         (DAY, "day", "regular", False),
         (DAY, "night", "on_two_days", False),
         (DAY + ONE_DAY, "night", "on_two_days", True),
@@ -208,36 +208,36 @@ async def test_a_visit_over_midnight_is_counted_on_both_days_and_told(bench, war
     ]
 
 
-async def test_what_is_not_landed_is_not_guessed_at(bench, warehouse):
-    """Two of the steps and one device: what follows from them, and no more."""
+async def test_attributes_without_landed_segments_are_null(bench, warehouse):
+    """With two steps and one device landed, a profile has only what these segments prove."""
     steps = (FunnelStep.VIEWED_PRODUCT, FunnelStep.REACHED_CHECKOUT)
     ids = {ALL: ["a", "b", "c"], "device_type=MOBILE": ["a", "c"]}
     funnel = {REACHED[steps[0]]: ["b", "c"], REACHED[steps[1]]: ["c"]}
     await land_days(warehouse, {0: ids | funnel})
     await profile_window(warehouse, SITE, ONE, {})
-    assert await profiles(bench, "session_id, device, deepest_step, dropped_before, kind") == [
+    assert await read_profiles(bench, "session_id, device, deepest_step, dropped_before, kind") == [
         ("a", "MOBILE", "SITE_SESSIONS", "VIEWED_PRODUCT", "regular"),
         ("b", None, "VIEWED_PRODUCT", "REACHED_CHECKOUT", "regular"),
         ("c", "MOBILE", "REACHED_CHECKOUT", None, "regular"),
     ]
 
 
-async def test_an_exclusion_says_where_a_session_dropped(bench, warehouse):
-    """Reached the one, not the other: both ends of it are known from one segment."""
+async def test_an_exclusion_gives_the_step_before_which_a_session_dropped(bench, warehouse):
+    """One segment gives both the step that was reached and the step that was not."""
     key = "conversion_funnel=+VIEWED_PRODUCT-ADDED_TO_CART"
     await land_days(warehouse, {0: {key: ["a"]}})
     await profile_window(warehouse, SITE, ONE, {})
-    told = await profiles(bench, "device, deepest_step, dropped_before")
-    assert told == [(None, "VIEWED_PRODUCT", "ADDED_TO_CART")]
+    rows = await read_profiles(bench, "device, deepest_step, dropped_before")
+    assert rows == [(None, "VIEWED_PRODUCT", "ADDED_TO_CART")]
 
 
-async def test_a_session_knows_its_first_and_last_receipt(bench, warehouse):
-    """Instants of the jobs that listed it."""
+async def test_a_profile_has_the_times_of_its_first_and_last_job(bench, warehouse):
+    """first_seen_at and last_seen_at are the submit times of the jobs that listed the session."""
     later = NOW + timedelta(hours=5)
     await land_days(warehouse, {0: {ALL: ["a", "b"]}})
     await land_days(warehouse, {0: {"device_type=MOBILE": ["a"]}}, submitted_at=later)
     await profile_window(warehouse, SITE, ONE, {})
-    rows = await profiles(bench, "session_id, first_seen_at, last_seen_at")
+    rows = await read_profiles(bench, "session_id, first_seen_at, last_seen_at")
     assert rows == [("a", NOW, later), ("b", NOW, NOW)]
 
 
@@ -246,8 +246,8 @@ async def test_a_session_knows_its_first_and_last_receipt(bench, warehouse):
 LEFT, STAYED = "navigation_flow=/{Homepage}>__DROP__", "navigation_flow=/{Homepage}>*"
 
 
-async def test_flows_are_kept_by_their_names(bench, warehouse):
-    """A flow without a name goes by its key; other names have the days computed anew."""
+async def test_flows_are_stored_under_their_names(bench, warehouse):
+    """A flow without a name is stored under its key; a new name makes the day stale."""
     table = bench.name("wix_session_flows")
     await land_days(warehouse, {0: {ALL: ["a", "b", "c"], LEFT: ["a"], STAYED: ["b", "c"]}})
     names = {"left": LEFT, "never_landed": "navigation_flow=/shop"}
@@ -265,13 +265,13 @@ async def test_flows_are_kept_by_their_names(bench, warehouse):
     assert rows == [("a", "left"), ("b", "stayed"), ("c", "stayed")]
 
 
-async def test_a_flow_is_a_navigation_flow(warehouse):
-    """Anything else under a name is refused before anything is written."""
-    with pytest.raises(ValueError, match="flow 'mobile' is 'device_type=MOBILE', which is no"):
+async def test_a_flow_that_is_not_a_navigation_flow_is_rejected(warehouse):
+    """The error names the flow and its key."""
+    with pytest.raises(ValueError, match="flow 'mobile' is 'device_type=MOBILE', which is not"):
         await profile_window(warehouse, SITE, ONE, {"mobile": "device_type=MOBILE"})
 
 
-# -- only what changed ---------------------------------------------------------------------------
+# -- stale days ----------------------------------------------------------------------------------
 
 
 async def computed_at(bench):
@@ -279,8 +279,8 @@ async def computed_at(bench):
     return dict(await bench.sql(f"SELECT session_date, computed_at FROM {table}"))
 
 
-async def test_only_days_that_changed_are_computed_anew(bench, warehouse, monkeypatch):
-    """A day that landed again, and the days beside it; the rest is left as it is."""
+async def test_only_changed_days_and_their_neighbours_are_recomputed(bench, warehouse, monkeypatch):
+    """All other days keep their rows."""
     monkeypatch.setattr(profiling, "DAYS_AT_ONCE", 3)
     days = {n: {ALL: [f"{n}-a", f"{n}-b"]} for n in range(7)}
     window = Window(DAY, DAY + 7 * ONE_DAY, "UTC")
@@ -293,28 +293,28 @@ async def test_only_days_that_changed_are_computed_anew(bench, warehouse, monkey
     assert await profile_window(warehouse, SITE, window, {}) == changed
     after = await computed_at(bench)
     assert [day for day in sorted(after) if after[day] != before[day]] == changed
-    ids = [session_id for day, session_id, *_ in await profiles(bench) if day == changed[1]]
+    ids = [session_id for day, session_id, *_ in await read_profiles(bench) if day == changed[1]]
     assert ids == ["2-a", "2-c"]
 
 
-async def test_the_same_answer_again_changes_no_profile(warehouse):
-    """A day that is confirmed by a later job is computed from the same receipts."""
+async def test_a_later_job_with_the_same_ids_recomputes_nothing(warehouse):
+    """The later job confirms the receipt, and the fingerprint of the day stays the same."""
     await land_days(warehouse, {0: {ALL: ["a"]}})
     await profile_window(warehouse, SITE, ONE, {})
     await land_days(warehouse, {0: {ALL: ["a"]}}, submitted_at=NOW + ONE_DAY)
     assert await profile_window(warehouse, SITE, ONE, {}) == []
 
 
-async def test_a_segment_that_is_taken_away_takes_what_it_said_with_it(bench, warehouse):
-    """Its sessions, its device and its part in the certificate go; so does a whole day."""
+async def test_deleting_a_segment_removes_its_part_of_the_profiles(bench, warehouse):
+    """Its sessions, its device and its evidence are removed; so is a whole day."""
     await land_days(warehouse, {0: {ALL: ["a", "b"], "device_type=MOBILE": ["a", "x"]}})
     await profile_window(warehouse, SITE, ONE, {})
     await remove(bench, "segment = 'device_type=MOBILE'")
     assert await profile_window(warehouse, SITE, ONE, {}) == [DAY]
-    assert await profiles(bench, "session_id, device") == [("a", None), ("b", None)]
+    assert await read_profiles(bench, "session_id, device") == [("a", None), ("b", None)]
     await remove(bench, "TRUE")
     assert await profile_window(warehouse, SITE, ONE, {}) == [DAY]
-    assert await profiles(bench) == []
+    assert await read_profiles(bench) == []
     assert (await states(warehouse))["days_tile"] == [BROKEN]
 
 
@@ -323,48 +323,48 @@ async def remove(bench, where):
         await bench.sql(f"DELETE FROM {bench.name(table)} WHERE {where}")
 
 
-async def test_a_day_that_a_load_lands_in_meanwhile_waits_for_the_next_profile(make_bench):
-    """Its rows stay those of its old receipts; no day is filed under receipts of other ids."""
+async def test_a_day_that_changes_during_the_computation_stays_stale(make_bench):
+    """Its old rows stay, and the next profile recomputes it."""
     bench = make_bench("postgres")
     warehouse = await bench.ready()
     await prepare_profiles(warehouse)
     await land_days(warehouse, {0: {ALL: ["a"]}, 4: {ALL: ["x"]}})
     window = Window(DAY, DAY + 5 * ONE_DAY, "UTC")
-    landings = [{0: {ALL: ["b", "c"]}}]
+    concurrent_loads = [{0: {ALL: ["b", "c"]}}]
 
     async def execute(statement):
         rows = await connection.fetch(statement.sql, *statement.values)
-        if statement.sql.startswith("INSERT INTO wix_listed") and landings:
-            await land_days(warehouse, landings.pop(), submitted_at=NOW + ONE_DAY)
+        if statement.sql.startswith("INSERT INTO wix_listed") and concurrent_loads:
+            await land_days(warehouse, concurrent_loads.pop(), submitted_at=NOW + ONE_DAY)
         return rows
 
     connection = await asyncpg.connect(bench.url)
     async with connection.transaction():
-        steps = Profiling(Tables(bench.schema, keys=True), SITE, window, {}, NOW).steps()
-        done = await drive_async(steps, execute)
+        steps = Profiling(Tables(bench.schema, keys=True), SITE, window, {}, NOW).compute()
+        computed = await drive_async(steps, execute)
     await connection.close()
-    assert done == [DAY + n * ONE_DAY for n in (2, 3, 4)]
-    assert await profiles(bench, "session_id") == [("x",)]
+    assert computed == [DAY + n * ONE_DAY for n in (2, 3, 4)]
+    assert await read_profiles(bench, "session_id") == [("x",)]
     assert await profile_window(warehouse, SITE, window, {}) == [DAY, DAY + ONE_DAY]
-    assert await profiles(bench, "session_id") == [("b",), ("c",), ("x",)]
+    assert await read_profiles(bench, "session_id") == [("b",), ("c",), ("x",)]
 
 
-async def test_another_site_is_left_alone(bench, warehouse):
-    """One site's days are computed, deleted and read by themselves."""
+async def test_profiles_of_one_site_do_not_change_another_site(bench, warehouse):
+    """Rows are computed, deleted and read per site."""
     other = Partition("site-2", DAY, ALL, "UTC")
     await land(warehouse, ["a"], other)
     await land_days(warehouse, {0: {ALL: ["a", "b"]}})
     for site in ("site-2", SITE, "site-2"):
         await profile_window(warehouse, site, ONE, {})
-    assert len(await profiles(bench, site="site-2")) == 1
-    assert len(await profiles(bench)) == 2
+    assert len(await read_profiles(bench, site="site-2")) == 1
+    assert len(await read_profiles(bench)) == 2
 
 
 # -- the certificate -----------------------------------------------------------------------------
 
 
 async def test_a_relation_without_its_segments_is_not_testable(warehouse):
-    """The certificate says which segments it lacks."""
+    """The certificate names the missing segments."""
     await land_days(warehouse, {0: {ALL: ["a"], "device_type=MOBILE": ["a"]}})
     await profile_window(warehouse, SITE, ONE, {})
     summary = await summarize(warehouse, SITE, ONE, {})
@@ -374,8 +374,8 @@ async def test_a_relation_without_its_segments_is_not_testable(warehouse):
     assert summary.states == {HELD: 1, NOT_TESTABLE: 6}
 
 
-async def test_a_broken_relation_shows_counter_examples(warehouse):
-    """How many ids contradict it, of how many, and five of them to look at."""
+async def test_a_broken_relation_has_counts_and_examples(warehouse):
+    """The row has the number of compared and contradicting IDs, and five examples."""
     outer, inner = REACHED[STEPS[1]], REACHED[STEPS[2]]
     strays = [f"stray-{n}" for n in range(7)]
     await land_days(warehouse, {0: {outer: ["a", "b"], inner: ["a", *strays]}, 1: {outer: ["c"]}})
@@ -393,7 +393,7 @@ EXCLUSIONS = {
 
 @pytest.mark.parametrize("key", EXCLUSIONS)
 async def test_an_exclusion_is_the_difference_of_two_inclusions(warehouse, key):
-    """Held where it is; broken by one id too few."""
+    """The relation is held if the IDs agree, and broken if the exclusion lacks one ID."""
     funnel = {
         "SITE_SESSIONS": ["a", "b", "c"],
         "VIEWED_PRODUCT": ["a", "b"],
@@ -406,8 +406,8 @@ async def test_an_exclusion_is_the_difference_of_two_inclusions(warehouse, key):
     assert (await states(warehouse, TWO))[key] == [HELD, BROKEN]
 
 
-async def test_what_was_asked_before_the_day_was_over_is_no_evidence(warehouse):
-    """Until a later job confirms it: sessions that come between two jobs contradict nothing."""
+async def test_a_job_submitted_before_the_end_of_the_day_is_no_evidence(warehouse):
+    """A job submitted after the end of the day confirms the receipt and makes it evidence."""
     outer, inner = REACHED[STEPS[0]], REACHED[STEPS[1]]
     noon = datetime(2024, 3, 8, 12, tzinfo=UTC)
     await land_days(warehouse, {0: {outer: ["a"], inner: ["a"]}}, submitted_at=noon)
@@ -419,8 +419,8 @@ async def test_what_was_asked_before_the_day_was_over_is_no_evidence(warehouse):
     assert (await states(warehouse))[name] == [HELD]
 
 
-async def test_what_no_job_listed_is_no_evidence(bench, warehouse):
-    """The first edition derived some segments by the very relations that are checked here."""
+async def test_a_partition_that_no_job_listed_is_no_evidence(bench, warehouse):
+    """The first edition derived some segments from the relations that are tested here."""
     partition = Partition(SITE, DAY, "device_type=TABLET", "UTC")
     devices = {"device_type=DESKTOP": ["a"], "device_type=MOBILE": ["b"], ALL: ["a", "b", "c"]}
     await land_days(warehouse, {0: devices})
@@ -432,19 +432,19 @@ async def test_what_no_job_listed_is_no_evidence(bench, warehouse):
     assert (await states(warehouse))["devices_make_all"] == [HELD]
 
 
-async def test_a_day_of_another_zone_is_another_day(bench, warehouse):
-    """What is landed in another zone gives no rows and no evidence, and is named."""
+async def test_a_partition_of_another_time_zone_is_ignored(bench, warehouse):
+    """It gives no rows and no evidence, and the certificate names its time zone."""
     await land(warehouse, ["a"], Partition(SITE, DAY, ALL, "Asia/Tokyo"))
     await land_days(warehouse, {0: {REACHED[STEPS[0]]: ["b"]}})
     await profile_window(warehouse, SITE, ONE, {})
-    assert await profiles(bench, "session_id") == [("b",)]
+    assert await read_profiles(bench, "session_id") == [("b",)]
     rows = {row.relation: row for row in (await summarize(warehouse, SITE, ONE, {})).certificate}
     missing = rows["site_sessions_are_all"].missing
     assert missing == ("device_type=ALL (landed as a day of Asia/Tokyo)",)
 
 
-async def test_a_day_without_receipts_is_a_gap(warehouse):
-    """The days tile the window where each is landed, be it empty."""
+async def test_a_day_without_receipts_breaks_days_tile(warehouse):
+    """A landed day without sessions is no gap."""
     await land_days(warehouse, {0: {ALL: ["a"]}, 2: {ALL: []}})
     window = Window(DAY, DAY + 3 * ONE_DAY, "UTC")
     await profile_window(warehouse, SITE, window, {})
@@ -454,15 +454,15 @@ async def test_a_day_without_receipts_is_a_gap(warehouse):
 # -- reconciliation ------------------------------------------------------------------------------
 
 
-async def test_counts_are_held_beside_what_is_landed(warehouse):
-    """Ratio by day, and its trend against the days before; a day is counted anew in its place."""
+async def test_reconciliation_compares_landed_sessions_with_counts(warehouse):
+    """It has the ratio of each day and its trend; a later count replaces an earlier one."""
     window = Window(DAY, DAY + 3 * ONE_DAY, "UTC")
     await land_days(warehouse, {0: {ALL: ["a", "b"]}, 1: {ALL: ["c"]}, 2: {ALL: []}})
     await profile_window(warehouse, SITE, window, {})
-    await keep_counts(warehouse, SITE, "UTC", {DAY: 99})
+    await store_counts(warehouse, SITE, "UTC", {DAY: 99})
     counts = {DAY: 2, DAY + ONE_DAY: 2, DAY + 2 * ONE_DAY: 0}
-    await keep_counts(warehouse, SITE, "UTC", counts)
-    await keep_counts(warehouse, SITE, "UTC", {})
+    await store_counts(warehouse, SITE, "UTC", counts)
+    await store_counts(warehouse, SITE, "UTC", {})
     rows = (await summarize(warehouse, SITE, window, {})).reconciliation
     assert [(row.landed, row.counted, row.ratio, row.trend) for row in rows] == [
         (2, 2, 1.0, None),
@@ -474,8 +474,8 @@ async def test_counts_are_held_beside_what_is_landed(warehouse):
 # -- the summary ---------------------------------------------------------------------------------
 
 
-async def test_the_summary_counts_what_the_rows_say(warehouse):
-    """Funnel, devices by day and kinds, of the window alone."""
+async def test_the_summary_agrees_with_the_rows(warehouse):
+    """Funnel, devices by day and kinds count the sessions of the window only."""
     world = World.generate(sessions=300, days=3, start=DAY, timezone="UTC")
     await land_world(warehouse, world, Window(DAY, DAY + 3 * ONE_DAY, "UTC"))
     await profile_window(warehouse, SITE, Window(DAY, DAY + 3 * ONE_DAY, "UTC"), {})
@@ -491,11 +491,11 @@ async def test_the_summary_counts_what_the_rows_say(warehouse):
     assert counted == {pair: sum((row[0], row[2]) == pair for row in rows) for pair in pairs}
 
 
-# -- where it can't be done ----------------------------------------------------------------------
+# -- unsupported warehouses ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("engine", ["parquet", "adbc"])
-async def test_other_warehouses_say_that_they_are_not_supported(make_bench, engine):
-    """One sentence that names those that are."""
+async def test_other_warehouses_are_not_supported(make_bench, engine):
+    """The error names the supported warehouses."""
     with pytest.raises(WarehouseUnsupportedError, match="need a duckdb:// or postgresql://"):
         await profile_window(make_bench(engine).open(), SITE, ONE, {})

@@ -1,4 +1,4 @@
-"""The query: every documented body, every refusal in words a person understands."""
+"""`SessionsQuery`: the documented JSON bodies, and the messages of invalid queries."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ DAYS_ON_THE_WIRE = {"customTimePeriod": {"startDate": "2024-01-01", "endDate": "
 MOBILE = {"device_type": "MOBILE"}
 
 
-def refused(**fields):
-    """The sentences of a refusal, as pydantic shows them."""
+def errors_of(**fields):
+    """The validation messages, as pydantic shows them."""
     with pytest.raises(ValidationError) as caught:
         SessionsQuery(**fields)
     return [error["msg"] for error in caught.value.errors()]
 
 
-def test_the_vocabulary_is_the_documented_one():
-    """18 periods, 4 devices and 5 funnel steps: no more and no fewer."""
+def test_the_enums_have_the_documented_values():
+    """18 periods, 4 devices and 5 funnel steps."""
     assert [period.value for period in Period] == PERIODS
     assert [device.value for device in DeviceType] == DEVICES
     assert [step.value for step in FunnelStep] == STEPS
@@ -63,7 +63,7 @@ def test_the_documented_example_is_sent_as_documented():
 
 @pytest.mark.parametrize("period", PERIODS)
 @pytest.mark.parametrize("device", DEVICES)
-def test_each_period_and_device_is_sent_by_its_documented_name(period, device):
+def test_each_period_and_device_has_its_documented_name(period, device):
     wire = SessionsQuery(period=period, device_type=device).to_wire()
     assert wire == {"predefinedTimePeriod": period, "deviceType": {"type": device}}
 
@@ -88,14 +88,14 @@ def test_a_funnel_is_sent_with_either_step_or_both(step, other):
 @pytest.mark.parametrize(
     "pages", [["/{Homepage}"], [""], ["", "", "__DROP__"], ["/{Homepage}", "/cart-page"]]
 )
-def test_a_page_flow_is_sent_page_by_page_also_any_page_and_the_exit(pages):
+def test_a_page_flow_can_include_any_page_and_the_exit(pages):
     assert SessionsQuery(**DAYS, page_interactions=pages).to_wire() == {
         **DAYS_ON_THE_WIRE,
         "navigationFlow": {"pageInteractions": pages},
     }
 
 
-def test_a_time_zone_is_sent_only_where_one_is_given():
+def test_a_time_zone_is_sent_only_if_the_query_has_one():
     assert "timezone" not in SessionsQuery(**DAYS, **MOBILE).to_wire()
     wire = SessionsQuery(**DAYS, **MOBILE, timezone="Asia/Jerusalem").to_wire()
     assert wire["timezone"] == "Asia/Jerusalem"
@@ -103,7 +103,7 @@ def test_a_time_zone_is_sent_only_where_one_is_given():
 
 FUNNEL = {"funnel_include": "VIEWED_PRODUCT"}
 PAGES = {"page_interactions": [""]}
-REFUSALS = {
+INVALID_QUERIES = {
     "no period": (MOBILE, "No time period: give start_date and end_date, or period."),
     "both periods": (
         {**DAYS, **MOBILE, "period": "TODAY"},
@@ -186,17 +186,17 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize(("fields", "sentence"), REFUSALS.values(), ids=REFUSALS.keys())
-def test_what_wix_would_refuse_is_refused_here_in_one_plain_sentence(fields, sentence):
-    assert refused(**fields) == [sentence]
+@pytest.mark.parametrize(("fields", "message"), INVALID_QUERIES.values(), ids=INVALID_QUERIES)
+def test_an_invalid_query_has_one_plain_message(fields, message):
+    assert errors_of(**fields) == [message]
 
 
 @pytest.mark.parametrize(
     "zone", ["", " ", ".", "..", "../UTC", "/etc/passwd", "utc\0", "America", "Europe/berlin "]
 )
-def test_what_only_looks_like_a_zone_is_refused_as_one(zone):
-    """A folder of the zone database, a path out of it, an empty name: none of them is a zone."""
-    assert refused(**DAYS, **MOBILE, timezone=zone) == [
+def test_an_invalid_time_zone_name_is_rejected(zone):
+    """A folder of the zone database, a path out of it, and an empty name are no time zones."""
+    assert errors_of(**DAYS, **MOBILE, timezone=zone) == [
         f"timezone {zone!r} is not an IANA time zone. Use a name such as Europe/Berlin."
     ]
 
@@ -210,24 +210,24 @@ def test_what_only_looks_like_a_zone_is_refused_as_one(zone):
         {"device_type": "mobile"},
     ],
 )
-def test_the_unset_values_of_the_enums_are_never_sent(fields):
-    """Wix's NOT_SELECTED_* are no choice; the refusal lists what is."""
-    (sentence,) = refused(**DAYS, **fields)
-    assert "'MOBILE'" in sentence or "'VIEWED_PRODUCT'" in sentence
+def test_an_unknown_filter_value_is_rejected(fields):
+    """Wix's NOT_SELECTED_* values are rejected too; the message lists the valid values."""
+    (message,) = errors_of(**DAYS, **fields)
+    assert "'MOBILE'" in message or "'VIEWED_PRODUCT'" in message
 
 
-def test_an_unknown_field_is_refused_and_named():
+def test_an_unknown_field_is_rejected_by_name():
     with pytest.raises(ValidationError, match="not permitted") as caught:
         SessionsQuery(**DAYS, **MOBILE, timeZone="UTC")
     assert [error["loc"] for error in caught.value.errors()] == [("timeZone",)]
 
 
 @pytest.mark.parametrize("day", ["2024-02-30", "yesterday", "2024-13-01"])
-def test_a_date_that_no_calendar_has_is_refused(day):
-    assert refused(start_date=day, end_date="2024-12-01", **MOBILE)
+def test_an_invalid_date_is_rejected(day):
+    assert errors_of(start_date=day, end_date="2024-12-01", **MOBILE)
 
 
-def test_a_query_never_changes():
+def test_a_query_is_frozen_and_hashable():
     query = SessionsQuery(**DAYS, **MOBILE)
     with pytest.raises(ValidationError, match="frozen"):
         query.device_type = DeviceType.ALL
@@ -248,7 +248,7 @@ ranges = st.builds(
     st.integers(1, 1000),
 )
 periods = st.one_of(ranges, st.fixed_dictionaries({"period": st.sampled_from(Period)}))
-# "localtime" is whatever the machine is set to.
+# "localtime" depends on the machine.
 zones = st.none() | st.sampled_from(sorted(available_timezones() - {"localtime"}))
 queries = st.builds(
     lambda period, chosen, zone: SessionsQuery(**period, **chosen, timezone=zone),
@@ -260,8 +260,8 @@ queries = st.builds(
 
 @given(queries)
 @settings(max_examples=300, deadline=None)
-def test_whatever_this_accepts_wix_accepts(query):
-    """Every query that can be made passes the sandbox's strict reading of the documentation."""
+def test_every_valid_query_is_accepted_by_the_sandbox(query):
+    """The sandbox validates a request strictly by Wix's documentation."""
     content = json.dumps(query.to_wire()).encode()
     try:
         assert parse_sessions_query(ApiRequest("list", "POST", {}, {}, content)) == query.to_wire()
@@ -271,7 +271,7 @@ def test_whatever_this_accepts_wix_accepts(query):
 
 @given(queries)
 @settings(max_examples=100, deadline=None)
-def test_a_query_and_its_job_survive_json(query):
+def test_a_query_and_its_job_are_unchanged_by_a_json_round_trip(query):
     assert SessionsQuery.model_validate_json(query.model_dump_json()) == query
     job = SessionsJob(job_id="j", query=query, site_id="s", submitted_at="2024-01-01T00:00:00Z")
     assert SessionsJob.model_validate_json(job.model_dump_json()) == job
@@ -298,17 +298,16 @@ def test_a_query_and_its_job_survive_json(query):
         ),
     ],
 )
-def test_a_query_reads_as_one_line(fields, line):
+def test_the_text_of_a_query_is_one_line(fields, line):
     assert str(SessionsQuery(**fields)) == line
 
 
 @pytest.mark.parametrize("status", ["SOMETHING_NEW", "", "finished", None, "UNKNOWN_JOB_STATUS"])
-def test_a_status_that_is_not_documented_reads_as_unknown(status):
-    """Never as finished, whatever it looks like."""
+def test_an_undocumented_status_becomes_unknown(status):
     assert JobStatus(status) is JobStatus.UNKNOWN
 
 
-def test_a_page_never_changes():
+def test_a_page_is_frozen():
     page = JobPage(status="FINISHED", status_text="FINISHED", total=1, session_ids=("a",))
     with pytest.raises(ValidationError, match="frozen"):
         page.total = 2

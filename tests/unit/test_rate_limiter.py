@@ -1,4 +1,4 @@
-"""The budget: never more requests than Wix allows, in the order they were asked for."""
+"""The rate limiter: at most the allowed requests in any minute, by priority and arrival."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUERY = SessionsQuery(period=Period.TODAY, device_type=DeviceType.ALL, timezone=
 
 
 class VirtualClock:
-    """A clock that is wound on as soon as everybody sleeps, to when the first one wakes."""
+    """A clock that advances to the next wake-up as soon as all tasks sleep."""
 
     def __init__(self):
         self._now = 0.0
@@ -50,30 +50,30 @@ class VirtualClock:
         finally:
             if self._asleep[0] == me:
                 heappop(self._asleep)
-            else:  # cancelled while others wake earlier
+            else:  # cancelled while an earlier sleeper waits
                 self._asleep.remove(me)
                 self._asleep.sort()
         self._now = max(self._now, me[0])
 
 
 async def grants(rate_limiter, clock, arrivals, pauses=(), global_limiter=None):
-    """When each turn came, in the order of the arrivals; `pauses` are (when, how long)."""
-    start, came = clock.now(), {}
+    """The time of each grant, in the order of the arrivals; `pauses` are (start, seconds)."""
+    start, granted = clock.now(), {}
 
     async def record(number, after):
         await clock.sleep(after)
         await rate_limiter.acquire(global_limiter=global_limiter)
-        came[number] = clock.now() - start
+        granted[number] = clock.now() - start
 
-    async def hold(after, seconds):
+    async def pause(after, seconds):
         await clock.sleep(after)
         rate_limiter.pause(seconds)
 
     await asyncio.gather(
-        *(hold(*pause) for pause in pauses),
+        *(pause(*times) for times in pauses),
         *(record(number, after) for number, after in enumerate(arrivals)),
     )
-    return [came[number] for number in range(len(arrivals))]
+    return [granted[number] for number in range(len(arrivals))]
 
 
 def most_in_a_minute(times):
@@ -89,12 +89,12 @@ arrivals = st.lists(
 
 @given(limit=st.integers(1, 7), arrivals=arrivals)
 @settings(max_examples=150, deadline=None)
-async def test_no_minute_holds_more_than_the_budget(limit, arrivals):
-    """However requests arrive; and nobody waits longer than the budget makes him."""
+async def test_no_minute_has_more_requests_than_the_limit(limit, arrivals):
+    """Requests arrive at any times, and none waits longer than the limit requires."""
     clock = VirtualClock()
     times = await grants(RateLimiter(limit, clock=clock), clock, arrivals)
     assert most_in_a_minute(times) <= limit
-    assert all(at >= asked for at, asked in zip(times, arrivals, strict=True))
+    assert all(at >= arrival for at, arrival in zip(times, arrivals, strict=True))
     assert max(times, default=0) <= max(arrivals, default=0) + 61 * (len(arrivals) // limit + 1)
 
 
@@ -105,26 +105,26 @@ async def test_no_minute_holds_more_than_the_budget(limit, arrivals):
 )
 @example(limit=2, arrivals=[0.0] * 6, pauses=[(1.0, 200.0)])
 @settings(max_examples=150, deadline=None)
-async def test_no_minute_holds_more_than_the_budget_even_after_a_pause(limit, arrivals, pauses):
-    """Those who were held do not all rush out when the pause ends."""
+async def test_no_minute_has_more_requests_than_the_limit_after_a_pause(limit, arrivals, pauses):
+    """The requests that waited for the pause are not all sent at its end."""
     clock = VirtualClock()
     times = await grants(RateLimiter(limit, clock=clock), clock, arrivals, pauses)
     assert most_in_a_minute(times) <= limit
 
 
-async def test_a_spent_budget_is_waited_for_and_no_longer():
+async def test_a_request_beyond_the_limit_waits_until_the_window_has_space():
     clock = VirtualClock()
     times = await grants(RateLimiter(3, clock=clock), clock, [0, 0, 0, 0, 0, 0, 0])
     assert times == [0, 0, 0, 61, 61, 61, 122]
 
 
-async def test_a_budget_that_is_not_spent_costs_nothing():
+async def test_requests_within_the_limit_do_not_wait():
     clock = VirtualClock()
     rate_limiter = RateLimiter(clock=clock)
     assert await grants(rate_limiter, clock, [0.0] * REQUESTS_PER_MINUTE) == [0.0] * 200
 
 
-async def test_turns_come_in_the_order_they_are_asked_for():
+async def test_requests_of_equal_priority_are_granted_in_order_of_arrival():
     clock = VirtualClock()
     rate_limiter, order = RateLimiter(2, clock=clock), []
 
@@ -137,8 +137,8 @@ async def test_turns_come_in_the_order_they_are_asked_for():
     assert [number for _, number in sorted(order)] == list(range(20))
 
 
-async def test_a_pause_holds_everybody_once():
-    """Ten requests that are all told to wait a minute wait one minute, not ten."""
+async def test_simultaneous_pauses_do_not_add_up():
+    """Ten pauses of a minute at the same time pause all requests for one minute, not ten."""
     clock = VirtualClock()
     rate_limiter = RateLimiter(100, clock=clock)
     pauses = [(0.0, 60.0)] * 10
@@ -146,21 +146,21 @@ async def test_a_pause_holds_everybody_once():
     assert times == [60.0, 60.0, 60.0, 61.0]
 
 
-async def test_a_shorter_pause_does_not_cut_a_longer_one_short():
+async def test_a_shorter_pause_does_not_end_a_longer_one():
     clock = VirtualClock()
     rate_limiter = RateLimiter(100, clock=clock)
     assert await grants(rate_limiter, clock, [2.0], [(0.0, 60.0), (1.0, 5.0)]) == [60.0]
 
 
-async def test_a_pause_also_holds_a_turn_that_was_booked_before_it():
+async def test_a_pause_also_delays_a_request_that_waited_before_it():
     clock = VirtualClock()
     rate_limiter = RateLimiter(1, clock=clock)
     first, second = await grants(rate_limiter, clock, [0.0, 0.0], [(60.0, 30.0)])
     assert (first, 90 <= second <= 91) == (0.0, True)
 
 
-async def test_the_worthiest_request_is_sent_first():
-    """A submit before a page, a page before a poll, the likeliest poll before the others."""
+async def test_the_request_of_the_highest_priority_is_sent_first():
+    """A submit before a page, a page before a poll, and polls by their current priority."""
     clock = VirtualClock()
     rate_limiter, order = RateLimiter(1, clock=clock), []
     await rate_limiter.acquire()
@@ -172,23 +172,23 @@ async def test_the_worthiest_request_is_sent_first():
     async with asyncio.TaskGroup() as group:
         for priority, name in (
             (lambda: 0.2, "unlikely poll"),
-            (lambda: min(0.9, clock.now() / 100), "poll that ripens"),
+            (lambda: min(0.9, clock.now() / 100), "poll with growing priority"),
             (page_priority, "page"),
             (submit_priority, "submit"),
         ):
             group.create_task(record(priority, name))
-    assert order == ["submit", "page", "poll that ripens", "unlikely poll"]
+    assert order == ["submit", "page", "poll with growing priority", "unlikely poll"]
 
 
-async def test_what_is_sent_without_a_turn_is_counted():
-    """A token request or a resend has no turn; the next turn waits for it all the same."""
+async def test_a_request_without_a_slot_is_counted():
+    """A token request or a resend acquires no slot, but later requests wait for it."""
     clock = VirtualClock()
     rate_limiter = RateLimiter(2, clock=clock)
     rate_limiter.count_request()
     assert await grants(rate_limiter, clock, [0.0, 0.0]) == [0.0, 61.0]
 
 
-async def test_scarcity_is_the_share_that_is_spent_or_spoken_for():
+async def test_utilization_is_the_share_of_sent_and_expected_requests():
     clock = VirtualClock()
     rate_limiter = RateLimiter(10, clock=clock)
     await grants(rate_limiter, clock, [0.0] * 5)
@@ -201,26 +201,26 @@ async def test_scarcity_is_the_share_that_is_spent_or_spoken_for():
     assert rate_limiter.utilization() == 0.0
 
 
-async def test_turns_also_wait_for_what_other_processes_spend():
-    """The gate is asked for as many turns as are waited for, five at most, by one at a time."""
-    clock, asked = VirtualClock(), []
+async def test_requests_also_wait_for_the_global_limiter():
+    """One call at a time acquires a slot for every waiting request, at most five."""
+    clock, acquired = VirtualClock(), []
     rate_limiter = RateLimiter(100, clock=clock)
 
     async def global_limiter(slots):
-        asked.append(slots)
+        acquired.append(slots)
         await clock.sleep(slots * 1.0)
 
     times = await grants(rate_limiter, clock, [0.0] * 12, global_limiter=global_limiter)
-    assert asked == [1, 5, 5, 1]
+    assert acquired == [1, 5, 5, 1]
     assert [round(at) for at in times] == [1, *[6] * 5, *[11] * 5, 12]
 
 
-async def test_a_gate_that_is_left_by_the_one_who_stood_at_it_is_passed_by_the_next():
-    clock, asked = VirtualClock(), []
+async def test_a_request_calls_the_global_limiter_after_another_was_cancelled_there():
+    clock, acquired = VirtualClock(), []
     rate_limiter = RateLimiter(100, clock=clock)
 
     async def global_limiter(slots):
-        asked.append(slots)
+        acquired.append(slots)
         await clock.sleep(5.0)
 
     first = asyncio.create_task(rate_limiter.acquire(global_limiter=global_limiter))
@@ -229,14 +229,14 @@ async def test_a_gate_that_is_left_by_the_one_who_stood_at_it_is_passed_by_the_n
     first.cancel()
     await second
     assert first.cancelled()
-    assert len(asked) == 2
+    assert len(acquired) == 2
 
 
-async def test_a_gate_is_passed_by_those_who_brought_it():
-    """That of a run is not left standing for others in the process, who may outlive the run."""
-    clock, passed = VirtualClock(), []
+async def test_a_global_limiter_is_used_only_by_requests_of_its_own_client():
+    """The limiter of a run is not called for other runs of the process, which can outlive it."""
+    clock, calls = VirtualClock(), []
 
-    async def record(global_limiter):
+    async def send(global_limiter):
         auth = ApiKeyAuth("key", "site")
         async with WixClient(
             auth, base_url="http://127.0.0.1:9", clock=clock, global_limiter=global_limiter
@@ -244,21 +244,21 @@ async def test_a_gate_is_passed_by_those_who_brought_it():
             with pytest.raises(RequestNotSentError):
                 await client.list_sessions_async(QUERY)
 
-    def gate_of(run):
+    def limiter_of(run):
         async def global_limiter(_):
-            passed.append(run)
+            calls.append(run)
 
         return global_limiter
 
-    await record(gate_of("one"))
-    runs = len(passed)
-    await record(None)
-    assert passed == ["one"] * runs
-    await record(gate_of("two"))
-    assert {*passed[runs:]} == {"two"}
+    await send(limiter_of("one"))
+    before = len(calls)
+    await send(None)
+    assert calls == ["one"] * before
+    await send(limiter_of("two"))
+    assert {*calls[before:]} == {"two"}
 
 
-async def test_one_without_a_gate_waits_his_turn_beside_those_with_one():
+async def test_requests_with_and_without_a_global_limiter_share_a_rate_limiter():
     clock = VirtualClock()
 
     async def global_limiter(slots):
@@ -272,21 +272,21 @@ async def test_one_without_a_gate_waits_his_turn_beside_those_with_one():
     assert max(map(max, both)) <= 8
 
 
-async def test_a_turn_that_is_given_up_lets_the_others_pass():
+async def test_a_cancelled_request_does_not_block_the_others():
     clock = VirtualClock()
     rate_limiter = RateLimiter(1, clock=clock)
     await rate_limiter.acquire()
-    given_up = asyncio.create_task(rate_limiter.acquire())
+    cancelled = asyncio.create_task(rate_limiter.acquire())
     await asyncio.sleep(0)
-    given_up.cancel()
+    cancelled.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await given_up
+        await cancelled
     start = clock.now()
     await rate_limiter.acquire()
     assert clock.now() - start <= 122
 
 
-def test_everybody_who_asks_for_a_site_shares_its_budget():
+def test_a_site_has_one_rate_limiter_in_the_process():
     clock = VirtualClock()
     one = shared_rate_limiter("https://wix.test", "site", 200, clock)
     assert shared_rate_limiter("https://wix.test", "site", 200, clock) is one
@@ -295,13 +295,13 @@ def test_everybody_who_asks_for_a_site_shares_its_budget():
 @pytest.mark.parametrize(
     ("base_url", "site"), [("https://wix.test", "other"), ("https://elsewhere.test", "site")]
 )
-def test_another_site_has_a_budget_of_its_own(base_url, site):
+def test_another_site_has_its_own_rate_limiter(base_url, site):
     clock = VirtualClock()
     one = shared_rate_limiter("https://wix.test", "site", 200, clock)
     assert shared_rate_limiter(base_url, site, 200, clock) is not one
 
 
-async def test_two_clients_of_a_site_share_its_budget():
+async def test_two_clients_of_a_site_share_its_rate_limiter():
     clock = VirtualClock()
     one, two = (
         WixClient(ApiKeyAuth("key", "site"), base_url="https://wix.test", clock=clock)
@@ -312,14 +312,14 @@ async def test_two_clients_of_a_site_share_its_budget():
     await two.__aexit__()
 
 
-def test_a_site_has_one_budget_whatever_it_is_told_to_be():
+def test_a_site_has_one_rate_limiter_whatever_limit_is_given():
     clock = VirtualClock()
     one = shared_rate_limiter("https://wix.test", "site", 200, clock)
     assert shared_rate_limiter("https://wix.test", "site", 100, clock) is one
 
 
-async def test_the_lowest_limit_that_was_named_holds():
-    """Also for what was sent before it was named; a higher one changes nothing."""
+async def test_the_lowest_limit_of_a_site_applies():
+    """Requests that were sent before count too, and a higher limit has no effect."""
     clock = VirtualClock()
     rate_limiter = shared_rate_limiter("https://wix.test", "site", 4, clock)
     await grants(rate_limiter, clock, [0.0, 0.0, 0.0])
@@ -330,14 +330,14 @@ async def test_the_lowest_limit_that_was_named_holds():
 
 
 @pytest.mark.parametrize("limit", [0, -1])
-def test_a_budget_of_nothing_is_refused_at_once(limit):
-    """In the words of the one who gave it."""
+def test_a_limit_below_one_is_rejected(limit):
+    """The message names the parameter."""
     with pytest.raises(ValueError, match="requests_per_minute"):
         RateLimiter(limit)
 
 
-class _HandWoundClock:
-    """A clock for many threads that stands still until it is wound on."""
+class _ManualClock:
+    """A clock for several threads that a test sets."""
 
     def __init__(self):
         self.at = 0.0
@@ -351,43 +351,43 @@ class _HandWoundClock:
             await asyncio.sleep(0.001)
 
 
-def test_threads_and_their_loops_share_one_budget():
-    clock = _HandWoundClock()
-    rate_limiter, came = RateLimiter(50, clock=clock), []
+def test_threads_and_their_event_loops_share_one_rate_limiter():
+    clock = _ManualClock()
+    rate_limiter, granted = RateLimiter(50, clock=clock), []
 
-    async def ask_often():
+    async def acquire_repeatedly():
         for _ in range(25):
             await rate_limiter.acquire()
-            came.append(clock.now())
+            granted.append(clock.now())
 
-    threads = [threading.Thread(target=asyncio.run, args=(ask_often(),)) for _ in range(4)]
+    threads = [threading.Thread(target=asyncio.run, args=(acquire_repeatedly(),)) for _ in range(4)]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + 10
-    while len(came) < 50 and time.monotonic() < deadline:
+    while len(granted) < 50 and time.monotonic() < deadline:
         time.sleep(0.001)
     time.sleep(0.05)
-    assert came == [0.0] * 50
+    assert granted == [0.0] * 50
     clock.at = 61.0
     for thread in threads:
         thread.join(10)
-    assert came == [0.0] * 50 + [61.0] * 50
+    assert granted == [0.0] * 50 + [61.0] * 50
 
 
-async def test_the_system_clock_goes_by_real_time():
+async def test_the_system_clock_sleeps_in_real_time():
     start = SYSTEM_CLOCK.now()
     await SYSTEM_CLOCK.sleep(0.02)
     assert 0.019 <= SYSTEM_CLOCK.now() - start < 1.0
 
 
 async def test_the_virtual_clock_wakes_sleepers_in_order():
-    """What the tests above stand on: sleeps overlap, and time never runs backwards."""
-    clock, woke = VirtualClock(), []
+    """A precondition of the tests above: sleeps overlap, and time never decreases."""
+    clock, woken = VirtualClock(), []
 
     async def sleeper(seconds):
         await clock.sleep(seconds)
-        woke.append((seconds, clock.now()))
+        woken.append((seconds, clock.now()))
 
-    naps = random.Random(3).sample(range(100), 30)
-    await asyncio.gather(*map(sleeper, naps))
-    assert woke == [(nap, nap) for nap in sorted(naps)]
+    sleeps = random.Random(3).sample(range(100), 30)
+    await asyncio.gather(*map(sleeper, sleeps))
+    assert woken == [(seconds, seconds) for seconds in sorted(sleeps)]

@@ -1,4 +1,4 @@
-"""The report as a file: what it says, and that it is safe to open. Its looks: tests/e2e."""
+"""The text and the safety of the HTML report. Its rendering is tested in tests/e2e."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.summaries import EVIL, a_summary, an_empty_summary
 
 
 class Page(HTMLParser):
-    """The texts of a page and the names of its elements, as a browser takes them in."""
+    """The texts, element names and addresses of a page."""
 
     def __init__(self, html):
         super().__init__()
@@ -36,16 +36,16 @@ def page_of(summary, path):
     return Page(write_report(summary, path).read_text())
 
 
-def test_the_report_says_the_numbers(tmp_path):
-    """Counts, shares, the verdict, what is broken and where, what is missing: all in words."""
+def test_the_report_contains_the_numbers(tmp_path):
+    """It has counts, shares, the verdict, the broken relations and the missing segments."""
     path = write_report(a_summary(), tmp_path / "new" / "folder" / "report.html")
     assert path == tmp_path / "new" / "folder" / "report.html"
     text = " ".join(" ".join(Page(path.read_text()).texts).split())
-    for said in (
+    for expected in (
         "Sessions, 1 Mar to 14 Mar 2024",
         "Site a-shop · local days in Asia/Jerusalem · computed 15 Mar 2024, 10:04 UTC",
         "Added to cart 2,450 17.5% 31.8%",
-        "1 of 28 tests found ids that contradict a relation",
+        "1 of 28 tests found IDs that contradict a relation",
         "1 broken 13 held",
         "4 Mar 2024 DESKTOP + MOBILE + TABLET = ALL 3 8f14e45f-ceea-467f-9d3c-1a2b3c4d5e6f",
         "conversion_funnel=+VIEWED_PRODUCT-ADDED_TO_CART 14",
@@ -53,48 +53,48 @@ def test_the_report_says_the_numbers(tmp_path):
         "Listed under more than one device 40 0.3%",
         "2 Mar 2024 1,000 1,051 0.952 +0.000",
     ):
-        assert said in text
+        assert expected in text
 
 
-def test_texts_from_data_are_texts(tmp_path):
-    """A session or a flow named like a script is shown, and is no script."""
+def test_values_are_escaped(tmp_path):
+    """A session ID or a flow name that contains a script is shown as text."""
     page = page_of(a_summary(), tmp_path / "report.html")
     assert sum(EVIL in text for text in page.texts) == 2
     clean = page_of(an_empty_summary(), tmp_path / "empty.html")
-    # Plotly's script, and one for each of the three pictures.
+    # Plotly's script, and one for each of the three charts.
     assert (page.elements.count("script"), clean.elements.count("script")) == (4, 1)
     assert "b" not in page.elements
 
 
-def test_the_file_asks_for_nothing_else(tmp_path):
-    """No element names an address but the icon that stands in for one."""
+def test_the_report_loads_no_other_file(tmp_path):
+    """The only address is the empty icon."""
     page = page_of(a_summary(), tmp_path / "report.html")
     assert page.addresses == ["data:,"]
 
 
-def test_days_of_which_nothing_is_landed_make_a_report_too(tmp_path):
-    """Each section says what is not there and why."""
+def test_a_report_without_landed_days_can_be_written(tmp_path):
+    """Each section names what is missing."""
     text = " ".join(" ".join(page_of(an_empty_summary(), tmp_path / "report.html").texts).split())
-    for said in (
+    for expected in (
         "Sessions, 1 Mar 2024",
         "No funnel step is landed",
         "No session is landed",
         "Nothing could be tested",
-        "Wix told no counts",
+        "No count of Wix is stored",
         "No navigation flow is landed",
     ):
-        assert said in text
+        assert expected in text
 
 
-def test_a_year_of_days_is_no_larger_than_need_be(tmp_path):
-    """What grows with the days is small beside the script that draws."""
+def test_a_year_adds_less_than_half_a_megabyte(tmp_path):
+    """The size that depends on the number of days is small compared to Plotly's script."""
     short = write_report(a_summary(1), tmp_path / "day.html").stat().st_size
     long = write_report(a_summary(365), tmp_path / "year.html").stat().st_size
     assert long - short < 500_000
 
 
-def test_a_report_that_cannot_be_written_says_so_and_leaves_no_draft(tmp_path):
-    """A folder in its place, or a name that no disk takes: one sentence with the path."""
+def test_a_report_that_cannot_be_written_raises_and_leaves_no_draft(tmp_path):
+    """The path is a folder, or its name is too long."""
     path = tmp_path / "report.html"
     path.mkdir()
     with pytest.raises(OutputError, match="is a folder; name an"):
@@ -105,8 +105,8 @@ def test_a_report_that_cannot_be_written_says_so_and_leaves_no_draft(tmp_path):
 
 
 @pytest.mark.parametrize("package", ["plotly", "jinja2"])
-def test_a_missing_extra_is_one_sentence(package, tmp_path):
-    """Without what draws it, the module loads, and asking says what to install."""
+def test_a_missing_extra_names_the_command_that_installs_it(package, tmp_path):
+    """The module imports without the extra, and the check names the install command."""
     code = REFUSE.format(refused={package}) + (
         "from pathlib import Path\n"
         "from prefect_wix.profiles.report import check_report\n"

@@ -1,7 +1,7 @@
-"""The run form of every flow: each field has a name, words and a default; wrong values are refused.
+"""The run form of every flow: titles, descriptions and defaults of its fields, and validation.
 
-Looks at the schema that Prefect stores for a deployment, from which its UI makes the form and by
-which its server checks what a run is started with.
+The tests read the parameter schema that Prefect stores for a deployment. The UI builds the form
+from it, and the server validates the parameters of a run with it.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ FLOWS = {
     for member in vars(module).values()
     if isinstance(member, Flow) and member.fn.__module__ == module.__name__
 }
-ASKED_FOR = {"credentials", "account", "warehouse", "query", "action", "site_id"}
-"""What has no sane default: whose sessions, where to, and what is asked."""
+REQUIRED = {"credentials", "account", "warehouse", "query", "action", "site_id"}
+"""Parameters without a sensible default."""
 SCHEMAS = {name: parameter_schema(one.fn).model_dump() for name, one in FLOWS.items()}
 
 
 def fields(schema):
-    """Every field of the form: the parameters, and those of the models in it."""
+    """Every field of the form: the parameters, and the fields of their models."""
     yield from schema["properties"].items()
     for name, model in schema["definitions"].items():
         for field, shape in model.get("properties", {}).items():
             yield f"{name}.{field}", shape
 
 
-def test_every_flow_is_looked_at():
-    """A flow that is added is found by the tests below without being named."""
+def test_every_flow_is_tested():
+    """The tests below find a new flow in its module."""
     assert set(FLOWS) == {
         *("list-sessions", "load-sessions", "load-site", "load-sites"),
         *("profile-sessions", "mark-recordings"),
@@ -47,30 +47,30 @@ def test_every_flow_is_looked_at():
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_every_field_has_a_title_and_a_description(name):
-    """A description is a sentence that ends with a full stop, since it stands alone in the form."""
+    """A description ends with a full stop, since it stands alone in the form."""
     definitions = SCHEMAS[name]["definitions"]
     for field, shape in fields(SCHEMAS[name]):
-        # A select in a model is titled by its enumeration.
+        # A select in a model gets its title from its enumeration.
         assert shape.get("title") or definitions[enum_of(shape)]["title"], field
         assert shape.get("description", "").endswith("."), field
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_every_parameter_has_a_default_or_must_be_asked_for(name):
-    """What is required is what nobody can guess; everything else may be left as it is."""
+def test_every_parameter_has_a_default_or_is_one_of_the_required(name):
+    """Only parameters without a sensible default are required."""
     schema = SCHEMAS[name]
-    assert set(schema.get("required", [])) <= ASKED_FOR
+    assert set(schema.get("required", [])) <= REQUIRED
     for parameter, shape in schema["properties"].items():
         assert parameter in schema["required"] or "default" in shape, parameter
 
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_enumerations_are_selects(name):
-    """A parameter with a fixed set of values is shown as a list to choose from."""
-    named = {"refresh": 3, "action": 2, "on_broken": 2, "period": 18, "device_type": 4}
+    """A parameter with a fixed set of values is shown as a select."""
+    enumerations = {"refresh": 3, "action": 2, "on_broken": 2, "period": 18, "device_type": 4}
     definitions = SCHEMAS[name]["definitions"]
     for field, shape in fields(SCHEMAS[name]):
-        count = named.get(field.rpartition(".")[2])
+        count = enumerations.get(field.rpartition(".")[2])
         if count is not None:
             assert len(definitions[enum_of(shape)]["enum"]) == count, field
 
@@ -82,7 +82,7 @@ def enum_of(shape):
 
 
 BLOCK = {"api_key": "key", "site_id": "site"}
-GOOD = {
+VALID = {
     "list-sessions": {"credentials": BLOCK, "query": {"period": "TODAY", "device_type": "ALL"}},
     "load-sessions": {"credentials": BLOCK, "warehouse": {"url": "md:shop"}, "days": 7},
     "load-site": {
@@ -102,7 +102,7 @@ GOOD = {
         "action": "recorded",
     },
 }
-WRONG = [
+INVALID = [
     ("list-sessions", {"query": {"period": "FORTNIGHT", "device_type": "ALL"}}),
     ("list-sessions", {"query": {"period": "TODAY", "device_type": "FRIDGE"}}),
     ("list-sessions", {"query": {"period": "TODAY", "device_type": "ALL", "country": "DE"}}),
@@ -142,12 +142,12 @@ WRONG = [
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_what_is_right_passes(name):
-    """Else the refusals below would prove nothing."""
-    validate(GOOD[name], SCHEMAS[name], raise_on_error=True)
+def test_valid_parameters_pass(name):
+    """Otherwise the rejections below would prove nothing."""
+    validate(VALID[name], SCHEMAS[name], raise_on_error=True)
 
 
-@pytest.mark.parametrize(("name", "wrong"), WRONG)
-def test_what_is_wrong_is_refused_by_the_schema(name, wrong):
-    """Before any run is made of it."""
-    assert validate({**GOOD[name], **wrong}, SCHEMAS[name]) != []
+@pytest.mark.parametrize(("name", "invalid"), INVALID)
+def test_invalid_parameters_are_rejected_by_the_schema(name, invalid):
+    """The server validates with the same schema before it creates a run."""
+    assert validate({**VALID[name], **invalid}, SCHEMAS[name]) != []

@@ -1,4 +1,4 @@
-"""Segments: one filter has one key, for ever, and a key reads back as its filter."""
+"""Each session filter has one permanent key, and a key parses to its filter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prefect_wix.planning.windows import Window
 
 WINDOW = Window(date(2024, 1, 1), date(2024, 1, 2), "Asia/Jerusalem")
 
-# Keys that lie in somebody's warehouse: a change of this list is a loss of data.
+# Keys that warehouses store: changing one makes its partitions unreadable.
 GOLDEN = {
     "device_type=DESKTOP": {"device_type": "DESKTOP"},
     "device_type=MOBILE": {"device_type": "MOBILE"},
@@ -44,7 +44,7 @@ def segment(fields):
 
 
 @pytest.mark.parametrize(("key", "fields"), GOLDEN.items())
-def test_a_key_never_changes_its_form(key, fields):
+def test_the_format_of_keys_never_changes(key, fields):
     assert segment(fields).key == key
     assert Segment.parse(key) == segment(fields)
     assert str(segment(fields)) == key
@@ -64,7 +64,7 @@ segments = st.one_of(
 @given(segments)
 @example(Segment(page_interactions=("",)))
 @example(Segment(page_interactions=("", "*", "%2A", ">", "%3E", "__DROP__")))
-def test_a_key_reads_back_as_its_filter(one):
+def test_a_key_parses_to_its_filter(one):
     assert Segment.parse(one.key) == one
 
 
@@ -77,7 +77,7 @@ def test_two_filters_never_share_a_key(one, other):
 
 @given(segments)
 def test_a_key_is_one_printable_line(one):
-    """It stands in logs, tables and file names of receipts."""
+    """Keys appear in logs, tables and file names."""
     assert one.key.isprintable()
     assert one.key.isascii()
 
@@ -109,7 +109,7 @@ def test_a_key_is_one_printable_line(one):
         "page=/",
     ],
 )
-def test_a_key_that_no_filter_has_is_refused_with_the_form_to_write(key):
+def test_an_unknown_key_is_rejected_with_the_format_to_write(key):
     with pytest.raises(ValueError, match=r"is not known\. Write device_type=MOBILE") as caught:
         Segment.parse(key)
     assert repr(key) in str(caught.value)
@@ -129,14 +129,14 @@ def test_a_key_that_no_filter_has_is_refused_with_the_form_to_write(key):
         "navigation_flow=a\nb",
     ],
 )
-def test_a_second_spelling_of_a_key_is_refused(key):
-    """Else one filter would be filed, asked and landed under two keys."""
+def test_another_spelling_of_a_key_is_rejected(key):
+    """Otherwise one filter would be loaded and stored under two keys."""
     with pytest.raises(ValueError, match="is not known"):
         Segment.parse(key)
 
 
 @given(segments)
-def test_a_segment_asks_for_a_window_by_explicit_dates_and_zone(one):
+def test_a_query_has_explicit_dates_and_zone(one):
     wire = one.query(WINDOW).to_wire()
     assert wire["customTimePeriod"] == {"startDate": "2024-01-01", "endDate": "2024-01-02"}
     assert wire["timezone"] == "Asia/Jerusalem"
@@ -152,12 +152,12 @@ def test_a_segment_asks_for_a_window_by_explicit_dates_and_zone(one):
         {"device_type": DeviceType.ALL, "page_interactions": ("",)},
     ],
 )
-def test_a_segment_of_no_filter_or_two_asks_for_nothing(fields):
+def test_a_segment_needs_exactly_one_filter(fields):
     with pytest.raises(ValueError, match=r"filter|page_interactions"):
         Segment(**fields).query(WINDOW)
 
 
-def test_the_three_devices_are_what_a_load_asks_for():
+def test_the_default_segments_are_the_three_devices():
     assert [one.key for one in DEVICES] == [
         "device_type=DESKTOP",
         "device_type=MOBILE",

@@ -1,4 +1,4 @@
-"""Work that a cancellation waits for."""
+"""The shield delays a cancellation until the work is done."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prefect_wix.spool.shield import shield, shield_in_thread
 
 
 class Work:
-    """Blocks in its thread until it is let go on."""
+    """Blocks its thread until `may_end` is set."""
 
     def __init__(self, error=None):
         self.is_done = False
@@ -28,12 +28,12 @@ class Work:
             raise self._error
         return "done"
 
-    async def begun(self):
+    async def wait_until_begun(self):
         while not self.began.is_set():
             await asyncio.sleep(0.001)
 
 
-async def test_it_gives_what_the_work_gives():
+async def test_the_shield_returns_or_raises_what_the_work_does():
     work = Work()
     work.may_end.set()
     assert await shield_in_thread(work) == "done"
@@ -42,10 +42,10 @@ async def test_it_gives_what_the_work_gives():
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
-async def test_a_caller_that_is_cancelled_waits_for_the_end_however_often(times):
+async def test_a_cancelled_caller_waits_for_the_end_of_the_work(times):
     work = Work()
     caller = asyncio.create_task(shield_in_thread(work))
-    await work.begun()
+    await work.wait_until_begun()
     for _ in range(times):
         caller.cancel()
         await asyncio.sleep(0.01)
@@ -56,8 +56,8 @@ async def test_a_caller_that_is_cancelled_waits_for_the_end_however_often(times)
     assert work.is_done
 
 
-async def test_a_timeout_that_cancels_over_and_over_waits_too(monkeypatch):
-    """And is heeded once, not in a busy loop."""
+async def test_a_timeout_that_cancels_repeatedly_waits_once(monkeypatch):
+    """There is no busy loop."""
     waits = []
 
     async def count(tasks):
@@ -74,16 +74,16 @@ async def test_a_timeout_that_cancels_over_and_over_waits_too(monkeypatch):
     assert len(waits) == 1
 
 
-async def test_an_error_of_work_that_nobody_waits_for_any_more_is_not_told():
-    told = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+async def test_an_error_of_the_work_after_a_cancellation_is_not_logged_by_asyncio():
+    contexts = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
     work = Work(error=RuntimeError("too late"))
     caller = asyncio.create_task(shield_in_thread(work))
-    await work.begun()
+    await work.wait_until_begun()
     caller.cancel()
     work.may_end.set()
     with pytest.raises(asyncio.CancelledError):
         await caller
     del caller
     await asyncio.sleep(0)
-    assert told == []
+    assert contexts == []

@@ -1,4 +1,4 @@
-"""The spool: any number of ids in little memory, each once, and a fingerprint of them all."""
+"""The spool stores each ID once, in little memory, and computes a fingerprint of the set."""
 
 from __future__ import annotations
 
@@ -47,34 +47,33 @@ ODD = [
 
 
 def guids(number, seed=1):
-    draw = random.Random(seed)
-    return [str(UUID(int=draw.getrandbits(128))) for _ in range(number)]
+    rng = random.Random(seed)
+    return [str(UUID(int=rng.getrandbits(128))) for _ in range(number)]
 
 
 def pages(ids, size=1000):
     return [ids[at : at + size] for at in range(0, len(ids), size)]
 
 
-def held(spool):
+def all_ids(spool):
     return [session_id for batch in spool.batches() for session_id in batch]
 
 
-def test_each_id_is_held_once_and_in_order():
+def test_each_id_is_stored_once_and_in_order():
     with Spool() as spool:
         assert spool.add(["b", "a", "b"]).unseen == ["b", "a"]
         added = spool.add(["a", "c"])
         assert (added.unseen, added.fresh) == (["c"], 1)
-        assert (held(spool), len(spool)) == (["a", "b", "c"], 3)
+        assert (all_ids(spool), len(spool)) == (["a", "b", "c"], 3)
 
 
-def test_nothing_in_gives_nothing_out():
+def test_an_empty_spool_has_no_ids_and_the_empty_digest():
     with Spool() as spool:
-        assert (spool.add([]).unseen, held(spool), len(spool)) == ([], [], 0)
+        assert (spool.add([]).unseen, all_ids(spool), len(spool)) == ([], [], 0)
         assert spool.digest() == hashlib.blake2b(digest_size=16).hexdigest()
 
 
-def test_a_second_pass_finds_again_what_the_first_one_saw():
-    """What is new in a pass is counted apart from what is new at all."""
+def test_ids_new_in_a_pass_are_counted_apart_from_ids_new_in_the_spool():
     with Spool() as spool:
         spool.add(["a", "b"], in_pass=1)
         added = spool.add(["b", "c", "c"], in_pass=2)
@@ -84,10 +83,10 @@ def test_a_second_pass_finds_again_what_the_first_one_saw():
         assert len(spool) == 3
 
 
-def test_odd_ids_come_out_as_they_went_in():
+def test_odd_ids_are_returned_unchanged():
     with Spool() as spool:
         spool.add(ODD)
-        assert sorted(held(spool)) == sorted(ODD)
+        assert sorted(all_ids(spool)) == sorted(ODD)
 
 
 text = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=6)
@@ -96,25 +95,25 @@ text = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_s
 @given(some_pages=st.lists(st.lists(text, max_size=8), max_size=6))
 @settings(max_examples=100, deadline=None)
 def test_a_spool_is_a_set(some_pages):
-    """Whatever comes in whatever pages, it holds what a set would, in the order of UTF-8."""
+    """For any pages it has the IDs of a set, in UTF-8 order."""
     model = set()
     with Spool() as spool:
-        seen_in_pass = set()
+        ids_of_pass = set()
         for number, page in enumerate(some_pages):
-            seen_in_pass = seen_in_pass if number % 2 else set()
+            ids_of_pass = ids_of_pass if number % 2 else set()
             added = spool.add(page, in_pass=1 + number // 2)
             assert set(added.unseen) == set(page) - model
-            assert added.fresh == len(set(page) - seen_in_pass)
+            assert added.fresh == len(set(page) - ids_of_pass)
             model |= set(page)
-            seen_in_pass |= set(page)
+            ids_of_pass |= set(page)
             assert len(spool) == len(model)
-        assert held(spool) == sorted(model, key=str.encode)
+        assert all_ids(spool) == sorted(model, key=str.encode)
 
 
 @given(ids=st.sets(text, max_size=20), shuffler=st.randoms())
 @settings(max_examples=100, deadline=None)
 def test_the_digest_depends_on_the_set_alone(ids, shuffler):
-    """Not on order, pages, repeats or passes; and one id more or fewer changes it."""
+    """Order, pages, duplicates and passes do not matter; one more ID changes it."""
     order = sorted(ids)
     with Spool() as one, Spool() as other:
         one.add(order)
@@ -126,8 +125,8 @@ def test_the_digest_depends_on_the_set_alone(ids, shuffler):
         assert one.digest() != other.digest()
 
 
-def test_the_digest_never_changes_its_form():
-    """It lies in receipts: the same ids must give it for ever."""
+def test_the_digest_format_is_stable():
+    """Receipts store it, so the same IDs must always give the same digest."""
     with Spool() as spool:
         spool.add(["b", "a", "é"])
         lines = "".join(f"{one}\n" for one in ["a", "b", "é"])
@@ -143,15 +142,15 @@ def test_different_sets_have_different_digests(one, other):
         assert first.digest() != second.digest()
 
 
-def test_memory_does_not_grow_with_the_ids():
-    """200,000 ids in and out, and Python holds two pages and a batch; SQLite has its own cap."""
+def test_python_memory_does_not_grow_with_the_number_of_ids():
+    """200,000 IDs need less than 8 MiB in Python; SQLite has its own limit."""
     ids = guids(MANY)
-    cut = pages(ids)
+    all_pages = pages(ids)
     gc.collect()
     tracemalloc.start()
     try:
         with Spool() as spool:
-            for page in cut:
+            for page in all_pages:
                 spool.add(page)
             spool.digest()
             assert sum(map(len, spool.batches())) == MANY == len(spool)
@@ -161,8 +160,8 @@ def test_memory_does_not_grow_with_the_ids():
     assert peak < 8 * 2**20
 
 
-def test_the_ids_stay_on_disk():
-    """The whole process, SQLite's pages included, grows by its cache and not by 100 MB of ids."""
+def test_the_process_grows_by_the_cache_and_not_by_the_ids():
+    """100 MB of IDs grow the process, SQLite included, by less than 60 MB."""
     code = """
 import resource
 from prefect_wix.spool.id_spool import Spool
@@ -214,37 +213,36 @@ except SpoolError as error:
 """
 
 
-def test_a_full_disk_is_told_as_one():
-    """Where to make room is in the message; no SQLite error comes out raw."""
+def test_a_full_disk_is_a_spool_error_that_names_tmpdir():
     done = run_python(FILL, preexec_fn=limit_file_size(4 * 2**20))
     assert done.returncode == 3, done.stderr
-    assert "could not be kept on local disk" in done.stdout
-    assert "point TMPDIR at a larger disk" in done.stdout
+    assert "could not be written to local disk" in done.stdout
+    assert "set TMPDIR to a larger disk" in done.stdout
 
 
-def test_a_disk_without_room_for_anything_is_told_too():
+def test_a_disk_without_any_space_is_a_spool_error():
     done = run_python(FILL, preexec_fn=limit_file_size(0))
     assert done.returncode == 3, done.stderr
 
 
-def test_a_folder_for_files_that_can_not_be_made_is_told_too(tmp_path, monkeypatch):
+def test_a_temporary_folder_that_cannot_be_created_is_a_spool_error(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
-    with Spool() as spool, pytest.raises(SpoolError, match="point TMPDIR"):
+    with Spool() as spool, pytest.raises(SpoolError, match="set TMPDIR"):
         spool.folder  # noqa: B018
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are not shown here")
-def test_what_memory_does_not_hold_is_in_tmpdir(tmp_path):
-    """In a file without a name, which is gone however the process ends."""
-    look = "print(*(one.resolve() for one in Path('/proc/self/fd').iterdir()))"
-    code = "from pathlib import Path\n" + FILL.replace("spool.digest()", look)
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_ids_beyond_the_cache_are_in_an_unlinked_file_in_tmpdir(tmp_path):
+    """The file disappears with the process."""
+    list_files = "print(*(one.resolve() for one in Path('/proc/self/fd').iterdir()))"
+    code = "from pathlib import Path\n" + FILL.replace("spool.digest()", list_files)
     done = run_python(code, TMPDIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert f"{tmp_path}/" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_its_files_go_with_the_spool():
+def test_leaving_the_spool_removes_its_files():
     with Spool() as spool:
         spool.add(["a"])
         spool.lines()
@@ -253,19 +251,19 @@ def test_its_files_go_with_the_spool():
     spool.close()
 
 
-def test_only_the_owner_may_look_into_it():
+def test_only_the_owner_can_read_the_folder():
     with Spool() as spool:
         assert spool.folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_two_spools_know_nothing_of_each_other():
+def test_two_spools_are_separate():
     with Spool() as one, Spool() as other:
         one.add(["a"])
-        assert (len(other), held(other)) == (0, [])
+        assert (len(other), all_ids(other)) == (0, [])
         assert one.folder != other.folder
 
 
-def test_a_batch_has_the_size_that_is_asked_for():
+def test_a_batch_has_the_requested_size():
     with Spool() as spool:
         spool.add([f"{n:05}" for n in range(2500)])
         assert [len(batch) for batch in spool.batches(1000)] == [1000, 1000, 500]
@@ -279,7 +277,7 @@ def test_lines_are_the_ids_in_order():
     assert content == "".join(f"{one}\n" for one in sorted(ODD, key=str.encode)).encode()
 
 
-def test_ids_that_come_after_the_lines_were_written_are_in_the_next_lines():
+def test_lines_are_rewritten_after_an_add():
     with Spool() as spool:
         spool.add(["b"])
         assert spool.lines().read_text() == "b\n"
@@ -288,8 +286,8 @@ def test_ids_that_come_after_the_lines_were_written_are_in_the_next_lines():
 
 
 @pytest.mark.parametrize("count", [9_999, 10_000, 10_001])
-def test_the_digest_of_many_is_that_of_few(count):
-    """It has one form, whether or not the ids fit in a batch."""
+def test_the_digest_is_the_same_with_and_without_a_file(count):
+    """More than a batch of IDs is hashed from a file."""
     ids = guids(count)
     with Spool() as spool:
         for page in pages(ids):
@@ -298,7 +296,7 @@ def test_the_digest_of_many_is_that_of_few(count):
         assert spool.digest() == hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def test_a_spool_that_is_closed_is_told_as_such():
+def test_a_closed_spool_raises():
     with Spool() as spool:
         pass
     with pytest.raises(SpoolError):
@@ -307,15 +305,14 @@ def test_a_spool_that_is_closed_is_told_as_such():
         list(spool.batches())
 
 
-async def test_few_ids_are_worked_on_at_once_and_many_in_a_thread():
-    """A thread costs more than a page of ids; and a disk may keep one waiting."""
+async def test_work_on_more_than_1000_ids_runs_in_a_thread():
     with Spool() as spool:
         for count, in_this_thread in ((1000, True), (1001, False)):
             spool.add([str(n) for n in range(count)])
             assert (await spool.run(get_ident) == get_ident()) is in_this_thread
 
 
-async def test_what_takes_in_too_many_is_done_in_a_thread():
+async def test_the_ids_to_add_count_for_the_thread_limit():
     with Spool() as spool:
         spool.add(["a"])
         assert await spool.run(get_ident, adding=999) == get_ident()

@@ -1,4 +1,4 @@
-"""What the tests themselves rely on."""
+"""Preconditions of the test suite."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 import pytest
 
 
-@pytest.mark.xdist_group("kept together")
-@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="there is one process")
+@pytest.mark.xdist_group("one process")
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="pytest-xdist is not in use")
 def test_tests_of_a_group_stay_in_one_process(request):
-    """Else each process would start the servers that a group is to share."""
-    assert request.node.nodeid.endswith("@kept together")
+    """The tests of a group share a server, which every process would start again."""
+    assert request.node.nodeid.endswith("@one process")

@@ -1,8 +1,8 @@
-"""BigQuery keeps the promises of every warehouse, as far as can be told without BigQuery.
+"""BigQuery passes the tests of every warehouse, as far as possible without BigQuery.
 
-Its driver is played here over a real DuckDB: each statement has to be GoogleSQL to sqlglot, is
-translated by it and run, a script as the transaction that it is. What sqlglot does not know of
-BigQuery's documented rules is checked beside it. The real driver is used where it gets by alone.
+A fake of its driver runs on a real DuckDB: sqlglot parses each statement as GoogleSQL and
+translates it, and a script runs as one transaction. BigQuery's documented rules that sqlglot does
+not check are checked here. The real driver is used where it needs no server.
 """
 
 from __future__ import annotations
@@ -39,37 +39,37 @@ from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import PublishResult
 from prefect_wix.warehouse.schema import SESSIONS, Statement, drive
 from prefect_wix.warehouse.transactions import Tables
-from tests.unit.test_warehouse import (  # noqa: F401 - the promises of every warehouse
+from tests.unit.test_warehouse import (  # noqa: F401 - the tests of every warehouse
     ODD,
-    spoken,
-    test_a_claim_is_leave_to_submit,
-    test_a_job_is_not_adopted_when_it_is,
-    test_a_job_that_runs_is_adopted,
-    test_a_landed_job_is_not_open_any_more,
-    test_a_later_answer_takes_the_place_of_an_earlier_one,
+    full_text,
+    test_a_first_claim_permits_a_submit,
+    test_a_foreign_table_of_the_same_name_is_refused,
+    test_a_landed_job_is_not_adopted,
+    test_a_late_listing_does_not_replace_a_newer_one,
+    test_a_later_listing_replaces_an_earlier_one,
+    test_a_listing_lands_with_its_receipt,
+    test_a_listing_older_than_the_last_confirmation_is_superseded,
     test_a_missing_column_is_refused,
     test_a_newer_schema_is_refused,
-    test_a_table_altered_by_hand_is_put_right,
-    test_a_table_of_the_same_name_is_refused,
-    test_a_visit_over_midnight_is_told_from_a_repeat,
-    test_an_answer_lands_with_its_receipt,
-    test_an_answer_that_comes_late_does_not_replace_a_newer_one,
-    test_an_empty_answer_removes_what_was_there,
-    test_an_empty_first_answer_is_a_receipt,
+    test_a_partition_altered_by_hand_is_replaced,
+    test_a_visit_over_midnight_is_distinguished_from_days_apart,
+    test_an_empty_first_listing_has_a_receipt,
+    test_an_empty_listing_empties_the_partition,
     test_an_intent_without_a_job_may_be_an_orphan,
-    test_odd_ids_come_back_as_they_went,
-    test_odd_segments_and_sites_are_filed_apart,
-    test_only_the_partition_is_touched,
-    test_preparing_at_once_is_safe,
+    test_concurrent_claims_are_serialized,
+    test_concurrent_preparing_is_safe,
+    test_job_records_are_all_those_of_the_window,
+    test_odd_ids_are_read_back_unchanged,
+    test_odd_segments_and_sites_are_separate_partitions,
+    test_only_the_published_partition_changes,
+    test_other_jobs_are_not_adopted,
     test_preparing_twice_changes_nothing,
     test_publishing_unprepared_names_the_tables,
     test_receipts_are_those_of_the_window,
-    test_the_history_is_every_ask_of_the_window,
-    test_the_last_to_confirm_counts_when_answers_come_late,
+    test_the_latest_running_job_is_adopted,
     test_the_newest_job_wins_in_any_zone,
-    test_the_same_answer_again_writes_no_session,
-    test_the_view_shows_what_is_landed,
-    test_two_claims_at_once_agree,
+    test_the_same_listing_again_writes_no_session,
+    test_the_view_shows_landed_sessions,
     use_next_version,
 )
 from tests.warehouses import MOBILE, NOON, SqlBench, a_record, ids_of, land, on_day
@@ -81,34 +81,34 @@ URL = "bigquery://project/wix"
 MEGABYTE = 1_000_000
 
 
-# -- BigQuery, played ----------------------------------------------------------------------------
+# -- a fake of BigQuery --------------------------------------------------------------------------
 
 
 class DriverError(Exception):
-    """What the driver raises: Google's text and nothing more."""
+    """The driver's error: Google's text only."""
 
 
 class BigQuery:
-    """BigQuery as its documentation has it, over a DuckDB in memory.
+    """BigQuery according to its documentation, on a DuckDB in memory.
 
     Attributes:
         sent: every text that was sent.
-        options: what the last connection was made with.
+        options: the options of the last connection.
         before: called once, before the next script begins.
         within: called once, after the first statement of the next script's transaction.
-        saying: a text to fail the next statement with.
-        cut: how many rows get lost on the way.
+        failure: the text of an error that fails the next statement.
+        cut: how many rows of each result are lost.
     """
 
     def __init__(self):
         self.duckdb = duckdb.connect()
         self.transactions = Transactions()
         self.sent = []
-        self.options = self.before = self.within = self.saying = None
+        self.options = self.before = self.within = self.failure = None
         self.cut = 0
 
     def connect(self, *, db_kwargs, autocommit):
-        assert autocommit, "the driver warns that it can't do without"
+        assert autocommit, "the driver requires autocommit"
         self.options = db_kwargs
         return Connection(self)
 
@@ -122,24 +122,24 @@ class BigQuery:
 class Transactions:
     """If a transaction mutates rows in a table, others that do so at the same time are cancelled.
 
-    A statement that finds no row to update or delete is taken not to mutate any; that is the
-    reading of the documentation that protects least.
+    A statement that finds no row to update or delete is assumed not to mutate any, the weakest
+    guarantee that the documentation allows.
     """
 
     def __init__(self):
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._now = 0
         self._open = {}
         self._committed = Counter()
 
     def begin(self):
-        with self._turn:
+        with self._lock:
             transaction = object()
             self._open[transaction] = (self._now, set())
             return transaction
 
     def mutate(self, transaction, table):
-        with self._turn:
+        with self._lock:
             began, mutated = self._open[transaction]
             mutated.add(table)
             others = [tables for one, (_, tables) in self._open.items() if one is not transaction]
@@ -147,7 +147,7 @@ class Transactions:
                 raise duckdb.TransactionException(table)
 
     def end(self, transaction, *, committed):
-        with self._turn:
+        with self._lock:
             _, mutated = self._open.pop(transaction)
             if committed:
                 self._now += 1
@@ -168,7 +168,7 @@ class Connection:
 
 
 class Stream:
-    """Arrow, as the driver hands it over."""
+    """An Arrow stream, as the driver returns it."""
 
     def __init__(self, relation):
         self._relation = relation
@@ -188,27 +188,27 @@ class Cursor:
         self._bigquery.sent.append(text)
         if len(text.encode()) > MEGABYTE:
             raise DriverError("googleapi: Error 400: The query is too large.")
-        says, self._bigquery.saying = self._bigquery.saying, None
-        if says:
-            raise DriverError(says)
+        message, self._bigquery.failure = self._bigquery.failure, None
+        if message:
+            raise DriverError(message)
         self.rowcount, self._relation = 0, None
         try:
-            self._run(understood(text))
+            self._run(parse(text))
         except duckdb.Error as error:
-            raise DriverError(in_googles_words(error)) from error
+            raise DriverError(google_error(error)) from error
 
     def _run(self, statements):
         if len(statements) > 1:
             self._bigquery.hook("before")
             self._transact(statements)
         elif isinstance(statements[0], exp.Select):
-            self._record(statements[0])
+            self._select(statements[0])
         else:
             self._duckdb.execute(in_duckdb(statements[0]))
 
-    def _record(self, select):
+    def _select(self, select):
         self._find_dataset(select)
-        # At once, and not when it is read. In no order but the one that is asked for: backwards.
+        # Materialized at once. Without ORDER BY the order is arbitrary: reversed here.
         order = "" if select.args.get("order") else "ORDER BY row_number() OVER () DESC"
         rows = f"SELECT * FROM ({in_duckdb(select)}) {order}"
         kept = self._duckdb.execute(f"CREATE OR REPLACE TEMP TABLE kept AS {rows}")
@@ -258,7 +258,7 @@ NO_DATASET = (
 )
 
 
-def in_googles_words(error):
+def google_error(error):
     if isinstance(error, duckdb.TransactionException):
         return (
             "UNKNOWN: [BigQuery] googleapi: Error 400: Query error: Transaction is aborted due to "
@@ -273,26 +273,26 @@ def in_googles_words(error):
     return f"UNKNOWN: [BigQuery] googleapi: Error 400: Query error: {error}, invalidQuery"
 
 
-def understood(text):
-    """The statements of a text, after a look whether BigQuery would take them."""
+def parse(text):
+    """The statements of a text, after a check that BigQuery accepts them."""
     statements = sqlglot.parse(text, read="bigquery")
     statements = [one for one in statements if one is not None]
     for one in statements:
-        assert not one.find(exp.Command), f"sqlglot could only copy: {one}"
+        assert not one.find(exp.Command), f"sqlglot can't parse: {one}"
         if isinstance(one, exp.Update | exp.Delete):
-            assert one.args.get("where"), f"BigQuery wants a WHERE: {one}"
+            assert one.args.get("where"), f"BigQuery requires a WHERE: {one}"
         for difference in one.find_all(exp.Sub):
-            assert not difference.find(exp.Max), f"Of dates it is an INTERVAL there: {one}"
+            assert not difference.find(exp.Max), f"A difference of dates is an INTERVAL: {one}"
     if len(statements) > 1:
         first, *changes, last = statements
         assert (type(first), type(last)) == (exp.Transaction, exp.Commit)
-        # No DDL: BigQuery has none in a transaction. No SELECT: see `_Script.send`.
+        # BigQuery allows no DDL in a transaction. No SELECT: see `_Script.send`.
         assert {type(one) for one in changes} <= {exp.Update, exp.Delete, exp.Insert}
     return statements
 
 
 def in_duckdb(statement):
-    # What DuckDB has no word for, clusters and expirations, is left out.
+    # Clusters and expirations are left out, because DuckDB has none.
     text = statement.sql("duckdb", unsupported_level=sqlglot.ErrorLevel.IGNORE)
     columns = "SELECT * REPLACE ('project' AS table_catalog) FROM information_schema.columns"
     return text.replace('"wix"."INFORMATION_SCHEMA.COLUMNS"', f"({columns})")
@@ -315,13 +315,13 @@ class BigQueryBench(SqlBench):
     async def version(self, partition=MOBILE):
         return sorted(await self.sql(f"SELECT rowid, * FROM {self.name('wix_session_ids')}"))
 
-    def held(self):
-        raise NotImplementedError("nobody can hold a dataset")
+    def locked(self):
+        raise NotImplementedError("BigQuery has no lock of a dataset")
 
 
 @pytest.fixture
-def played(monkeypatch):
-    """The driver's module, played."""
+def driver_fake(monkeypatch):
+    """The fake of the driver's module."""
     bigquery = BigQuery()
     module = SimpleNamespace(Error=DriverError, connect=bigquery.connect)
     monkeypatch.setitem(sys.modules, "adbc_driver_bigquery", module)
@@ -330,8 +330,8 @@ def played(monkeypatch):
 
 
 @pytest.fixture
-def bench(played):
-    return BigQueryBench(played)
+def bench(driver_fake):
+    return BigQueryBench(driver_fake)
 
 
 @pytest.fixture
@@ -344,8 +344,8 @@ async def warehouse(bench):
     return await bench.ready()
 
 
-class NoTurns(dict):
-    """Loads that do not wait for each other: each is in a process of its own."""
+class NoLocks(dict):
+    """Loads that do not wait for each other, as in different processes."""
 
     def __missing__(self, place):
         return threading.Lock()
@@ -353,19 +353,19 @@ class NoTurns(dict):
 
 @pytest.fixture
 def processes(monkeypatch):
-    monkeypatch.setattr(bigquery, "_TURNS", NoTurns())
+    monkeypatch.setattr(bigquery, "_LOCKS", NoLocks())
 
 
 # -- races ---------------------------------------------------------------------------------------
 
 
 def meanwhile(bench, ids, **when):
-    """Another process that lands, from beginning to end, while this one is at a hook."""
+    """A hook in which another process publishes a listing."""
     return lambda: asyncio.run(land(bench.open(), ids, **when))
 
 
-async def test_an_answer_decided_on_too_early_is_decided_on_anew(bench, warehouse, processes):
-    """Another load lands between the look and the script: what it left is what counts."""
+async def test_a_decision_is_repeated_after_a_lost_race(bench, warehouse, processes):
+    """Another load publishes between the read and the script; the decision uses its contents."""
     await land(warehouse, ["a", "b"])
     bench.bigquery.before = meanwhile(bench, ["b", "c"], hours=1)
     landed = await land(warehouse, ["c", "d"], hours=2)
@@ -373,22 +373,22 @@ async def test_an_answer_decided_on_too_early_is_decided_on_anew(bench, warehous
     assert sorted(await bench.check()) == ["c", "d"]
 
 
-async def test_an_answer_overtaken_in_between_is_superseded(bench, warehouse, processes):
-    """The other one was newer: nothing of this one is written."""
+async def test_a_listing_overtaken_by_a_newer_one_is_superseded(bench, warehouse, processes):
+    """Nothing of the older listing is written."""
     bench.bigquery.before = meanwhile(bench, ["new"], hours=2)
     assert (await land(warehouse, ["old"], hours=1)).state is JobState.SUPERSEDED
     assert await bench.check() == ["new"]
 
 
-async def test_the_same_answer_twice_at_once_lands_once(bench, warehouse, processes):
-    """Nothing is doubled, also where there was nothing to delete."""
+async def test_the_same_listing_twice_at_once_lands_once(bench, warehouse, processes):
+    """No session is doubled, even if there was nothing to delete."""
     bench.bigquery.before = meanwhile(bench, ["a", "b"])
     assert (await land(warehouse, ["a", "b"], hours=1)).state is JobState.UNCHANGED
     assert sorted(await bench.check()) == ["a", "b"]
 
 
 async def test_of_two_transactions_at_once_one_is_cancelled(bench, warehouse, processes):
-    """Also in a new partition, where neither has a row to delete: each updates the version."""
+    """Each updates the version, so this holds in a new partition without rows to delete."""
     others = []
 
     def another():
@@ -402,15 +402,15 @@ async def test_of_two_transactions_at_once_one_is_cancelled(bench, warehouse, pr
     assert await bench.check() == ["a"]
 
 
-async def test_loads_of_many_processes_leave_one_answer(bench, warehouse, processes):
-    """Threads that know nothing of each other land into one partition."""
-    answers = [ids_of(str(number), 50) for number in range(6)]
-    loads = (land(bench.open(tries=60), ids, hours=n) for n, ids in enumerate(answers))
+async def test_loads_of_many_processes_leave_one_listing(bench, warehouse, processes):
+    """Threads without a shared lock publish into one partition, and the newest job wins."""
+    listings = [ids_of(str(number), 50) for number in range(6)]
+    loads = (land(bench.open(tries=60), ids, hours=n) for n, ids in enumerate(listings))
     await asyncio.gather(*loads)
-    assert sorted(await bench.check()) == sorted(answers[-1])
+    assert sorted(await bench.check()) == sorted(listings[-1])
 
 
-async def test_claims_of_many_processes_agree(bench, warehouse, processes):
+async def test_claims_of_many_processes_are_serialized(bench, warehouse, processes):
     """Each sees the intents of those before it."""
     intents = [JobRecord.intend(MOBILE, at=NOON, run_id=str(n)) for n in range(6)]
     claims = (bench.open(tries=60).claim(intent, adopt_since=NOON) for intent in intents)
@@ -418,8 +418,8 @@ async def test_claims_of_many_processes_agree(bench, warehouse, processes):
     assert sorted(orphans) == [0, 1, 1, 1, 1, 1]
 
 
-async def test_a_claim_overtaken_in_between_adopts(bench, warehouse, processes):
-    """Another run has submitted the job since the look."""
+async def test_a_claim_overtaken_by_a_submit_adopts_the_job(bench, warehouse, processes):
+    """Another run submits the job after the read."""
     record = a_record()
     bench.bigquery.before = lambda: asyncio.run(bench.open().save_record(record))
     claim = await warehouse.claim(JobRecord.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
@@ -427,8 +427,8 @@ async def test_a_claim_overtaken_in_between_adopts(bench, warehouse, processes):
     assert claim.record == record
 
 
-async def test_an_answer_of_many_rows_is_the_same_in_any_order(bench, warehouse):
-    """Rows come back as they like; the look in the script is no race lost."""
+async def test_the_order_of_rows_is_no_lost_race(bench, warehouse):
+    """Rows return in any order, and the check in the script still succeeds."""
     for hours in range(5):
         await warehouse.save_record(
             JobRecord.intend(MOBILE, at=NOON + timedelta(hours=hours), run_id=None)
@@ -437,14 +437,14 @@ async def test_an_answer_of_many_rows_is_the_same_in_any_order(bench, warehouse)
     assert (await bench.open(tries=1).claim(intent, adopt_since=NOON)).orphans == 5
 
 
-async def test_another_partition_is_no_race_lost(bench, warehouse, processes):
-    """What landed elsewhere since the look takes nothing away."""
+async def test_a_publish_to_another_partition_is_no_lost_race(bench, warehouse, processes):
+    """A change of another partition after the read does not matter."""
     bench.bigquery.before = lambda: asyncio.run(land(bench.open(), ["x"], on_day(9)))
     assert (await land(bench.open(tries=1), ["a"])).state is JobState.LANDED
 
 
-async def test_a_race_lost_again_and_again_is_busy(bench, warehouse, processes):
-    """It is tried so many times and no more, and nothing has landed."""
+async def test_a_race_lost_in_every_attempt_is_a_busy_error(bench, warehouse, processes):
+    """The attempts are limited, and nothing is published."""
     tries = []
 
     def ahead():
@@ -457,15 +457,15 @@ async def test_a_race_lost_again_and_again_is_busy(bench, warehouse, processes):
         return bench.open()
 
     bench.bigquery.before = ahead
-    with pytest.raises(WarehouseBusyError, match="each of the 3 times") as caught:
+    with pytest.raises(WarehouseBusyError, match="each of the 3 attempts") as caught:
         await land(bench.open(tries=3), ["a"], hours=99)
     assert len(tries) == 3
     assert sorted(await bench.check()) == ["x3-0", "x3-1"]
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
-async def test_loads_of_one_process_take_turns(bench, warehouse):
-    """None of them has to try again."""
+async def test_loads_of_one_process_are_serialized(bench, warehouse):
+    """None of them repeats an attempt."""
     days = [on_day(day) for day in range(1, 7)]
     await asyncio.gather(*(land(bench.open(tries=1), ["a"], day) for day in days))
     for day in days:
@@ -475,8 +475,8 @@ async def test_loads_of_one_process_take_turns(bench, warehouse):
 # -- failures ------------------------------------------------------------------------------------
 
 
-async def test_a_script_that_fails_leaves_what_was_there(bench, warehouse):
-    """Its last statement finds no column: the ids and the receipt are the old ones."""
+async def test_a_script_that_fails_leaves_the_old_version(bench, warehouse):
+    """Its last statement fails, and IDs and receipt are the old ones."""
     await land(warehouse, ["a", "b"])
     before = await bench.version()
     await bench.sql(f"ALTER TABLE {bench.name('wix_session_jobs')} DROP COLUMN reason")
@@ -493,7 +493,7 @@ async def staged(bench):
 
 
 async def test_no_staging_table_is_left(bench, warehouse):
-    """Not after a landing, and not after one that failed."""
+    """Neither a publish nor a failed one leaves it."""
     await land(warehouse, ["a"])
     await bench.sql(f"DROP TABLE {bench.name('wix_session_jobs')}")
     with pytest.raises(WarehouseSchemaError):
@@ -501,18 +501,18 @@ async def test_no_staging_table_is_left(bench, warehouse):
     assert await staged(bench) == []
 
 
-async def test_a_staging_table_goes_by_itself(bench, warehouse):
-    """A process that is killed, or cut off before it can drop it, leaves it for a day."""
+async def test_a_staging_table_expires(bench, warehouse):
+    """A process that is killed or disconnected before it drops the table leaves it for a day."""
     cut_off = "googleapi: Error 503: Service unavailable, backendError"
-    bench.bigquery.before = lambda: setattr(bench.bigquery, "saying", cut_off)
+    bench.bigquery.before = lambda: setattr(bench.bigquery, "failure", cut_off)
     assert (await land(warehouse, ["a"])).state is JobState.LANDED
     [table] = await staged(bench)
     [made] = [text for text in bench.bigquery.sent if f"CREATE TABLE `wix`.{table}" in text]
     assert re.search(r"OPTIONS\(expiration_timestamp = TIMESTAMP '[-+:.T\d]+'\)$", made)
 
 
-async def test_rows_that_get_lost_on_the_way_are_missed(bench, warehouse):
-    """The driver says how many there are, and is silent when its stream breaks."""
+async def test_a_truncated_result_is_an_error(bench, warehouse):
+    """The driver reports the number of rows, and no error when its stream breaks."""
     await land(warehouse, ["a"])
     bench.bigquery.cut = 1
     with pytest.raises(WarehouseAccessError, match="cut short"):
@@ -520,7 +520,7 @@ async def test_rows_that_get_lost_on_the_way_are_missed(bench, warehouse):
 
 
 @pytest.mark.parametrize(
-    ("says", "error"),
+    ("message", "error"),
     [
         ("googleapi: Error 403: Access Denied: Dataset project:wix", WarehouseAccessError),
         ("googleapi: Error 404: Not found: Project nowhere", WarehouseAccessError),
@@ -532,10 +532,10 @@ async def test_rows_that_get_lost_on_the_way_are_missed(bench, warehouse):
         ("googleapi: Error 400: Resources exceeded", WarehouseError),
     ],
 )
-async def test_what_google_says_is_told_apart(bench, warehouse, says, error):
-    """Access, tables that are not ours, and all the rest; its own sentence is passed on."""
-    bench.bigquery.saying = says
-    with pytest.raises(WarehouseError, match=re.escape(says)) as caught:
+async def test_errors_of_google_are_classified(bench, warehouse, message, error):
+    """Access errors, schema errors and all others, with Google's message."""
+    bench.bigquery.failure = message
+    with pytest.raises(WarehouseError, match=re.escape(message)) as caught:
         await bench.receipt()
     assert type(caught.value) is error
 
@@ -543,8 +543,8 @@ async def test_what_google_says_is_told_apart(bench, warehouse, says, error):
 # -- the schema ----------------------------------------------------------------------------------
 
 
-async def test_a_dataset_is_made_only_where_there_is_none(bench):
-    """A role that may not make datasets can use one that is there."""
+async def test_a_dataset_is_created_only_if_there_is_none(bench):
+    """A role that may not create datasets can use an existing one."""
     await bench.ready()
     assert [text for text in bench.bigquery.sent if "CREATE SCHEMA" in text]
     bench.bigquery.sent.clear()
@@ -554,8 +554,8 @@ async def test_a_dataset_is_made_only_where_there_is_none(bench):
     assert not [text for text in bench.bigquery.sent if "CREATE SCHEMA" in text]
 
 
-async def test_an_older_schema_moves_on(bench, warehouse, monkeypatch):
-    """The next version is made out of this one, and an old client then keeps out."""
+async def test_an_older_schema_is_migrated(bench, warehouse, monkeypatch):
+    """`prepare` migrates to the next version, and this version then refuses to write."""
     await land(warehouse, ["a"])
     alter = ("ALTER TABLE {jobs} ADD COLUMN n BIGINT", "UPDATE {jobs} SET n = 7 WHERE TRUE")
     with monkeypatch.context() as newer:
@@ -568,30 +568,30 @@ async def test_an_older_schema_moves_on(bench, warehouse, monkeypatch):
 
 def creation():
     """The statements that create the tables in an empty dataset."""
-    said = []
+    statements = []
 
     def execute(statement):
-        said.append(statement.sql)
+        statements.append(statement.sql)
         return [[0]] if statement.sql.startswith(("SELECT max", "SELECT count")) else []
 
     with pytest.raises(WarehouseSchemaError, match="lacks"):
         drive(Tables("wix").prepare(SESSIONS), execute)
-    return said
+    return statements
 
 
-def test_every_word_that_is_translated_is_one_that_is_used():
-    """Were a statement worded anew, its translation would be lost without a sound."""
+def test_every_translated_expression_is_used():
+    """A changed statement would otherwise lose its translation silently."""
     text = "\n".join(creation())
     assert not [word for word in _WORDS if word not in text]
 
 
 def test_tables_are_clustered_by_partition():
-    """A question for one partition is not billed for all of them."""
+    """A query of one partition is not billed for all of them."""
     tables = [sql for sql in creation() if re.match("CREATE TABLE.*_(ids|receipts|jobs) ", sql)]
     assert len(tables) == 3
     for sql in tables:
-        made = googlesql(Statement(sql), project="project", dataset="wix")
-        [statement] = understood(made)
+        translated = googlesql(Statement(sql), project="project", dataset="wix")
+        [statement] = parse(translated)
         assert statement.sql("bigquery").endswith("CLUSTER BY site_id, session_date, segment")
 
 
@@ -617,31 +617,31 @@ TRICKS = [
 ]
 
 
-def come_back(text):
+def evaluate(text):
     [statement] = sqlglot.parse(f"SELECT {text}", read="bigquery")
     return duckdb.sql(statement.sql("duckdb")).fetchall()[0][0]
 
 
 @pytest.mark.parametrize("value", [*ODD, *LINES, *TRICKS, "", 0, -7, None, MOBILE.day, NOON])
-def test_a_value_comes_back_from_its_literal(value):
-    """Whatever is in it."""
-    assert come_back(literal(value)) == value
+def test_a_literal_evaluates_to_its_value(value):
+    """Values may have any content."""
+    assert evaluate(literal(value)) == value
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_a_string_is_one_literal(text):
-    """It ends where the value ends, and has no escape that GoogleSQL does not know."""
+    """It ends where the value ends, and has only escapes of GoogleSQL."""
     assert STRING.fullmatch(literal(text))
 
 
 def test_a_value_of_another_kind_has_no_literal():
-    """Nothing is guessed."""
+    """An unsupported type is an error."""
     with pytest.raises(TypeError, match="bytes"):
         literal(b"")
 
 
 async def test_ids_with_line_breaks_and_quotes_land(bench, warehouse):
-    """An id is text, and no part of a statement."""
+    """An ID is text and never part of a statement."""
     assert (await land(warehouse, [*LINES, *TRICKS])).sessions == len(LINES) + len(TRICKS)
     assert sorted(await bench.ids()) == sorted([*LINES, *TRICKS])
 
@@ -650,7 +650,7 @@ async def test_ids_with_line_breaks_and_quotes_land(bench, warehouse):
     "id_", ["3f2a7c1e-0000-4000-8000-{:012d}", "é" * 700 + "{}", "'" * 99 + "{}"]
 )
 def test_statements_with_ids_are_well_below_the_limit(id_):
-    """By the bytes, not the characters, and with what escaping adds."""
+    """Their size is counted in bytes, including escapes."""
     ids = [id_.format(number) for number in range(20_000)]
     texts = list(inserts("`wix`.staged", ids))
     assert len(texts) > 1
@@ -658,13 +658,13 @@ def test_statements_with_ids_are_well_below_the_limit(id_):
     assert sum(text.count(", ") + 1 for text in texts) == len(ids)
 
 
-def test_an_answer_without_ids_is_no_statement():
+def test_a_listing_without_ids_needs_no_statement():
     """An empty array has no type."""
     assert list(inserts("`wix`.staged", [])) == []
 
 
 def test_many_ids_are_never_all_in_memory():
-    """One statement at a time is made of them."""
+    """Statements are generated one at a time."""
     with Spool() as spool:
         spool.add([f"3f2a7c1e-0000-4000-8000-{n:012d}" for n in range(100_000)])
         tracemalloc.start()
@@ -677,7 +677,7 @@ def test_many_ids_are_never_all_in_memory():
 
 
 async def test_many_ids_land(bench, warehouse):
-    """In as many statements as it takes."""
+    """They take several statements."""
     ids = [f"3f2a7c1e-0000-4000-8000-{n:012d}" for n in range(30_000)]
     assert (await land(warehouse, ids)).sessions == 30_000
     assert len([text for text in bench.bigquery.sent if "UNNEST" in text]) == 3
@@ -703,17 +703,17 @@ SQL = "adbc.bigquery.sql"
         ),
     ],
 )
-async def test_a_url_says_how_to_connect(played, tmp_path, query, options):
-    """The application default credentials, unless a file is named."""
+async def test_a_url_sets_the_options_of_the_driver(driver_fake, tmp_path, query, options):
+    """Without a file, the driver uses the application default credentials."""
     key = tmp_path / "key.json"
     key.write_text("{}")
     await open_warehouse(URL + query.format(key=key)).prepare()
     expected = {name: value.format(key=key) for name, value in options.items()}
-    assert played.options == {f"{SQL}.project_id": "project", **expected}
+    assert driver_fake.options == {f"{SQL}.project_id": "project", **expected}
 
 
-def test_a_dataset_may_be_named_as_the_schema(played):
-    """As with every other warehouse."""
+def test_the_schema_may_be_the_dataset(driver_fake):
+    """The schema replaces the dataset of the URL, as in every other warehouse."""
     assert open_warehouse("bigquery://project", schema="wix")._place == URL
 
 
@@ -729,27 +729,27 @@ def test_a_dataset_may_be_named_as_the_schema(played):
         "bigquery://project/wix?password=hush",
     ],
 )
-def test_a_url_that_names_no_dataset_is_explained(played, url):
-    """It is said what to write; nothing of a password is."""
+def test_an_invalid_url_is_explained(driver_fake, url):
+    """The error says what to write, and contains no password."""
     with pytest.raises(ValueError, match="Write bigquery://project/dataset") as caught:
         open_warehouse(url)
-    assert "hush" not in spoken(caught.value)
+    assert "hush" not in full_text(caught.value)
 
 
 @pytest.mark.parametrize("module", ["duckdb", "adbc_driver_bigquery"])
-def test_a_missing_package_is_named_with_its_command(played, module, monkeypatch):
-    """One sentence, to be pasted into a shell."""
+def test_a_missing_package_is_named_with_its_command(driver_fake, module, monkeypatch):
+    """The error has the command that installs it."""
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'prefect-wix\[adbc-bigquery\]'"):
         open_warehouse(URL)
 
 
 @pytest.mark.parametrize("key", ["/nowhere/key.json", '{"private_key":"hush"}', "hush" * 100])
-async def test_a_key_that_is_no_file_is_not_repeated(played, key):
-    """It might be the key itself."""
+async def test_a_key_that_is_no_file_is_not_repeated(driver_fake, key):
+    """The path might be the key itself."""
     with pytest.raises(WarehouseAccessError, match="are no file") as caught:
         await open_warehouse(f"{URL}?credentials={key}").prepare()
-    assert "hush" not in spoken(caught.value)
+    assert "hush" not in full_text(caught.value)
 
 
 # -- the real driver -----------------------------------------------------------------------------
@@ -762,7 +762,7 @@ def driver():
 
 @pytest.fixture
 def key(tmp_path):
-    """A key of nobody, for a token service that is not there."""
+    """A valid key for a token service that does not exist."""
     rsa = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.rsa")
     forms = pytest.importorskip("cryptography.hazmat.primitives.serialization")
     private = rsa.generate_private_key(65537, 2048).private_bytes(
@@ -776,26 +776,26 @@ def key(tmp_path):
 
 
 def test_the_options_are_those_of_the_driver(driver):
-    """By the names that its module has for them."""
+    """Their names are in the driver's module."""
     names = {option.value for option in driver.DatabaseOptions}
     options = bigquery._options("project", "EU", "key.json")
     assert options.keys() <= names
     assert options[f"{SQL}.auth_type"] in names
 
 
-async def test_without_a_network_there_is_an_end_to_it(driver, key):
-    """The driver would try for ever; what it says is passed on, and nothing of the key."""
+async def test_without_a_network_there_is_a_timeout(driver, key):
+    """The driver would retry for ever; the error has its message and not the key."""
     warehouse = open_warehouse(f"{URL}?credentials={key}")
-    warehouse._answer_seconds = 1.0
+    warehouse._statement_seconds = 1.0
     with pytest.raises(WarehouseAccessError, match="context canceled") as caught:
         await warehouse.prepare()
-    assert "PRIVATE" not in spoken(caught.value)
+    assert "PRIVATE" not in full_text(caught.value)
 
 
-async def test_a_key_that_can_not_be_read_is_an_access_error(driver, tmp_path):
-    """And not repeated."""
+async def test_an_unreadable_key_is_an_access_error(driver, tmp_path):
+    """The error does not repeat the key."""
     (tmp_path / "key.json").write_text("hush")
     warehouse = open_warehouse(f"{URL}?credentials={tmp_path}/key.json")
     with pytest.raises(WarehouseAccessError) as caught:
         await warehouse.prepare()
-    assert "hush" not in spoken(caught.value)
+    assert "hush" not in full_text(caught.value)

@@ -1,4 +1,4 @@
-"""Files: the ids and nothing but the ids, or the file that was there before."""
+"""Files contain exactly the IDs; after a failure the existing file is unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from test_spool import ODD, SRC, guids, pages
 
 from prefect_wix.errors import MissingExtraError, OutputError
-from prefect_wix.jobs import writers as files
+from prefect_wix.jobs import writers
 from prefect_wix.jobs.writers import check_output, write_session_ids
 from prefect_wix.spool.id_spool import Spool
 
@@ -41,8 +41,8 @@ def spool():
 @pytest.mark.parametrize(
     "ids", [["a"], ["b", "a", "b"], ODD, guids(2500)], ids=["1", "2", "odd", "many"]
 )
-def test_what_is_written_reads_back_as_the_ids(spool, tmp_path, suffix, ids):
-    """Quotes, commas, blanks and any script, in every format, by a reader that is not ours."""
+def test_a_written_file_reads_back_as_the_ids(spool, tmp_path, suffix, ids):
+    """Quotes, commas, blanks and non-Latin text in every format, read by DuckDB."""
     for page in pages(ids):
         spool.add(page)
     path = tmp_path / f"ids{suffix}"
@@ -52,29 +52,29 @@ def test_what_is_written_reads_back_as_the_ids(spool, tmp_path, suffix, ids):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_an_empty_listing_is_a_file_with_a_column_and_no_rows(spool, tmp_path, suffix):
+def test_an_empty_listing_is_a_file_with_one_column_and_no_rows(spool, tmp_path, suffix):
     path = tmp_path / f"ids{suffix}"
     write_session_ids(spool, path)
     assert read_back(path) == []
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".ndjson"])
-def test_an_empty_listing_is_no_lines(spool, tmp_path, suffix):
+def test_an_empty_listing_is_an_empty_json_lines_file(spool, tmp_path, suffix):
     path = tmp_path / f"ids{suffix}"
     write_session_ids(spool, path)
     assert path.read_bytes() == b""
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_file_that_is_there_is_replaced_whole(spool, tmp_path, suffix):
+def test_an_existing_file_is_replaced(spool, tmp_path, suffix):
     path = tmp_path / f"ids{suffix}"
-    path.write_text("what was there, and longer than what comes" * 100)
+    path.write_text("existing content, longer than the new one" * 100)
     spool.add(["a"])
     write_session_ids(spool, path)
     assert read_back(path) == ["a"]
 
 
-def test_folders_on_the_way_are_made(spool, tmp_path):
+def test_missing_parent_folders_are_created(spool, tmp_path):
     path = tmp_path / "new" / "and deeper" / "ids.csv"
     spool.add(["a"])
     write_session_ids(spool, path)
@@ -95,12 +95,12 @@ def test_a_file_may_have_an_odd_name(spool, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["ids", "ids.txt", "ids.CSV", "ids.parquet.gz", ".csv", "csv"])
-def test_a_name_that_says_no_format_is_refused_with_those_that_do(tmp_path, name):
-    with pytest.raises(OutputError, match=r"end it with \.csv, \.jsonl, \.ndjson, \.parquet"):
+def test_an_unsupported_suffix_is_refused_with_the_supported_ones(tmp_path, name):
+    with pytest.raises(OutputError, match=r"use \.csv, \.jsonl, \.ndjson, \.parquet"):
         check_output(tmp_path / name)
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_a_folder_is_refused(tmp_path):
     (tmp_path / "ids.csv").mkdir()
     with pytest.raises(OutputError, match="is a folder; name a file in it"):
         check_output(tmp_path / "ids.csv")
@@ -108,21 +108,21 @@ def test_a_folder_is_no_file(tmp_path):
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_path_through_a_file_is_an_output_error(spool, tmp_path, suffix):
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("not a folder")
     spool.add(["a"])
     with pytest.raises(OutputError, match="can't be written"):
         write_session_ids(spool, tmp_path / "file" / f"ids{suffix}")
-    assert (tmp_path / "file").read_text() == "in the way"
+    assert (tmp_path / "file").read_text() == "not a folder"
 
 
-def test_a_name_may_be_as_long_as_a_file_name_may_be(spool, tmp_path):
+def test_the_longest_file_name_is_accepted(spool, tmp_path):
     spool.add(["a"])
     path = tmp_path / f"{'n' * 251}.csv"
     write_session_ids(spool, path)
     assert read_back(path) == ["a"]
 
 
-def test_a_name_that_is_too_long_is_an_output_error(spool, tmp_path):
+def test_a_longer_file_name_is_an_output_error(spool, tmp_path):
     with pytest.raises(OutputError, match=r"can't be written \(File name too long\)"):
         write_session_ids(spool, tmp_path / f"{'n' * 252}.csv")
     assert list(tmp_path.iterdir()) == []
@@ -159,27 +159,27 @@ def write_in_process(path, limit):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_on_a_full_disk_the_old_file_stays_and_nothing_lies_about(tmp_path, suffix):
+def test_on_a_full_disk_the_existing_file_stays_and_no_draft_remains(tmp_path, suffix):
     path = tmp_path / f"ids{suffix}"
-    path.write_text("what was there")
+    path.write_text("existing content")
     done = write_in_process(path, 20_000)
     assert done.returncode == 3, done.stderr
     assert done.stdout.startswith(("OutputError", "SpoolError"))
-    assert path.read_text() == "what was there"
+    assert path.read_text() == "existing content"
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
     assert write_in_process(path, 0).returncode == 0
     assert len(read_back(path)) == 20_000
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_device_without_room_is_told_as_such(spool, suffix):
-    """Whoever writes the bytes: Python for lines, DuckDB for Parquet."""
+def test_a_full_device_is_an_os_error(spool, suffix):
+    """Python writes lines, DuckDB writes Parquet."""
     spool.add(["a"])
     with pytest.raises(OSError, match="No space left on device"):
-        files._WRITERS[suffix](spool, Path("/dev/full"))
+        writers._WRITERS[suffix](spool, Path("/dev/full"))
 
 
-def test_parquet_without_duckdb_names_what_to_install(spool, tmp_path):
+def test_parquet_without_duckdb_names_the_package_to_install(spool, tmp_path):
     code = f"""
 import sys
 sys.modules["duckdb"] = None
@@ -201,11 +201,11 @@ check_output(Path({str(tmp_path / "ids.parquet")!r}))
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_draft_never_shows_under_the_name_that_readers_look_for(spool, tmp_path, suffix):
-    """Somebody who lists *.csv while a file is written sees the old one or the new one."""
+def test_a_file_is_replaced_by_a_rename(spool, tmp_path, suffix):
+    """A reader sees the old file or the new one, never a draft."""
     path = tmp_path / f"ids{suffix}"
     write_session_ids(spool, path)
     before = path.stat().st_ino
     spool.add(["a"])
     write_session_ids(spool, path)
-    assert path.stat().st_ino != before, "it was replaced by a rename, not written over"
+    assert path.stat().st_ino != before, "renamed, not overwritten"

@@ -1,4 +1,4 @@
--- How far the sessions of each local day came, by device.
+-- Sessions that reached each funnel step, by local day and device.
 {%- set steps = [
     "VIEWED_PRODUCT", "ADDED_TO_CART", "REACHED_CHECKOUT", "SESSIONS_CONVERTED"
 ] %}

@@ -1,4 +1,4 @@
--- Rows that this finds are days whose sessions are not all in the model.
+-- Fails for days whose sessions are not all in the model.
 select site_id, session_date, sessions, in_funnel
 from (
     select site_id, session_date, count(*) as sessions

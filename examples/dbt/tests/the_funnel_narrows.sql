@@ -1,4 +1,4 @@
--- Rows that this finds reached a step more often than the step before it.
+-- Fails for rows where a step has more sessions than the step before it.
 select *
 from {{ ref("funnel_by_day_and_device") }}
 where

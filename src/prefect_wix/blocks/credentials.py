@@ -1,7 +1,7 @@
-"""The blocks: what a Prefect server keeps for a flow, with the secrets in it encrypted.
+"""The credentials blocks: API keys of a site, an account or an app, and the clients made from them.
 
-Flows take these as parameters, so that the server stores a reference and never a key. Importing
-this module makes the block types known to Prefect; it is the package's entry point.
+The Prefect server stores the secrets encrypted; a flow parameter holds a reference to the block,
+never the key. The warehouse block is in `prefect_wix.blocks.warehouse`.
 """
 
 from __future__ import annotations
@@ -31,45 +31,43 @@ from prefect_wix.client.auth import (
 from prefect_wix.client.client import BASE_URL, Log, WixClient
 from prefect_wix.client.rate_limiter import REQUESTS_PER_MINUTE, GlobalLimiter
 
-__all__ = ["AnyWixCredentials", "WixAccountCredentials", "WixAppCredentials", "WixCredentials"]
-
 LOGO_URL = HttpUrl("https://www.wix.com/favicon.ico")
 _KEYS_URL = HttpUrl("https://dev.wix.com/docs/rest/articles/getting-started/api-keys")
 _APPS_URL = HttpUrl("https://dev.wix.com/docs/rest/app-management/oauth-2/introduction")
 
-# A value that is refused may be a key with a line break in it.
+# An invalid value may be a key that contains a line break.
 _NO_INPUT_IN_ERRORS = ConfigDict(hide_input_in_errors=True)
 
 _BASE_URL_FIELD = Field(
     default=BASE_URL,
     title="Base URL",
-    description="Where the Wix API is. Change it only to ask a sandbox.",
+    description="The URL of the Wix API. Change it only to use a sandbox.",
 )
-_BUDGET_FIELD = Field(
+_RATE_LIMIT_FIELD = Field(
     default=REQUESTS_PER_MINUTE,
     ge=1,
     title="Requests a minute",
-    description="How many requests a minute Wix allows for the site.",
+    description="The number of requests per minute that Wix allows for the site.",
 )
 
 
-def _text_can_be_sent(text: str, field: ValidationInfo) -> str:
+def _check_header_text(text: str, field: ValidationInfo) -> str:
     return header_value(text, field.field_name or "value")
 
 
-def _secret_can_be_sent(secret: SecretStr, field: ValidationInfo) -> SecretStr:
-    return SecretStr(_text_can_be_sent(secret.get_secret_value(), field))
+def _check_header_secret(secret: SecretStr, field: ValidationInfo) -> SecretStr:
+    return SecretStr(_check_header_text(secret.get_secret_value(), field))
 
 
-_Sent = Annotated[str, AfterValidator(_text_can_be_sent)]
-_SentSecret = Annotated[SecretStr, AfterValidator(_secret_can_be_sent)]
+_HeaderText = Annotated[str, AfterValidator(_check_header_text)]
+_HeaderSecret = Annotated[SecretStr, AfterValidator(_check_header_secret)]
 _BaseUrl = Annotated[str, AfterValidator(check_base_url)]
 
 
 def _log_and_limiter(site_id: str) -> tuple[Log, GlobalLimiter | None]:
-    """The log of the run that is going on, and the gate to the budget that runs share.
+    """The logger of the current run, and the site's shared limit on the Prefect server.
 
-    Outside of runs it is the package's own log, and there may be no server to ask.
+    Outside of a run: the package's logger, and no limit, since there may be no server.
     """
     try:
         log = get_run_logger()
@@ -82,7 +80,7 @@ class WixCredentials(Block):
     """A Wix API key, for one site.
 
     Examples:
-        Load stored credentials and ask for a site's time zone:
+        Load stored credentials and read the site's time zone:
         ```python
         from prefect_wix import WixCredentials
 
@@ -99,22 +97,22 @@ class WixCredentials(Block):
     _logo_url = LOGO_URL
     _documentation_url = _KEYS_URL
 
-    api_key: _SentSecret = Field(
+    api_key: _HeaderSecret = Field(
         default=...,
         title="API key",
         description="The key from the Wix API Keys Manager, with the permission "
         "to manage session recording analytics.",
     )
-    site_id: _Sent = Field(
+    site_id: _HeaderText = Field(
         default=...,
         title="Site ID",
-        description="The site's id: the part of its dashboard's address after /dashboard/.",
+        description="The site ID: the part of the dashboard's URL after /dashboard/.",
     )
     base_url: _BaseUrl = _BASE_URL_FIELD
-    requests_per_minute: int = _BUDGET_FIELD
+    requests_per_minute: int = _RATE_LIMIT_FIELD
 
     def get_client(self) -> WixClient:
-        """A new client for the site. Use it as ``async with``, once for many requests."""
+        """A new client for the site. Use it as ``async with``, one client for many requests."""
         log, global_limiter = _log_and_limiter(self.site_id)
         return WixClient(
             ApiKeyAuth(self.api_key.get_secret_value(), self.site_id),
@@ -129,7 +127,7 @@ class WixAccountCredentials(Block):
     """A Wix API key of an account, for all of its sites.
 
     Examples:
-        Load stored credentials, list the account's sites and ask one for its time zone:
+        Load stored credentials, list the account's sites and read the time zone of one:
         ```python
         from prefect_wix import WixAccountCredentials
         from prefect_wix.client.sites import list_sites
@@ -149,25 +147,25 @@ class WixAccountCredentials(Block):
     _logo_url = LOGO_URL
     _documentation_url = _KEYS_URL
 
-    api_key: _SentSecret = Field(
+    api_key: _HeaderSecret = Field(
         default=...,
         title="API key",
         description="The key from the Wix API Keys Manager, for all sites, with the permissions "
         "to manage session recording analytics and to list the account's sites.",
     )
-    account_id: _Sent = Field(
+    account_id: _HeaderText = Field(
         default=...,
         title="Account ID",
-        description="The account's id, from the API Keys Manager.",
+        description="The account ID, from the API Keys Manager.",
     )
     base_url: _BaseUrl = _BASE_URL_FIELD
-    requests_per_minute: int = _BUDGET_FIELD
+    requests_per_minute: int = _RATE_LIMIT_FIELD
 
     def for_site(self, site_id: str) -> WixCredentials:
         """Credentials for one of the account's sites, with the same key.
 
         Raises:
-            ValidationError: it can't be a site's id.
+            ValidationError: ``site_id`` is not a valid site ID.
         """
         return WixCredentials(
             api_key=self.api_key,
@@ -177,8 +175,8 @@ class WixAccountCredentials(Block):
         )
 
     def get_client(self) -> WixClient:
-        """A new client for the account, to list its sites with. Use it as ``async with``."""
-        # No gate: the few requests of a list are not worth a limit on the server.
+        """A new client for the account, to list its sites. Use it as ``async with``."""
+        # No shared limit: listing the sites takes only a few requests.
         log, _ = _log_and_limiter(self.account_id)
         return WixClient(
             AccountKeyAuth(self.api_key.get_secret_value(), self.account_id),
@@ -189,10 +187,10 @@ class WixAccountCredentials(Block):
 
 
 class WixAppCredentials(Block):
-    """The credentials of a Wix app, for the site that one instance of it is installed on.
+    """The credentials of a Wix app, for the site on which one of its instances is installed.
 
     Examples:
-        Load stored credentials and ask for a site's time zone:
+        Load stored credentials and read the site's time zone:
         ```python
         from prefect_wix import WixAppCredentials
 
@@ -209,27 +207,27 @@ class WixAppCredentials(Block):
     _logo_url = LOGO_URL
     _documentation_url = _APPS_URL
 
-    app_id: _Sent = Field(
-        default=..., title="App ID", description="The app's id, from its OAuth page."
+    app_id: _HeaderText = Field(
+        default=..., title="App ID", description="The app ID, from the app's OAuth page."
     )
-    app_secret: _SentSecret = Field(
+    app_secret: _HeaderSecret = Field(
         default=..., title="App secret", description="The app's secret key, from its OAuth page."
     )
-    instance_id: _Sent = Field(
+    instance_id: _HeaderText = Field(
         default=...,
         title="Instance ID",
-        description="The app's instance on the site; it stands for the site.",
+        description="The ID of the app's instance on the site; it is used as the site ID.",
     )
     base_url: _BaseUrl = _BASE_URL_FIELD
-    requests_per_minute: int = _BUDGET_FIELD
+    requests_per_minute: int = _RATE_LIMIT_FIELD
 
     @property
     def site_id(self) -> str:
-        """What partitions are filed under: the instance, which stands for the site."""
+        """The instance ID, which is used as the site ID of partitions."""
         return self.instance_id
 
     def get_client(self) -> WixClient:
-        """A new client for the site. Use it as ``async with``, once for many requests."""
+        """A new client for the site. Use it as ``async with``, one client for many requests."""
         secret = self.app_secret.get_secret_value()
         log, global_limiter = _log_and_limiter(self.site_id)
         return WixClient(

@@ -1,4 +1,7 @@
-"""The warehouse block: the URL of a warehouse, stored as a secret."""
+"""The warehouse block: the URL of a warehouse, stored as a secret.
+
+The engines that the URL selects are in `prefect_wix.warehouse`.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,14 @@ from prefect_wix.blocks.credentials import LOGO_URL
 from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import Warehouse
 
-__all__ = ["SessionsWarehouse"]
 _DUCKDB_URL = HttpUrl("https://duckdb.org/docs/stable/connect/overview")
 
 
 class SessionsWarehouse(Block):
-    """Where sessions land.
+    """The warehouse that sessions are loaded into.
 
     Examples:
-        Load a stored warehouse and make its tables:
+        Load a stored warehouse and create its tables:
         ```python
         from prefect_wix import SessionsWarehouse
 
@@ -52,7 +54,7 @@ class SessionsWarehouse(Block):
         default=None,
         alias="schema",
         title="Schema",
-        description="The schema that the tables are in; the warehouse's usual one if left out.",
+        description="The schema of the tables. Default: the warehouse's default schema.",
     )
 
     @model_validator(mode="after")
@@ -61,5 +63,5 @@ class SessionsWarehouse(Block):
         return self
 
     def get_warehouse(self) -> Warehouse:
-        """The warehouse; nothing is opened until it is used."""
+        """The warehouse. The connection is opened on first use."""
         return open_warehouse(self.url.get_secret_value(), schema=self.schema_)

@@ -1,4 +1,7 @@
-"""The Wix API over httpx: authentication, one method per endpoint, responses, rate limiter."""
+"""The Wix API over httpx: authentication, one method per endpoint, responses, rate limiter.
+
+Polling a job and reading all of its pages are in `prefect_wix.jobs`.
+"""
 
 from prefect_wix.client.auth import AccountKeyAuth, ApiKeyAuth, AppAuth
 from prefect_wix.client.client import BASE_URL, WixClient

@@ -1,8 +1,8 @@
-"""The ways to prove to Wix who is asking, as httpx auth flows.
+"""Authentication of requests to Wix, as httpx auth flows.
 
-An API key goes out raw with the id of the site, or of the account. An app trades its secret for a
-token that lives four hours; the token is shared by every call of the client and renewed once,
-however many calls find it stale at the same moment.
+An API key is sent raw, with the ID of the site or account. An app exchanges its secret for a token
+that is valid for four hours. All requests of a client share the token, and requests that find it
+expired at the same time renew it once. Credentials blocks are in `prefect_wix.blocks`.
 
 Source: Wix, "About API keys" and "OAuth: client credentials".
 """
@@ -19,58 +19,58 @@ import httpx
 from prefect_wix.client.responses import error_from_response, parse_response, request_id_of
 from prefect_wix.errors import AuthenticationError, InvalidResponseError, RequestNotSentError
 
-__all__ = ["AccountKeyAuth", "ApiKeyAuth", "AppAuth", "SiteAuth", "header_value"]
-
 TOKEN_PATH = "/oauth2/token"  # noqa: S105
 TOKEN_ENDPOINT = f"POST {TOKEN_PATH}"
 RENEWAL_MARGIN_SECONDS = 600.0
-"""Wix's own recipe: renew ten minutes before the token ends."""
+"""Wix recommends to renew a token ten minutes before it expires."""
 DEFAULT_LIFETIME_SECONDS = 14_400.0
-"""What Wix documents, for a reply that leaves ``expires_in`` out."""
+"""The documented lifetime, for a response without a usable ``expires_in``."""
 UNAUTHORIZED = 401
 
 
 def header_value(text: str, name: str) -> str:
-    """The text without white space around it, fit to be sent as a header.
+    """The text without surrounding white space, checked as an HTTP header value.
+
+    Args:
+        text: the value; it is not part of any error message.
+        name: the field's name, for the error message.
 
     Raises:
-        ValueError: it is empty, or holds what no header may. The message does not repeat it.
+        ValueError: the text is empty or has characters that are not printable ASCII.
     """
     text = text.strip()
     if not text or not text.isascii() or not text.isprintable():
-        raise ValueError(
-            f"{name} is empty or holds characters that no {name} has; copy it from Wix once more."
-        )
+        raise ValueError(f"{name} is empty or not printable ASCII text. Copy it from Wix again.")
     return text
 
 
 def check_base_url(base_url: str) -> str:
-    """The base URL without a slash at its end.
+    """The base URL without a trailing slash.
 
     Raises:
-        ValueError: it is not an https URL (http is allowed for this machine), or holds a login.
+        ValueError: not an https URL (http is allowed for loopback hosts), or it has user info.
     """
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL:
         raise ValueError("base_url is not a URL.") from None
     if url.userinfo:
-        raise ValueError("base_url must not hold a user name or password.")
+        raise ValueError("base_url must not contain a user name or password.")
     encrypted = url.scheme == "https" and url.host
-    if not encrypted and not (url.scheme == "http" and _is_this_machine(url.host)):
+    if not encrypted and not (url.scheme == "http" and _is_loopback(url.host)):
         raise ValueError(
-            f"base_url must be https, or http on this machine, since it is sent the key; "
+            f"base_url must be https, or http on this machine, because requests carry the key; "
             f"got {url.scheme or 'no scheme'}://{url.host}."
         )
     return base_url.rstrip("/")
 
 
-def _is_this_machine(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     return host in ("127.0.0.1", "::1", "localhost")
 
 
 class SiteAuth(httpx.Auth):
-    """What every way to authenticate has: the site (or app instance) it speaks for."""
+    """The base class of the auth flows: the site, app instance or account of the requests."""
 
     site_id: str
 
@@ -79,30 +79,30 @@ class SiteAuth(httpx.Auth):
 
 
 class _KeyAuth(SiteAuth):
-    """An API key, sent raw, with no scheme, beside the id of what it is asked for."""
+    """An API key without an authorization scheme, and the ID of a site or account."""
 
     _header: str
 
-    def __init__(self, api_key: str, asked_for: str) -> None:
+    def __init__(self, api_key: str, owner_id: str) -> None:
         self._api_key = api_key
-        self.site_id = asked_for
+        self.site_id = owner_id
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send the key and the id."""
+        """Add the two headers to the request."""
         request.headers["Authorization"] = self._api_key
         request.headers[self._header] = self.site_id
         yield request
 
 
 class ApiKeyAuth(_KeyAuth):
-    """An API key, for one site.
+    """An API key for the requests of one site.
 
     Args:
-        api_key: the key, as Wix showed it once.
-        site_id: the id of the site that is asked for.
+        api_key: the key; Wix shows it only once.
+        site_id: the site's ID.
 
     Raises:
-        ValueError: one of them can't be sent.
+        ValueError: one of them is not a valid header value.
     """
 
     _header = "wix-site-id"
@@ -112,16 +112,16 @@ class ApiKeyAuth(_KeyAuth):
 
 
 class AccountKeyAuth(_KeyAuth):
-    """An API key, for what is the account's and not one site's; Wix takes no site beside it.
+    """An API key for the requests of an account. Wix rejects a site ID beside the account ID.
 
-    The account's id stands where a site's would: the account has a request budget of its own.
+    ``site_id`` holds the account's ID, so that the account has its own rate limit.
 
     Args:
-        api_key: the key, as Wix showed it once.
-        account_id: the id of the account that is asked for.
+        api_key: the key; Wix shows it only once.
+        account_id: the account's ID.
 
     Raises:
-        ValueError: one of them can't be sent.
+        ValueError: one of them is not a valid header value.
     """
 
     _header = "wix-account-id"
@@ -131,17 +131,20 @@ class AccountKeyAuth(_KeyAuth):
 
 
 class AppAuth(SiteAuth):
-    """App credentials, for the site that one instance of the app is installed on.
+    """App credentials for the site on which an instance of the app is installed.
 
     Args:
-        app_id: the app's id.
+        app_id: the app's ID.
         app_secret: the app's secret.
-        instance_id: the app instance, which stands for the site.
-        base_url: where the token is minted.
+        instance_id: the ID of the app instance, which identifies the site.
+        base_url: the host of the token endpoint.
+
+    Raises:
+        ValueError: the base URL is not https, or has user info.
     """
 
     def __init__(self, app_id: str, app_secret: str, instance_id: str, *, base_url: str) -> None:
-        self._claim = {
+        self._token_body = {
             "grant_type": "client_credentials",
             "client_id": app_id,
             "client_secret": app_secret,
@@ -151,30 +154,30 @@ class AppAuth(SiteAuth):
         self.site_id = instance_id
         self._token: str | None = None
         self._renew_at = 0.0
-        self._renewal = asyncio.Lock()
+        self._renewal_lock = asyncio.Lock()
 
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Send a fresh token raw; on a 401 drop it, mint once and try once more."""
-        async with self._renewal:
+        """Send the token without a scheme; after a 401 renew it once and send the request again."""
+        async with self._renewal_lock:
             if self._token is None or time.monotonic() >= self._renew_at:
                 await self._store((yield self._token_request()))
         used = self._token
-        response = yield self._signed(request)
+        response = yield self._authorize(request)
         if response.status_code != UNAUTHORIZED:
             return
-        async with self._renewal:
+        async with self._renewal_lock:
             if self._token == used:
                 await self._store((yield self._token_request()))
-        yield self._signed(request)
+        yield self._authorize(request)
 
-    def _signed(self, request: httpx.Request) -> httpx.Request:
+    def _authorize(self, request: httpx.Request) -> httpx.Request:
         request.headers["Authorization"] = self._token or ""
         return request
 
     def _token_request(self) -> httpx.Request:
-        return httpx.Request("POST", self._token_url, json=self._claim)
+        return httpx.Request("POST", self._token_url, json=self._token_body)
 
     async def _store(self, response: httpx.Response) -> None:
         await response.aread()
@@ -185,35 +188,35 @@ class AppAuth(SiteAuth):
 
 def _read_token(response: httpx.Response) -> tuple[str, float]:
     if response.status_code in (400, UNAUTHORIZED, 403):
-        raise _refused(response)
+        raise _rejection(response)
     if not response.is_success and not response.is_server_error:
         raise error_from_response(response, TOKEN_ENDPOINT, quoting=False)
     if response.is_server_error:
-        raise token_error(f"the token request was answered {response.status_code}", response)
+        raise token_error(f"the token endpoint returned {response.status_code}", response)
     try:
         body = parse_response(response, TOKEN_ENDPOINT).body
     except InvalidResponseError as error:
-        raise token_error("the token request was answered with no JSON", response) from error
+        raise token_error("the token response is not JSON", response) from error
     token, lifetime = body.get("access_token"), body.get("expires_in")
     if not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
-        raise token_error("the token request was answered without a token", response)
+        raise token_error("the token response has no usable token", response)
     known = isinstance(lifetime, int | float) and lifetime > 0
     return token, float(lifetime) if known else DEFAULT_LIFETIME_SECONDS  # type: ignore[arg-type]
 
 
 def token_error(what: str, response: httpx.Response | None = None) -> RequestNotSentError:
-    """The error that says a call was not made, since there was no token to make it with."""
+    """The error for a request that was not sent because no token could be fetched."""
     return RequestNotSentError(
-        f"Nothing was asked, since {what}. Try again later.",
+        f"The request was not sent: {what}. Try again later.",
         endpoint=TOKEN_ENDPOINT,
         request_id=request_id_of(response) if response is not None else None,
     )
 
 
-def _refused(response: httpx.Response) -> AuthenticationError:
+def _rejection(response: httpx.Response) -> AuthenticationError:
     return AuthenticationError(
-        f"Wix minted no token for the app ({response.status_code}{_oauth_reason(response)}). "
-        "Check the app id, the app secret and that the app is installed on the instance.",
+        f"Wix issued no token for the app ({response.status_code}{_oauth_reason(response)}). "
+        "Check the app ID, the app secret and that the app is installed on the instance.",
         endpoint=TOKEN_ENDPOINT,
         status=response.status_code,
         request_id=request_id_of(response),
@@ -221,7 +224,7 @@ def _refused(response: httpx.Response) -> AuthenticationError:
 
 
 def _oauth_reason(response: httpx.Response) -> str:
-    # Only the short error code: a free-text description could repeat what was sent.
+    # Only the short error code: the free-text description could repeat the secret.
     try:
         reason = response.json().get("error")
     except (ValueError, AttributeError, RecursionError):

@@ -1,7 +1,7 @@
-"""The Wix API as methods: one call, one answer or one error of the tree.
+"""The Wix API as a client: one method per endpoint, with rate limit, timeout and retries.
 
-Knows addresses, bodies, the site's request budget and which request may be repeated. Does not wait
-for jobs or page through results: that is `prefect_wix.jobs.listing`. Prefect is not known here.
+Every method returns a parsed response or raises an error of `prefect_wix.errors`. Polling a job and
+reading all of its pages are in `prefect_wix.jobs.listing`.
 """
 
 from __future__ import annotations
@@ -60,23 +60,15 @@ from prefect_wix.errors import (
     ResponseLostError,
 )
 
-__all__ = [
-    "BASE_URL",
-    "MARK_LIMIT",
-    "Log",
-    "WixClient",
-    "mark_outcome",
-]
-
 BASE_URL = "https://www.wixapis.com"
 MARK_LIMIT = 100
-"""The most ids one "Mark Recordings As Deleted" may name."""
+"""The most session IDs in one "Mark Recordings As Deleted" request."""
 SITES_LIMIT = 100
-"""The most sites a page may ask for."""
+"""The most sites in one page of "Query Sites"."""
 RATE_LIMIT_PAUSE_SECONDS = 60.0
-"""Wix: after a 429 wait a minute. Used where the reply has no ``Retry-After``."""
+"""Wix documents to wait a minute after a 429. Used without a ``Retry-After``."""
 TIMEOUT_SECONDS = 30.0
-_ACQUIRED = "prefect_wix_turn"
+_ACQUIRED = "prefect_wix_acquired"
 _LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -88,7 +80,7 @@ class _Endpoint:
     method: str
     path: str
     reads: bool
-    """Asking twice is the same as asking once."""
+    """The request has no effect at Wix, so that it can be sent again."""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -102,7 +94,7 @@ _PROPERTIES = _Endpoint("GET", "/site-properties/v4/properties", reads=True)
 _COUNTS = _Endpoint("GET", "/analytics/v2/site-analytics/data", reads=True)
 _SITES = _Endpoint("POST", "/site-list/v2/sites/query", reads=True)
 
-_NEVER_SENT = (
+_NOT_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
     httpx.LocalProtocolError,
@@ -113,21 +105,22 @@ _NEVER_SENT = (
 
 
 class WixClient:
-    """An asynchronous client for one site. Use it as ``async with``; share it between jobs.
+    """An asynchronous client of one site. Use it with ``async with``; jobs can share it.
 
     Args:
-        auth: `ApiKeyAuth` or `AppAuth`; it also says which site is meant. `AccountKeyAuth` for
-            `query_sites`, and for nothing else.
-        base_url: Wix, or a sandbox. Must be https, except on this machine.
-        requests_per_minute: the site's budget, shared by every client of the site in this process.
-        timeout_seconds: how long one request may take, from its turn to the end of the answer.
-        retry: how requests that may be repeated are repeated.
-        clock: what waiting goes by.
-        gate: waits for what other processes spend of the site's budget, where somebody keeps count.
-        log: where to tell that requests have to wait.
+        auth: `ApiKeyAuth` or `AppAuth`, which also identify the site; `AccountKeyAuth` for
+            `query_sites` only.
+        base_url: the host of the API. Must be https, except on this machine.
+        requests_per_minute: the site's rate limit. All clients of the site in this process share
+            one rate limiter, and the lowest limit applies.
+        timeout_seconds: the time limit of one request, without its wait for the rate limit.
+        retry: the retries of failed requests.
+        clock: the clock of all waits.
+        global_limiter: waits for the rate limit that other processes share; None without one.
+        log: the logger of rate-limit pauses.
 
     Raises:
-        ValueError: the base URL would send the key in clear.
+        ValueError: the base URL is not https and not on this machine, or it has user info.
     """
 
     def __init__(
@@ -147,15 +140,15 @@ class WixClient:
         self.site_id = auth.site_id
         self.clock = clock
         self.page_limit = PAGE_LIMIT
-        """Ids to ask for a page; lowered for good when Wix says that it takes fewer."""
+        """The page size in IDs; lowered permanently when Wix rejects it as too large."""
         self.rate_limiter = shared_rate_limiter(
             self.base_url, self.site_id, requests_per_minute, clock
         )
-        """The site's budget, shared with every client of the site in this process."""
+        """The site's rate limiter, which all of its clients in this process share."""
         self._global_limiter = global_limiter
         self._retry = retry
         self._timeout = timeout_seconds
-        # Redirects are never followed: the next host would be handed the key.
+        # Following a redirect would send the key to another host.
         self._http = httpx.AsyncClient(
             base_url=self.base_url,
             auth=auth,
@@ -173,12 +166,10 @@ class WixClient:
         await self._http.aclose()
 
     async def list_sessions_async(self, query: SessionsQuery) -> str:
-        """Start a job for a query (Wix, "List Sessions Async").
-
-        Not idempotent: every call that takes effect makes a job.
+        """Submit a query as a job (Wix: "List Sessions Async"). Not idempotent.
 
         Returns:
-            The job's id.
+            The job's ID.
 
         Raises:
             RequestError: see the tree in `prefect_wix.errors`.
@@ -194,14 +185,14 @@ class WixClient:
         offset: int = 0,
         priority: Priority = page_priority,
     ) -> JobPage:
-        """One page of a job's result, or its status while it runs ("Get List Sessions Job Result").
+        """Fetch a page of a job's result, or its status (Wix: "Get List Sessions Job Result").
 
         Args:
-            job_id: from `list_sessions_async`.
-            limit: how many ids at most, 1 to 1000.
-            offset: how many ids of the result to pass over.
-            worth: the chance that the job is finished, where that is not sure; of the requests
-                that wait for the site's budget the worthiest is sent first.
+            job_id: the ID from `list_sessions_async`.
+            limit: the most IDs in the page, 1 to 1000.
+            offset: the number of IDs before the page.
+            priority: the priority of the request while it waits for the rate limit. For a poll
+                it is the probability that the job is finished.
 
         Raises:
             RequestError: see the tree in `prefect_wix.errors`.
@@ -210,50 +201,50 @@ class WixClient:
         return await self._call(_RESULT, parse_page, priority=priority, params=params)
 
     async def mark_session_as_recorded(self, session_id: str) -> None:
-        """Tell Wix that a recording of this session exists ("Mark Session As Recorded").
+        """Mark a session as recorded (Wix: "Mark Session As Recorded").
 
         Raises:
             RequestError: see the tree in `prefect_wix.errors`. After a `ResponseLostError`
-                the mark may have been made.
+                the session may be marked.
         """
         await self._call(_RECORDED, parse_nothing, json={"sessionId": session_id})
 
     async def mark_recordings_as_deleted(self, session_ids: Iterable[str]) -> list[MarkOutcome]:
-        """Tell Wix that recordings are gone ("Mark Recordings As Deleted").
+        """Mark any number of recordings as deleted, in requests of 100 session IDs.
 
-        Any number of ids, in calls of 100. A call that fails does not stop the others, except
-        where it shows that none can succeed (key, permission, app not installed).
+        A failed request does not stop the others, unless all of them would fail in the same way
+        (invalid key, missing permission, app not installed).
 
         Returns:
-            What became of every call, in order. Nothing is raised for a call that failed.
+            One outcome per request, in order. A failed request raises no error.
 
         Raises:
-            TypeError: one text was given instead of a list.
+            TypeError: a single string instead of an iterable of IDs.
         """
         if isinstance(session_ids, str):
-            raise TypeError("session_ids must be a list of ids, not one text.")
+            raise TypeError("session_ids must be a list of IDs, not one string.")
         outcomes: list[MarkOutcome] = []
-        hopeless = False
+        stopped = False
         for ids in _batches_of_ids(session_ids):
-            if hopeless:
+            if stopped:
                 outcomes.append(MarkOutcome(session_ids=ids, state=MarkState.NOT_SENT))
                 continue
             error = await self._mark_deleted(ids)
             outcomes.append(mark_outcome(ids, error))
-            hopeless = error is not None and error.affects_site
+            stopped = error is not None and error.affects_site
         return outcomes
 
     async def mark_batch_as_deleted(self, session_ids: Sequence[str]) -> None:
-        """One call of "Mark Recordings As Deleted", for 1 to 100 ids.
+        """Send one request for 1 to 100 session IDs (Wix: "Mark Recordings As Deleted").
 
         Raises:
             RequestError: see the tree in `prefect_wix.errors`. After a `ResponseLostError`
-                the marks may have been made.
+                the recordings may be marked.
         """
         await self._call(_DELETED, parse_nothing, json={"sessionIds": list(session_ids)})
 
     async def get_site_timezone(self) -> str | None:
-        """The site's IANA time zone from Site Properties; None where the site has not set one.
+        """The site's IANA time zone from Site Properties; None where the site has none.
 
         Raises:
             RequestError: see the tree in `prefect_wix.errors`.
@@ -261,15 +252,15 @@ class WixClient:
         return await self._call(_PROPERTIES, parse_timezone, params={"fields.paths": "timeZone"})
 
     async def get_total_sessions(self, start: date, end: date, timezone: str) -> dict[date, int]:
-        """Wix's own count of sessions by local day ("Get Analytics Data", TOTAL_SESSIONS).
+        """Wix's count of sessions per local day (Wix: "Get Analytics Data", TOTAL_SESSIONS).
 
-        Needs another permission than sessions do. Wix keeps the last 62 days; older ones are left
-        out of the answer.
+        It needs another permission than the Sessions API. Wix keeps the last 62 days; the response
+        omits older ones.
 
         Args:
             start: the first local day.
-            end: the day after the last one; it is not included.
-            timezone: the IANA zone that days are counted in.
+            end: the day after the last one.
+            timezone: the IANA time zone of the local days.
 
         Raises:
             RequestError: see the tree in `prefect_wix.errors`.
@@ -283,14 +274,15 @@ class WixClient:
         return await self._call(_COUNTS, parse_counts, params=params)
 
     async def query_sites(self, cursor: str | None = None) -> SitesPage:
-        """A page of the account's sites ("Query Sites"); see `prefect_wix.client.sites`.
+        """Fetch a page of the account's sites (Wix: "Query Sites").
+
+        `prefect_wix.client.sites` reads all pages.
 
         Args:
-            cursor: where to go on, from the page before; the first page without it.
+            cursor: the cursor of the previous page; None for the first page.
 
         Raises:
-            RequestError: see the tree in `prefect_wix.errors`. 403 for a key that is asked for a
-                site and not for the account.
+            RequestError: see the tree in `prefect_wix.errors`. 403 without `AccountKeyAuth`.
         """
         paging = {"limit": SITES_LIMIT} | ({"cursor": cursor} if cursor else {})
         return await self._call(_SITES, parse_sites, json={"query": {"cursorPaging": paging}})
@@ -305,19 +297,19 @@ class WixClient:
     async def _call(
         self,
         endpoint: _Endpoint,
-        read: Callable[[JsonResponse], T],
+        parse: Callable[[JsonResponse], T],
         priority: Priority = page_priority,
         **content: Any,
     ) -> T:
-        """What a request answers, which is repeated where that is safe and worth it."""
+        """Send a request, retry it where `should_retry` allows it, and parse the response."""
         for retries, wait in enumerate(self._retry.waits()):
             try:
-                return read(await self._call_once(endpoint, priority, **content))
+                return parse(await self._call_once(endpoint, priority, **content))
             except RequestError as error:
                 if not should_retry(error, reads=endpoint.reads, retries=retries):
                     raise
                 await self.clock.sleep(max(wait, retry_after_seconds(error)))
-        return read(await self._call_once(endpoint, priority, **content))
+        return parse(await self._call_once(endpoint, priority, **content))
 
     async def _call_once(
         self, endpoint: _Endpoint, priority: Priority, **content: Any
@@ -332,13 +324,12 @@ class WixClient:
         raise error
 
     def _pause(self, error: RateLimitError) -> None:
-        hint = error.retry_after
-        seconds = RATE_LIMIT_PAUSE_SECONDS if hint is None else hint
-        self.log.warning("%s Every request of the site waits %g s.", error, seconds)
+        seconds = RATE_LIMIT_PAUSE_SECONDS if error.retry_after is None else error.retry_after
+        self.log.warning("%s All requests of the site are paused for %g s.", error, seconds)
         self.rate_limiter.pause(seconds)
 
     async def _count_extra_request(self, request: httpx.Request) -> None:
-        """Count what is sent beside the request that had a turn: one for a token, or a resend."""
+        """Count a request that did not acquire a slot: a token request, or a resend after a 401."""
         if request.extensions.pop(_ACQUIRED, None) is None:
             self.rate_limiter.count_request()
 
@@ -351,23 +342,23 @@ class WixClient:
         except httpx.RequestError as error:
             raise _transport_error(error, endpoint) from _without_credentials(error)
         except TimeoutError:
-            raise _response_lost(f"none within {self._timeout:g} s", endpoint) from None
+            raise _response_lost(f"timeout after {self._timeout:g} s", endpoint) from None
 
 
 @cache
 def _tls() -> ssl.SSLContext:
-    # Reading the authorities takes 30 ms; every client of a process trusts the same ones.
+    # Cached: loading the certificate authorities takes 30 ms.
     return httpx.create_ssl_context()
 
 
 def _batches_of_ids(session_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    rest = iter(session_ids)
-    while ids := tuple(islice(rest, MARK_LIMIT)):
+    remaining = iter(session_ids)
+    while ids := tuple(islice(remaining, MARK_LIMIT)):
         yield ids
 
 
 def mark_outcome(session_ids: tuple[str, ...], error: RequestError | None) -> MarkOutcome:
-    """What became of a mark call that ended so."""
+    """The outcome of a mark request that succeeded or raised ``error``."""
     if error is None:
         return MarkOutcome(session_ids=session_ids, state=MarkState.DONE)
     return MarkOutcome(
@@ -379,32 +370,32 @@ def mark_outcome(session_ids: tuple[str, ...], error: RequestError | None) -> Ma
 
 
 def _transport_error(error: httpx.RequestError, endpoint: _Endpoint) -> RequestError:
-    what = _describe(error)
+    cause = _describe(error)
     if error.request.url.path == TOKEN_PATH:
-        return token_error(f"the token request failed: {what}")
-    if isinstance(error, _NEVER_SENT):
+        return token_error(f"the token request failed ({cause})")
+    if isinstance(error, _NOT_SENT):
         return RequestNotSentError(
-            f"{endpoint} could not be sent: {what}. Check the network and the base URL.",
+            f"{endpoint} could not be sent: {cause}. Check the network and the base URL.",
             endpoint=str(endpoint),
         )
-    return _response_lost(what, endpoint)
+    return _response_lost(cause, endpoint)
 
 
-def _response_lost(what: str, endpoint: _Endpoint) -> ResponseLostError:
+def _response_lost(cause: str, endpoint: _Endpoint) -> ResponseLostError:
     return ResponseLostError(
-        f"The reply to {endpoint} was lost: {what}. It may have taken effect.",
+        f"The response to {endpoint} was lost: {cause}. The request may have taken effect.",
         endpoint=str(endpoint),
     )
 
 
 def _describe(error: httpx.RequestError) -> str:
-    # The text of a LocalProtocolError may repeat a header that could not be sent.
-    says_more = str(error) and not isinstance(error, httpx.LocalProtocolError)
-    return f"{type(error).__name__}: {error}" if says_more else type(error).__name__
+    # The text of a LocalProtocolError can contain a header, and so the key.
+    has_safe_text = str(error) and not isinstance(error, httpx.LocalProtocolError)
+    return f"{type(error).__name__}: {error}" if has_safe_text else type(error).__name__
 
 
 def _without_credentials(error: httpx.RequestError) -> httpx.RequestError:
-    """The error, with a request that holds no headers and no body, fit for a chain of causes."""
+    """The error, with a request without query, headers and body, safe as a cause."""
     error.request = httpx.Request(error.request.method, error.request.url.copy_with(query=None))
     error.__context__ = error.__cause__ = None
     return error

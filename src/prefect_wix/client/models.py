@@ -1,6 +1,7 @@
-"""The nouns of the Sessions API: the query, the job, the page, the outcome of a mark; the site.
+"""The models of the Sessions API: query, job, page and mark outcome; and the sites of an account.
 
-Flat frozen pydantic models, printable and JSON both ways. Nothing here talks to anybody.
+All are flat frozen pydantic models. Requests are sent by `prefect_wix.client.client`, and parsed by
+`prefect_wix.client.responses`.
 """
 
 from __future__ import annotations
@@ -14,26 +15,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-__all__ = [
-    "PAGE_LIMIT",
-    "DeviceType",
-    "FunnelStep",
-    "JobPage",
-    "JobStatus",
-    "MarkAction",
-    "MarkOutcome",
-    "MarkState",
-    "Period",
-    "SessionsJob",
-    "SessionsQuery",
-    "Site",
-    "SitesPage",
-]
-
 TIMEZONE_MAX_LENGTH = 100
 """Wix's documented limit for ``timezone``."""
 PAGE_LIMIT = 1000
-"""The most ids a page of a job's result may be asked for, as far as is known."""
+"""The assumed maximum page size in session IDs; clients lower it when Wix rejects it."""
 
 
 class Period(StrEnum):
@@ -60,7 +45,7 @@ class Period(StrEnum):
 
 
 class DeviceType(StrEnum):
-    """The devices that Wix documents; ALL is every device."""
+    """The device types that Wix documents; ALL includes every device."""
 
     DESKTOP = "DESKTOP"
     MOBILE = "MOBILE"
@@ -69,7 +54,7 @@ class DeviceType(StrEnum):
 
 
 class FunnelStep(StrEnum):
-    """The steps of the conversion funnel that Wix documents, from the widest to the deepest."""
+    """The steps of the conversion funnel that Wix documents, from the first to the last."""
 
     SITE_SESSIONS = "SITE_SESSIONS"
     VIEWED_PRODUCT = "VIEWED_PRODUCT"
@@ -79,7 +64,7 @@ class FunnelStep(StrEnum):
 
 
 class JobStatus(StrEnum):
-    """The status of a job. A status that Wix does not document reads as UNKNOWN."""
+    """The status of a job. An undocumented status becomes UNKNOWN."""
 
     UNKNOWN = "UNKNOWN_JOB_STATUS"
     IN_PROGRESS = "IN_PROGRESS"
@@ -92,12 +77,11 @@ class JobStatus(StrEnum):
 
 
 class SessionsQuery(BaseModel):
-    """What one job is asked: one time period, one session filter, one time zone.
+    """The input of one job: a time period, a session filter and a time zone.
 
     The period is either ``start_date`` and ``end_date`` (calendar dates in ``timezone``; the
-    end date is *not* included) or one of Wix's predefined ``period`` names. The filter is one of
-    ``device_type``, ``funnel_include`` and/or ``funnel_exclude``, or ``page_interactions``.
-    Anything else is refused here, before a request is made.
+    end date is *not* included) or a predefined ``period``. The filter is one of ``device_type``,
+    ``funnel_include`` and/or ``funnel_exclude``, or ``page_interactions``.
 
     Source: Wix, "List Sessions Async".
     """
@@ -110,36 +94,36 @@ class SessionsQuery(BaseModel):
     )
 
     start_date: date | None = Field(default=None, title="Start date")
-    """First day that is asked for, e.g. 2024-01-01. Goes with the end date."""
+    """First day, e.g. 2024-01-01. Requires an end date."""
     end_date: date | None = Field(default=None, title="End date (not included)")
-    """The day after the last one: 2024-01-01 to 2024-01-03 is two days."""
+    """The day after the last day: 2024-01-01 to 2024-01-03 is two days."""
     period: Period | None = Field(default=None, title="Predefined period")
-    """One of Wix's predefined periods, instead of two dates."""
+    """A predefined period, instead of two dates."""
     device_type: DeviceType | None = Field(default=None, title="Device type")
-    """Filter: sessions on this kind of device; ALL is every session."""
+    """Filter: sessions on this device type. ALL includes every session."""
     funnel_include: FunnelStep | None = Field(default=None, title="Funnel: reached")
     """Filter: sessions that reached this step of the conversion funnel."""
     funnel_exclude: FunnelStep | None = Field(default=None, title="Funnel: did not reach")
-    """Filter: sessions that did not reach this step. May stand alone or with the one above."""
+    """Filter: sessions that did not reach this step. Can be combined with a reached step."""
     page_interactions: tuple[str, ...] | None = Field(
         default=None, title="Page interactions", json_schema_extra={"minItems": 1}
     )
-    """Filter: a page flow. `/{Homepage}` is the home page, empty any page, `__DROP__` exit."""
+    """Filter: a page flow. `/{Homepage}` is the home page, empty any page, `__DROP__` the exit."""
     timezone: str | None = Field(default=None, title="Time zone")
-    """IANA name such as Asia/Jerusalem that the dates are read in; the site's own if left out."""
+    """IANA time zone of the dates, e.g. Asia/Jerusalem. Default: the site's time zone."""
 
     @field_validator("timezone")
     @classmethod
-    def _timezone_is_known(cls, zone: str | None) -> str | None:
+    def _check_timezone(cls, zone: str | None) -> str | None:
         if zone is not None:
             check_timezone(zone)
         return zone
 
     @field_validator("page_interactions")
     @classmethod
-    def _interactions_are_there(cls, pages: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    def _check_page_interactions(cls, pages: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if pages is not None and not pages:
-            raise _refusal(
+            raise _invalid(
                 "page_interactions is empty. Give at least one page, for example "
                 '["/{Homepage}", "", "__DROP__"], or leave it out.'
             )
@@ -154,28 +138,28 @@ class SessionsQuery(BaseModel):
     def _check_period(self) -> None:
         dates = (self.start_date, self.end_date)
         if self.period is not None and dates != (None, None):
-            raise _refusal("Give either start_date and end_date, or period, not both.")
+            raise _invalid("Give either start_date and end_date, or period, not both.")
         if self.period is None and dates == (None, None):
-            raise _refusal("No time period: give start_date and end_date, or period.")
+            raise _invalid("No time period: give start_date and end_date, or period.")
         if self.period is None and (self.start_date is None or self.end_date is None):
-            raise _refusal("start_date and end_date go together: give both.")
+            raise _invalid("start_date and end_date go together: give both.")
         if self.start_date and self.end_date and self.end_date <= self.start_date:
-            raise _refusal(
+            raise _invalid(
                 f"end_date {self.end_date} must come after start_date {self.start_date}. "
                 "The end date is not included, so one day is 2024-01-01 to 2024-01-02."
             )
 
     def _check_filter(self) -> None:
-        given = [name for name, fields in _FILTERS.items() if any(map(self._has, fields))]
+        given = [name for name, fields in _FILTERS.items() if any(map(self._is_set, fields))]
         if not given:
-            raise _refusal(
+            raise _invalid(
                 "No session filter: give device_type (ALL for every session), funnel_include "
                 "and/or funnel_exclude, or page_interactions."
             )
         if len(given) > 1:
-            raise _refusal(f"One session filter a query, but {' and '.join(given)} are given.")
+            raise _invalid(f"One session filter a query, but {' and '.join(given)} are given.")
 
-    def _has(self, field: str) -> bool:
+    def _is_set(self, field: str) -> bool:
         return getattr(self, field) is not None
 
     def to_wire(self) -> dict[str, Any]:
@@ -184,7 +168,7 @@ class SessionsQuery(BaseModel):
 
     @property
     def filter_kind(self) -> str:
-        """What is filtered by, as Wix calls it, such as ``deviceType``."""
+        """The filter's name in Wix's JSON body, e.g. ``deviceType``."""
         return next(iter(self._filter_to_wire()))
 
     def _period_to_wire(self) -> dict[str, Any]:
@@ -205,7 +189,7 @@ class SessionsQuery(BaseModel):
         return {} if self.timezone is None else {"timezone": self.timezone}
 
     def __str__(self) -> str:
-        """The query in one short line, for logs and messages."""
+        """The query as one line, for logs and messages."""
         when = self.period or f"{self.start_date} to {self.end_date}"
         return f"{when} ({self.timezone or 'site zone'}), {self._describe_filter()}"
 
@@ -218,7 +202,7 @@ class SessionsQuery(BaseModel):
         return ", ".join(f"{word} {step}" for word, step in parts if step)
 
 
-# What a run form can be told of the rule, so that no run is made without a period.
+# The period rule as JSON schema, so that a run form rejects a query without a period.
 _ONE_PERIOD: dict[str, Any] = {
     "if": {"properties": {"period": {"type": "null"}}},
     "then": {
@@ -236,40 +220,40 @@ _FILTERS: Mapping[str, tuple[str, ...]] = {
 
 
 def check_timezone(zone: str) -> None:
-    """Refuse what is not an IANA time zone of at most 100 characters.
+    """Check that ``zone`` is an IANA time zone of at most 100 characters.
 
     Raises:
-        PydanticCustomError: a ``ValueError`` that pydantic shows as it is.
+        PydanticCustomError: it is not. Pydantic shows the message of this ``ValueError`` unchanged.
     """
     if len(zone) > TIMEZONE_MAX_LENGTH:
-        raise _refusal(
+        raise _invalid(
             f"timezone has {len(zone)} characters; Wix takes an IANA name of at most 100."
         )
     try:
         ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise _refusal(
+        raise _invalid(
             f"timezone {zone!r} is not an IANA time zone. Use a name such as Europe/Berlin."
         ) from None
 
 
-def _refusal(sentence: str) -> PydanticCustomError:
-    # A custom error keeps pydantic from wrapping the sentence in its own words; the sentence
-    # goes in as a value, since braces in a template are placeholders.
-    return PydanticCustomError("sessions_query", "{sentence}", {"sentence": sentence})
+def _invalid(message: str) -> PydanticCustomError:
+    # Pydantic shows the message of a custom error without a prefix. The message is passed as a
+    # value, since braces in a template are placeholders.
+    return PydanticCustomError("sessions_query", "{message}", {"message": message})
 
 
 class SessionsJob(BaseModel):
-    """The handle of a submitted query: small, printable, safe to log, persist and hand on."""
+    """The serializable handle of a submitted query. It contains no secret."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    job_id: str = Field(description="Wix's id of the job.")
-    query: SessionsQuery = Field(description="What the job was asked.")
-    site_id: str = Field(description="The site (or app instance) that was asked.")
-    submitted_at: datetime = Field(description="When it was submitted, in UTC.")
+    job_id: str = Field(description="Wix's ID of the job.")
+    query: SessionsQuery = Field(description="The query of the job.")
+    site_id: str = Field(description="The ID of the site or app instance.")
+    submitted_at: datetime = Field(description="The time of the submit, in UTC.")
     possible_orphans: int = Field(
-        default=0, description="Earlier submits of it whose reply was lost: each may run, unused."
+        default=0, description="Submits whose response was lost; each may have created a job."
     )
 
     def __str__(self) -> str:
@@ -277,17 +261,18 @@ class SessionsJob(BaseModel):
 
 
 class JobPage(BaseModel):
-    """One answer of "Get List Sessions Job Result".
+    """A response of "Get List Sessions Job Result".
 
-    Only a FINISHED page counts as a result. ``total`` is None where Wix named none.
+    The session IDs of a page are a result only when its status is FINISHED.
     """
 
     model_config = ConfigDict(frozen=True)
 
     status: JobStatus
     status_text: str
-    """The status as Wix spelled it, which may be one that it does not document."""
+    """The status in Wix's spelling, including undocumented ones."""
     total: int | None
+    """The number of session IDs of the whole job; None where Wix reports none."""
     session_ids: tuple[str, ...]
     request_id: str | None = None
 
@@ -299,51 +284,51 @@ class Site(BaseModel):
 
     id: str
     name: str = ""
-    """As its owner calls it, for people; empty where it is not known."""
+    """The site's display name; empty where Wix reports none."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.id})" if self.name else self.id
 
 
 class SitesPage(BaseModel):
-    """One answer of "Query Sites"."""
+    """A response of "Query Sites"."""
 
     model_config = ConfigDict(frozen=True)
 
     sites: tuple[Site, ...]
     cursor: str | None
-    """Where the next page begins; None after the last one."""
+    """The cursor of the next page; None on the last page."""
 
 
 class MarkAction(StrEnum):
-    """What Wix is told of a session."""
+    """The two marks of a session at Wix."""
 
     RECORDED = "recorded"
-    """A recording of it exists."""
+    """A recording of the session exists."""
     DELETED = "deleted"
-    """Its recording is gone."""
+    """The recording of the session was deleted."""
 
 
 class MarkState(StrEnum):
-    """What became of one mark call."""
+    """The state of one mark request."""
 
     DONE = "done"
-    """Wix confirmed it."""
+    """Wix confirmed the request."""
     REFUSED = "refused"
-    """Wix refused it, or it never arrived: it had no effect."""
+    """The request had no effect: Wix rejected it, or it did not reach Wix."""
     UNKNOWN = "unknown"
-    """It was sent and the reply was lost: it may have taken effect."""
+    """The response was lost or invalid, so that the request may have taken effect."""
     NOT_SENT = "not_sent"
-    """It was not tried, since the call before it showed that no call can succeed."""
+    """The request was not sent, since an earlier failure affects all requests of the site."""
 
 
 class MarkOutcome(BaseModel):
-    """What became of one mark call and the ids in it."""
+    """The outcome of one mark request, with its session IDs."""
 
     model_config = ConfigDict(frozen=True)
 
     session_ids: tuple[str, ...]
     state: MarkState
     reason: str | None = None
-    """Why it is not done, in words; or what Wix said when it was done already."""
+    """The error message; for a repeated mark that is DONE, Wix's message; otherwise None."""
     request_id: str | None = None

@@ -1,11 +1,11 @@
-"""The request budget of one site: at most 200 requests in any minute, and pauses kept together.
+"""The rate limiter of a site: a sliding window of 200 requests a minute, with priority and pause.
 
-All clients of a site in this process share one budget: a sliding window over the last minute's
-requests. The request of the highest worth is sent first, and the oldest one among equals. No lock
-is held while a request waits, and threads and event loops may mix. Requests of other processes are
-known to a `GlobalLimiter` alone.
+All clients of a site in this process share one rate limiter, across threads and event loops; no
+lock is held while a request waits. The waiting request with the highest priority is sent first,
+the oldest one among equals. Other processes are counted by a `GlobalLimiter`; the one on the
+Prefect server is in `prefect_wix.blocks.shared_limit`.
 
-Source of the figure: Wix, "Rate limits" (200 requests a minute for one app instance).
+Source: Wix, "Rate limits" (200 requests a minute for one app instance).
 """
 
 from __future__ import annotations
@@ -18,51 +18,38 @@ from dataclasses import dataclass
 
 from prefect_wix.clock import SYSTEM_CLOCK, Clock
 
-__all__ = [
-    "GLOBAL_LIMIT_BATCH",
-    "REQUESTS_PER_JOB",
-    "REQUESTS_PER_MINUTE",
-    "GlobalLimiter",
-    "Priority",
-    "RateLimiter",
-    "page_priority",
-    "shared_rate_limiter",
-    "submit_priority",
-]
-
 REQUESTS_PER_MINUTE = 200
 REQUESTS_PER_JOB = 2
-"""Of most jobs: a submit, and the poll that finds it finished and is its first page."""
+"""Most jobs need a submit, and a poll that finds the job finished and returns its only page."""
 
-# Wix counts when a request arrives, we when it leaves: a second over the minute keeps the
-# difference from showing as a 429.
 WINDOW_SECONDS = 61.0
-"""How long a request counts."""
+"""The time that a request counts. Wix counts a request when it arrives, the limiter when it is
+sent: the second above a minute absorbs the difference, which would otherwise cause a 429."""
 GLOBAL_LIMIT_BATCH = 5
-"""The most requests for which a gate is passed at once, where several wait."""
+"""The most slots that one call of a global limiter acquires."""
 _GLOBAL_LIMIT_POLL_SECONDS = 0.05
-_AT_ONCE = 1e-6
-"""Seconds: less than a clock can sleep."""
+_SHORTEST_SLEEP_SECONDS = 1e-6
+"""A shorter wait counts as none, since a clock cannot sleep for less."""
 
 Priority = Callable[[], float]
-"""What a request is worth now: the chance that it brings something, or more."""
+"""Returns the current priority of a request; for a poll, the probability of a finished job."""
 GlobalLimiter = Callable[[int], Awaitable[None]]
-"""Returns when this many requests may be sent, as far as other processes are concerned."""
+"""Returns once it has acquired this many slots of the limit that processes share."""
 
 
 def page_priority() -> float:
-    """A page surely brings something."""
+    """Pages are sent before polls, which can find the job unfinished."""
     return 1.0
 
 
 def submit_priority() -> float:
-    """More: once a job runs, it costs nothing while other requests are sent."""
+    """Submits are sent first, since the job then runs while other requests are sent."""
     return 2.0
 
 
 @dataclass(eq=False)
 class _Ticket:
-    """A request that waits, or has waited, for its turn."""
+    """A request that waits for a slot, or has one."""
 
     priority: Priority
     global_limiter: GlobalLimiter | None
@@ -70,22 +57,22 @@ class _Ticket:
 
 
 class RateLimiter:
-    """A sliding window over the last minute's requests, with a pause that holds for all of them.
+    """A sliding window over the requests of the last minute, with a pause for all of them.
 
     Args:
-        requests_per_minute: how many requests any minute may hold.
-        clock: the clock that the window is measured on.
+        requests_per_minute: the most requests in any minute.
+        clock: the clock of the window.
 
     Raises:
-        ValueError: no request at all is allowed.
+        ValueError: the limit is below 1.
     """
 
     def __init__(
         self, requests_per_minute: int = REQUESTS_PER_MINUTE, *, clock: Clock = SYSTEM_CLOCK
     ) -> None:
         self._clock = clock
-        self._guard = threading.Lock()
-        self._limit = _checked(requests_per_minute)
+        self._lock = threading.Lock()
+        self._limit = _check_limit(requests_per_minute)
         self._sent: deque[float] = deque(maxlen=self._limit)
         self._paused_until = 0.0
         self._waiting: list[_Ticket] = []
@@ -93,15 +80,12 @@ class RateLimiter:
         self._is_acquiring = False
 
     def utilization(self, expected_requests: int = 0) -> float:
-        """How scarce requests are: the share of a minute's budget that is spent or needed.
+        """The share of a minute's requests that is used or needed, from 0 to 1.
 
         Args:
-            to_come: how many requests are needed later, beside those that wait.
-
-        Returns:
-            From 0 to 1.
+            expected_requests: the number of later requests, beside the waiting ones.
         """
-        with self._guard:
+        with self._lock:
             since = self._clock.now() - WINDOW_SECONDS
             sent = len(self._sent) - bisect_right(self._sent, since)
             return min(1.0, (sent + expected_requests + len(self._waiting)) / self._limit)
@@ -109,14 +93,14 @@ class RateLimiter:
     async def acquire(
         self, priority: Priority = page_priority, *, global_limiter: GlobalLimiter | None = None
     ) -> None:
-        """Return when one more request may be sent.
+        """Wait until one more request may be sent, and count it.
 
         Args:
-            worth: what the request is worth, compared with the others that wait.
-            gate: waits for the requests of other processes; None where they are not known.
+            priority: the request's priority among the waiting ones.
+            global_limiter: waits for the limit that processes share; None without one.
         """
         ticket = _Ticket(priority, global_limiter)
-        with self._guard:
+        with self._lock:
             self._waiting.append(ticket)
         try:
             while (next_wait := self._grant(ticket)) is not None:
@@ -125,34 +109,34 @@ class RateLimiter:
             self._leave(ticket)
 
     def count_request(self) -> None:
-        """Count a request that could not wait for a turn, such as one that is sent once more."""
-        with self._guard:
+        """Count a request that was sent without `acquire`, such as a token request."""
+        with self._lock:
             self._sent.append(self._clock.now())
 
     def pause(self, seconds: float) -> None:
-        """Hold every request of this site for ``seconds`` from now."""
-        with self._guard:
+        """Send no request for ``seconds`` from now. A shorter pause does not end a longer one."""
+        with self._lock:
             self._paused_until = max(self._paused_until, self._clock.now() + seconds)
 
     def lower_limit(self, requests_per_minute: int) -> None:
-        """Allow no more than this many requests a minute from now on."""
-        with self._guard:
-            self._limit = min(self._limit, _checked(requests_per_minute))
+        """Lower the limit to ``requests_per_minute``; a higher value has no effect."""
+        with self._lock:
+            self._limit = min(self._limit, _check_limit(requests_per_minute))
 
-    def _grant(self, mine: _Ticket) -> Awaitable[None] | None:
-        """Give the turns that are free to the requests of the highest worth, up to the caller's.
+    def _grant(self, caller: _Ticket) -> Awaitable[None] | None:
+        """Grant free slots by priority until none is free or the caller has one.
 
         Returns:
-            What the caller has to wait for before it tries again; None where it has its turn.
+            The awaitable to await before the next attempt; None once the caller has a slot.
         """
-        with self._guard:
-            while not mine.granted:
+        with self._lock:
+            while not caller.granted:
                 now = self._clock.now()
-                if (wait := self._free_at() - now) >= _AT_ONCE:
+                if (wait := self._free_at() - now) >= _SHORTEST_SLEEP_SECONDS:
                     return self._clock.sleep(wait)
                 first = max(self._waiting, key=lambda ticket: ticket.priority())
                 if first.global_limiter is not None and not self._global_slots:
-                    return self._acquire_globally(mine.global_limiter)
+                    return self._acquire_globally(caller.global_limiter)
                 self._waiting.remove(first)
                 first.granted = True
                 self._global_slots = max(0, self._global_slots - 1)
@@ -179,33 +163,33 @@ class RateLimiter:
             self._is_acquiring = False
 
     def _leave(self, ticket: _Ticket) -> None:
-        with self._guard:
+        with self._lock:
             if not ticket.granted:
                 self._waiting.remove(ticket)
             if not self._waiting:
                 self._global_slots = 0
 
 
-def _checked(requests_per_minute: int) -> int:
+def _check_limit(requests_per_minute: int) -> int:
     if requests_per_minute < 1:
         raise ValueError(f"requests_per_minute must be at least 1, not {requests_per_minute}.")
     return requests_per_minute
 
 
-_budgets: dict[tuple[str, str, Clock], RateLimiter] = {}
-_budgets_guard = threading.Lock()
+_rate_limiters: dict[tuple[str, str, Clock], RateLimiter] = {}
+_rate_limiters_lock = threading.Lock()
 
 
 def shared_rate_limiter(
     base_url: str, site_id: str, requests_per_minute: int, clock: Clock = SYSTEM_CLOCK
 ) -> RateLimiter:
-    """The one budget of this process for a site; the lowest figure that anybody named holds.
+    """The rate limiter that all clients of a site in this process share; its lowest limit applies.
 
     Raises:
-        ValueError: no request at all is allowed.
+        ValueError: the limit is below 1.
     """
-    with _budgets_guard:
+    with _rate_limiters_lock:
         new = RateLimiter(requests_per_minute, clock=clock)
-        rate_limiter = _budgets.setdefault((base_url, site_id, clock), new)
+        rate_limiter = _rate_limiters.setdefault((base_url, site_id, clock), new)
     rate_limiter.lower_limit(requests_per_minute)
     return rate_limiter

@@ -1,6 +1,7 @@
-"""Reading what Wix answers: JSON that may not be JSON, errors of several shapes, loose fields.
+"""Parsing of Wix's responses: an httpx response becomes a model or an error of the tree.
 
-Turns an httpx response into plain values or into an error of the tree; sends nothing itself.
+Wix's input is untrusted: a body may not be JSON, an error has several shapes, and every field may
+be missing. Requests are sent by `prefect_wix.client.client`.
 """
 
 from __future__ import annotations
@@ -29,58 +30,45 @@ from prefect_wix.errors import (
     Violation,
 )
 
-__all__ = [
-    "JsonResponse",
-    "error_from_response",
-    "parse_counts",
-    "parse_job_id",
-    "parse_nothing",
-    "parse_page",
-    "parse_response",
-    "parse_sites",
-    "parse_timezone",
-    "request_id_of",
-]
-
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
-"""No hint holds a site's requests for longer: one absurd header must not stop it for good."""
+"""The upper limit of ``Retry-After``, so that a wrong header does not stop a site for good."""
 
 _FORBIDDEN = (
     'Likely causes: the key lacks the permission "Manage Session Recording Analytics", the site '
-    "id is wrong or missing, the site is not in the Sessions beta, or Wix throttles."
+    "ID is wrong or missing, the site is not in the Sessions beta, or Wix throttles the site."
 )
 _ERRORS: Mapping[int, tuple[type[StatusError], str]] = {
     400: (BadRequestError, "Correct the request."),
-    401: (AuthenticationError, "Check the API key or the app secret: it is wrong or expired."),
+    401: (AuthenticationError, "The API key or app secret is invalid or expired: replace it."),
     403: (PermissionDeniedError, _FORBIDDEN),
-    404: (NotFoundError, "Check the id and the base URL."),
-    409: (ConflictError, "Something else changed it at the same time; look and try again."),
-    428: (PreconditionError, "A precondition failed; mostly the app is not installed."),
-    429: (RateLimitError, "The site's budget of 200 requests a minute is spent; wait a minute."),
+    404: (NotFoundError, "Check the ID and the base URL."),
+    409: (ConflictError, "Another request changed it at the same time; check it and try again."),
+    428: (PreconditionError, "Check that the app is installed on the site."),
+    429: (RateLimitError, "The site exceeded its 200 requests a minute; wait a minute."),
 }
-_SERVER_ERROR = (ServerError, "Wix has a problem of its own; try again later.")
-_OTHER = (StatusError, "This answer is not documented; check the base URL.")
+_SERVER_ERROR = (ServerError, "Wix failed; try again later.")
+_OTHER = (StatusError, "Wix does not document this status; check the base URL.")
 
 
 def request_id_of(response: httpx.Response) -> str | None:
-    """Wix's id of the request, which comes with every answer."""
+    """Wix's ID of the request, from the header ``x-wix-request-id``."""
     request_id: str | None = response.headers.get("x-wix-request-id")
     return request_id
 
 
 @dataclass(frozen=True)
 class JsonResponse:
-    """A successful answer: its JSON object, and what to call it by in an error."""
+    """The JSON object of a successful response, and its endpoint and request ID for errors."""
 
     body: Mapping[str, Any]
     endpoint: str
     request_id: str | None
 
     def invalid(self, what: str) -> InvalidResponseError:
-        """The error that says Wix answered ``what`` here."""
+        """The error for an undocumented response, which contains ``what``."""
         return InvalidResponseError(
-            f"Wix answered {what} to {self.endpoint}. Try again; if it stays so, give Wix the "
-            f"request id {self.request_id or 'unknown'}.",
+            f"Wix returned {what} for {self.endpoint}. Try again; if it fails again, report "
+            f"request ID {self.request_id or 'unknown'} to Wix support.",
             endpoint=self.endpoint,
             request_id=self.request_id,
         )
@@ -90,7 +78,7 @@ def parse_response(response: httpx.Response, endpoint: str) -> JsonResponse:
     """The JSON object of a successful response.
 
     Raises:
-        InvalidResponseError: the body is HTML, cut off, or anything but a JSON object.
+        InvalidResponseError: the body is not a JSON object, for example HTML or truncated JSON.
     """
     try:
         body = response.json()
@@ -106,27 +94,28 @@ def parse_response(response: httpx.Response, endpoint: str) -> JsonResponse:
 def error_from_response(
     response: httpx.Response, endpoint: str, *, quoting: bool = True
 ) -> StatusError:
-    """The error of the tree for a reply whose status is not a success.
+    """The error of the tree for a response with an error status.
 
     Args:
-        endpoint: what was asked.
-        quoting: whether the message may hold what Wix says. Not where a secret was in the body.
+        response: the response.
+        endpoint: method and path of the request.
+        quoting: whether the message quotes Wix's text; False where the request body had a secret.
     """
     status, request_id = response.status_code, request_id_of(response)
-    details, said = _details_of(response) if quoting else ({}, "")
+    details, text = _details_of(response) if quoting else ({}, "")
     kind, advice = _SERVER_ERROR if status >= 500 else _ERRORS.get(status, _OTHER)  # noqa: PLR2004
     violations = tuple(_parse_violations(details))
-    said = "; ".join(f"{v.field}: {v.description}" for v in violations) or said
+    text = "; ".join(f"{v.field}: {v.description}" for v in violations) or text
     return kind(
-        f"Wix answered {status} to {endpoint}{': ' if said else ''}{said}. {advice}"
-        f" (request id {request_id or 'unknown'})",
+        f"Wix returned {status} for {endpoint}{': ' if text else ''}{text}. {advice}"
+        f" (request ID {request_id or 'unknown'})",
         endpoint=endpoint,
         request_id=request_id,
         status=status,
         code=_mapping(details.get("applicationError")).get("code"),
         violations=violations,
         retry_after=_parse_retry_after(response),
-        empty=not said and not details,
+        empty=not text and not details,
     )
 
 
@@ -134,11 +123,11 @@ def parse_job_id(response: JsonResponse) -> str:
     """``jobId`` of "List Sessions Async".
 
     Raises:
-        InvalidResponseError: there is none. The job may exist all the same.
+        InvalidResponseError: it is missing or not printable. The job may exist.
     """
     job_id = response.body.get("jobId")
     if not isinstance(job_id, str) or not job_id or not job_id.isprintable():
-        raise response.invalid("no job id")
+        raise response.invalid("no job ID")
     return job_id
 
 
@@ -146,12 +135,12 @@ def parse_page(response: JsonResponse) -> JobPage:
     """The page of "Get List Sessions Job Result". Every field may be missing.
 
     Raises:
-        InvalidResponseError: an entry of ``sessionIds`` is not an id; none is made up or dropped.
+        InvalidResponseError: an entry of ``sessionIds`` is not a non-empty printable string.
     """
     result = _mapping(response.body.get("result"))
     ids = result.get("sessionIds") or []
     if not isinstance(ids, list) or not _are_ids(ids):
-        raise response.invalid("something that is not a session id")
+        raise response.invalid("an invalid session ID")
     status_text = str(result.get("jobStatus"))
     return JobPage(
         status=JobStatus(status_text),
@@ -163,20 +152,20 @@ def parse_page(response: JsonResponse) -> JobPage:
 
 
 def parse_nothing(response: JsonResponse) -> None:
-    """A reply that says no more than that it was done."""
+    """No value: a successful response without a body of interest."""
 
 
 def parse_timezone(response: JsonResponse) -> str | None:
-    """``properties.timeZone`` of "Get Site Properties", or None where the site has none."""
+    """``properties.timeZone`` of "Get Site Properties"; None where the site has none."""
     zone = _mapping(response.body.get("properties")).get("timeZone")
     return zone if isinstance(zone, str) and zone else None
 
 
 def parse_counts(response: JsonResponse) -> dict[date, int]:
-    """Day -> ``TOTAL_SESSIONS`` of "Get Analytics Data"; without days that Wix tells nothing of.
+    """Local day -> ``TOTAL_SESSIONS`` of "Get Analytics Data", for the days in the response.
 
     Raises:
-        InvalidResponseError: a day or a value is not what it should be; none is made up.
+        InvalidResponseError: a day is not an ISO date, or a value is not a whole number.
     """
     return {
         _parse_day(value, response): _parse_count(value, response)
@@ -190,7 +179,7 @@ def parse_sites(response: JsonResponse) -> SitesPage:
     """The page of "Query Sites".
 
     Raises:
-        InvalidResponseError: an entry has no id, or there is no list; no site is dropped.
+        InvalidResponseError: there is no list of sites, or a site has no valid ID.
     """
     sites = response.body.get("sites")
     if not isinstance(sites, list):
@@ -199,7 +188,7 @@ def parse_sites(response: JsonResponse) -> SitesPage:
     cursor = _mapping(metadata.get("cursors")).get("next")
     more = isinstance(cursor, str) and cursor != "" and metadata.get("hasNext") is not False
     return SitesPage(
-        sites=tuple(_parse_site(one, response) for one in _mappings(sites)),
+        sites=tuple(_parse_site(site, response) for site in _mappings(sites)),
         cursor=cursor if more else None,
     )
 
@@ -207,7 +196,7 @@ def parse_sites(response: JsonResponse) -> SitesPage:
 def _parse_site(site: Mapping[str, Any], response: JsonResponse) -> Site:
     site_id, name = site.get("id"), site.get("name")
     if not isinstance(site_id, str) or not _are_ids([site_id]):
-        raise response.invalid("a site without an id")
+        raise response.invalid("a site without a valid ID")
     return Site(id=site_id, name=name if isinstance(name, str) else "")
 
 
@@ -215,27 +204,27 @@ def _parse_day(value: Mapping[str, Any], response: JsonResponse) -> date:
     try:
         return date.fromisoformat(str(value.get("date")))
     except ValueError:
-        raise response.invalid("a count without its day") from None
+        raise response.invalid("a count without a valid day") from None
 
 
 def _parse_count(value: Mapping[str, Any], response: JsonResponse) -> int:
     count = _parse_total(value.get("value"))
     if count is None:
-        raise response.invalid("a count that is not a number")
+        raise response.invalid("a count that is not a whole number")
     return count
 
 
 def _are_ids(values: list[Any]) -> bool:
     try:
         text = "".join(values)
-    except TypeError:  # not all of them are text
+    except TypeError:  # a value is not a string
         return False
-    # Printable, so that an id is one line in every file and one value in every loader.
+    # A printable ID is one line in a text file and one value in a bulk loader.
     return all(values) and text.isprintable()
 
 
 def _parse_total(value: object) -> int | None:
-    # JSON made from a 64-bit integer is a string of digits.
+    # Protobuf's JSON encodes a 64-bit integer as a string of digits.
     text = str(value)
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None  # noqa: PLR2004
 
@@ -252,14 +241,14 @@ def _details_of(response: httpx.Response) -> tuple[Mapping[str, Any], str]:
 
 
 def _masked_text(response: httpx.Response) -> str:
-    """The body's text. A server that repeats the key it was sent does not get it into an error."""
+    """The body's text with the request's key masked, since a server can echo it."""
     key = response.request.headers.get("authorization")
     return response.text.replace(key, "***") if key else response.text
 
 
 def _parse_violations(details: Mapping[str, Any]) -> list[Violation]:
-    found = _mapping(details.get("validationError")).get("fieldViolations")
-    return [_parse_violation(_mapping(one)) for one in (found if isinstance(found, list) else [])]
+    violations = _mapping(details.get("validationError")).get("fieldViolations")
+    return list(map(_parse_violation, _mappings(violations)))
 
 
 def _parse_violation(violation: Mapping[str, Any]) -> Violation:
@@ -273,12 +262,12 @@ def _parse_violation(violation: Mapping[str, Any]) -> Violation:
 
 
 def _parse_retry_after(response: httpx.Response) -> float | None:
-    """Seconds to wait, from seconds or an HTTP date; None where there is no usable hint."""
-    hint = response.headers.get("retry-after", "").strip()
-    if hint.isascii() and hint.isdigit():
-        return min(float(hint), LONGEST_RETRY_AFTER_SECONDS)
+    """``Retry-After`` in seconds, from seconds or an HTTP date; None without a usable header."""
+    header = response.headers.get("retry-after", "").strip()
+    if header.isascii() and header.isdigit():
+        return min(float(header), LONGEST_RETRY_AFTER_SECONDS)
     try:
-        until = parsedate_to_datetime(hint)
+        until = parsedate_to_datetime(header)
     except (ValueError, OverflowError):
         return None
     until = until if until.tzinfo else until.replace(tzinfo=UTC)

@@ -1,7 +1,7 @@
-"""When a request may be repeated, and how long to wait before.
+"""Which failed requests are retried, and after which wait. `WixClient` sends the retries.
 
-A read is repeated whenever it may well succeed. A write is repeated only when it surely had no
-effect: it never arrived, or Wix answered 429 or 503.
+A read is retried when it can succeed. A write is retried only when it had no effect: it did not
+reach Wix, or Wix returned 429 or 503.
 """
 
 from __future__ import annotations
@@ -12,21 +12,19 @@ from dataclasses import dataclass
 
 from prefect_wix.errors import PermissionDeniedError, RequestError, StatusError
 
-__all__ = ["RetryPolicy", "should_retry"]
-
 THROTTLE_TRIES = 2
-"""Delayed tries for a 403 with an empty body, which is sometimes how Wix throttles."""
+"""Retries after a 403 with an empty body, which Wix sometimes returns to throttle."""
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often and how patiently a request is repeated.
+    """How often a request is retried, and the exponential backoff between the retries.
 
     Attributes:
-        times: repeats after the first try.
-        first_seconds: the wait before the first repeat; it doubles from there.
+        times: retries after the first attempt.
+        first_seconds: the wait before the first retry; it doubles with each retry.
         ceiling_seconds: the longest wait.
-        jitter: each wait is drawn from plus or minus this share, so that many do not march in step.
+        jitter: the random deviation of each wait, as a share: 0.2 is plus or minus 20 %.
     """
 
     times: int = 5
@@ -35,19 +33,25 @@ class RetryPolicy:
     jitter: float = 0.2
 
     def waits(self) -> Iterator[float]:
-        """The waits before each repeat, in seconds."""
-        for repeat in range(self.times):
-            wait = min(self.first_seconds * 2**repeat, self.ceiling_seconds)
+        """The wait before each retry, in seconds."""
+        for retry in range(self.times):
+            wait = min(self.first_seconds * 2**retry, self.ceiling_seconds)
             yield wait * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311
 
 
 def should_retry(error: RequestError, *, reads: bool, retries: int) -> bool:
-    """Whether a request that failed so may be sent again, after so many repeats."""
+    """Whether a failed request is sent again.
+
+    Args:
+        error: the error of the last attempt.
+        reads: the request is a read, which has no effect at Wix.
+        retries: the number of retries so far.
+    """
     if isinstance(error, PermissionDeniedError):
         return reads and error.empty and retries < THROTTLE_TRIES
     return error.retryable if reads else error.safe_to_resend
 
 
 def retry_after_seconds(error: RequestError) -> float:
-    """Seconds that the reply's ``Retry-After`` asked for; 0 where it asked for none."""
+    """``Retry-After`` of the response in seconds; 0 without one."""
     return (error.retry_after or 0.0) if isinstance(error, StatusError) else 0.0

@@ -1,4 +1,4 @@
-"""The sites of an account, page by page."""
+"""All sites of an account, from the pages of `WixClient.query_sites`."""
 
 from __future__ import annotations
 
@@ -6,30 +6,28 @@ from prefect_wix.client.client import WixClient
 from prefect_wix.client.models import Site
 from prefect_wix.errors import InvalidResponseError
 
-__all__ = ["list_sites"]
-
 
 async def list_sites(client: WixClient) -> list[Site]:
-    """Every site of the account, once, in Wix's order.
+    """Every site of the account, without duplicates, in Wix's order.
 
     Args:
-        client: one with `prefect_wix.client.AccountKeyAuth`.
+        client: a client with `prefect_wix.client.AccountKeyAuth`.
 
     Raises:
         RequestError: see the tree in `prefect_wix.errors`.
-        InvalidResponseError: Wix's pages go round in a circle, so that the list has no end.
+        InvalidResponseError: Wix returned a cursor twice, so that the list has no end.
     """
     sites: dict[str, Site] = {}
     page = await client.query_sites()
-    followed: set[str] = set()
+    seen_cursors: set[str] = set()
     while True:
         sites.update((site.id, site) for site in page.sites if site.id not in sites)
         if page.cursor is None:
             return list(sites.values())
-        if page.cursor in followed:
+        if page.cursor in seen_cursors:
             raise InvalidResponseError(
-                "Wix handed out the same cursor twice, so the list of sites has no end. Try again, "
-                "or name the sites."
+                "Wix returned the same cursor twice, so the list of sites has no end. Try again, "
+                "or give the site IDs."
             )
-        followed.add(page.cursor)
+        seen_cursors.add(page.cursor)
         page = await client.query_sites(page.cursor)

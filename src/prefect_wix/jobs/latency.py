@@ -1,18 +1,12 @@
-"""When to ask whether a job is finished: how long they take is learned from jobs that were watched.
+"""The distribution of job durations, estimated from interval-censored observations.
 
-A poll that comes too early is a request wasted, one that comes too late is time wasted. Jobs of one
-kind (days asked for, sort of filter) are taken to be alike, however long they take. What polls tell
-of a job is never a time but an interval: still running here, finished there. `Latency` keeps a
-distribution over times and moves it a little towards each interval (the predictive recursion of
-Newton and Zhang, "A recursive algorithm for nonparametric analysis with missing data", 1999). Of
-the first few it makes the most: with each that comes, all of them are weighed anew (a step of the
-EM algorithm of Turnbull, "The empirical distribution function with arbitrarily grouped, censored
-and truncated data", 1976). `PollSchedule` has a job polled when that distribution says that it is
-likely
-to be finished: more surely so where requests are scarce. While a kind is not known, one job at a
-time is asked on behalf of all.
-
-What a poll is and how it may fail is in `prefect_wix.jobs.polling`.
+A poll never shows when a job finished, only that it was running at one age and finished at a later
+one. `Latency` keeps a histogram over durations, starts from a prior that reproduces the waits of
+`PollPolicy`, and computes the posterior: up to `_CALIBRATED_AFTER` jobs by one EM step over all
+observations (Turnbull, "The empirical distribution function with arbitrarily grouped, censored and
+truncated data", 1976), later by predictive recursion over the newest one (Newton and Zhang, "A
+recursive algorithm for nonparametric analysis with missing data", 1999). When a job is polled is
+decided in `prefect_wix.jobs.poll_schedule`.
 """
 
 from __future__ import annotations
@@ -26,28 +20,26 @@ from itertools import accumulate, pairwise
 from prefect_wix.client.models import SessionsQuery
 from prefect_wix.jobs.poll_policy import PollPolicy
 
-__all__ = ["Latency", "job_kind"]
-
 _SHORTEST = 0.01
 _LONGEST = 7200.0
-_STEP = 1.03
-_TIMES = [_SHORTEST * _STEP**n for n in range(2 + int(math.log(_LONGEST / _SHORTEST, _STEP)))]
-"""The ends of the bins, in seconds: 3 % apart, which is as exact as a poll need be."""
-_NO_TIME = _SHORTEST / _STEP
+_RATIO = 1.03
+_EDGES = [_SHORTEST * _RATIO**n for n in range(2 + int(math.log(_LONGEST / _SHORTEST, _RATIO)))]
+"""Upper edges of the bins in seconds, 3 % apart: as precise as a poll needs."""
+_LAST = len(_EDGES) - 1
+_ORIGIN = _SHORTEST / _RATIO
 PROBABILITY_IDLE = 0.65
-"""The chance of being finished at which a job is polled while requests are plenty,"""
-_PRIOR_JOBS = 0.5
-"""How many watched jobs the guess at the beginning is worth."""
-_MEMORY = 30
-"""As many jobs as are averaged over, so that a change is noticed."""
+"""The quantile at which a job is polled while the rate limit is not used up."""
+_PRIOR_WEIGHT = 0.5
+"""Weight of the prior, in observed jobs."""
+_MEMORY_JOBS = 30
+"""Predictive recursion weighs the newest job by at least 1/30, so that it follows changes."""
 _CALIBRATED_AFTER = 12
-"""Jobs after which a kind is known: one more is weighed against them and not with them, and each of
-its jobs is polled for itself."""
-_NOTHING = 1e-9
+"""Observed jobs after which the EM steps end and each job of the kind is polled separately."""
+_NEGLIGIBLE = 1e-9
 
 
 def job_kind(query: SessionsQuery) -> Hashable:
-    """What jobs have in common that are taken to last alike: their days, and the sort of filter."""
+    """The key of jobs with the same latency distribution: number of days, and kind of filter."""
     days = (
         query.end_date - query.start_date if query.start_date and query.end_date else query.period
     )
@@ -55,99 +47,103 @@ def job_kind(query: SessionsQuery) -> Hashable:
 
 
 class Latency:
-    """How long jobs of one kind take, as a distribution over seconds.
+    """The distribution of the durations, in seconds, of jobs of one kind.
 
-    At first a guess, made so that polling by it waits as a `PollPolicy` says.
+    Args:
+        poll_policy: defines the prior: polling at its `PROBABILITY_IDLE` quantiles gives the waits
+            of the policy.
     """
 
     def __init__(self, poll_policy: PollPolicy) -> None:
         self.observed = 0
-        """Jobs that it was learned from."""
+        """Number of observed jobs, right-censored ones included."""
         self._growth = poll_policy.growth
-        longer = [_prior_survival(time, poll_policy) for time in _TIMES]
-        self._prior = [1 - longer[0], *(a - b for a, b in pairwise(longer)), longer[-1]]
+        survival = [_prior_survival(edge, poll_policy) for edge in _EDGES]
+        self._prior = [1 - survival[0], *(a - b for a, b in pairwise(survival)), survival[-1]]
         self._observations: list[slice] = []
         self._set_mass(self._prior)
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether it was learned from so many jobs that one more makes little difference."""
+        """Whether enough jobs were observed for one more to make little difference."""
         return self.observed >= _CALIBRATED_AFTER
 
     def observe(self, running: float, finished: float) -> None:
-        """Take in one job that was seen running at one age and finished at another, in seconds."""
-        bins = _bins(min(running, finished), finished)
+        """Add an interval-censored observation: the ages (s) last seen running, first finished."""
+        interval = _bins(min(running, finished), finished)
         if self.is_calibrated:
-            self._update(bins)
+            self._update(interval)
         else:
-            self._refit(bins)
+            self._refit(interval)
 
     def given_running(self, running: Iterable[float]) -> Latency:
-        """What is to be thought while some jobs are seen to run, at these ages, and not known."""
-        supposed = copy(self)
+        """The posterior given right-censored jobs: those still running at these ages (s)."""
+        posterior = copy(self)
         for age in running:
-            supposed._update(_bins(age, math.inf))  # noqa: SLF001
-        return supposed
+            posterior._update(_bins(age, math.inf))  # noqa: SLF001
+        return posterior
 
     def probability(self, age: float, *, running: float) -> float:
-        """The chance that a job is finished at an age which was seen running at an earlier one."""
-        before, left = self._cdf_at(running), 1 - self._cdf_at(running)
-        return (self._cdf_at(age) - before) / left if left > _NOTHING else 1.0
+        """The probability that a job is finished at ``age``, given that it ran at ``running``."""
+        before, survival = self._cdf_at(running), 1 - self._cdf_at(running)
+        return (self._cdf_at(age) - before) / survival if survival > _NEGLIGIBLE else 1.0
 
     def quantile(self, probability: float, *, running: float) -> float:
-        """The age at which such a job is finished with that chance."""
+        """The age (s) by which a job is finished with ``probability``, given it ran at ``running``.
+
+        Beyond all observed durations the hazard is unknown; the age grows as in the poll policy.
+        """
         before = self._cdf_at(running)
-        if 1 - before <= _NOTHING:
+        if 1 - before <= _NEGLIGIBLE:
             return running * self._growth
-        return _TIMES[min(bisect_left(self._cdf, before + probability * (1 - before)), _LAST)]
+        return _EDGES[min(bisect_left(self._cdf, before + probability * (1 - before)), _LAST)]
 
-    def _update(self, bins: slice) -> None:
+    def _update(self, interval: slice) -> None:
+        """Predictive recursion: mix the old distribution with the newest observation's."""
         self.observed += 1
-        share = max(1 / (self.observed + _PRIOR_JOBS), 1 / _MEMORY)
-        mass = [part * (1 - share) for part in self._mass]
-        self._spread(share, bins, mass)
+        weight = max(1 / (self.observed + _PRIOR_WEIGHT), 1 / _MEMORY_JOBS)
+        mass = [part * (1 - weight) for part in self._mass]
+        self._distribute(weight, interval, mass)
         self._set_mass(mass)
 
-    def _refit(self, bins: slice) -> None:
+    def _refit(self, interval: slice) -> None:
+        """One EM step over the prior and all observations."""
         self.observed += 1
-        self._observations = [*self._observations, bins]
-        share = 1 / (self.observed + _PRIOR_JOBS)
-        mass = [part * share * _PRIOR_JOBS for part in self._prior]
+        self._observations = [*self._observations, interval]
+        weight = 1 / (self.observed + _PRIOR_WEIGHT)
+        mass = [part * weight * _PRIOR_WEIGHT for part in self._prior]
         for one in self._observations:
-            self._spread(share, one, mass)
+            self._distribute(weight, one, mass)
         self._set_mass(mass)
 
-    def _spread(self, share: float, bins: slice, mass: list[float]) -> None:
-        """Add a job's share to the bins it may belong to, as likely as each is believed to be."""
-        inside = self._mass[bins]
+    def _distribute(self, weight: float, interval: slice, mass: list[float]) -> None:
+        """Add one observation's weight to the bins of its interval, by their current mass."""
+        inside = self._mass[interval]
         total = sum(inside)
-        if total <= _NOTHING:
+        if total <= _NEGLIGIBLE:
             inside, total = [1.0] * len(inside), float(len(inside))
-        mass[bins] = [
-            there + share * part / total for there, part in zip(mass[bins], inside, strict=True)
+        mass[interval] = [
+            old + weight * part / total for old, part in zip(mass[interval], inside, strict=True)
         ]
 
     def _set_mass(self, mass: list[float]) -> None:
         self._mass, self._cdf = mass, list(accumulate(mass))
 
     def _cdf_at(self, age: float) -> float:
-        place = bisect_right(_TIMES, age)
-        return self._cdf[place - 1] if place else 0.0
-
-
-_LAST = len(_TIMES) - 1
+        index = bisect_right(_EDGES, age)
+        return self._cdf[index - 1] if index else 0.0
 
 
 def _bins(running: float, finished: float) -> slice:
-    """The bins between two ages, the ends included."""
-    return slice(bisect_right(_TIMES, running), bisect_left(_TIMES, finished) + 1)
+    """The bins between two ages, both bins of the ends included."""
+    return slice(bisect_right(_EDGES, running), bisect_left(_EDGES, finished) + 1)
 
 
 def _prior_survival(seconds: float, poll_policy: PollPolicy) -> float:
-    """The prior: the chance that a job takes longer than this."""
+    """The prior probability that a job takes longer than this."""
     first = max(poll_policy.first_wait_seconds, _SHORTEST)
     if seconds < first:
-        return 1 - PROBABILITY_IDLE * math.log(seconds / _NO_TIME) / math.log(first / _NO_TIME)
+        return 1 - PROBABILITY_IDLE * math.log(seconds / _ORIGIN) / math.log(first / _ORIGIN)
     return math.pow(
         1 - PROBABILITY_IDLE, 1 + math.log(seconds / first) / math.log(poll_policy.growth)
     )

@@ -1,8 +1,8 @@
-"""One query from submit to a verified set of ids: submit, wait, drain, verify.
+"""One query to a verified set of session IDs: submit, poll, read all pages, verify.
 
-Streams new ids as their pages come and keeps few in memory. Ends as complete, or as one typed
-error: ids handed out before the end count for nothing until the listing has ended without one.
-Knows nothing of Prefect or warehouses.
+A listing yields new IDs page by page, keeps few of them in memory, and ends as complete or with one
+typed error; IDs are valid only after it has completed. Polls and single pages are in
+`prefect_wix.jobs.polling`, windows that are split into days in `prefect_wix.jobs.split_window`.
 """
 
 from __future__ import annotations
@@ -29,36 +29,34 @@ from prefect_wix.jobs.polling import JobResult
 from prefect_wix.jobs.prefetch import PagePrefetcher
 from prefect_wix.spool.id_spool import Spool
 
-__all__ = ["Listing", "ListingSummary", "submit_job"]
-
 STALE_PAGES = 3
-"""Pages in a row that bring nothing new before a pass is given up, but for those that were taken in
-together with one that does."""
+"""A pass ends after this many consecutive pages without an ID that is new to it. Pages added in one
+batch with a new ID do not count."""
 MAX_PASSES = 4
-"""How often a result is drained before it is called incomplete."""
+"""Passes over a result before it fails as incomplete."""
 _LOG = logging.getLogger(__name__)
 
 
 class ListingSummary(BaseModel):
-    """What a complete listing came to."""
+    """Counts of a complete listing."""
 
     model_config = ConfigDict(frozen=True)
 
     job: SessionsJob
     sessions: int
-    """Distinct session ids."""
+    """Distinct session IDs."""
     duplicates: int
-    """Ids that Wix handed out more than once; the repeats were dropped."""
+    """Copies of IDs that were dropped: within a pass, or between the days of a split window."""
     passes: int
-    """How often the result was drained; more than once where it drifted."""
+    """Times that all pages were read; more than 1 if IDs and total disagreed."""
     requests: int
     """Requests after the first submit: polls, pages, and a resubmission."""
     possible_orphans: int
-    """Submits whose reply was lost: each may have left a job that nobody waits for."""
+    """Submits whose response was lost; each may have started a job that is not used."""
     resubmitted: bool
-    """The first job failed or was forgotten, and the query was asked once more."""
+    """Whether the first job failed or became unknown and the query was submitted once more."""
     parts: int = 1
-    """The listings it was put together from: one for each day where the whole window failed."""
+    """Number of listings combined: 1, or one per day if the whole window failed."""
 
 
 async def submit_job(
@@ -68,13 +66,16 @@ async def submit_job(
     log: Log = _LOG,
     on_response_lost: Callable[[], Awaitable[None]] | None = None,
 ) -> SessionsJob:
-    """Start one job; where the reply to that is lost, start at most one more.
+    """Submit one job; if the response is lost, submit once more.
 
-    Wix has no idempotency key and no list of jobs, so a lost reply may leave a job that nobody
-    will ever ask for: ``possible_orphans`` on the handle counts them.
+    Wix has no idempotency key and no list of jobs, so a lost response may leave a job that is never
+    read: ``possible_orphans`` of the returned job counts them.
 
     Args:
-        reply_lost: awaited between a lost reply and the second submit, to keep a record of it.
+        client: sends the requests.
+        query: the query to submit.
+        log: gets a warning for a lost response.
+        on_response_lost: awaited between a lost response and the second submit, to record it.
 
     Raises:
         RequestError: the submit failed; see the tree in `prefect_wix.errors`.
@@ -84,7 +85,7 @@ async def submit_job(
     except RequestError as error:
         if not error.may_have_taken_effect:
             raise
-        log.warning("%s A job may run unused (possible orphan); asking once more.", error)
+        log.warning("%s Submitting once more; an unused job may run (possible orphan).", error)
         if on_response_lost is not None:
             await on_response_lost()
         job_id, orphans = await client.list_sessions_async(query), 1
@@ -99,7 +100,7 @@ async def submit_job(
 
 @dataclass
 class _Pass:
-    """One drain of a result, from the first page to the last."""
+    """One pass over a result, from the first page to the last."""
 
     number: int
     known_before: int
@@ -107,10 +108,10 @@ class _Pass:
     totals: list[int | None] = field(default_factory=list)
 
     def agrees(self, known: int) -> bool:
-        """Whether this pass shows that the ``known`` ids are all there are.
+        """Whether this pass proves that the ``known`` IDs are complete.
 
-        A total that stayed put must equal them. Where Wix names none, this pass must have handed
-        out exactly the ids that the passes before it did.
+        The total must be constant and equal to ``known``. If Wix sends no total, this pass must
+        have received exactly the IDs of the earlier passes.
         """
         if len(set(self.totals)) > 1:
             return False
@@ -121,7 +122,7 @@ class _Pass:
 
 
 class Listing:
-    """The complete answer to one query. Iterate it once, inside ``async with``.
+    """The complete result of one query. Iterate it once, inside ``async with``.
 
     ::
 
@@ -130,27 +131,27 @@ class Listing:
                 ...
         listing.summary
 
-    Each batch is a list of ids that no batch before it held: of a page, or of several that came
-    while the one before was worked on; up to 32 pages are asked for meanwhile. Ids are proven
-    complete only when the iteration ends without an error.
+    Each batch is a list of IDs that no earlier batch contains: from one page, or from all pages
+    received while the batch before was processed (up to 32 pages). The IDs are complete only if the
+    iteration ends without an error.
 
     Args:
-        client: who asks. May be shared by many listings.
-        query: what to ask.
-        job: a job that already runs for this query; without it one is submitted.
-        submit: how to submit, where the caller keeps a record of jobs; `submit_job` if left out.
-        patience: how to wait.
-        pace: when to poll, where several listings learn from each other.
-        log: where to tell what a person should know.
+        client: sends the requests; may be shared by many listings.
+        query: the query to list.
+        job: a job already running for this query; without it one is submitted.
+        submit: submits the query, for a caller that records jobs; `submit_job` by default.
+        poll_policy: the deadline, and the waits between polls.
+        schedule: the poll times, shared by listings that observe jobs of the same kinds.
+        log: gets warnings for retries, and each pass that must be repeated.
 
     Raises (while it is iterated):
         JobFailedError: the job ended as ERROR, and so did its resubmission.
-        UnknownJobError: Wix forgot the job, and its resubmission; or it forgot a job that it had
-            begun to hand out.
+        UnknownJobError: Wix does not know the job, nor its resubmission; or no longer knows a job
+            after its first page.
         JobTimeoutError: the deadline passed.
-        IncompleteListingError: ids and total never agreed.
-        RequestError: a request failed in a way that asking again does not mend.
-        SpoolError: the local disk could not hold the ids.
+        IncompleteListingError: IDs and total disagreed in every pass.
+        RequestError: a request failed with an error that is not retryable.
+        SpoolError: the local disk could not store the IDs.
     """
 
     def __init__(
@@ -166,12 +167,12 @@ class Listing:
     ) -> None:
         self.job = job
         self.timer: JobTimer | None = None
-        """How the job was seen to run, where it was submitted here."""
+        """The ages at which the job was observed; None if it was not submitted here."""
         self.spool = Spool()
         self.summary: ListingSummary | None = None
-        """Set when the listing has ended as complete."""
+        """Set once the listing is complete."""
         self.resubmitted = False
-        """The query was asked once more."""
+        """Whether the query was submitted once more."""
         self._client = client
         self._submit = submit or (lambda: submit_job(client, query, log=log))
         self._query = query
@@ -192,7 +193,7 @@ class Listing:
 
     @property
     def has_finished_job(self) -> bool:
-        """Wix has done its part: where time is up after that, it was read too slowly."""
+        """Whether the job finished; a timeout after that means that reading was too slow."""
         return self._finished is not None
 
     @property
@@ -202,11 +203,11 @@ class Listing:
 
     @property
     def possible_orphans(self) -> int:
-        """Submits whose reply was lost, so far."""
+        """Submits whose response was lost, so far."""
         return self._earlier_orphans + (self.job.possible_orphans if self.job else 0)
 
     async def read_all(self) -> ListingSummary:
-        """Iterate to the end; the ids are in ``spool`` then.
+        """Iterate to the end; then all IDs are in ``spool``.
 
         Raises:
             See the class.
@@ -233,15 +234,16 @@ class Listing:
         raise self._incomplete(result, page)
 
     async def first_page(self) -> tuple[JobResult, JobPage]:
-        """A finished job and its first page; asked once more where a job came to nothing.
+        """Submit and poll until a job is finished; resubmit once if it fails or is unknown.
 
-        For those who want to know when the job is finished, before or without going on.
+        Returns:
+            The result of the finished job, and its first page.
 
         Raises:
             See the class.
         """
         job = self.job or await self._submit_timed()
-        # A submit may have to wait for its turn; a job's time begins when there is a job.
+        # The timeout starts after the submit, which may have waited for the rate limit.
         deadline = self._client.clock.now() + self._poll_policy.timeout_seconds
         while True:
             result = JobResult(self._client, job, self._poll_policy, deadline, self._log)
@@ -251,7 +253,7 @@ class Listing:
             except (JobFailedError, UnknownJobError) as error:
                 if self.resubmitted:
                     raise
-                self._log.warning("%s Asking the same query once more.", error)
+                self._log.warning("%s Submitting the query once more.", error)
             else:
                 return self._finished
             finally:
@@ -263,7 +265,7 @@ class Listing:
     async def _submit_timed(self) -> SessionsJob:
         now = datetime.now(UTC)
         job = await self._submit()
-        # Of a job that runs already, nobody here has seen the beginning.
+        # A caller's submit may return a job adopted from an earlier run, of unknown age.
         self.timer = self._schedule.timer(self._query) if job.submitted_at >= now else None
         return job
 
@@ -287,8 +289,7 @@ class Listing:
             received = await pages.pages(offset)
 
     async def _add_pages(self, received: list[JobPage], this_pass: _Pass) -> tuple[list[str], int]:
-        # Many ids take their time; pages that come meanwhile are taken in together next, and the
-        # more of them there are, the less each of them takes.
+        # Pages received while the disk is busy are added together: that costs less per page.
         ids = [session_id for page in received for session_id in page.session_ids]
         added = await self.spool.run(
             lambda: self.spool.add(ids, in_pass=this_pass.number), adding=len(ids)
@@ -311,7 +312,7 @@ class Listing:
 
     def _log_drift(self, result: JobResult, this_pass: _Pass) -> None:
         self._log.info(
-            "Job %s: %d distinct ids after pass %d, total %s; draining it again.",
+            "Job %s: %d distinct IDs after pass %d, total %s; reading all pages again.",
             result.job.job_id,
             len(self.spool),
             this_pass.number,
@@ -320,10 +321,10 @@ class Listing:
 
     def _incomplete(self, result: JobResult, page: JobPage) -> IncompleteListingError:
         return IncompleteListingError(
-            f"Job {result.job.job_id} ({result.job.query}) handed out {len(self.spool)} distinct "
-            f"ids in {MAX_PASSES} passes, but names a total of {page.total}: the listing is "
-            "incomplete, and nothing of it is used. Run it again; if it stays so, give Wix the "
-            f"request id {page.request_id or 'unknown'}.",
+            f"Job {result.job.job_id} ({result.job.query}) returned {len(self.spool):,} distinct "
+            f"IDs in {MAX_PASSES} passes, but its total is {page.total}: the listing is incomplete "
+            "and was not used. Run again; if it fails again, send Wix support the "
+            f"request ID {page.request_id or 'unknown'}.",
             job_id=result.job.job_id,
             request_id=page.request_id,
             received=len(self.spool),
@@ -332,5 +333,5 @@ class Listing:
 
 
 def _is_last(page: JobPage, distinct: int) -> bool:
-    """Whether a pass is over: the total is reached or, without a total, a page is empty."""
+    """Whether a pass is complete: the total is reached or, without a total, a page is empty."""
     return not page.session_ids if page.total is None else distinct >= page.total

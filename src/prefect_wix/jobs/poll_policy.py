@@ -1,4 +1,7 @@
-"""How long a job is waited for, and the waits between polls while nothing is known about it."""
+"""How long to wait for a job: the deadline, and the waits between polls without observations.
+
+The waits that follow from observed jobs are in `prefect_wix.jobs.poll_schedule`.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,23 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["PollPolicy", "Sleep"]
-
 Sleep = Callable[[float], Awaitable[None]]
-"""How to wait for some seconds, or raise where the deadline comes first."""
+"""Waits for a number of seconds; raises if the deadline is earlier."""
 
 
 @dataclass(frozen=True)
 class PollPolicy:
-    """How a job is waited for.
+    """The deadline of a job and the waits between its polls.
 
     Attributes:
-        timeout_seconds: from when there is a job to its last page, by the monotonic clock.
-        first_wait_seconds: the wait before the first poll, while it is not known how long such jobs
-            take.
-        growth: and until it is, the age of a job at each poll is this much that at the one before.
-        longest_wait_seconds: no wait between two polls is longer.
-        jitter: waits for something else than a job, such as the end of an outage, grow too, and
-            are drawn from plus or minus this share, so that many spread out.
+        timeout_seconds: from the submit, or the adoption of a running job, to its last page; on the
+            monotonic clock.
+        first_wait_seconds: the wait before the first poll, while no job of the kind was observed.
+        growth: until then, the ratio of the job's ages at consecutive polls; also the ratio of
+            consecutive waits of a backoff.
+        longest_wait_seconds: the upper limit of a wait between two polls.
+        jitter: a backoff wait varies by plus or minus this fraction, so that jobs do not retry
+            together.
     """
 
     timeout_seconds: float = 3600.0
@@ -33,7 +35,7 @@ class PollPolicy:
     jitter: float = 0.2
 
     def waits(self) -> Iterator[float]:
-        """Waits for something that nothing is known about, in seconds, without end."""
+        """The waits of an exponential backoff in seconds, without end."""
         wait = self.first_wait_seconds
         while True:
             yield wait * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311

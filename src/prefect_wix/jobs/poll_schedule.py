@@ -1,18 +1,11 @@
-"""When to ask whether a job is finished: how long they take is learned from jobs that were watched.
+"""When to poll a job: at a quantile of the posterior distribution of its duration.
 
-A poll that comes too early is a request wasted, one that comes too late is time wasted. Jobs of one
-kind (days asked for, sort of filter) are taken to be alike, however long they take. What polls tell
-of a job is never a time but an interval: still running here, finished there. `Latency` keeps a
-distribution over times and moves it a little towards each interval (the predictive recursion of
-Newton and Zhang, "A recursive algorithm for nonparametric analysis with missing data", 1999). Of
-the first few it makes the most: with each that comes, all of them are weighed anew (a step of the
-EM algorithm of Turnbull, "The empirical distribution function with arbitrarily grouped, censored
-and truncated data", 1976). `PollSchedule` has a job polled when that distribution says that it is
-likely
-to be finished: more surely so where requests are scarce. While a kind is not known, one job at a
-time is asked on behalf of all.
-
-What a poll is and how it may fail is in `prefect_wix.jobs.polling`.
+A poll that comes too early costs a request, one that comes too late costs time. `PollSchedule`
+keeps one `Latency` for each kind of job, and `JobTimer` waits until the probability that its job
+is finished reaches a threshold that grows with the utilization of the rate limit. Until a kind is
+calibrated, one of its jobs is polled at a time, and that each of the others is still running counts
+as a right-censored observation. The estimator is in `prefect_wix.jobs.latency`; polls and their
+failures are in `prefect_wix.jobs.polling`.
 """
 
 from __future__ import annotations
@@ -27,22 +20,22 @@ from prefect_wix.clock import Clock
 from prefect_wix.jobs.latency import PROBABILITY_IDLE, Latency, job_kind
 from prefect_wix.jobs.poll_policy import PollPolicy, Sleep
 
-__all__ = ["BackoffTimer", "JobTimer", "PollSchedule"]
 _PROBABILITY_BUSY = 0.95
-"""and when they are scarce."""
+"""The quantile at which a job is polled while the rate limit is used up."""
 _BUSY_ABOVE = 0.8
-"""The share of the budget up to which requests are plenty: what is not spent is lost."""
-_MINUTE = 60.0
+"""The utilization of the rate limit from which the quantile rises: unused requests are lost."""
+_STARTUP_SECONDS = 60.0
+"""How long expected requests count: then the rate limiter has seen a full minute."""
 _LEAST_GAP = 0.04
-"""No poll comes sooner after another one than by this share of the job's age."""
+"""The shortest time between two polls, as a fraction of the job's age."""
 _REVISIONS = 3
-"""How often the time to poll is thought over while it is waited for: others bring news."""
+"""How often the poll time is computed again during a wait, since other jobs are observed."""
 _SHORTEST_SLEEP = 0.02
-_AT_ONCE = 0.001
+_NOW_SECONDS = 0.001
 
 
 class _JobKind:
-    """The jobs of one kind that one load watches."""
+    """The distribution of one kind of job, and its running jobs in this load."""
 
     def __init__(self, latency: Latency) -> None:
         self.latency = latency
@@ -51,7 +44,7 @@ class _JobKind:
 
     @asynccontextmanager
     async def probe(self, longest_wait_seconds: float) -> AsyncIterator[None]:
-        """Be the one who asks; where another one's poll hangs, ask all the same after a while."""
+        """Hold the probe lock; continue without it if another poll holds it for too long."""
         try:
             await asyncio.wait_for(self.probing.acquire(), longest_wait_seconds)
         except TimeoutError:
@@ -62,8 +55,8 @@ class _JobKind:
         finally:
             self.probing.release()
 
-    def distribution(self, timer: JobTimer) -> Latency:
-        """What is known; and where that is little, what the other jobs that run let suppose."""
+    def posterior(self, timer: JobTimer) -> Latency:
+        """The distribution; until it is calibrated, given that the other jobs are running."""
         if self.latency.is_calibrated:
             return self.latency
         running = sorted(one.running for one in self.active - {timer} if one.running)
@@ -71,14 +64,15 @@ class _JobKind:
 
 
 class PollSchedule:
-    """Who watches the jobs of a load, and learns from each when to ask about the next.
+    """The poll times of all jobs of a load; each finished job is an observation for the next.
 
     Args:
-        clock: what ages are measured on.
-        patience: what to do while nothing is known.
-        scarcity: the share of the budget that is spent or spoken for, from 0 to 1, given how many
-            requests are to come.
-        history: what earlier runs watched, oldest first: (query, seen running at, finished at).
+        clock: measures the ages of jobs.
+        poll_policy: the waits without observations, and the longest wait.
+        utilization: the share of the rate limit that is used or reserved, from 0 to 1, given the
+            number of requests expected later.
+        history: observations of earlier runs, oldest first: (query, age last seen running, age
+            first seen finished), in seconds.
     """
 
     def __init__(
@@ -91,25 +85,24 @@ class PollSchedule:
         self.clock = clock
         self.poll_policy = poll_policy
         self.expected_requests = 0
-        """Requests that the load is going to need, as far as it knows."""
-        self._begun = clock.now()
+        """Requests that the load still needs, as far as known."""
+        self._started_at = clock.now()
         self._utilization = utilization
         self._kinds: dict[Hashable, _JobKind] = {}
         for query, running, finished in history:
             self._kind(query).latency.observe(running, finished)
 
     def timer(self, query: SessionsQuery) -> JobTimer:
-        """Begin to watch a job that was submitted just now."""
+        """The timer of a job that was submitted just now."""
         return JobTimer(self, self._kind(query))
 
     @property
     def required_probability(self) -> float:
-        """The chance of being finished at which a job is polled."""
-        # What is to come counts until a minute has shown how much is really spent of the budget.
-        is_young = self.clock.now() < self._begun + _MINUTE
-        spent = self._utilization(self.expected_requests if is_young else 0)
-        scarce = max(0.0, (spent - _BUSY_ABOVE) / (1 - _BUSY_ABOVE))
-        return PROBABILITY_IDLE + (_PROBABILITY_BUSY - PROBABILITY_IDLE) * scarce
+        """The probability of being finished at which a job is polled."""
+        is_starting = self.clock.now() < self._started_at + _STARTUP_SECONDS
+        utilization = self._utilization(self.expected_requests if is_starting else 0)
+        scarcity = max(0.0, (utilization - _BUSY_ABOVE) / (1 - _BUSY_ABOVE))
+        return PROBABILITY_IDLE + (_PROBABILITY_BUSY - PROBABILITY_IDLE) * scarcity
 
     def _kind(self, query: SessionsQuery) -> _JobKind:
         kind = job_kind(query)
@@ -119,21 +112,21 @@ class PollSchedule:
 
 
 class JobTimer:
-    """One job that is watched from its submit on."""
+    """The poll times of one job that was submitted here, and the ages at which it was observed."""
 
     def __init__(self, schedule: PollSchedule, kind: _JobKind) -> None:
         self.running = 0.0
         """The age, in seconds, at which the job was last seen running."""
         self.finished: float | None = None
-        """The age at which it was first seen finished."""
+        """The age, in seconds, at which the job was first seen finished."""
         self._schedule = schedule
         self._kind = kind
-        self._begun = schedule.clock.now()
+        self._submitted_at = schedule.clock.now()
         kind.active.add(self)
 
     @asynccontextmanager
     async def poll(self, sleep: Sleep) -> AsyncIterator[None]:
-        """Wait until it is worth asking; what is asked inside is what others wait for."""
+        """Wait for the poll time; the body polls, under the probe lock until calibrated."""
         await self._wait_until_likely(sleep)
         if self._kind.latency.is_calibrated:
             yield
@@ -143,33 +136,34 @@ class JobTimer:
             yield
 
     def probability(self) -> float:
-        """The chance that the job is finished by now."""
-        return self._kind.distribution(self).probability(self._age, running=self.running)
+        """The probability that the job is finished by now."""
+        return self._kind.posterior(self).probability(self._age, running=self.running)
 
     def mark_running(self) -> None:
-        """A poll found the job running."""
+        """Record that a poll found the job running."""
         self.running = self._age
 
     def mark_finished(self) -> None:
-        """A poll found the job finished."""
+        """Record that a poll found the job finished, and add the observation."""
         self.finished = self._age
         self.end()
         self._kind.latency.observe(self.running, self.finished)
 
     def end(self) -> None:
-        """Watch no longer."""
+        """Remove the job from the running ones. Safe to call twice."""
         self._kind.active.discard(self)
 
     @property
     def _age(self) -> float:
-        return self._schedule.clock.now() - self._begun
+        return self._schedule.clock.now() - self._submitted_at
 
     async def _wait_until_likely(self, sleep: Sleep) -> None:
-        while (wait := self._next_poll_at() - self._age) > _AT_ONCE:
+        while (wait := self._next_poll_at() - self._age) > _NOW_SECONDS:
             await sleep(min(wait, max(wait / _REVISIONS, _SHORTEST_SLEEP)))
 
     def _next_poll_at(self) -> float:
-        likely = self._kind.distribution(self).quantile(
+        """The age, in seconds, of the next poll."""
+        likely = self._kind.posterior(self).quantile(
             self._schedule.required_probability, running=self.running
         )
         latest = self.running + self._schedule.poll_policy.longest_wait_seconds
@@ -177,25 +171,28 @@ class JobTimer:
 
 
 class BackoffTimer:
-    """Waits of a job that nobody watched from its submit on: none, and then ever longer ones."""
+    """Poll times without observations: at once, then after an exponential backoff.
+
+    For a job whose submit was not observed here, and for pages of a finished job.
+    """
 
     def __init__(self, poll_policy: PollPolicy) -> None:
         self._waits = poll_policy.waits()
-        self._next = 0.0
+        self._next_wait = 0.0
 
     @asynccontextmanager
     async def poll(self, sleep: Sleep) -> AsyncIterator[None]:
-        """Wait until it is worth asking."""
-        await sleep(self._next)
-        self._next = next(self._waits)
+        """Wait for the poll time."""
+        await sleep(self._next_wait)
+        self._next_wait = next(self._waits)
         yield
 
     def probability(self) -> float:
-        """Not known; as good as a page."""
+        """The priority of a page, since the distribution is unknown."""
         return page_priority()
 
     def mark_running(self) -> None:
-        """Nothing is learned."""
+        """Do nothing: the age of the job is unknown."""
 
     def mark_finished(self) -> None:
-        """Nothing is learned."""
+        """Do nothing: the age of the job is unknown."""

@@ -1,7 +1,8 @@
-"""Poll a job until it is finished and fetch a page of its result.
+"""Poll a job until it is finished and fetch pages of its result.
 
-Every status other than FINISHED means "not finished yet", except ERROR. Each wait and each request
-ends at one deadline. `prefect_wix.jobs.listing` verifies what the pages add up to.
+Every status except FINISHED and ERROR counts as running. All waits and requests end at one
+deadline. When to poll is decided in `prefect_wix.jobs.poll_schedule`; `prefect_wix.jobs.listing`
+verifies the pages.
 """
 
 from __future__ import annotations
@@ -26,27 +27,27 @@ from prefect_wix.errors import (
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.jobs.poll_schedule import BackoffTimer, JobTimer
 
-__all__ = ["JobResult"]
-
 SMALLEST_PAGE_LIMIT = 100
-"""What Wix surely takes; asked for when it refuses more without saying how much it takes."""
+"""The page limit after a refusal that names no usable limit, and the lowest one after a 504."""
 UNKNOWN_JOB_POLLS = 3
-"""Polls that a job just submitted may go unknown before that is believed."""
+"""404 responses that are retried, since Wix may not know a new job at once."""
+_RETRYING = "Poll failed (%s); job %s continues at Wix, retrying in %.1f s."
+_UNDOCUMENTED = "Job %s has the undocumented status %r; treated as running."
 _OUTAGE = (RequestNotSentError, ResponseLostError, ServerError)
 GATEWAY_TIMEOUT = 504
 GATEWAY_TIMEOUTS = 5
-"""How often one page is asked for that ends in a 504, each time for fewer ids."""
+"""Requests for one page that may end in a 504; each has half the page limit of the one before."""
 
 
 class JobResult:
-    """The result of one job, page by finished page.
+    """The result of one job: its polls and its pages.
 
     Args:
-        client: who asks.
-        job: the job that is asked for.
-        patience: how to wait.
-        deadline: when to give up, on the client's clock.
-        log: where to tell what a person should know.
+        client: sends the requests.
+        job: the submitted job.
+        poll_policy: the waits between polls, and after failed requests.
+        deadline: when to stop, on the client's clock.
+        log: gets a warning for a failed poll and for an undocumented status.
     """
 
     def __init__(
@@ -59,37 +60,38 @@ class JobResult:
     ) -> None:
         self.job = job
         self.requests = 0
-        """Polls and pages asked for."""
+        """Number of polls and page requests sent."""
         self.request_id: str | None = None
-        """The last ``x-wix-request-id`` seen."""
+        """The latest ``x-wix-request-id``."""
         self._client = client
         self._poll_policy = poll_policy
         self._deadline = deadline
         self._log = log
         self._limit = client.page_limit
-        self._odd_statuses: set[str] = set()
+        self._logged_statuses: set[str] = set()
 
     @property
     def page_limit(self) -> int:
-        """How many ids a page is asked for."""
+        """The largest number of IDs in a page; lowered after a refusal or a 504."""
         return min(self._limit, self._client.page_limit)
 
     async def first_page(self, timer: JobTimer | None = None) -> JobPage:
-        """Poll until the job is finished. The poll that finds it so is page one.
+        """Poll until the job is finished. The response of the last poll is page one.
 
         Args:
-            watch: tells when to ask, where the job was watched from its submit on.
+            timer: the poll times, for a job whose submit was observed; without it an exponential
+                backoff.
 
         Raises:
             JobFailedError: the job ended as ERROR.
             UnknownJobError: Wix does not know the job.
             JobTimeoutError: the deadline passed.
-            RequestError: a poll failed in a way that asking again does not mend.
+            RequestError: a poll failed with an error that is not retryable.
         """
         return await self._finished_page(0, timer or BackoffTimer(self._poll_policy))
 
     async def page(self, offset: int) -> JobPage:
-        """The page of a finished job that begins after ``offset`` ids.
+        """The page of a finished job that starts after ``offset`` IDs.
 
         Raises:
             See `first_page`.
@@ -97,44 +99,45 @@ class JobResult:
         return await self._finished_page(offset, BackoffTimer(self._poll_policy))
 
     async def pause(self) -> None:
-        """One short wait, before asking again for what came out odd."""
+        """Sleep for the first wait of the backoff, before something is fetched again."""
         await self._sleep(next(self._poll_policy.waits()))
 
     async def _finished_page(self, offset: int, timer: JobTimer | BackoffTimer) -> JobPage:
-        unknown, setbacks = 0, self._poll_policy.waits()
+        not_found, backoff = 0, self._poll_policy.waits()
+        wait = next(backoff)
         while True:
             async with timer.poll(self._sleep):
                 try:
-                    page = await self._record(offset, timer.probability)
+                    page = await self._fetch(offset, timer.probability)
                 except NotFoundError as error:
-                    unknown += 1
-                    if unknown > UNKNOWN_JOB_POLLS:
+                    not_found += 1
+                    if not_found > UNKNOWN_JOB_POLLS:
                         raise self._unknown(error) from error
                 except _OUTAGE as error:
                     if not error.retryable:
                         raise
-                    # The job goes on without us: an outage ends, or the deadline comes first.
-                    self._log.warning("%s Waiting for job %s all the same.", error, self.job.job_id)
+                    self._log.warning(_RETRYING, error, self.job.job_id, wait)
                 else:
                     if self._is_finished(page):
                         timer.mark_finished()
                         return page
                     timer.mark_running()
                     continue
-            await self._sleep(next(setbacks))
+            await self._sleep(wait)
+            wait = next(backoff)
 
-    async def _record(self, offset: int, priority: Priority) -> JobPage:
-        for poll_policy in reversed(range(GATEWAY_TIMEOUTS)):
-            asked = self.page_limit
+    async def _fetch(self, offset: int, priority: Priority) -> JobPage:
+        for retries_left in reversed(range(GATEWAY_TIMEOUTS)):
+            limit = self.page_limit
             try:
                 return await self._fetch_within_limit(offset, priority)
             except ServerError as error:
-                if error.status != GATEWAY_TIMEOUT or not poll_policy:
+                if error.status != GATEWAY_TIMEOUT or not retries_left:
                     raise
-            # Wix: try a smaller page.
-            self._limit = min(self._limit, max(asked // 2, SMALLEST_PAGE_LIMIT))
+            # Wix documents a smaller page as the remedy for a 504.
+            self._limit = min(self._limit, max(limit // 2, SMALLEST_PAGE_LIMIT))
             await self.pause()
-        raise AssertionError("the last try returns or raises")
+        raise AssertionError("the last request returns or raises")
 
     async def _fetch_within_limit(self, offset: int, priority: Priority) -> JobPage:
         while True:
@@ -169,45 +172,41 @@ class JobResult:
             case JobStatus.IN_PROGRESS:
                 return False
             case JobStatus.UNKNOWN:
-                self._log_once(page.status_text)
+                self._log_undocumented(page.status_text)
                 return False
             case JobStatus.ERROR:
                 raise self._failed()
             case _:  # pragma: no cover
                 assert_never(page.status)
 
-    def _log_once(self, status: str) -> None:
-        if status not in self._odd_statuses:
-            self._odd_statuses.add(status)
-            self._log.warning(
-                "Job %s has the status %r, which is not documented; taken as still running.",
-                self.job.job_id,
-                status,
-            )
+    def _log_undocumented(self, status: str) -> None:
+        if status not in self._logged_statuses:
+            self._logged_statuses.add(status)
+            self._log.warning(_UNDOCUMENTED, self.job.job_id, status)
 
     async def _sleep(self, seconds: float) -> None:
         await self._client.clock.sleep(min(seconds, self._seconds_left()))
         self._seconds_left()
 
     def _seconds_left(self) -> float:
-        left = self._deadline - self._client.clock.now()
-        if left <= 0:
+        seconds = self._deadline - self._client.clock.now()
+        if seconds <= 0:
             raise self._timeout()
-        return left
+        return seconds
 
     def _timeout(self) -> JobTimeoutError:
         return JobTimeoutError(
             f"Job {self.job.job_id} ({self.job.query}) was not finished and read after "
-            f"{self._poll_policy.timeout_seconds:g} s. It may still be running: wait for the same "
-            f"job again, or allow more timeout_seconds.{self._request_id_note()}",
+            f"{self._poll_policy.timeout_seconds:g} s. It may still be running at Wix: wait for "
+            f"the same job again or increase timeout_seconds.{self._request_id_note()}",
             job_id=self.job.job_id,
             request_id=self.request_id,
         )
 
     def _failed(self) -> JobFailedError:
         return JobFailedError(
-            f"Wix ended job {self.job.job_id} ({self.job.query}) with the status ERROR and names "
-            f"no reason. Ask again later, or for fewer days.{self._request_id_note()}",
+            f"Job {self.job.job_id} ({self.job.query}) ended with the status ERROR; Wix names no "
+            f"reason. Run again later, or for fewer days.{self._request_id_note()}",
             job_id=self.job.job_id,
             request_id=self.request_id,
         )
@@ -215,21 +214,21 @@ class JobResult:
     def _unknown(self, error: RequestError) -> UnknownJobError:
         return UnknownJobError(
             f"Wix does not know job {self.job.job_id} ({self.job.query}), submitted "
-            f"{self.job.submitted_at:%Y-%m-%d %H:%M:%S} UTC. Results may be kept only for a "
-            f"while: submit the query again. (request id {error.request_id or 'unknown'})",
+            f"{self.job.submitted_at:%Y-%m-%d %H:%M:%S} UTC. Wix may have deleted its result: "
+            f"submit the query again (request ID {error.request_id or 'unknown'}).",
             job_id=self.job.job_id,
             request_id=error.request_id,
         )
 
     def _request_id_note(self) -> str:
-        return f" (request id {self.request_id})" if self.request_id else ""
+        return f" (request ID {self.request_id})" if self.request_id else ""
 
 
 def _smaller_limit(error: BadRequestError, limit: int) -> int | None:
-    """The page limit to fall back to, or None where the error is about something else."""
-    about_limit = [one for one in error.violations if one.field.split(".")[-1] == "limit"]
-    if not about_limit:
+    """The next lower page limit; None if the error has another cause or the limit is not lower."""
+    violations = [one for one in error.violations if one.field.split(".")[-1] == "limit"]
+    if not violations:
         return None
-    threshold = (about_limit[0].data or {}).get("threshold")
+    threshold = (violations[0].data or {}).get("threshold")
     smaller = threshold if isinstance(threshold, int) and threshold > 0 else SMALLEST_PAGE_LIMIT
     return smaller if smaller < limit else None

@@ -1,4 +1,7 @@
-"""Fetch the pages of one result ahead of the reader, so that round trips overlap."""
+"""Fetch the pages of one result ahead of the reader, so that round trips overlap.
+
+How one page is fetched is in `prefect_wix.jobs.polling`.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,24 @@ from typing import Self
 from prefect_wix.client.models import JobPage
 from prefect_wix.jobs.polling import JobResult
 
-__all__ = ["PagePrefetcher"]
 PAGES_IN_FLIGHT = 4
-"""Pages of one job, counted from the first that has not come, that are asked for at once: enough to
-hide the round trip."""
+"""Concurrent page requests of one job, counted from the first page not received: enough to hide the
+round trip."""
 PAGES_AHEAD = 32
-"""Pages of one job that are on their way or wait to be taken in. As many again may be at hand, just
-taken in: some 6 MB of ids in all."""
+"""Pages of one job that are in flight or buffered. The reader may process as many again: about 6 MB
+of IDs in total."""
 
 
 class PagePrefetcher:
-    """The pages of one drain, asked for ahead of their turn. Use it as ``async with``.
+    """The pages of one pass over a result, fetched ahead. Use it as ``async with``.
 
-    Where the total is known, so are the pages to come, as long as each is as long as it may be.
-    After one that is not, nothing more is asked for ahead until the next that is. What comes
-    while nobody takes it is kept: up to as many pages as came before, and to `PAGES_AHEAD`.
+    While pages are full, the total determines the offsets of all later pages. After a page that is
+    not full, nothing is fetched ahead until the next full one. Pages not yet read are buffered: at
+    most as many as were read before, and at most `PAGES_AHEAD`.
 
     Args:
-        result: whose pages.
-        first: the page that was received already.
+        result: the result of a finished job.
+        first: its first page, already received.
     """
 
     def __init__(self, result: JobResult, first: JobPage) -> None:
@@ -40,12 +42,12 @@ class PagePrefetcher:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._drop()
+        await self._cancel()
 
     async def pages(self, offset: int) -> list[JobPage]:
-        """The page that begins after ``offset`` ids, and those behind it that have come already.
+        """The page that starts after ``offset`` IDs, and the pages after it already received.
 
-        Waits a little after an empty page, which is always the last of its list.
+        An empty page is always the last of the list; the next call then pauses before it fetches.
 
         Raises:
             See `JobResult.page`.
@@ -53,7 +55,7 @@ class PagePrefetcher:
         if not self._last.session_ids:
             await self._result.pause()
         if self._is_full(self._last) and offset not in self._ahead:
-            await self._begin(offset)
+            await self._restart(offset)
         page = await (self._ahead.get(offset) or self._result.page(offset))
         pages = self._take(offset, page)
         self._last = pages[-1]
@@ -61,7 +63,7 @@ class PagePrefetcher:
         return pages
 
     def _take(self, offset: int, page: JobPage) -> list[JobPage]:
-        """The page, and those in step with it that have come. An error waits for its turn."""
+        """The page and the received pages that follow it without a gap or an error."""
         pages = [page]
         self._ahead.pop(offset, None)
         offset += len(page.session_ids)
@@ -71,12 +73,12 @@ class PagePrefetcher:
             offset += len(pages[-1].session_ids)
         return pages
 
-    async def _begin(self, offset: int) -> None:
-        await self._drop()  # what is left was asked for out of step
+    async def _restart(self, offset: int) -> None:
+        await self._cancel()  # the buffered offsets are no longer page boundaries
         self._next = offset
         self._prefetch()
 
-    async def _drop(self) -> None:
+    async def _cancel(self) -> None:
         self._stop()
         for task in self._ahead.values():
             task.cancel()
@@ -87,23 +89,23 @@ class PagePrefetcher:
         self._next = self._end
 
     def _prefetch(self) -> None:
-        on_their_way = (offset for offset, task in self._ahead.items() if not task.done())
-        missing, first = min(on_their_way, default=self._next), min(self._ahead, default=self._next)
-        few, many = PAGES_IN_FLIGHT * self._length, PAGES_AHEAD * self._length
-        # As much as lies before: a result that never moves on is found out by a few pages.
-        end = min(self._end, missing + few, first + min(max(few, first), many))
+        in_flight = (offset for offset, task in self._ahead.items() if not task.done())
+        missing, first = min(in_flight, default=self._next), min(self._ahead, default=self._next)
+        window, buffer = PAGES_IN_FLIGHT * self._length, PAGES_AHEAD * self._length
+        # No more than already read: a result that repeats itself costs few requests.
+        end = min(self._end, missing + window, first + min(max(window, first), buffer))
         for offset in range(self._next, end, self._length):
-            self._ahead[offset] = asyncio.create_task(self._record(offset))
+            self._ahead[offset] = asyncio.create_task(self._fetch(offset))
             self._ahead[offset].add_done_callback(lambda _: self._prefetch())
             self._next = offset + self._length
 
-    async def _record(self, offset: int) -> JobPage:
+    async def _fetch(self, offset: int) -> JobPage:
         try:
             page = await self._result.page(offset)
         except BaseException:
             self._stop()
             raise
-        # Before others go on: they look at what is done.
+        # Before this task is done: its callback fetches ahead.
         if not self._is_full(page):
             self._stop()
         return page

@@ -1,9 +1,8 @@
-"""A window that can't be listed as a whole is listed day by day.
+"""List a window day by day if its job fails.
 
-The union of the days is the result, once every day is listed. A day that fails by itself is named,
-and then there is no result. What one listing is, and when it fails, is in
-`prefect_wix.jobs.listing`.
-Partitions are of one day each, and are loaded by `prefect_wix.load.loader`.
+The result is the union of all days. If a day fails as well, there is no result and the error names
+the day. One listing is in `prefect_wix.jobs.listing`; partitions of one day are loaded by
+`prefect_wix.load.loader`.
 """
 
 from __future__ import annotations
@@ -31,13 +30,11 @@ from prefect_wix.planning.windows import ONE_DAY
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.spool.shield import shield_in_thread
 
-__all__ = ["complete_listing"]
-
-HOPELESS_DAYS = 5
-"""After this many days that failed, and none that was listed, the days are not the reason."""
-_HOPELESS = "nothing at all could be listed: try later"
-_NO_TIME = "the time was up: allow more timeout_seconds"
-_FEWER_DAYS_MAY_DO = (JobFailedError, JobTimeoutError, IncompleteListingError)
+MAX_FAILED_DAYS = 5
+"""Stop after this many failed days if none succeeded: then the days are not the cause."""
+_ALL_FAILED = "all days failed so far: run again later"
+_NO_TIME = "the timeout was reached: increase timeout_seconds"
+_SPLITTABLE = (JobFailedError, JobTimeoutError, IncompleteListingError)
 _LOG = logging.getLogger(__name__)
 
 _Outcome = ListingSummary | ListingError
@@ -47,31 +44,30 @@ _Outcome = ListingSummary | ListingError
 async def complete_listing(
     client: WixClient, job: SessionsJob, *, poll_policy: PollPolicy = PollPolicy(), log: Log = _LOG
 ) -> AsyncIterator[tuple[ListingSummary, Spool]]:
-    """The complete result of a job's query, listed day by day where the whole fails.
+    """The complete result of a job's query, listed day by day if the whole window fails.
 
     ::
 
-        async with drained(client, job) as (summary, spool):
+        async with complete_listing(client, job) as (summary, spool):
             ...
 
-    Only a query with two dates is split; what a predefined period means is for Wix to say. There is
-    one job at a time, for one day, the newest day first. All days together may take as long as the
-    whole, and each of them a quarter of that; the last one begins while a quarter is left. So all
-    ends after twice the timeout, beside waits for the site's budget, and up to two days that never
-    end leave time for the others.
+    Only a query with two dates is split, since Wix defines the days of a predefined period. The
+    days run one after the other, the newest first. Each may take a quarter of the timeout, and no
+    day starts after three quarters of it. The total is therefore at most twice the timeout, plus
+    waits for the rate limit, and two jobs that never finish leave time for the other days.
 
     Args:
         client: sends the requests.
-        job: runs for the query already. One that fails is submitted once more before it is split;
-            so is that of a day, before the day counts as failed.
-        patience: how to wait for the whole.
-        log: gets a warning for the whole, and for each day, that fails.
+        job: the submitted job of the query. A failed job, of the window or of a day, is resubmitted
+            once.
+        poll_policy: the deadline of the whole window, and the waits between polls.
+        log: gets a warning if the whole window fails, and for each failed day.
 
     Raises:
-        DaysFailedError: days failed by themselves or were not tried; it names them.
-        ListingError: a query of one day, or of a predefined period, failed; or the whole was
-            finished and could not be read in time; see `Listing`.
-        RequestError: a request failed in a way that fewer days do not mend.
+        DaysFailedError: days failed or were not tried; it names them.
+        ListingError: a query of one day, or of a predefined period, failed; or the job of the whole
+            window finished but was not read before the deadline; see `Listing`.
+        RequestError: a request failed for a reason that does not depend on the window.
     """
     async with Listing(client, job.query, job=job, poll_policy=poll_policy, log=log) as whole:
         outcome = await _outcome(whole)
@@ -79,11 +75,11 @@ async def complete_listing(
             yield outcome, whole.spool
             return
     days = _days(job.query)
-    # Where the job has finished, its days have as many pages, and less time for them.
+    # The days have as many pages as the finished job, and less time to read them.
     was_read_too_slowly = isinstance(outcome, JobTimeoutError) and whole.has_finished_job
     if len(days) <= 1 or was_read_too_slowly:
         raise outcome
-    log.warning("%s Listing its %d days one by one.", outcome, len(days))
+    log.warning("%s Splitting the query into %d days.", outcome, len(days))
     with Spool() as union:
         outcomes = await _list_days(client, job.query, poll_policy, log, union)
         listed = [one for one in outcomes.values() if isinstance(one, ListingSummary)]
@@ -93,15 +89,15 @@ async def complete_listing(
 
 
 async def _outcome(listing: Listing) -> _Outcome:
-    """The summary of a listing, or the failure that fewer days may mend."""
+    """The summary of a listing, or its error if a shorter window may succeed."""
     try:
         return await listing.read_all()
-    except _FEWER_DAYS_MAY_DO as error:
+    except _SPLITTABLE as error:
         return error
 
 
 def _days(query: SessionsQuery) -> list[date]:
-    """The days between two dates, oldest first; none where the period is one of Wix's own."""
+    """The days of a window, oldest first; none for a predefined period."""
     start, end = query.start_date, query.end_date
     if start is None or end is None:
         return []
@@ -111,26 +107,26 @@ def _days(query: SessionsQuery) -> list[date]:
 async def _list_days(
     client: WixClient, query: SessionsQuery, poll_policy: PollPolicy, log: Log, union: Spool
 ) -> dict[date, _Outcome]:
-    """Add the ids of each day, the newest first, until the time is up or nothing can be listed."""
-    patience_of_a_day = replace(poll_policy, timeout_seconds=poll_policy.timeout_seconds / 4)
-    last_begin = client.clock.now() + poll_policy.timeout_seconds * 3 / 4
+    """Add the IDs of each day, the newest first, until the time is up or too many days failed."""
+    day_policy = replace(poll_policy, timeout_seconds=poll_policy.timeout_seconds / 4)
+    latest_start = client.clock.now() + poll_policy.timeout_seconds * 3 / 4
     outcomes: dict[date, _Outcome] = {}
     for day in reversed(_days(query)):
-        if client.clock.now() > last_begin or _is_hopeless(outcomes):
+        if client.clock.now() > latest_start or _all_failed(outcomes):
             break
         one_day = query.model_copy(update={"start_date": day, "end_date": day + ONE_DAY})
-        async with Listing(client, one_day, poll_policy=patience_of_a_day, log=log) as listing:
+        async with Listing(client, one_day, poll_policy=day_policy, log=log) as listing:
             outcomes[day] = await _outcome(listing)
             if listing.summary is None:
-                log.warning("%s fails by itself: %s", day, outcomes[day])
-            else:  # Only a complete listing belongs in the union.
+                log.warning("Day %s failed: %s", day, outcomes[day])
+            else:  # only a complete listing belongs in the union
                 await shield_in_thread(partial(_copy, listing.spool, union))
     return outcomes
 
 
-def _is_hopeless(outcomes: dict[date, _Outcome]) -> bool:
+def _all_failed(outcomes: dict[date, _Outcome]) -> bool:
     failed = [isinstance(one, ListingError) for one in outcomes.values()]
-    return len(failed) >= HOPELESS_DAYS and all(failed)
+    return len(failed) >= MAX_FAILED_DAYS and all(failed)
 
 
 def _copy(spool: Spool, union: Spool) -> None:
@@ -145,14 +141,14 @@ def _raise_days_failed(
     days = sorted(failed)
     untried = [day for day in _days(query) if day not in outcomes]
     first = failed[days[0]] if days else failure
-    named = f"Days that fail by themselves: {', '.join(map(str, days))}. " if days else ""
+    named = f"Failed days: {', '.join(map(str, days))}. " if days else ""
     if untried:
-        reason = _HOPELESS if _is_hopeless(outcomes) else _NO_TIME
+        reason = _ALL_FAILED if _all_failed(outcomes) else _NO_TIME
         named += f"Days before {untried[-1] + ONE_DAY} were not tried, since {reason}. "
     raise DaysFailedError(
-        f"{query} can't be listed, neither as a whole nor day by day, and nothing of it is used. "
-        f"{named}List the other days, or let load_sessions load them; try these later. "
-        f"The first reason: {first}",
+        f"{query} failed as a whole and day by day; none of its sessions were used. {named}"
+        "List the other days, or load them with load_sessions, and retry these later. "
+        f"First failure: {first}",
         job_id=first.job_id,
         request_id=first.request_id,
         days=tuple(days),
@@ -163,7 +159,7 @@ def _raise_days_failed(
 def _summarize(
     whole: Listing, job: SessionsJob, days: list[ListingSummary], union: Spool
 ) -> ListingSummary:
-    """The union of the days, with all that it and the whole cost."""
+    """The summary of the union; its requests include those of the failed whole window."""
     return ListingSummary(
         job=job,
         sessions=len(union),

@@ -1,6 +1,7 @@
-"""A complete listing as one file: CSV, JSON Lines or Parquet, by the path's suffix.
+"""Write a complete listing to one file: CSV, JSON Lines or Parquet, by the path's suffix.
 
-Written beside its place and moved there at the end, so that a reader never sees half of it.
+A file is written under a temporary name in the same folder and then renamed, so that readers never
+see a partial file. Files of a warehouse are in `prefect_wix.warehouse.parquet`.
 """
 
 from __future__ import annotations
@@ -18,21 +19,19 @@ from prefect_wix.errors import OutputError
 from prefect_wix.extras import import_extra
 from prefect_wix.spool.id_spool import Spool
 
-__all__ = ["check_output", "write_session_ids"]
-
 COLUMN = "session_id"
 
 
 def check_output(path: Path) -> None:
-    """Refuse a path that no listing could be written to, before anything is asked.
+    """Reject an unusable path before a job is submitted.
 
     Raises:
-        OutputError: the suffix names no format, or the path is a folder.
+        OutputError: the suffix is not supported, or the path is a folder.
         MissingExtraError: the format needs a package that is not installed.
     """
     if path.suffix not in _WRITERS:
         raise OutputError(
-            f"output {str(path)!r} names no format: end it with {', '.join(_WRITERS)}."
+            f"output {str(path)!r} has no supported suffix; use {', '.join(_WRITERS)}."
         )
     if os.path.isdir(path):  # noqa: PTH112 - the method raises for a name that is too long
         raise OutputError(f"output {str(path)!r} is a folder; name a file in it.")
@@ -41,10 +40,11 @@ def check_output(path: Path) -> None:
 
 
 def write_session_ids(spool: Spool, path: Path) -> None:
-    """Write the ids in order, in one column ``session_id``; replaces a file that is there.
+    """Write the IDs in order, in one column ``session_id``; replaces an existing file.
 
     Raises:
-        OutputError: the file can't be written; what was there is still there.
+        OutputError: the file can't be written; an existing file was not changed.
+        SpoolError: the local disk could not store the IDs.
     """
     check_output(path)
     draft = path.with_name(f".{uuid4().hex}.draft")
@@ -55,7 +55,7 @@ def write_session_ids(spool: Spool, path: Path) -> None:
     except OSError as error:
         raise OutputError(
             f"output {str(path)!r} can't be written ({error.strerror}). Check the path, the "
-            "rights and the free space; a file that was there is untouched."
+            "permissions and the free space. An existing file was not changed."
         ) from error
     finally:
         with suppress(OSError):

@@ -1,3 +1,3 @@
-"""Many partitions to rows, and many sessions to marks."""
+"""Load many partitions into a warehouse, and mark the recordings of many sessions at Wix."""
 
 __all__ = ()

@@ -1,7 +1,6 @@
-"""Where session ids come from that somebody has already: a file, or a query of the warehouse.
+"""Read session IDs from a file or a warehouse query into a spool, which drops duplicates.
 
-They are read into a spool, which drops repeats and holds any number in little memory. What is done
-with them is not known here.
+How they are marked is in `prefect_wix.load.mark_recordings`.
 """
 
 from __future__ import annotations
@@ -27,24 +26,22 @@ from prefect_wix.spool.id_spool import BATCH_SIZE, Spool
 from prefect_wix.warehouse.schema import Statement, Steps
 from prefect_wix.warehouse.transactions import SqlWarehouse
 
-__all__ = ["IdSource"]
-
 COLUMN = "session_id"
 _PAGE = 50_000
-"""Ids that a query hands over at once."""
+"""IDs per page of a query."""
 
 
 @dataclass(frozen=True)
 class IdSource:
-    """A file of ids, or a query that finds them.
+    """A file of session IDs, or a query that returns them.
 
     Attributes:
         file: a .csv, .jsonl, .ndjson or .parquet file with a column ``session_id``, or a .txt file
-            with an id on each line.
+            with one ID per line.
         query: a SELECT with a column ``session_id``, or the name of a table that has one.
 
     Raises:
-        ValueError: neither is given, or both.
+        ValueError: neither or both are given.
     """
 
     file: Path | None = None
@@ -52,17 +49,17 @@ class IdSource:
 
     def __post_init__(self) -> None:
         if (self.file is None) == (self.query is None):
-            raise ValueError("Which sessions? Give a file of ids, or a query that finds them.")
+            raise ValueError("Give either a file of session IDs or a query that returns them.")
 
     def __str__(self) -> str:
-        """Where the ids come from, in a few words."""
+        """The path of the file, or the query."""
         return str(self.file) if self.file else f"the query {self.query}"
 
     async def read(self, spool: Spool, warehouse: SqlWarehouse) -> None:
-        """Put the distinct ids in the spool. A row without an id is passed over.
+        """Add the distinct IDs to the spool; rows without an ID are skipped.
 
         Raises:
-            IdSourceError: there is no such file, table or column, or something in it is no id.
+            IdSourceError: the file, table or column does not exist, or a value is not an ID.
             MissingExtraError: the format needs a package that is not installed.
         """
         if self.file is not None:
@@ -77,12 +74,13 @@ class IdSource:
 def _read_file(path: Path, spool: Spool) -> None:
     reader = _READERS.get(path.suffix)
     if reader is None:
-        raise IdSourceError(f"{path} names no format: it must end with {', '.join(_READERS)}.")
+        raise IdSourceError(f"Unknown format: {path}. Use a {', '.join(_READERS)} file.")
     try:
-        _take(reader(path), spool, str(path))
+        _add_ids(reader(path), spool, str(path))
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise IdSourceError(
-            f"{path} can't be read as {path.suffix[1:]} with a column {COLUMN}: {error!r}"
+            f"{path} can't be read as {path.suffix[1:]} with a column {COLUMN} ({error!r}). "
+            "No session was marked: correct the file and run again."
         ) from error
 
 
@@ -132,8 +130,8 @@ async def _read_query(query: str, spool: Spool, warehouse: SqlWarehouse) -> None
         raise
     except WarehouseError as error:
         raise IdSourceError(
-            f"The query {query!r} can't be run in the warehouse, or has no column {COLUMN}. "
-            f"The warehouse says: {error.__cause__}"
+            f"The query {query!r} failed or has no column {COLUMN} ({error.__cause__}). "
+            "No session was marked: correct the query and run again."
         ) from error
 
 
@@ -147,26 +145,26 @@ def _as_subquery(query: str) -> str:
 
 
 def _read_pages(query: str, spool: Spool) -> Steps[None]:
-    """Page by page in the order of the ids, so that no more than one is ever in memory."""
-    ids = f"SELECT DISTINCT CAST({COLUMN} AS TEXT) AS id FROM (\n{query}\n) AS wanted"
+    """Read pages in the order of the IDs, so that at most one page is in memory."""
+    ids = f"SELECT DISTINCT CAST({COLUMN} AS TEXT) AS id FROM (\n{query}\n) AS source"
     after = ""
     while True:
         rows = yield Statement(
             f"SELECT id FROM ({ids}) AS ids WHERE id > $1 ORDER BY id LIMIT {_PAGE}", (after,)
         )
-        _take((row[0] for row in rows), spool, "the query's answer")
+        _add_ids((row[0] for row in rows), spool, "the query's result")
         if len(rows) < _PAGE:
             return
         after = rows[-1][0]
 
 
-def _take(ids: Iterator[object], spool: Spool, where: str) -> None:
-    known = (_checked(one, where) for one in ids if one not in {None, ""})
-    while batch := list(islice(known, BATCH_SIZE)):
+def _add_ids(values: Iterator[object], spool: Spool, source: str) -> None:
+    ids = (_validated(value, source) for value in values if value not in {None, ""})
+    while batch := list(islice(ids, BATCH_SIZE)):
         spool.add(batch)
 
 
-def _checked(value: object, where: str) -> str:
+def _validated(value: object, source: str) -> str:
     if not isinstance(value, str) or not value.isprintable():
-        raise IdSourceError(f"{value!r} in {where} is no session id: it must be one line of text.")
+        raise IdSourceError(f"{value!r} in {source} is not a session ID (one line of text).")
     return value

@@ -1,6 +1,6 @@
-"""From partitions to rows: ask for each, wait, drain, land. Many at once, each on its own.
+"""Load many partitions concurrently and independently of each other.
 
-How one partition is asked for is in `prefect_wix.load.partition_load`. Knows nothing of Prefect.
+One partition, from claim to publish, is in `prefect_wix.load.partition_load`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from prefect_wix.planning.partitions import Partition
 from prefect_wix.warehouse.connection import kept_open
 from prefect_wix.warehouse.interface import Warehouse
 
-__all__ = ["load_partitions"]
-
 Progress = Callable[[PartitionResult], Awaitable[None]]
 
 
@@ -36,30 +34,32 @@ async def load_partitions(
     on_progress: Progress,
     log: Log = logging.getLogger(__name__),  # noqa: B008
 ) -> list[PartitionResult]:
-    """Load each partition; one that fails does not stop the others.
+    """Load each partition; a failed partition does not stop the others.
 
-    Where a failure holds for all of them (a wrong key, a warehouse that can't be written) those
-    that have not begun are not begun any more, and fail for the same reason.
+    A failure that affects every partition (a rejected key, a warehouse that can't be written) stops
+    the load: partitions without a job fail for the same reason, and nothing is submitted for them.
 
     Args:
-        client: who asks.
-        warehouse: where sessions land.
-        partitions: what to ask for.
-        options: how to go about it.
-        on_progress: awaited with what became of each.
-        log: where to tell what a person should know.
+        client: the client of the site.
+        warehouse: the prepared warehouse to publish to.
+        partitions: the partitions to load.
+        options: scheduled time, concurrency, polling and run ID.
+        on_progress: awaited with the result of each partition.
+        log: logger or run logger.
 
     Returns:
-        What became of each, in the order they were given.
+        One result per partition, in the order of ``partitions``.
     """
     async with kept_open(warehouse):
         load = Load(client, warehouse, options, await observed_jobs(warehouse, partitions), log)
+        load.pending = len(partitions)
         load.schedule.expected_requests = REQUESTS_PER_JOB * len(partitions)
 
         async def load_one(partition: Partition) -> PartitionResult:
-            outcome = await PartitionLoad(load, partition).run()
-            await on_progress(outcome)
-            return outcome
+            result = await PartitionLoad(load, partition).run()
+            load.pending -= 1
+            await on_progress(result)
+            return result
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(load_one(partition)) for partition in partitions]

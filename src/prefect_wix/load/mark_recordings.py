@@ -1,8 +1,8 @@
-"""Marking many sessions as recorded, or their recordings as deleted: each id once, resumable.
+"""Mark many sessions as recorded, or their recordings as deleted: each ID once, resumable.
 
-Ids are claimed in the warehouse's ledger before they are sent, and what became of them is noted
-right after; a marking that is killed at any point is taken up by the next one. Where the ids come
-from is in `sources`. Knows nothing of Prefect.
+IDs are claimed in the warehouse before a call sends them, and the outcome is recorded after it, so
+the next run can resume a killed one. The IDs are read in `prefect_wix.load.id_source`; their mark
+records are in `prefect_wix.load.mark_records`.
 """
 
 from __future__ import annotations
@@ -25,49 +25,47 @@ from prefect_wix.errors import (
 from prefect_wix.load.mark_records import MarkRecords
 from prefect_wix.spool.id_spool import Spool
 
-__all__ = ["MarkSummary", "mark_sessions", "plan_marks"]
-
-_MOST_TROUBLES = 8
-"""Calls in a row that say nothing of their ids: after so many it is Wix that is in trouble."""
+_MAX_CONSECUTIVE_FAILURES = 8
+"""Stop after this many failed calls in a row: Wix is unavailable, and IDs would become unknown."""
 
 
 @dataclass(frozen=True)
 class MarkSummary:
-    """What became of the ids that were to be marked."""
+    """Counts of session IDs by the outcome of their mark."""
 
     site_id: str
     action: MarkAction
     wanted: int
-    """Distinct ids that were given."""
+    """Distinct IDs in the source."""
     done_before: int = 0
-    """Confirmed in an earlier run; not sent again."""
+    """IDs that Wix confirmed in an earlier run; not sent again."""
     unknown_before: int = 0
-    """Sent in an earlier run without a reply; not sent again."""
+    """IDs sent in an earlier run whose response was lost; not sent again."""
     to_send: int = 0
-    """Ids that were left to send. All the rest is of these."""
+    """IDs that this run has to send: done, refused, unknown or not sent."""
     done: int = 0
-    """Confirmed,"""
+    """IDs that Wix confirmed in this run."""
     already: int = 0
-    """some of them by a 409: Wix says that they were marked before."""
+    """The part of ``done`` that a 409 confirmed: Wix had marked them before."""
     refused: int = 0
-    """Refused; a rerun sends them again."""
+    """IDs that Wix refused; the next run sends them again."""
     unknown: int = 0
-    """Sent without a reply: each may have been marked."""
+    """IDs sent in this run whose response was lost: each may have been marked."""
     stopped: str | None = None
-    """Why the rest was not sent."""
+    """Error that stopped the run; None if every ID was sent."""
 
     @property
     def not_sent(self) -> int:
-        """Ids that were not tried, and are for the next run."""
+        """IDs left to the next run because this one stopped."""
         return self.to_send - self.done - self.refused - self.unknown
 
     @property
     def complete(self) -> bool:
-        """Whether every id that was given is marked now."""
+        """Whether every ID of the source is marked."""
         return self.done_before + self.done == self.wanted
 
     def plus(self, **counts: int) -> MarkSummary:
-        """The summary with more of something."""
+        """The summary with counts added."""
         return replace(self, **{name: getattr(self, name) + n for name, n in counts.items()})
 
 
@@ -75,7 +73,7 @@ Progress = Callable[[MarkSummary], Awaitable[None]]
 
 
 async def plan_marks(records: MarkRecords, spool: Spool) -> MarkSummary:
-    """How many of the spool's ids would be sent. Asks Wix for nothing."""
+    """Count the IDs of the spool that a run would send; no request is sent to Wix."""
     summary = MarkSummary(records.site_id, records.action, wanted=len(spool))
     async for ids in _chunks(spool):
         choice = await records.choose(ids)
@@ -93,31 +91,30 @@ async def mark_sessions(
     on_progress: Progress,
     log: Log = logging.getLogger(__name__),  # noqa: B008
 ) -> MarkSummary:
-    """Mark each id of the spool that is not on record as marked.
+    """Mark each ID of the spool that earlier runs have not marked.
 
-    Ids that are refused do not stop the others. A failure that holds for all of them does: a wrong
-    key, or a Wix that answers nothing of use many times in a row.
+    Refused IDs do not stop the others. A failure that affects all of them does: a rejected key, or
+    8 failed calls in a row.
 
     Args:
-        client: of the site; its budget is kept.
-        ledger: what is on record, and where what becomes of each id is noted.
-        spool: the ids.
-        calls_in_flight: how many calls may be on their way at once. A marking that is killed
-            leaves no more than these unknown.
-        on_progress: told the summary so far, now and then.
-        log: where to tell that it stops.
+        client: the client of the site.
+        records: the mark records of the site.
+        spool: the IDs.
+        calls_in_flight: concurrent calls; a killed run leaves at most the IDs of these unknown.
+        on_progress: awaited with the summary after each batch of calls.
+        log: logger or run logger.
 
     Raises:
-        WarehouseError: the ledger can't be read or written.
+        WarehouseError: the mark records can't be read or written.
     """
-    marking = _Marking(client, records, calls_in_flight, log)
-    marking.summary = await plan_marks(records, spool)
+    run = _MarkRun(client, records, calls_in_flight, log)
+    run.summary = await plan_marks(records, spool)
     async for ids in _chunks(spool):
-        for batch in _split((await records.choose(ids)).to_send, marking.batch_size):
-            if marking.summary.stopped is None:
-                await marking.mark(batch)
-                await on_progress(marking.summary)
-    return marking.summary
+        for batch in _split((await records.choose(ids)).to_send, run.batch_size):
+            if run.summary.stopped is None:
+                await run.mark(batch)
+                await on_progress(run.summary)
+    return run.summary
 
 
 async def _chunks(spool: Spool) -> AsyncIterator[list[str]]:
@@ -128,12 +125,12 @@ async def _chunks(spool: Spool) -> AsyncIterator[list[str]]:
 
 def _split(ids: Iterable[str], size: int) -> Iterator[tuple[str, ...]]:
     rest = iter(ids)
-    while some := tuple(islice(rest, size)):
-        yield some
+    while part := tuple(islice(rest, size)):
+        yield part
 
 
-class _Marking:
-    """One marking on its way: what became of the ids so far, and whether to go on."""
+class _MarkRun:
+    """The state of one run: the counts so far, and the error that stopped it."""
 
     summary: MarkSummary
 
@@ -143,14 +140,14 @@ class _Marking:
         self._client = client
         self._records = records
         self._log = log
-        self._ids_a_call = 1 if records.action is MarkAction.RECORDED else MARK_LIMIT
-        self.batch_size = calls_in_flight * self._ids_a_call
-        self._troubles = 0
+        self._ids_per_call = 1 if records.action is MarkAction.RECORDED else MARK_LIMIT
+        self.batch_size = calls_in_flight * self._ids_per_call
+        self._consecutive_failures = 0
 
     async def mark(self, ids: Sequence[str]) -> None:
-        """Claim the ids of one batch, send them all at once, and note what became of them."""
+        """Claim the IDs of one batch, send their calls concurrently, and record the outcomes."""
         claimed = (await self._records.claim(ids)).to_send
-        calls = [self._call(some) for some in _split(claimed, self._ids_a_call)]
+        calls = [self._call(part) for part in _split(claimed, self._ids_per_call)]
         outcomes = list(chain.from_iterable(await asyncio.gather(*calls)))
         await self._records.record(outcomes)
         for outcome in outcomes:
@@ -160,17 +157,17 @@ class _Marking:
         if self.summary.stopped is not None:
             return [MarkOutcome(session_ids=ids, state=MarkState.NOT_SENT)]
         error = await self._send(ids)
-        self._learn(error)
+        self._check_failure(error)
         if not isinstance(error, ConflictError | NotFoundError):
             return [mark_outcome(ids, error)]
         if len(ids) > 1:
-            return await self._halves(ids)
+            return await self._call_halves(ids)
         outcome = mark_outcome(ids, error)
         is_done = isinstance(error, ConflictError)
         return [outcome.model_copy(update={"state": MarkState.DONE}) if is_done else outcome]
 
-    async def _halves(self, ids: tuple[str, ...]) -> list[MarkOutcome]:
-        """One id that Wix does not take must not hold back the others of its call."""
+    async def _call_halves(self, ids: tuple[str, ...]) -> list[MarkOutcome]:
+        """Split a refused call, so that one refused ID does not block the others."""
         half = len(ids) // 2
         return [*await self._call(ids[:half]), *await self._call(ids[half:])]
 
@@ -184,19 +181,19 @@ class _Marking:
             return error
         return None
 
-    def _learn(self, error: RequestError | None) -> None:
-        """Stop where going on is of no use."""
+    def _check_failure(self, error: RequestError | None) -> None:
+        """Stop the run if the remaining IDs would fail too."""
         if error is None or isinstance(error, BadRequestError | ConflictError | NotFoundError):
-            self._troubles = 0
+            self._consecutive_failures = 0
             return
-        self._troubles += 1
-        if self._affects_all(error) or self._troubles >= _MOST_TROUBLES:
-            self._log.error("Nothing further is sent, since this holds for all ids: %s", error)
+        self._consecutive_failures += 1
+        if self._affects_all(error) or self._consecutive_failures >= _MAX_CONSECUTIVE_FAILURES:
+            self._log.error("Stopped: the remaining session IDs would fail the same way. %s", error)
             self.summary = replace(self.summary, stopped=str(error))
 
     def _affects_all(self, error: RequestError) -> bool:
         if isinstance(error, PermissionDeniedError) and error.empty and self.summary.done:
-            # Wix took our marks, so that an empty 403 can only mean that it throttles.
+            # Wix has accepted marks with this key, so an empty 403 is throttling.
             return False
         return error.affects_site
 

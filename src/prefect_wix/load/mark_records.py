@@ -1,7 +1,7 @@
-"""What became of each session's mark, kept in the warehouse: what makes marking resumable.
+"""Mark records: the state of each session's mark, kept in the warehouse.
 
-An id is noted as unknown before it is sent, and as what became of it right after; so the ids whose
-sender was killed are known as ids that Wix may have heard of. Who sends them is not known here.
+An ID is recorded as unknown before it is sent, and with its outcome after that; so the IDs that a
+killed run had sent stay unknown. The calls are in `prefect_wix.load.mark_recordings`.
 """
 
 from __future__ import annotations
@@ -15,35 +15,33 @@ from prefect_wix.client.models import MarkAction, MarkOutcome, MarkState
 from prefect_wix.warehouse.schema import Statement, Steps
 from prefect_wix.warehouse.transactions import SqlWarehouse, Tables
 
-__all__ = ["Choice", "MarkRecords"]
+SENT = "Sent; no response was recorded."
+"""The reason of an ID whose run was killed before it recorded the outcome."""
 
-SENT = "It was sent, and no reply is on record."
-"""The reason of an id whose sender did not live to note the reply."""
-
-_THESE = "site_id = $1 AND action = $2 AND session_id = ANY(CAST($3 AS TEXT[]))"
+_MATCHES = "site_id = $1 AND action = $2 AND session_id = ANY(CAST($3 AS TEXT[]))"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of some ids are to be sent, and how many are not, and why."""
+    """The IDs to send, and counts of the others."""
 
     to_send: tuple[str, ...]
     done: int
-    """Ids that Wix has confirmed before."""
+    """IDs that Wix has confirmed before."""
     unknown: int
-    """Ids that were sent before without a reply, and are not to be sent again."""
+    """IDs that were sent before without a response and must not be sent again."""
 
 
 @dataclass(frozen=True)
 class MarkRecords:
-    """The marks of one kind that are on record for one site.
+    """The mark records of one action on one site.
 
     Attributes:
-        warehouse: where they are kept; its tables are made.
-        site_id: whose sessions.
-        action: which mark.
-        retry_unknown: whether an id that was sent without a reply is to be sent again.
-        run_id: who marks, to be kept with what it notes.
+        warehouse: a prepared warehouse.
+        site_id: the site of the sessions.
+        action: the kind of mark.
+        retry_unknown: whether IDs that were sent without a response are sent again.
+        run_id: the run, stored in the records.
     """
 
     warehouse: SqlWarehouse
@@ -53,46 +51,46 @@ class MarkRecords:
     run_id: str | None = None
 
     async def choose(self, session_ids: Sequence[str]) -> Choice:
-        """Which of the ids are to be sent."""
+        """Select the IDs to send."""
         return await self.warehouse.transact(lambda tables: self._choose(tables, session_ids))
 
     async def claim(self, session_ids: Sequence[str]) -> Choice:
-        """The same, with a note that those are about to be sent; of two runs one gets an id."""
+        """Select the IDs to send and record them as sent; of two runs only one gets an ID."""
         return await self.warehouse.transact(lambda tables: self._claim(tables, session_ids))
 
     async def record(self, outcomes: Iterable[MarkOutcome]) -> None:
-        """Note what became of ids. One that was not sent after all leaves no note."""
-        noted = _Notes.of(outcomes)
-        await self.warehouse.transact(lambda tables: self._note(tables, noted))
+        """Record outcomes; the record of an ID that was not sent is deleted."""
+        rows = _MarkRows.of(outcomes)
+        await self.warehouse.transact(lambda tables: self._write(tables, rows))
 
     async def unmarked(self, most: int) -> list[MarkOutcome]:
-        """Ids that are on record as refused or unknown, the latest first, ``most`` at most."""
+        """Refused and unknown IDs, latest first, at most ``most``."""
         return await self.warehouse.transact(lambda tables: self._unmarked(tables, most))
 
     def _choose(self, tables: Tables, session_ids: Sequence[str]) -> Steps[Choice]:
         rows = yield Statement(
-            f"SELECT session_id, state FROM {tables.name(_TABLE)} WHERE {_THESE}",
+            f"SELECT session_id, state FROM {tables.name(_TABLE)} WHERE {_MATCHES}",
             (self.site_id, self.action.value, list(session_ids)),
         )
         states = {session_id: MarkState(state) for session_id, state in rows}
         settled = {MarkState.DONE} if self.retry_unknown else {MarkState.DONE, MarkState.UNKNOWN}
-        kept = [state for state in states.values() if state in settled]
+        skipped = [state for state in states.values() if state in settled]
         return Choice(
             to_send=tuple(one for one in session_ids if states.get(one) not in settled),
-            done=kept.count(MarkState.DONE),
-            unknown=kept.count(MarkState.UNKNOWN),
+            done=skipped.count(MarkState.DONE),
+            unknown=skipped.count(MarkState.UNKNOWN),
         )
 
     def _claim(self, tables: Tables, session_ids: Sequence[str]) -> Steps[Choice]:
         choice = yield from self._choose(tables, session_ids)
         sent = MarkOutcome(session_ids=choice.to_send, state=MarkState.UNKNOWN, reason=SENT)
-        yield from self._note(tables, _Notes.of([sent]))
+        yield from self._write(tables, _MarkRows.of([sent]))
         return choice
 
-    def _note(self, tables: Tables, notes: _Notes) -> Steps[None]:
-        marks, whose = tables.name(_TABLE), (self.site_id, self.action.value)
-        ids, *what = notes.columns
-        yield Statement(f"DELETE FROM {marks} WHERE {_THESE}", (*whose, ids))
+    def _write(self, tables: Tables, rows: _MarkRows) -> Steps[None]:
+        marks, key = tables.name(_TABLE), (self.site_id, self.action.value)
+        ids, *values = rows.columns
+        yield Statement(f"DELETE FROM {marks} WHERE {_MATCHES}", (*key, ids))
         yield Statement(
             f"INSERT INTO {marks} (site_id, action, session_id, state, reason, request_id, "
             "noted_at, run_id) SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), r.* FROM (SELECT "
@@ -100,7 +98,7 @@ class MarkRecords:
             "unnest(CAST($5 AS TEXT[])), unnest(CAST($6 AS TEXT[])), "
             "CAST($7 AS TIMESTAMPTZ), CAST($8 AS TEXT)) r "
             f"WHERE state <> '{MarkState.NOT_SENT}'",
-            (*whose, ids, *what, datetime.now(UTC), self.run_id),
+            (*key, ids, *values, datetime.now(UTC), self.run_id),
         )
 
     def _unmarked(self, tables: Tables, most: int) -> Steps[list[MarkOutcome]]:
@@ -117,14 +115,14 @@ class MarkRecords:
 
 
 @dataclass(frozen=True)
-class _Notes:
-    """What became of ids, as one list for each column."""
+class _MarkRows:
+    """Outcomes as one list per column, one entry per ID."""
 
     columns: tuple[list[Any], ...]
-    """Ids, states, reasons and request ids."""
+    """IDs, states, reasons and request IDs."""
 
     @classmethod
-    def of(cls, outcomes: Iterable[MarkOutcome]) -> _Notes:
+    def of(cls, outcomes: Iterable[MarkOutcome]) -> _MarkRows:
         rows = [
             (session_id, one.state.value, one.reason, one.request_id)
             for one in outcomes

@@ -1,8 +1,8 @@
-"""One partition on its way from an ask to rows, and what the partitions of one load share.
+"""Load one partition: claim, submit or adopt a job, poll, read all pages, publish.
 
-Before a submit its intent is in the warehouse's ledger, and right after it the job's id; so a load
-that is killed at any point is taken up by the next one, wherever that runs. Submits take turns,
-so that a kill leaves at most one whose fate nobody knows. Knows nothing of Prefect.
+The warehouse stores the intent before a submit and the job ID after it, so any later run can adopt
+the jobs of a killed load. Submits are serialized: a kill leaves at most one orphan. Many partitions
+are in `prefect_wix.load.loader`; listing a job is in `prefect_wix.jobs.listing`.
 """
 
 from __future__ import annotations
@@ -29,40 +29,32 @@ from prefect_wix.errors import (
 from prefect_wix.jobs.listing import Listing, ListingSummary, submit_job
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.jobs.poll_schedule import PollSchedule
+from prefect_wix.planning.estimate import counted
 from prefect_wix.planning.partitions import JobRecord, JobState, Partition
 from prefect_wix.planning.windows import ONE_DAY, Window
 from prefect_wix.spool.shield import shield
 from prefect_wix.warehouse.interface import PublishResult, VerifiedListing, Warehouse
 
-__all__ = [
-    "ADOPT_MAX_AGE",
-    "Load",
-    "LoadOptions",
-    "PartitionLoad",
-    "PartitionResult",
-    "observed_jobs",
-]
-
 CONCURRENT_READS = 8
-"""Finished jobs that are drained and landed at once: with more, each would only be slower."""
+"""Finished jobs that are read and published concurrently; more would only slow each one down."""
 HISTORY_DAYS = timedelta(days=30)
-"""Of how many days before the last one the ledger is asked how long jobs took."""
+"""Days before the last partition whose job records calibrate the poll schedule."""
 ADOPT_MAX_AGE = timedelta(hours=6)
-"""A job older than this is not waited for any more: its answer would be old news."""
+"""Older jobs are not adopted: their results would be out of date."""
 
 _TERMINAL_JOB_ERRORS = (JobFailedError, UnknownJobError, IncompleteListingError)
-"""After these it is of no use to ask for the same job again."""
+"""After these errors the job can give no result and must not be adopted."""
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How a load goes about it.
+    """Options of a load.
 
     Attributes:
-        as_of: when the load was due.
-        jobs_in_flight: how many jobs may run at Wix at once.
-        patience: how each job is waited for.
-        run_id: who loads, to be kept with the receipts.
+        as_of: scheduled time of the load.
+        jobs_in_flight: maximum number of jobs that run at Wix concurrently.
+        poll_policy: waits and timeout of each job.
+        run_id: the run, stored in the job records and receipts.
     """
 
     as_of: datetime
@@ -73,7 +65,7 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class PartitionResult:
-    """What became of one partition."""
+    """The result of loading one partition."""
 
     partition: Partition
     state: JobState
@@ -88,15 +80,15 @@ class PartitionResult:
     adopted: bool = False
     """The job was submitted by an earlier run."""
     possible_orphans: int = 0
-    """Submits for it that never got a reply: each may have left a job that nobody knows."""
+    """Submits of the partition whose response was lost: each may have left a job at Wix."""
     reason: str | None = None
-    """Why it failed, in words."""
+    """The error message of a failed partition."""
 
 
 async def observed_jobs(
     warehouse: Warehouse, partitions: Sequence[Partition]
 ) -> list[tuple[SessionsQuery, float, float]]:
-    """The jobs that earlier loads watched: (query, seen running at, finished at)."""
+    """Jobs that earlier loads timed: (query, age last running, age finished), ages in seconds."""
     if not partitions:
         return []
     last = max(partitions, key=lambda one: one.day)
@@ -104,7 +96,7 @@ async def observed_jobs(
     try:
         records = await warehouse.job_records(last.site_id, window)
     except WarehouseError:
-        return []  # Whoever writes to it next will say what is wrong.
+        return []  # The next write raises the same error and reports it.
     return [
         (record.partition.query, record.running_seconds or 0.0, record.finished_seconds)
         for record in records
@@ -113,7 +105,7 @@ async def observed_jobs(
 
 
 class Load:
-    """What the partitions of one load share."""
+    """State that the partitions of one load share."""
 
     def __init__(
         self,
@@ -131,31 +123,36 @@ class Load:
             client.clock, options.poll_policy, client.rate_limiter.utilization, history
         )
         self.running = asyncio.Semaphore(options.jobs_in_flight)
-        """Jobs that run at Wix;"""
+        """Slots for jobs that run at Wix."""
         self.reading = asyncio.Semaphore(CONCURRENT_READS)
+        """Slots for finished jobs that are read and published."""
         self.in_progress = asyncio.Semaphore(options.jobs_in_flight + CONCURRENT_READS)
-        """and those that are finished and not landed yet, whose ids take room on this machine."""
+        """Slots for all jobs that are not published yet: their spools use memory and disk."""
         self.submitting = asyncio.Lock()
         self.job_accepted = False
-        """Wix has started a job for us, so that an empty 403 can only mean that it throttles."""
+        """Wix has accepted a submit of this load, so an empty 403 is throttling."""
+        self.pending = 0
+        """Partitions without a result."""
         self.stopped: WixError | None = None
-        """Why no further partition is begun."""
+        """The failure that affects every partition; nothing is submitted after it."""
 
-    def check(self) -> None:
-        """Raise what holds for every partition, if something does."""
+    def raise_if_stopped(self) -> None:
+        """Raise the failure that affects every partition, if there is one."""
         if self.stopped is not None:
             raise self.stopped
 
-    def tell(self, partition: Partition, error: WixError) -> None:
-        """Say that a partition failed, and learn from it."""
+    def report_failure(self, partition: Partition, error: WixError) -> None:
+        """Log that a partition failed, and stop the load if the failure affects every partition."""
         self.log.error("%s failed: %s", partition, error)
-        self.learn(error)
+        self.stop_if_affected(error)
 
-    def learn(self, error: WixError) -> None:
-        """Stop where a failure holds for every partition."""
+    def stop_if_affected(self, error: WixError) -> None:
+        """Stop the load if the failure affects every partition."""
         if self.stopped is None and self._affects_all(error):
-            self.log.error("No further partition is begun, since this holds for all of them.")
             self.stopped = error
+            if others := self.pending - 1:
+                remaining = counted(others, "partition")
+                self.log.error("Stopped: the remaining %s would fail the same way.", remaining)
 
     def _affects_all(self, error: WixError) -> bool:
         if isinstance(error, WarehouseError):
@@ -166,7 +163,7 @@ class Load:
 
 
 class PartitionLoad:
-    """One partition on its way from an ask to rows."""
+    """The load of one partition."""
 
     def __init__(self, load: Load, partition: Partition) -> None:
         self._load = load
@@ -176,26 +173,26 @@ class PartitionLoad:
         self._orphans = 0
 
     async def run(self) -> PartitionResult:
-        """Ask for it and land it; never raises what only this partition suffers from."""
+        """Load the partition; expected errors become a result with the state FAILED."""
         try:
-            self._load.check()
-            return await self._load_it()
+            self._load.raise_if_stopped()
+            return await self._list_and_publish()
         except (ListingError, RequestError, WarehouseError) as error:
             if error is not self._load.stopped:
-                self._load.tell(self._partition, error)
+                self._load.report_failure(self._partition, error)
                 await self._record_failure(error)
-            return self._outcome(JobState.FAILED, reason=str(error))
+            return self._result(JobState.FAILED, reason=str(error))
 
-    async def _load_it(self) -> PartitionResult:
+    async def _list_and_publish(self) -> PartitionResult:
         async with self._load.in_progress, self._listing() as listing:
             self._load.schedule.expected_requests -= REQUESTS_PER_JOB
             async with self._load.running:
                 await listing.first_page()
             async with self._load.reading:
                 summary = await listing.read_all()
-                answer = await self._answer(listing, summary)
-                landed = await self._load.warehouse.publish(answer)
-        return self._landed(landed, summary)
+                verified = await self._verified_listing(listing, summary)
+                published = await self._load.warehouse.publish(verified)
+        return self._published(published, summary)
 
     def _listing(self) -> Listing:
         return Listing(
@@ -207,7 +204,7 @@ class PartitionLoad:
             log=self._load.log,
         )
 
-    async def _answer(self, listing: Listing, summary: ListingSummary) -> VerifiedListing:
+    async def _verified_listing(self, listing: Listing, summary: ListingSummary) -> VerifiedListing:
         digest = await listing.spool.run(listing.spool.digest)
         record = self._current_record
         if listing.timer is not None:
@@ -215,10 +212,10 @@ class PartitionLoad:
         return VerifiedListing(record, listing.spool, digest, summary.duplicates)
 
     async def _submit(self) -> SessionsJob:
-        """A job for the partition: the one that runs already, or a new one that is on record."""
+        """Adopt the partition's running job, or submit a new one between two record writes."""
         await self._abandon_record()
         async with self._load.submitting:
-            self._load.check()
+            self._load.raise_if_stopped()
             claim = await self._load.warehouse.claim(
                 self._intent(), adopt_since=self._adopt_since()
             )
@@ -227,12 +224,8 @@ class PartitionLoad:
             return self._adopt(claim.record) if claim.adopted else await self._submit_new()
 
     def _adopt(self, record: JobRecord) -> SessionsJob:
-        self._load.log.info(
-            "%s: waiting for job %s, which runs since %s.",
-            self._partition,
-            record.job_id,
-            f"{record.job.submitted_at:%F %T} UTC",
-        )
+        at = f"{record.job.submitted_at:%F %T} UTC"
+        self._load.log.info("%s: adopted job %s, submitted %s.", self._partition, record.job_id, at)
         return record.job
 
     async def _submit_new(self) -> SessionsJob:
@@ -258,13 +251,13 @@ class PartitionLoad:
         try:
             await shield(self._load.warehouse.save_record(self._record))
         except WarehouseError as error:
-            # Before the next one, who waits for its turn, submits a job that may be lost too.
-            self._load.learn(error)
+            # Stop now: the next partition waits for the lock and would submit another orphan.
+            self._load.stop_if_affected(error)
             raise
 
     async def _record_orphan(self) -> None:
         self._orphans += 1
-        await self._close_record(JobState.ORPHANED, "the reply to the submit was lost")
+        await self._close_record(JobState.ORPHANED, "the response to the submit was lost")
 
     async def _resubmit(self) -> None:
         await self._record_orphan()
@@ -272,11 +265,9 @@ class PartitionLoad:
         await self._load.warehouse.save_record(self._record)
 
     async def _abandon_record(self) -> None:
-        """Close the ask whose job came to nothing, before the query is asked once more."""
+        """Close the record of a failed job before the query is submitted again."""
         if self._record is not None:
-            await self._close_record(
-                JobState.FAILED, "the job failed or was forgotten; asked once more"
-            )
+            await self._close_record(JobState.FAILED, "job failed or unknown; submitted again")
 
     async def _record_failure(self, error: WixError) -> None:
         if not isinstance(error, _TERMINAL_JOB_ERRORS):
@@ -284,8 +275,8 @@ class PartitionLoad:
         try:
             await self._close_record(JobState.FAILED, str(error))
         except WarehouseError as another:
-            self._load.log.error("%s: %s", self._partition, another)  # noqa: TRY400
-            self._load.learn(another)
+            self._load.log.error("%s: failure not recorded: %s", self._partition, another)  # noqa: TRY400
+            self._load.stop_if_affected(another)
 
     async def _close_record(self, state: JobState, reason: str) -> None:
         self._record = self._current_record.ended(state, at=datetime.now(UTC), reason=reason)
@@ -297,32 +288,32 @@ class PartitionLoad:
         )
 
     def _adopt_since(self) -> datetime:
-        """No job from before the day was over, unless it is not over yet; and none too old."""
-        as_of, over = self._load.options.as_of, self._partition.ends_at
+        """The earliest submit time to adopt: a day that is over needs a job from after its end."""
+        as_of, ends_at = self._load.options.as_of, self._partition.ends_at
         since = datetime.now(UTC) - ADOPT_MAX_AGE
-        return max(since, over) if over <= as_of else since
+        return max(since, ends_at) if ends_at <= as_of else since
 
     @property
     def _current_record(self) -> JobRecord:
         if self._record is None:  # pragma: no cover
-            raise AssertionError("a job is only ever submitted through an ask")
+            raise AssertionError("a job record is saved before its submit")
         return self._record
 
-    def _landed(self, landed: PublishResult, summary: ListingSummary) -> PartitionResult:
-        return self._outcome(
-            landed.state,
-            sessions=landed.sessions,
-            added=landed.added,
-            removed=landed.removed,
-            kept=landed.kept,
+    def _published(self, published: PublishResult, summary: ListingSummary) -> PartitionResult:
+        return self._result(
+            published.state,
+            sessions=published.sessions,
+            added=published.added,
+            removed=published.removed,
+            kept=published.kept,
             duplicates=summary.duplicates,
             requests=summary.requests,
         )
 
-    def _outcome(
+    def _result(
         self, state: JobState, *, reason: str | None = None, **counts: int
     ) -> PartitionResult:
-        outcome = PartitionResult(
+        result = PartitionResult(
             partition=self._partition,
             state=state,
             job_id=self._record.job_id if self._record else None,
@@ -330,4 +321,4 @@ class PartitionLoad:
             possible_orphans=self._orphans,
             reason=reason,
         )
-        return replace(outcome, **counts)  # type: ignore[arg-type]
+        return replace(result, **counts)  # type: ignore[arg-type]

@@ -1,3 +1,3 @@
-"""Pure functions: windows, segments, partitions, plans, estimates, late arrivals."""
+"""Pure functions: windows, segments, partitions, plan, estimate, late arrivals."""
 
 __all__ = ()

@@ -1,8 +1,7 @@
-"""How many requests and sessions a load will take, before it starts.
+"""Estimate the jobs, sessions and requests of a load before it starts.
 
 The sizes of recently loaded days predict the sizes of the days to load: their mean is expected,
-their minimum and maximum are the range. Pure functions; the flow decides what to do with the
-result.
+their minimum and maximum are the range. The limit that needs confirmation is in the flow.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ from statistics import fmean
 
 from prefect_wix.client.models import PAGE_LIMIT
 from prefect_wix.planning.partitions import Partition, Receipt
-
-__all__ = ["Estimate", "Range", "estimate_load"]
 
 _RECENT_DAYS = 28
 """Whole weeks, so that every weekday has the same weight."""
@@ -33,15 +30,15 @@ class Range:
     def of(self, noun: str) -> str:
         """The numbers with a noun, as in ``204 requests (180 to 240)``."""
         ends = f" ({self.low:,} to {self.high:,})" if self.low < self.high else ""
-        return f"{_counted(self.expected, noun)}{ends}"
+        return f"{counted(self.expected, noun)}{ends}"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a load will take. ``str()`` is one sentence.
+    """The cost of a load. ``str()`` is one sentence.
 
-    A segment without history counts as if it had no sessions, which is the minimum. Polls that find
-    a job still running, retries and the time that jobs take at Wix are not included.
+    A segment without history counts as empty, which gives the minimum. Polls that find a job still
+    running, retries and the time that jobs take at Wix are not included.
     """
 
     jobs: int
@@ -53,13 +50,13 @@ class Estimate:
 
     @property
     def has_history(self) -> bool:
-        """Whether an earlier load shows the size of at least one of the segments."""
+        """Whether at least one of the segments has been loaded before."""
         return self.segments_without_history < self.segments
 
     def __str__(self) -> str:
         if not self.jobs:
             return "Nothing to load."
-        jobs = _counted(self.jobs, "job")
+        jobs = counted(self.jobs, "job")
         requests = f"{self.requests.of('request')}{self._duration}"
         if not self.has_history:
             return f"{jobs}: first load, no history yet; at least {requests}."
@@ -74,8 +71,8 @@ class Estimate:
     def _duration(self) -> str:
         # The requests of the first minute may all be sent at once.
         minutes = (self.requests.expected - 1) // self.requests_per_minute
-        rate = _counted(self.requests_per_minute, "request")
-        return f", at least {_counted(minutes, 'minute')} at {rate} a minute" if minutes else ""
+        rate = counted(self.requests_per_minute, "request")
+        return f", at least {counted(minutes, 'minute')} at {rate} a minute" if minutes else ""
 
 
 def estimate_load(
@@ -84,12 +81,12 @@ def estimate_load(
     *,
     requests_per_minute: int,
 ) -> Estimate:
-    """Estimate what it takes to load some partitions of one site.
+    """Estimate the cost of loading partitions of one site.
 
     Args:
-        partitions: what will be loaded, by one job each.
-        receipts: what earlier loads found, on any days and in any segments of the site.
-        requests_per_minute: the site's rate limit, all of it taken to be available.
+        partitions: the partitions to load, one job each.
+        receipts: receipts of earlier loads of the site, for any days and segments.
+        requests_per_minute: the site's rate limit, assumed to be fully available.
     """
     jobs = Counter(partition.segment for partition in partitions)
     recent = _recent_sizes(receipts)
@@ -106,27 +103,28 @@ def estimate_load(
 
 
 def _recent_sizes(receipts: Iterable[Receipt]) -> Mapping[str, Sequence[int]]:
-    """The sessions of each segment's newest days, without those loaded before they were over."""
-    whole = (one for one in receipts if one.confirmed_at >= one.partition.ends_at)
+    """Sessions a day of each segment, newest first, without days listed before they were over."""
+    complete = (one for one in receipts if one.confirmed_at >= one.partition.ends_at)
     sizes: defaultdict[str, list[int]] = defaultdict(list)
-    for receipt in sorted(whole, key=lambda one: one.partition.day, reverse=True):
+    for receipt in sorted(complete, key=lambda one: one.partition.day, reverse=True):
         sizes[receipt.partition.segment].append(receipt.sessions)
     return {segment: newest_first[:_RECENT_DAYS] for segment, newest_first in sizes.items()}
 
 
 def _requests_of_job(sessions: int) -> int:
-    """A submit and one request a page; the poll that finds the job finished is page one."""
+    """One submit and one request per page; the poll that finds the job finished is page one."""
     return 1 + max(1, math.ceil(sessions / PAGE_LIMIT))
 
 
-def _total(jobs: Mapping[str, int], numbers: Mapping[str, Sequence[int]]) -> Range:
-    """The sum over all jobs, given what one job of each segment has taken."""
+def _total(jobs: Mapping[str, int], history: Mapping[str, Sequence[int]]) -> Range:
+    """The sum over all jobs, given the numbers of recent jobs of each segment."""
     low, expected, high = (
-        round(sum(count * of_one(numbers[segment]) for segment, count in jobs.items()))
-        for of_one in (min, fmean, max)
+        round(sum(count * statistic(history[segment]) for segment, count in jobs.items()))
+        for statistic in (min, fmean, max)
     )
     return Range(low, expected, high)
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """A number and its noun, as in ``1 site`` and ``23,121 sessions``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

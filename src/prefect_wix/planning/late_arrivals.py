@@ -1,7 +1,8 @@
-"""How late sessions still come: what asking the same day again has brought, by the day's age.
+"""Measure late arrivals: how reloads of a day changed it, by the day's age.
 
-Pure functions over the ledger of asks. The first answer after the end of a day, within a day of it,
-is the measure; each later one tells what changed until then. Other days tell nothing.
+Pure functions over job records. The baseline of a day is its first load within 24 hours after it
+ended; each later load counts the changes since the load before it. Days without a baseline are
+ignored. Stale days are selected in `prefect_wix.planning.plan`.
 """
 
 from __future__ import annotations
@@ -14,33 +15,31 @@ from math import ceil
 
 from prefect_wix.planning.partitions import CONFIRMING, JobRecord, Partition
 
-__all__ = ["LateArrivals", "late_arrivals_by_age", "recommended_lookback"]
-
 ONE_DAY = timedelta(days=1)
 
 MIN_RELOADS = 7
-"""Later asks without a change that a lookback is founded on: a week of daily loads."""
+"""Unchanged reloads needed to recommend a lookback: a week of daily loads."""
 
 
 @dataclass(frozen=True)
 class LateArrivals:
-    """What asking again has brought, for partitions of one age."""
+    """What reloads of partitions of one age changed."""
 
     age_days: int
-    """Begun days between the end of the local day and the later ask."""
+    """Days from the end of the local day to the submit of the reload, rounded up."""
     records: int
-    """Later asks at that age."""
+    """Reloads at that age."""
     changed: int
-    """Those that found other ids than the ask before."""
+    """Reloads that listed other IDs than the load before."""
     added: int
     removed: int
 
 
 def late_arrivals_by_age(records: Iterable[JobRecord]) -> list[LateArrivals]:
-    """The curve, youngest first.
+    """Changes by age, youngest first.
 
     Args:
-        asks: the ledger; asks that were not answered are passed over.
+        records: job records; those without a published result are ignored.
     """
     by_age: defaultdict[int, list[JobRecord]] = defaultdict(list)
     for age, record in _reloads(records):
@@ -49,32 +48,32 @@ def late_arrivals_by_age(records: Iterable[JobRecord]) -> list[LateArrivals]:
 
 
 def recommended_lookback(curve: Iterable[LateArrivals]) -> int | None:
-    """The days after which nothing was ever seen to change.
+    """The age in days after which no reload changed a partition.
 
-    None where that is not known: too few have asked again at a greater age than the last change.
+    None if unknown: fewer than `MIN_RELOADS` reloads are older than the last change.
     """
     rows = list(curve)
     last_change = max((row.age_days for row in rows if row.changed), default=0)
-    asked_later = sum(row.records for row in rows if row.age_days > last_change)
-    return last_change if asked_later >= MIN_RELOADS else None
+    unchanged_since = sum(row.records for row in rows if row.age_days > last_change)
+    return last_change if unchanged_since >= MIN_RELOADS else None
 
 
 def _reloads(records: Iterable[JobRecord]) -> Iterable[tuple[int, JobRecord]]:
     partitions: defaultdict[Partition, list[JobRecord]] = defaultdict(list)
     for record in records:
-        if record.state in CONFIRMING and _when(record) >= record.partition.ends_at:
+        if record.state in CONFIRMING and _submitted_at(record) >= record.partition.ends_at:
             partitions[record.partition].append(record)
     for partition, history in partitions.items():
-        history.sort(key=_when)
-        # A day that was first asked when it was old tells nothing of its youth.
-        if _when(history[0]) <= partition.ends_at + ONE_DAY:
-            for later in history[1:]:
-                yield ceil((_when(later) - partition.ends_at) / ONE_DAY), later
+        history.sort(key=_submitted_at)
+        # A backfilled day has no baseline: its late sessions had arrived before its first load.
+        if _submitted_at(history[0]) <= partition.ends_at + ONE_DAY:
+            for reload in history[1:]:
+                yield ceil((_submitted_at(reload) - partition.ends_at) / ONE_DAY), reload
 
 
-def _when(record: JobRecord) -> datetime:
+def _submitted_at(record: JobRecord) -> datetime:
     if record.submitted_at is None:  # pragma: no cover
-        raise AssertionError("only asks that were submitted are put in order")
+        raise AssertionError("a record with a result has been submitted")
     return record.submitted_at
 
 

@@ -1,6 +1,6 @@
-"""What is asked, landed, replaced and proven as one: one site, one local day, one segment.
+"""The unit of a load: one partition (site, local day, segment), its job records and its receipt.
 
-Also the two records kept of it: the job that was asked for it, and the receipt for what it holds.
+How warehouses store them is in `prefect_wix.warehouse`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from prefect_wix.client.models import SessionsJob, SessionsQuery
 from prefect_wix.planning.segments import Segment
 from prefect_wix.planning.windows import ONE_DAY, Window, day_begins
 
-__all__ = ["CONFIRMING", "UNCONFIRMED", "JobRecord", "JobState", "Partition", "Receipt"]
-
 
 @dataclass(frozen=True, order=True)
 class Partition:
-    """One site, one local day in its zone, one segment."""
+    """One site, one local day in the site's time zone, one segment."""
 
     site_id: str
     day: date
@@ -33,17 +31,17 @@ class Partition:
 
     @property
     def key(self) -> tuple[str, date, str]:
-        """What a warehouse files it under; the zone is a property of what is filed."""
+        """Primary key in a warehouse; the time zone is not part of it."""
         return self.site_id, self.day, self.segment
 
     @property
     def window(self) -> Window:
-        """The day as a window."""
+        """The local day as a window."""
         return Window(self.day, self.day + ONE_DAY, self.timezone)
 
     @property
     def query(self) -> SessionsQuery:
-        """The query that asks for it."""
+        """The query of the partition's job."""
         return Segment.parse(self.segment).query(self.window)
 
     @property
@@ -53,36 +51,36 @@ class Partition:
 
     @property
     def ends_at(self) -> datetime:
-        """The instant at which the local day is over; no session can begin in it after that."""
+        """The instant at which the local day ends; no session of the day begins after it."""
         return day_begins(self.day + ONE_DAY, self.timezone)
 
 
 class JobState(StrEnum):
-    """How far one ask for a partition has come."""
+    """The state of one attempt to load a partition."""
 
     INTENDED = "intended"
-    """About to be submitted. If it stays so, a job may run that nobody knows."""
+    """Recorded before the submit. If the state stays, a job with an unknown ID may run."""
     SUBMITTED = "submitted"
-    """The job is known; any run may wait for it."""
+    """Wix returned a job ID; any run may adopt the job."""
     LANDED = "landed"
-    """Its answer replaced what the partition held."""
+    """The job's result replaced the partition."""
     UNCHANGED = "unchanged"
-    """Its answer was what the partition held already."""
+    """The job's result equals the partition; no session was written."""
     SUPERSEDED = "superseded"
-    """What came of a job submitted later had landed already; nothing was written."""
+    """The result of a job submitted later was already published; no session was written."""
     FAILED = "failed"
-    """It came to nothing, and asking for the same job again is of no use."""
+    """The job produced no result and is never adopted again."""
     ORPHANED = "orphaned"
-    """Its submit got no reply, and another ask took its place."""
+    """The response to the submit was lost, and a new record replaced this one."""
 
 
 CONFIRMING = (JobState.LANDED, JobState.UNCHANGED)
-"""The states of an ask whose answer is what the partition held when it ended."""
+"""States in which the job's result equaled the partition's content at `JobRecord.ended_at`."""
 
 
 @dataclass(frozen=True)
 class JobRecord:
-    """One entry of the job ledger: one attempt to get one partition's answer from Wix."""
+    """One attempt to load one partition with one job."""
 
     record_id: str
     partition: Partition
@@ -97,13 +95,13 @@ class JobRecord:
     reason: str | None = None
     run_id: str | None = None
     running_seconds: float | None = None
-    """Seconds after the submit at which the job was last seen running,"""
+    """Age of the job in seconds when a poll last found it running; None for an adopted job."""
     finished_seconds: float | None = None
-    """and at which it was first seen finished. None where nobody watched it from the submit."""
+    """Age of the job in seconds when a poll first found it finished; None for an adopted job."""
 
     @classmethod
     def intend(cls, partition: Partition, *, at: datetime, run_id: str | None) -> Self:
-        """The entry to write before a submit."""
+        """The record to save before a submit."""
         return cls(
             record_id=str(uuid4()),
             partition=partition,
@@ -113,17 +111,17 @@ class JobRecord:
         )
 
     def submitted(self, job: SessionsJob) -> Self:
-        """The entry to write when the job is known."""
+        """The record to save when Wix returned the job ID."""
         return replace(
             self, state=JobState.SUBMITTED, job_id=job.job_id, submitted_at=job.submitted_at
         )
 
     def timed(self, running: float, finished: float | None) -> Self:
-        """The entry with when, in seconds after the submit, its job was seen to run and to end."""
+        """The record with the job's age, in seconds, at its last running and finished polls."""
         return replace(self, running_seconds=running, finished_seconds=finished)
 
     def ended(self, state: JobState, *, at: datetime, reason: str | None = None) -> Self:
-        """The entry to write when nothing more will come of it."""
+        """The record to save when the attempt has ended."""
         return replace(self, state=state, ended_at=at, reason=reason)
 
     @property
@@ -131,7 +129,7 @@ class JobRecord:
         """The handle of the job.
 
         Raises:
-            ValueError: none is known.
+            ValueError: the job has not been submitted.
         """
         if self.job_id is None or self.submitted_at is None:
             raise ValueError(f"No job is known for {self.partition}.")
@@ -144,29 +142,29 @@ class JobRecord:
 
 
 UNCONFIRMED = datetime.fromtimestamp(0, UTC)
-"""`Receipt.submitted_at` of a partition that no job listed: the first edition derived it."""
+"""`Receipt.submitted_at` of a partition that the first edition derived without a job of its own."""
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a landed partition holds, and since when that is known."""
+    """The content of a landed partition, and the jobs that listed it."""
 
     partition: Partition
     sessions: int
     digest: str
-    """Fingerprint of the set of ids, whatever order they came in."""
+    """Fingerprint of the set of session IDs, independent of their order."""
     job_id: str
     submitted_at: datetime
-    """When the job was submitted whose answer this is."""
+    """Submit time of the job that produced this content."""
     landed_at: datetime
     confirmed_at: datetime
-    """When the last job was submitted that gave this very answer."""
+    """Submit time of the newest job with exactly this result."""
     added: int
-    """Against the answer it replaced: ids that came,"""
+    """IDs that the content before this one did not have."""
     removed: int
-    """ids that went,"""
+    """IDs of the content before this one that are gone."""
     kept: int
-    """and ids that stayed."""
+    """IDs that both have."""
     duplicates: int
-    """Ids that Wix handed out more than once."""
+    """Repeated IDs in Wix's pages; they were dropped."""
     run_id: str | None = None

@@ -1,7 +1,7 @@
-"""Which partitions to ask for: pure functions over days, segments and receipts.
+"""Decide which partitions to load: pure functions over days, segments and receipts.
 
-What is landed is known partition by partition from the receipts, never from a cursor. So a gap,
-however it came about, is simply a partition without a receipt.
+The receipts show partition by partition what has landed; there is no cursor. A gap is a partition
+without a receipt. How a partition is loaded is in `prefect_wix.load`.
 """
 
 from __future__ import annotations
@@ -16,58 +16,47 @@ from prefect_wix.planning.partitions import UNCONFIRMED, Partition, Receipt
 from prefect_wix.planning.segments import Segment
 from prefect_wix.planning.windows import Window
 
-__all__ = [
-    "CATCH_UP",
-    "Plan",
-    "Reason",
-    "Refresh",
-    "RefreshPolicy",
-    "earlier_partitions",
-    "make_plan",
-    "partitions_of",
-]
-
 CATCH_UP = timedelta(days=30)
-"""How far a load of the last days looks back for gaps. Older ones are asked for by their dates."""
+"""How far before its days a load looks for gaps. Load older gaps by their dates."""
 
 
 class Refresh(StrEnum):
-    """Which partitions a load asks for again."""
+    """Which partitions of its range a load submits jobs for."""
 
     MISSING = "missing"
-    """Only what is not landed, or was asked before its day was over."""
+    """Partitions that are not landed, or whose job was submitted before the day was over."""
     STALE = "stale"
-    """Also days that may have got late sessions since they were asked."""
+    """Also days that may have received late sessions since their last job."""
     ALL = "all"
     """Every partition of the range."""
 
 
 class Reason(StrEnum):
-    """Why a partition is asked for, the most urgent first."""
+    """Why a job is submitted for a partition, most urgent first."""
 
     MISSING = "missing"
-    """It is not landed: a gap."""
+    """The partition is not landed: a gap."""
     OTHER_ZONE = "other zone"
-    """It is landed as a day of another time zone."""
+    """The partition landed as a day of another time zone."""
     UNFINISHED = "unfinished"
-    """It was asked before its day was over."""
+    """Its last job was submitted before the day was over."""
     STALE = "stale"
-    """It was asked so soon after its day that late sessions may be missing; or no job listed it,
-    because an earlier version derived it from other segments."""
+    """Its last job was submitted within the lookback, so late sessions may be missing; or the first
+    edition derived it from other segments, without a job of its own."""
     REFRESH = "refresh"
-    """It is asked for again because the caller wants all."""
+    """`Refresh.ALL` loads every partition."""
 
 
 @dataclass(frozen=True)
 class RefreshPolicy:
-    """How much of what is landed is asked for again.
+    """Which landed partitions are loaded again.
 
     Attributes:
         refresh: which partitions.
-        lookback: how long after the end of its day a partition may still get late sessions.
-        as_of: when the load was due. What has been confirmed since then, as by the first try of
-            a run that is retried, is left alone.
-        now: the time it is.
+        lookback: how long after the end of its day a partition may receive late sessions.
+        as_of: scheduled time of the load. Partitions confirmed since then, such as by the first
+            attempt of a retried run, are not loaded again.
+        now: the current time.
     """
 
     refresh: Refresh
@@ -76,18 +65,18 @@ class RefreshPolicy:
     now: datetime
 
     def for_earlier(self) -> Self:
-        """The policy for days before the range, which nobody asked to refresh as such."""
+        """The policy for days before the range: `Refresh.ALL` does not apply to them."""
         return replace(self, refresh=Refresh.STALE) if self.refresh is Refresh.ALL else self
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a load asks for, gaps first, and what it leaves alone."""
+    """The partitions to load, most urgent first, and those that need no job."""
 
     to_load: Mapping[Partition, Reason]
     settled: tuple[Partition, ...]
     not_begun: tuple[Partition, ...] = ()
-    """Days of the range that lie in the future."""
+    """Partitions of the range whose day is in the future."""
 
 
 def partitions_of(site_id: str, window: Window, segments: Iterable[Segment]) -> list[Partition]:
@@ -99,12 +88,12 @@ def partitions_of(site_id: str, window: Window, segments: Iterable[Segment]) -> 
 def earlier_partitions(
     site_id: str, window: Window, segments: Iterable[Segment], known: Iterable[Partition]
 ) -> list[Partition]:
-    """The partitions before a window, up to `CATCH_UP`, of the segments that were loaded by then.
+    """The partitions within `CATCH_UP` before a window, from each segment's first known day on.
 
-    A load of the last days takes up here what a failed run or a pause has left behind.
+    A load of the last days fills the gaps that failed or paused runs left there.
 
     Args:
-        known: the partitions that have been asked for.
+        known: partitions that have job records.
     """
     since: dict[str, date] = {}
     for partition in known:
@@ -124,19 +113,19 @@ def make_plan(
     *,
     earlier: Sequence[Partition] = (),
 ) -> Plan:
-    """Decide which partitions to ask for.
+    """Decide which partitions to load.
 
     Args:
         partitions: every partition of the range.
-        receipts: what is landed.
-        policy: how much to ask again.
-        earlier: partitions before the range, of which gaps and stale days are taken up.
+        receipts: receipts of landed partitions.
+        policy: which landed partitions to load again.
+        earlier: partitions before the range; of these, gaps and stale days are loaded.
     """
     landed = {receipt.partition.key: receipt for receipt in receipts}
     begun = [one for one in partitions if one.begins_at <= policy.now]
     reasons = {one: _reason(one, landed.get(one.key), policy) for one in begun}
-    taken_up = {one: _reason(one, landed.get(one.key), policy.for_earlier()) for one in earlier}
-    to_load = {one: reason for one, reason in (reasons | taken_up).items() if reason}
+    catch_up = {one: _reason(one, landed.get(one.key), policy.for_earlier()) for one in earlier}
+    to_load = {one: reason for one, reason in (reasons | catch_up).items() if reason}
     return Plan(
         to_load=dict(sorted(to_load.items(), key=_urgency)),
         settled=tuple(one for one, reason in reasons.items() if reason is None),
@@ -149,7 +138,7 @@ def _urgency(planned: tuple[Partition, Reason]) -> int:
 
 
 def _reason(partition: Partition, receipt: Receipt | None, policy: RefreshPolicy) -> Reason | None:
-    # A receipt from the future was written by a clock that ran ahead, and proves nothing.
+    # A receipt from the future was written by a clock that ran ahead, so it is ignored.
     if receipt is None or receipt.confirmed_at > policy.now:
         return Reason.MISSING
     if receipt.partition.timezone != partition.timezone:

@@ -1,8 +1,9 @@
-"""Session filters with a stable key: what a partition of sessions is filed under.
+"""Segments: session filters, each with a stable key that identifies its partitions.
 
 Keys look like ``device_type=MOBILE``, ``conversion_funnel=+VIEWED_PRODUCT-ADDED_TO_CART`` and
-``navigation_flow=/{Homepage}>*>__DROP__``. One filter has one key, and a key reads back as its
-filter. They are stored in warehouses: their form never changes.
+``navigation_flow=/{Homepage}>*>__DROP__``. One filter has one key, and a key parses to its filter.
+Warehouses store the keys, so their format never changes. The days are in
+`prefect_wix.planning.windows`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,10 @@ from urllib.parse import quote, unquote
 from prefect_wix.client.models import DeviceType, FunnelStep, SessionsQuery
 from prefect_wix.planning.windows import Window
 
-__all__ = ["ALL_SESSIONS", "DEVICES", "Segment", "parse_segments"]
-
 _FUNNEL_KEY = re.compile(r"(?:\+(?P<include>[A-Z_]+))?(?:-(?P<exclude>[A-Z_]+))?")
 _ANY_PAGE = "*"
 _STEP = ">"
-# Page names may hold what the key itself is made of; the rest stays readable.
+# Not percent-encoded, to keep keys readable. `*`, `>` and `%` are, since they structure a key.
 _READABLE = "/{}:;,.!?@&=+$()[]'\" |~#"
 
 
@@ -39,30 +38,30 @@ class Segment:
         """The segment of a key.
 
         Raises:
-            ValueError: the key is not of the documented form.
+            ValueError: the key does not have the documented format.
         """
         kind, _, value = key.partition("=")
         try:
-            segment = cls._read(kind, value)
+            segment = cls._parse_filter(kind, value)
         except ValueError:
             segment = None
         if segment is not None and segment.key == key:
             return segment
         raise ValueError(
             f"segment {key!r} is not known. Write device_type=MOBILE, "
-            "conversion_funnel=+VIEWED_PRODUCT-ADDED_TO_CART (reached the one, not the other; "
-            "either may stand alone) or navigation_flow=/{Homepage}>*>__DROP__."
+            "conversion_funnel=+VIEWED_PRODUCT-ADDED_TO_CART (reached the first step and "
+            "not the second; each may stand alone) or navigation_flow=/{Homepage}>*>__DROP__."
         )
 
     @classmethod
-    def _read(cls, kind: str, value: str) -> Self | None:
+    def _parse_filter(cls, kind: str, value: str) -> Self | None:
         match kind:
             case "device_type":
                 return cls(device_type=DeviceType(value))
             case "conversion_funnel" if value:
                 return cls._parse_funnel(value)
             case "navigation_flow":
-                return cls(page_interactions=tuple(map(_read_page, value.split(_STEP))))
+                return cls(page_interactions=tuple(map(_decode_page, value.split(_STEP))))
         return None
 
     @classmethod
@@ -70,16 +69,16 @@ class Segment:
         found = _FUNNEL_KEY.fullmatch(value)
         if found is None:
             raise ValueError(value)
-        steps = {way: FunnelStep(step) if step else None for way, step in found.groupdict().items()}
+        steps = {key: FunnelStep(step) if step else None for key, step in found.groupdict().items()}
         return cls(funnel_include=steps["include"], funnel_exclude=steps["exclude"])
 
     @property
     def key(self) -> str:
-        """The stable key that this filter is filed under."""
+        """The stable key of this filter."""
         if self.device_type is not None:
             return f"device_type={self.device_type}"
         if self.page_interactions is not None:
-            return f"navigation_flow={_STEP.join(map(_write_page, self.page_interactions))}"
+            return f"navigation_flow={_STEP.join(map(_encode_page, self.page_interactions))}"
         include = f"+{self.funnel_include}" if self.funnel_include else ""
         exclude = f"-{self.funnel_exclude}" if self.funnel_exclude else ""
         return f"conversion_funnel={include}{exclude}"
@@ -88,7 +87,7 @@ class Segment:
         return self.key
 
     def query(self, window: Window) -> SessionsQuery:
-        """The query that asks for this segment of a window."""
+        """The query for the sessions of this segment in a window."""
         return SessionsQuery(
             start_date=window.start,
             end_date=window.end,
@@ -104,16 +103,16 @@ DEVICES = tuple(
     Segment(device_type=device)
     for device in (DeviceType.DESKTOP, DeviceType.MOBILE, DeviceType.TABLET)
 )
-"""The three devices, which are what a load asks for unless told otherwise."""
+"""The three devices: the default segments of a load."""
 ALL_SESSIONS = Segment(device_type=DeviceType.ALL)
-"""The segment that no other is greater than."""
+"""All sessions: the superset of every segment."""
 
 
 def parse_segments(keys: Iterable[str]) -> list[Segment]:
-    """The segments of some keys, each once, in order.
+    """The segments of keys in order, without duplicates.
 
     Raises:
-        ValueError: there is none, or a key is not of the documented form.
+        ValueError: there is no key, or a key does not have the documented format.
     """
     segments = [Segment.parse(key) for key in dict.fromkeys(keys)]
     if not segments:
@@ -121,9 +120,9 @@ def parse_segments(keys: Iterable[str]) -> list[Segment]:
     return segments
 
 
-def _write_page(page: str) -> str:
+def _encode_page(page: str) -> str:
     return quote(page, safe=_READABLE) or _ANY_PAGE
 
 
-def _read_page(text: str) -> str:
+def _decode_page(text: str) -> str:
     return "" if text == _ANY_PAGE else unquote(text, errors="strict")

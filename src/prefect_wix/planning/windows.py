@@ -1,7 +1,7 @@
-"""Local days and half-open ranges of them, in one IANA zone. Pure functions over dates.
+"""Local days and half-open ranges of them in one IANA time zone. Pure functions over dates.
 
-A local day lasts from its first midnight to the next day's first midnight: 23, 24 or 25 hours, and
-no time at all where a zone skipped a date.
+A local day lasts from its first midnight to the next day's first midnight: 23, 24 or 25 hours, or
+zero hours where a zone skipped a date. Which days are loaded is in `prefect_wix.planning.plan`.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-__all__ = ["ONE_DAY", "Window", "choose_window", "day_begins", "last_complete_days"]
-
 ONE_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Window:
-    """The local days ``[start, end)`` of a zone. The end is not included.
+    """The local days ``[start, end)`` of a time zone.
 
     Raises:
-        ValueError: the end does not come after the start.
+        ValueError: the end is not after the start.
     """
 
     start: date
@@ -31,7 +29,7 @@ class Window:
     def __post_init__(self) -> None:
         if self.end <= self.start:
             raise ValueError(
-                f"end_date {self.end} must come after start_date {self.start}; it is not included."
+                f"end_date {self.end} (not included) must come after start_date {self.start}."
             )
 
     def __str__(self) -> str:
@@ -45,27 +43,27 @@ class Window:
 def day_begins(day: date, timezone: str) -> datetime:
     """The instant, in UTC, at which a local day begins.
 
-    Where the clocks skip midnight the day begins at the instant they skip it; where midnight comes
-    twice the first one counts. So each day ends where the next one begins, in every zone and year.
+    If the clocks skip midnight, the day begins at the skip; if midnight occurs twice, the first one
+    counts. Each day ends where the next one begins, in every zone and year.
     """
     return datetime.combine(day, time(), ZoneInfo(timezone)).astimezone(UTC)
 
 
 def last_complete_days(days: int, *, before: datetime, timezone: str) -> Window:
-    """The last ``days`` local days that are over at an instant.
+    """The last N complete local days before an instant.
 
     Args:
-        days: how many, at least one.
-        before: an aware instant, such as the time a run was scheduled for.
-        timezone: the IANA zone that days are counted in.
+        days: N, at least 1.
+        before: an aware datetime, such as the scheduled time of a run.
+        timezone: the IANA zone of the local days.
 
     Raises:
-        ValueError: no day is asked for, or the instant has no zone.
+        ValueError: ``days`` is less than 1, or ``before`` has no time zone.
     """
     if days < 1:
         raise ValueError(f"days must be at least 1, not {days}.")
     if before.tzinfo is None:
-        raise ValueError(f"{before} has no time zone, so the day that it is in is not known.")
+        raise ValueError(f"{before} has no time zone, so its local day is not known.")
     today = before.astimezone(ZoneInfo(timezone)).date()
     return Window(today - days * ONE_DAY, today, timezone)
 
@@ -78,12 +76,12 @@ def choose_window(
     before: datetime,
     timezone: str,
 ) -> Window:
-    """The window that a run is asked for: two dates, or else the last days before an instant.
+    """The window of a run: two dates, or the last N complete local days before an instant.
 
-    Dates win over ``days``, which a deployment may have set for its schedule.
+    Dates take precedence over ``days``, which a deployment may set for its schedule.
 
     Raises:
-        ValueError: neither is given, or only one date, or the end is not after the start.
+        ValueError: neither is given, only one date is given, or the end is not after the start.
     """
     if start_date is not None and end_date is not None:
         return Window(start_date, end_date, timezone)
@@ -93,7 +91,7 @@ def choose_window(
         )
     if days is None:
         raise ValueError(
-            "Which days? Give start_date and end_date (it is not included), or days, "
-            "the last so many complete local days."
+            "No days: give start_date and end_date (the end is not included), or days, "
+            "the last N complete local days."
         )
     return last_complete_days(days, before=before, timezone=timezone)

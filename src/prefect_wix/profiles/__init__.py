@@ -1,6 +1,6 @@
-"""What landed ids mean: session profiles, completeness certificates, and the summary of both.
+"""Session profiles and completeness certificates, computed in the warehouse from landed partitions.
 
-Computed from landed partitions, inside the warehouse. Nothing here knows Prefect or speaks HTTP.
+`profiling` has the functions to call. Prefect tasks for them are in `tasks.profiles`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""From what was counted in the warehouse to what is certified of a day. Pure functions."""
+"""Certificate rows of a day, from counts made in the warehouse. Pure functions.
+
+The relations are in `relations`; the SQL that counts is in `steps`.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,15 @@ from prefect_wix.profiles.days import LandedDay
 from prefect_wix.profiles.relations import DAYS_TILE, Relation, relations
 from prefect_wix.profiles.summary import CertificateRow, RelationState
 
-__all__ = ["Findings", "certify"]
-
 
 class Findings:
-    """What was counted, by day and name of the relation."""
+    """Counts and examples by local day and relation name.
+
+    Attributes:
+        compared: the number of IDs that the relation applies to.
+        exceptions: the number of IDs that contradict it.
+        examples: some of the exceptions.
+    """
 
     def __init__(self) -> None:
         self.compared: defaultdict[tuple[date, str], int] = defaultdict(int)
@@ -23,15 +30,15 @@ class Findings:
 
 
 def certify(day: date, landed: LandedDay, findings: Findings) -> Iterator[CertificateRow]:
-    """What became of every relation on a day."""
-    tiles = RelationState.HELD if landed.receipts else RelationState.BROKEN
-    yield _counted(day, DAYS_TILE, tiles, findings)
+    """Yield the certificate row of each relation of a local day."""
+    state = RelationState.HELD if landed.receipts else RelationState.BROKEN
+    yield _tested(day, DAYS_TILE, state, findings)
     for relation in relations(landed.receipts):
-        lacking = tuple(filter(None, map(landed.lacking, relation.members)))
+        missing = tuple(filter(None, map(landed.why_untestable, relation.members)))
         yield (
-            _not_testable(day, relation, lacking)
-            if lacking
-            else _counted(day, relation, _state(day, relation, findings), findings)
+            _not_testable(day, relation, missing)
+            if missing
+            else _tested(day, relation, _state(day, relation, findings), findings)
         )
 
 
@@ -40,22 +47,22 @@ def _state(day: date, relation: Relation, findings: Findings) -> RelationState:
     return RelationState.BROKEN if broken else RelationState.HELD
 
 
-def _not_testable(day: date, relation: Relation, lacking: tuple[str, ...]) -> CertificateRow:
+def _not_testable(day: date, relation: Relation, missing: tuple[str, ...]) -> CertificateRow:
     return CertificateRow(
-        day, relation.name, relation.description, RelationState.NOT_TESTABLE, 0, 0, missing=lacking
+        day, relation.name, relation.description, RelationState.NOT_TESTABLE, 0, 0, missing=missing
     )
 
 
-def _counted(
+def _tested(
     day: date, relation: Relation, state: RelationState, findings: Findings
 ) -> CertificateRow:
-    at = day, relation.name
+    key = day, relation.name
     return CertificateRow(
         day,
         relation.name,
         relation.description,
         state,
-        sessions=findings.compared[at],
-        exceptions=findings.exceptions[at],
-        examples=tuple(findings.examples[at]),
+        sessions=findings.compared[key],
+        exceptions=findings.exceptions[key],
+        examples=tuple(findings.examples[key]),
     )

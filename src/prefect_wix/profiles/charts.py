@@ -1,8 +1,8 @@
-"""The report's pictures as HTML, by Plotly.
+"""The charts of the HTML report, drawn by Plotly. The page itself is in `report`.
 
-Plotly, since it lays a picture out anew for the width of a phone and tells each number to whoever
-points at it; the price is its script, 5 MB in every report. The pictures have no ground and no ink
-of their own: the page's style sheet gives both, light or dark.
+Plotly adapts a chart to the width of a phone and shows numbers on hover; its script adds 5 MB to
+every report. Charts have no background or text colour: the page's style sheet sets both, for the
+light and the dark scheme.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from prefect_wix.profiles.summary import (
     ReconciliationRow,
 )
 
-__all__ = ["chart_script", "devices_chart", "funnel_chart", "reconciliation_chart"]
-
-# Each is told from the others, and from both grounds, also by most who see few colours.
+# Distinct from each other and from both backgrounds, also for most colour-blind readers.
 _COLOURS = {
     DeviceType.DESKTOP.value: "#4c7df0",
     DeviceType.MOBILE.value: "#14a38b",
@@ -31,10 +29,10 @@ _COLOURS = {
 }
 _LANDED = "#4c7df0"
 _COUNTED = "#e58a2b"
-# A finger on a picture is to scroll the page.
-_STILL = {"fixedrange": True}
+# On a phone, dragging over a chart must scroll the page.
+_NO_ZOOM = {"fixedrange": True}
 _CONFIG = {"displayModeBar": False, "responsive": True, "scrollZoom": False}
-# The page's own: Plotly measures its texts in it.
+# The font of the page: Plotly measures its texts in it.
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _LAYOUT: Mapping[str, Any] = {
     "template": None,
@@ -50,13 +48,13 @@ _LAYOUT: Mapping[str, Any] = {
 
 
 def chart_script() -> str:
-    """Plotly's own script, to stand once in a page."""
+    """Plotly's script, to be included once in a page."""
     text: str = _plotly("plotly.offline").get_plotlyjs()
     return text
 
 
 def funnel_chart(steps: Sequence[FunnelStepCount]) -> str:
-    """A bar for each step, the widest first, with its sessions and its share of the first."""
+    """One bar per step, widest first, with its sessions and its share of the first step."""
     first = max(steps[0].sessions, 1)
     shares = [step.sessions / first for step in steps]
     bars = {
@@ -72,22 +70,22 @@ def funnel_chart(steps: Sequence[FunnelStepCount]) -> str:
         "constraintext": "none",
         "cliponaxis": False,
         "hoverinfo": "skip",
-        "marker": {"color": _LANDED, "opacity": [1 - 0.13 * place for place in range(len(steps))]},
+        "marker": {"color": _LANDED, "opacity": [1 - 0.13 * n for n in range(len(steps))]},
     }
     axes: dict[str, Any] = {
-        "xaxis": {**_STILL, "visible": False},
-        "yaxis": {**_STILL, "autorange": "reversed", "automargin": True, "ticksuffix": "  "},
+        "xaxis": {**_NO_ZOOM, "visible": False},
+        "yaxis": {**_NO_ZOOM, "autorange": "reversed", "automargin": True, "ticksuffix": "  "},
     }
     return _html("funnel", [bars], height=52 * len(steps) + 16, bargap=0.28, **axes)
 
 
 def devices_chart(days: Sequence[DeviceDay]) -> str:
-    """The devices' shares of each day, stacked; who points at a day is told the sessions."""
+    """Each device's share of each day, as stacked bars that show the sessions on hover."""
     devices = [device for device in _COLOURS if any(one.device == device for one in days)]
     bars = [_device_bars(device, days) for device in devices]
     axes: dict[str, Any] = {
         "xaxis": _dates(),
-        "yaxis": {**_STILL, "ticksuffix": " %", "automargin": True, "range": [0, 100]},
+        "yaxis": {**_NO_ZOOM, "ticksuffix": " %", "automargin": True, "range": [0, 100]},
     }
     return _html("devices", bars, barmode="stack", barnorm="percent", bargap=0.12, **axes)
 
@@ -106,7 +104,7 @@ def _device_bars(device: str, days: Sequence[DeviceDay]) -> dict[str, Any]:
 
 
 def reconciliation_chart(rows: Sequence[ReconciliationRow]) -> str:
-    """What is landed of each day, and what Wix counted, as two lines."""
+    """Landed sessions and Wix's count by day, as two lines."""
     days = [str(row.day) for row in rows]
     lines = [
         _line("Counted by Wix", days, [row.counted for row in rows], _COUNTED, dash="dot"),
@@ -114,7 +112,7 @@ def reconciliation_chart(rows: Sequence[ReconciliationRow]) -> str:
     ]
     axes: dict[str, Any] = {
         "xaxis": _dates(),
-        "yaxis": {**_STILL, "rangemode": "tozero", "automargin": True, "tickformat": ","},
+        "yaxis": {**_NO_ZOOM, "rangemode": "tozero", "automargin": True, "tickformat": ","},
     }
     return _html("reconciliation", lines, **axes)
 
@@ -136,7 +134,7 @@ def _line(
 
 def _dates() -> dict[str, Any]:
     return {
-        **_STILL,
+        **_NO_ZOOM,
         "type": "date",
         "showspikes": False,
         "tickformat": "%-d %b",
@@ -145,9 +143,9 @@ def _dates() -> dict[str, Any]:
 
 
 def _readable(word: str) -> str:
-    """A word of Wix's in small letters, safe to stand in HTML: ``ADDED_TO_CART`` as Added to cart.
+    """The label of one of Wix's constants: ``ADDED_TO_CART`` becomes Added to cart.
 
-    Plotly reads its texts as HTML, so that they are escaped here.
+    Escaped, because Plotly interprets its texts as HTML.
     """
     return escape(word.replace("_", " ").capitalize())
 

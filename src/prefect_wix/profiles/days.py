@@ -1,4 +1,7 @@
-"""What is landed of each local day, and what its profile is computed from. Pure functions."""
+"""The receipts of each local day, and a fingerprint of its profile's input. Pure functions.
+
+The relations between segments are in `relations`; the SQL is in `steps`.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +14,29 @@ from hashlib import blake2b
 from prefect_wix.planning.partitions import Receipt
 from prefect_wix.planning.segments import Segment
 from prefect_wix.planning.windows import ONE_DAY, Window
-from prefect_wix.profiles.relations import doubt
-
-__all__ = ["LandedDay", "check_flows", "fingerprint", "landed_days", "name_flows", "neighbours"]
+from prefect_wix.profiles.relations import why_untestable
 
 Flows = Mapping[str, str]
-"""Name -> the key of a navigation flow."""
+"""Flow name -> segment key of a navigation flow."""
 
 _VERSION = "1"
-"""Of what is computed. A new one has every day computed anew."""
+"""Version of the computation. A new version makes every profiled day stale."""
 
 
 @dataclass(frozen=True)
 class LandedDay:
-    """The receipts of one day, by segment."""
+    """The receipts of one local day, by segment key."""
 
     receipts: Mapping[str, Receipt] = field(default_factory=dict)
-    """Those of the zone that days are counted in."""
+    """Receipts in the time zone of the window."""
     other_zone: Mapping[str, Receipt] = field(default_factory=dict)
-    """Those of another one, which say nothing about this day."""
+    """Receipts in other time zones, which are no evidence for this day."""
 
-    def lacking(self, segment: str) -> str | None:
-        """Why a segment can't testify, with its key; None where it can."""
+    def why_untestable(self, segment: str) -> str | None:
+        """The segment's key and why it is no evidence for a relation; None if it is evidence."""
         if segment in self.receipts:
-            why = doubt(self.receipts[segment])
-            return why and f"{segment} ({why})"
+            reason = why_untestable(self.receipts[segment])
+            return reason and f"{segment} ({reason})"
         if segment in self.other_zone:
             zone = self.other_zone[segment].partition.timezone
             return f"{segment} (landed as a day of {zone})"
@@ -43,29 +44,31 @@ class LandedDay:
 
 
 def landed_days(window: Window, receipts: Iterable[Receipt]) -> dict[date, LandedDay]:
-    """What is landed of each day that has a receipt."""
-    mine: defaultdict[date, dict[str, Receipt]] = defaultdict(dict)
+    """The receipts by local day; days without any are left out."""
+    own: defaultdict[date, dict[str, Receipt]] = defaultdict(dict)
     other: defaultdict[date, dict[str, Receipt]] = defaultdict(dict)
     for receipt in receipts:
         partition = receipt.partition
-        found = mine if partition.timezone == window.timezone else other
-        found[partition.day][partition.segment] = receipt
-    return {day: LandedDay(mine[day], other[day]) for day in {*mine, *other}}
+        receipts_by_day = own if partition.timezone == window.timezone else other
+        receipts_by_day[partition.day][partition.segment] = receipt
+    return {day: LandedDay(own[day], other[day]) for day in {*own, *other}}
 
 
 def neighbours(day: date) -> tuple[date, date, date]:
-    """The day, between the day before and the day after."""
+    """The day before, the day itself and the day after."""
     return day - ONE_DAY, day, day + ONE_DAY
 
 
 def fingerprint(day: date, days: Mapping[date, LandedDay], flows: Flows) -> str:
-    """What the profile of a day is computed from, in short.
+    """A hash of everything that the profile of a day is computed from.
 
-    The days beside it belong to it, since they tell which sessions went on over midnight.
+    It covers the neighbouring days, which decide whether a session continued over midnight.
     """
     landed = days.get(day, LandedDay())
     parts = [_VERSION, *(f"{name}={key}" for name, key in name_flows(landed.receipts, flows))]
-    parts += sorted(filter(None, map(landed.lacking, {*landed.receipts, *landed.other_zone})))
+    parts += sorted(
+        filter(None, map(landed.why_untestable, {*landed.receipts, *landed.other_zone}))
+    )
     for each in neighbours(day):
         for segment, receipt in sorted(days.get(each, LandedDay()).receipts.items()):
             parts += [str(each), segment, receipt.digest, receipt.job_id]
@@ -73,21 +76,21 @@ def fingerprint(day: date, days: Mapping[date, LandedDay], flows: Flows) -> str:
 
 
 def name_flows(segments: Iterable[str], flows: Flows) -> list[tuple[str, str]]:
-    """Each landed navigation flow by its name, or by its key where it has none; in order."""
+    """Name and segment key of each landed navigation flow, sorted; a key names an unnamed flow."""
     landed = {key for key in segments if Segment.parse(key).page_interactions is not None}
     named = {name: key for name, key in flows.items() if key in landed}
     return sorted({**{key: key for key in landed - set(named.values())}, **named}.items())
 
 
 def check_flows(flows: Flows) -> None:
-    """Refuse what is not the key of a navigation flow.
+    """Check that every value is the segment key of a navigation flow.
 
     Raises:
-        ValueError: see there.
+        ValueError: a value is the key of another segment, or no key.
     """
     for name, key in flows.items():
         if Segment.parse(key).page_interactions is None:
             raise ValueError(
-                f"flow {name!r} is {key!r}, which is no navigation flow. "
-                "Write a key such as navigation_flow=/{Homepage}>__DROP__."
+                f"flow {name!r} is {key!r}, which is not a navigation flow. Nothing was computed. "
+                "Use a key such as navigation_flow=/{Homepage}>__DROP__."
             )

@@ -1,7 +1,8 @@
-"""What is said of one session, as SQL over the segments of its day that list it.
+"""SQL expressions for the attributes of a session. Pure functions.
 
-Pure text. Each function takes, for every segment that is landed on the day, the condition that it
-lists the session; what is not landed is not guessed at.
+Each function takes, for every segment that is landed on the day, the condition that the segment
+lists the session. Segments that are not landed count as unknown. The statements that contain the
+expressions are in `steps`.
 """
 
 from __future__ import annotations
@@ -14,63 +15,61 @@ from prefect_wix.client.models import FunnelStep
 from prefect_wix.planning.segments import ALL_SESSIONS, DEVICES, Segment
 from prefect_wix.profiles.relations import SITE_SESSIONS, STEPS
 
-__all__ = ["Kind", "deepest_step", "device", "dropped_before", "kind"]
-
 Listed = Mapping[str, str]
-"""Segment key -> the condition that it lists the session."""
+"""Segment key -> SQL condition that the segment lists the session."""
 
 _DEVICE_KEYS = {str(one.device_type): one.key for one in DEVICES}
-_NOTHING = "CAST(NULL AS TEXT)"
+_NULL = "CAST(NULL AS TEXT)"
 
 
 class Kind(StrEnum):
-    """Whether a session is as expected, or the first thing that is odd about it."""
+    """Regular, or the first irregularity of a session in the order below."""
 
     TWO_DEVICES = "two_devices"
-    """More than one device lists it; its device is left open."""
+    """Two or more devices list the session; its device is NULL."""
     OUTSIDE_ALL = "outside_all"
-    """A segment lists it, but not the one of all sessions, which is landed."""
+    """A landed segment of all sessions (ALL or SITE_SESSIONS) does not list the session."""
     BROKEN_FUNNEL = "broken_funnel"
-    """It reached a step, but not one before it."""
+    """The session reached a funnel step without an earlier one."""
     NO_DEVICE = "no_device"
-    """None of the three devices lists it, which are all landed."""
+    """All three devices are landed, and none lists the session."""
     ON_TWO_DAYS = "on_two_days"
-    """The day before or the day after lists it too, as it may when it went on over midnight."""
+    """A neighbouring day lists the session too, as Wix may do for a visit over midnight."""
     REGULAR = "regular"
 
 
 def device(listed: Listed) -> str:
-    """The device, or NULL where it is not known or in doubt."""
+    """The device; NULL if it is unknown or ambiguous."""
     known = {name: listed[key] for name, key in _DEVICE_KEYS.items() if key in listed}
     cases = {f"'{name}'": condition for name, condition in known.items()}
-    return _case({"NULL": _two_devices(listed), **cases}) if cases else _NOTHING
+    return _case({"NULL": _two_devices(listed), **cases}) if cases else _NULL
 
 
 def deepest_step(listed: Listed) -> str:
-    """The deepest step that it is known to have reached; NULL where no step is landed.
+    """The deepest step that the session is known to have reached; NULL if no step is landed.
 
-    Every session has reached the first one.
+    Every session has reached the first step.
     """
-    if not any(map(_of_funnel, listed)):
-        return _NOTHING
+    if not any(map(_is_funnel, listed)):
+        return _NULL
     cases = {f"'{step}'": _reached(step, listed) for step in reversed(STEPS[1:])}
     return _case(cases, otherwise=f"'{STEPS[0]}'")
 
 
 def dropped_before(listed: Listed) -> str:
-    """The first step that it is known not to have reached, or NULL.
+    """The first step that the session is known not to have reached, or NULL.
 
-    The step right after the deepest, where every step is landed.
+    This is the step after the deepest one if every step is landed.
     """
     return _case({f"'{step}'": _not_reached(step, listed) for step in STEPS[1:]})
 
 
 def kind(listed: Listed, *, on_two_days: str) -> str:
-    """The `Kind`.
+    """The `Kind` of the session.
 
     Args:
-        listed: see the module.
-        on_two_days: the condition that a neighbouring day lists the session.
+        listed: segment key -> condition that the segment lists the session.
+        on_two_days: condition that a neighbouring day lists the session.
     """
     conditions = {
         Kind.TWO_DEVICES: _two_devices(listed),
@@ -119,7 +118,7 @@ def _not_reached(step: FunnelStep, listed: Listed) -> str:
     return _any([*missed, *([f"NOT {reached}"] if reached else [])])
 
 
-def _of_funnel(key: str) -> bool:
+def _is_funnel(key: str) -> bool:
     segment = Segment.parse(key)
     return bool(segment.funnel_include or segment.funnel_exclude)
 

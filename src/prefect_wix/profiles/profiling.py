@@ -1,4 +1,7 @@
-"""Profiling the days of a window, and reading back what was found: what a flow calls."""
+"""Computes the profiles of a window and reads their summary. Prefect tasks call these functions.
+
+The transactions are in `steps` and `reading`; the tables are in `schema`.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,8 @@ from prefect_wix.warehouse.interface import Warehouse
 from prefect_wix.warehouse.schema import Statement, Steps
 from prefect_wix.warehouse.transactions import SqlWarehouse, Tables, sql_warehouse
 
-__all__ = ["keep_counts", "profile_window", "summarize"]
-
 DAYS_AT_ONCE = 31
-"""Days that are profiled in one transaction, which keeps loads out of a DuckDB file."""
-_WHAT_FOR = "Profiles of sessions"
+"""Most days of one transaction: a transaction locks loads out of a DuckDB file."""
 
 
 async def profile_window(
@@ -31,61 +31,60 @@ async def profile_window(
 
     Args:
         warehouse: prepared; DuckDB or PostgreSQL.
-        site_id: whose sessions.
-        window: which local days. What is landed as a day of another zone is left out.
-        flows: names for navigation flows, with their segment keys.
+        site_id: the Wix site.
+        window: local days. Partitions of other time zones are left out.
+        flows: flow name -> segment key of a navigation flow.
 
     Returns:
-        The days whose rows were computed anew: those that were computed from other receipts
-        before, or never.
+        The recomputed days: those whose input changed since the last profile, or without one.
 
     Raises:
-        WarehouseUnsupportedError: this kind of warehouse can't be profiled.
+        WarehouseUnsupportedError: the warehouse is neither DuckDB nor PostgreSQL.
         WarehouseError: see the tree in `prefect_wix.errors`.
-        ValueError: a flow is no navigation flow.
+        ValueError: a flow is not a navigation flow.
     """
     check_flows(flows)
-    place = await _prepared(warehouse)
+    database = await _prepared(warehouse)
     computed: list[date] = []
-    for part in _parts(window):
-        work = partial(_profile, site_id=site_id, window=part, flows=flows)
-        computed += await place.transact(work)
+    for chunk in _chunks(window):
+        work = partial(_profile, site_id=site_id, window=chunk, flows=flows)
+        computed += await database.transact(work)
     return computed
 
 
-async def keep_counts(
+async def store_counts(
     warehouse: Warehouse, site_id: str, timezone: str, counts: Mapping[date, int]
 ) -> None:
-    """Keep Wix's own counts of sessions by day, in place of those of the same days.
+    """Store Wix's session counts; they replace earlier counts of the same days.
 
     Args:
         warehouse: prepared; DuckDB or PostgreSQL.
-        site_id: whose sessions were counted.
-        timezone: the IANA zone that the days were counted in.
+        site_id: the Wix site.
+        timezone: the IANA time zone of the days.
         counts: local day -> sessions.
     """
-    place = await _prepared(warehouse)
+    database = await _prepared(warehouse)
     now = datetime.now(UTC)
     rows = [(site_id, day, timezone, counted, now) for day, counted in counts.items()]
     if rows:
-        await place.transact(partial(_keep, rows=rows))
+        await database.transact(partial(_replace_counts, rows=rows))
 
 
 async def summarize(
     warehouse: Warehouse, site_id: str, window: Window, flows: Flows
 ) -> ProfileSummary:
-    """What is known of a profiled window; the arguments are those of `profile_window`."""
-    place = await _prepared(warehouse)
-    return await place.transact(lambda tables: Reading(tables, site_id, window, flows).steps())
+    """Read the summary of a profiled window; the arguments are those of `profile_window`."""
+    database = await _prepared(warehouse)
+    return await database.transact(lambda tables: Reading(tables, site_id, window, flows).summary())
 
 
 async def _prepared(warehouse: Warehouse) -> SqlWarehouse:
-    place = sql_warehouse(warehouse, what_for=_WHAT_FOR)
-    await prepare_profiles(place)
-    return place
+    database = sql_warehouse(warehouse, what_for="Session profiles")
+    await prepare_profiles(database)
+    return database
 
 
-def _parts(window: Window) -> Iterator[Window]:
+def _chunks(window: Window) -> Iterator[Window]:
     start = window.start
     while start < window.end:
         end = min(start + DAYS_AT_ONCE * ONE_DAY, window.end)
@@ -94,10 +93,10 @@ def _parts(window: Window) -> Iterator[Window]:
 
 
 def _profile(tables: Tables, *, site_id: str, window: Window, flows: Flows) -> Steps[list[date]]:
-    return Profiling(tables, site_id, window, flows, datetime.now(UTC)).steps()
+    return Profiling(tables, site_id, window, flows, datetime.now(UTC)).compute()
 
 
-def _keep(tables: Tables, *, rows: list[tuple[Any, ...]]) -> Steps[None]:
+def _replace_counts(tables: Tables, *, rows: list[tuple[Any, ...]]) -> Steps[None]:
     for site_id, day, timezone, *_ in rows:
         yield Statement(
             f"DELETE FROM {tables.name('wix_session_counts')} "

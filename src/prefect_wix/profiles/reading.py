@@ -1,4 +1,7 @@
-"""Reading the tables of profiled days back as a summary. Nothing is computed anew here."""
+"""Reads the summary of a window from the profile tables.
+
+The transactions that fill the tables are in `steps`.
+"""
 
 from __future__ import annotations
 
@@ -26,20 +29,18 @@ from prefect_wix.profiles.summary import (
 from prefect_wix.warehouse.schema import Rows, Statement, Steps
 from prefect_wix.warehouse.transactions import Tables
 
-__all__ = ["Reading"]
-
-_MINE = "site_id = $1 AND session_date >= $2 AND session_date < $3 AND timezone = $4"
+_IN_WINDOW = "site_id = $1 AND session_date >= $2 AND session_date < $3 AND timezone = $4"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What is known of one site's window.
+    """Reads the summary of one site and window.
 
     Attributes:
-        tables: where it is kept.
-        site_id: whose sessions.
-        window: which local days.
-        flows: the names of navigation flows.
+        tables: the tables of the schema.
+        site_id: the Wix site.
+        window: local days.
+        flows: flow name -> segment key of a navigation flow.
     """
 
     tables: Tables
@@ -47,8 +48,8 @@ class Reading:
     window: Window
     flows: Flows
 
-    def steps(self) -> Steps[ProfileSummary]:
-        """Read all of it."""
+    def summary(self) -> Steps[ProfileSummary]:
+        """Read the whole summary."""
         groups = yield self._select(
             "session_date, coalesce(device, '" + NO_DEVICE + "'), deepest_step, kind, count(*)",
             "wix_sessions",
@@ -70,13 +71,13 @@ class Reading:
     def _select(self, columns: str, table: str, rest: str = "") -> Statement:
         values = (self.site_id, self.window.start, self.window.end, self.window.timezone)
         return Statement(
-            f"SELECT {columns} FROM {self.tables.name(table)} WHERE {_MINE} {rest}", values
+            f"SELECT {columns} FROM {self.tables.name(table)} WHERE {_IN_WINDOW} {rest}", values
         )
 
     def _computed_at(self) -> Steps[datetime]:
         rows = yield self._select("max(computed_at)", "wix_session_profiles")
-        at: datetime = rows[0][0] or datetime.now(UTC)
-        return at.astimezone(UTC)
+        computed_at: datetime = rows[0][0] or datetime.now(UTC)
+        return computed_at.astimezone(UTC)
 
     def _flows(self) -> Steps[tuple[FlowCount, ...]]:
         receipts = yield from self.tables.read_receipts(self.site_id, self.window)

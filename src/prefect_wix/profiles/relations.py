@@ -1,7 +1,7 @@
-"""The relations that the segments of a day should obey, and what of a day can testify for them.
+"""Relations that the segments of a day are expected to satisfy, and which receipts are evidence.
 
-Wix documents none of these relations. Pure functions over segment keys and receipts; the conditions
-are SQL over one boolean a segment, which is whether it lists an id.
+Wix documents none of these relations. Pure functions over segment keys and receipts. A condition is
+SQL over one boolean per segment: whether the segment lists an ID. The statements are in `steps`.
 """
 
 from __future__ import annotations
@@ -14,36 +14,34 @@ from prefect_wix.client.models import FunnelStep
 from prefect_wix.planning.partitions import UNCONFIRMED, Receipt
 from prefect_wix.planning.segments import ALL_SESSIONS, DEVICES, Segment
 
-__all__ = ["DAYS_TILE", "SITE_SESSIONS", "STEPS", "Relation", "doubt", "relations"]
-
 STEPS = tuple(FunnelStep)
-"""The funnel, the widest step first."""
+"""The steps of the conversion funnel, widest first."""
 SITE_SESSIONS = Segment(funnel_include=FunnelStep.SITE_SESSIONS).key
 
 
 @dataclass(frozen=True)
 class Relation:
-    """One relation between segments."""
+    """A relation between segments."""
 
     name: str
     description: str
-    """The same as a person reads it."""
+    """The relation as text, such as ``DESKTOP + MOBILE + TABLET = ALL``."""
     members: tuple[str, ...]
-    """The keys of the segments it speaks of."""
+    """Keys of the segments that the relation compares."""
     contradiction: str
-    """Where an id contradicts it: ``{0}``, ``{1}``, … say whether a member lists the id."""
+    """Condition of a contradicting ID; ``{0}`` stands for whether the first member lists the ID."""
 
     def contradicted(self, listed: Mapping[str, str]) -> str:
-        """The condition of an id that contradicts it, given each segment's own condition."""
+        """The condition that an ID contradicts the relation, given each segment's condition."""
         return self.contradiction.format(*(listed[member] for member in self.members))
 
     def compared(self, listed: Mapping[str, str]) -> str:
-        """The condition of an id that it is about at all."""
+        """The condition that the relation applies to an ID."""
         return " OR ".join(listed[member] for member in self.members) or "TRUE"
 
 
 DAYS_TILE = Relation("days_tile", "every day of the window is landed", (), "FALSE")
-"""The one relation that is about the window and no segment."""
+"""The only relation about the window; it compares no segments."""
 
 _DEVICES = Relation(
     "devices_make_all",
@@ -60,7 +58,7 @@ _SITE_SESSIONS = Relation(
 
 
 def relations(segments: Iterable[str]) -> list[Relation]:
-    """The relations of a day: those that every day has, and one for each landed exclusion."""
+    """The relations of a day: those of every day, and one for each landed exclusion."""
     return [_DEVICES, _SITE_SESSIONS, *_nested_steps(), *_exclusions(segments)]
 
 
@@ -86,8 +84,8 @@ def _reached(step: FunnelStep) -> str:
     return Segment(funnel_include=step).key
 
 
-def doubt(receipt: Receipt) -> str | None:
-    """Why a landed partition is no evidence for any relation; None where it is."""
+def why_untestable(receipt: Receipt) -> str | None:
+    """Why a landed partition is no evidence for any relation; None if it is evidence."""
     if receipt.confirmed_at == UNCONFIRMED:
         return "not listed by a job"
     if receipt.confirmed_at < receipt.partition.ends_at:

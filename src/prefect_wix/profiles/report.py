@@ -1,6 +1,6 @@
-"""The summary of some profiled days as one HTML file: no network, light and dark, any width.
+"""A profile summary as one HTML file that needs no network, in light and dark, at any width.
 
-What stands in it is chosen here, how it looks in ``report.html.jinja``, its pictures in `charts`.
+The values are prepared here; the page is in ``report.html.jinja``, the charts are in `charts`.
 """
 
 from __future__ import annotations
@@ -32,18 +32,16 @@ from prefect_wix.profiles.summary import (
     RelationState,
 )
 
-__all__ = ["check_report", "write_report"]
-
 ROWS_SHOWN = 200
-"""Broken relations that are listed, as many as a person scrolls through."""
+"""Most broken relations that the report lists."""
 
 
 def check_report(path: Path) -> None:
-    """Refuse a report that could not be written, before anything is computed for it.
+    """Check that a report can be written, before anything is computed for it.
 
     Raises:
         OutputError: the path is a folder.
-        MissingExtraError: what draws it is not installed.
+        MissingExtraError: the ``report`` extra is not installed.
     """
     import_extra("jinja2", extra="report", what_for="A report")
     import_extra("plotly", extra="report", what_for="A report")
@@ -52,18 +50,18 @@ def check_report(path: Path) -> None:
 
 
 def write_report(summary: ProfileSummary, path: Path) -> Path:
-    """Write the report; replaces a file that is there, at once and whole.
+    """Write the report, replacing an existing file atomically.
 
     Args:
-        summary: of one site and one window.
-        path: where; folders are made.
+        summary: the profiles of one site and window.
+        path: the file; missing folders are created.
 
     Returns:
-        The path, absolute.
+        The absolute path.
 
     Raises:
-        OutputError: the file can't be written; what was there is still there.
-        MissingExtraError: what draws it is not installed.
+        OutputError: the file can't be written; an existing file is unchanged.
+        MissingExtraError: the ``report`` extra is not installed.
     """
     check_report(path)
     draft = path.with_name(f".{uuid4().hex}.draft")
@@ -73,8 +71,8 @@ def write_report(summary: ProfileSummary, path: Path) -> Path:
         draft.replace(path)
     except OSError as error:
         raise OutputError(
-            f"report {str(path)!r} can't be written ({error.strerror}). Check the path, the rights "
-            "and the free space; a report that was there is untouched."
+            f"report {str(path)!r} can't be written ({error.strerror}); an existing report is "
+            "unchanged. Check the path, the permissions and the free space."
         ) from error
     finally:
         with suppress(OSError):
@@ -84,7 +82,7 @@ def write_report(summary: ProfileSummary, path: Path) -> Path:
 
 def _render(summary: ProfileSummary) -> str:
     jinja2 = import_extra("jinja2", extra="report", what_for="A report")
-    # Ids and the names of flows are whatever somebody wrote: every text is escaped.
+    # IDs and flow names are untrusted text, so every value is escaped.
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     source = resources.files(__package__).joinpath("report.html.jinja").read_text("utf-8")
     html: str = environment.from_string(source).render(
@@ -96,7 +94,7 @@ def _render(summary: ProfileSummary) -> str:
 
 
 def _charts(summary: ProfileSummary) -> dict[str, str]:
-    """The pictures that there is something to draw of."""
+    """The HTML of each chart; empty for a chart without data."""
     funnel, devices, counts = summary.funnel, summary.devices, summary.reconciliation
     return {
         "funnel": funnel_chart(funnel) if funnel else "",
@@ -107,21 +105,19 @@ def _charts(summary: ProfileSummary) -> dict[str, str]:
 
 def _heading(summary: ProfileSummary) -> dict[str, Any]:
     window, last_day = summary.window, summary.window.end - timedelta(days=1)
-    one_day = last_day == window.start
+    first = "" if last_day == window.start else f"{window.start:%-d %b} to "
     return {
         "site_id": summary.site_id,
         "window": window,
         "last_day": last_day,
-        "days_text": f"{_day(window.start)}"
-        if one_day
-        else f"{window.start:%-d %b} to {_day(last_day)}",
+        "days_text": f"{first}{_day(last_day)}",
         "computed_at": f"{summary.computed_at.astimezone(UTC):%-d %b %Y, %H:%M}",
         "figures": _figures(summary),
     }
 
 
 def _figures(summary: ProfileSummary) -> list[tuple[str, str]]:
-    """What a reader wants to know first."""
+    """Label and value of each headline figure."""
     last = summary.funnel[-1] if summary.funnel else None
     converted = [("Converted", _share(last.sessions, summary.sessions))] if last else []
     states = summary.states
@@ -143,8 +139,8 @@ def _counts(summary: ProfileSummary) -> dict[str, Any]:
         "flows": [
             {**_row(one.flow, one.sessions, total), "days": one.days} for one in summary.flows
         ],
-        "odd": [
-            _row(_ODD.get(one.kind, one.kind), one.sessions, total)
+        "irregular": [
+            _row(_IRREGULAR.get(one.kind, one.kind), one.sessions, total)
             for one in summary.kinds
             if one.kind != Kind.REGULAR and one.sessions
         ],
@@ -152,12 +148,12 @@ def _counts(summary: ProfileSummary) -> dict[str, Any]:
     }
 
 
-_ODD: dict[str, str] = {
+_IRREGULAR: dict[str, str] = {
     Kind.TWO_DEVICES: "Listed under more than one device",
-    Kind.OUTSIDE_ALL: "Listed by a segment, but not among all sessions",
-    Kind.BROKEN_FUNNEL: "Reached a step, but not one before it",
-    Kind.NO_DEVICE: "On no device",
-    Kind.ON_TWO_DAYS: "Listed on two days that follow each other: a visit over midnight",
+    Kind.OUTSIDE_ALL: "Listed in a segment, but not among all sessions",
+    Kind.BROKEN_FUNNEL: "Reached a step without an earlier step",
+    Kind.NO_DEVICE: "Listed under no device",
+    Kind.ON_TWO_DAYS: "Listed on two consecutive days (visit over midnight)",
 }
 
 
@@ -187,7 +183,7 @@ def _reconciled(row: ReconciliationRow) -> dict[str, str]:
 
 
 def _certificate(summary: ProfileSummary) -> dict[str, Any]:
-    missing = Counter(what for row in summary.certificate for what in row.missing)
+    missing = Counter(segment for row in summary.certificate for segment in row.missing)
     return {
         "verdict": _verdict(summary),
         "relations": _relations(summary.certificate),
@@ -206,7 +202,7 @@ def _certificate(summary: ProfileSummary) -> dict[str, Any]:
 
 
 def _relations(rows: Sequence[CertificateRow]) -> list[dict[str, Any]]:
-    """Each relation once, with the number of days in each state."""
+    """One row per relation, with its number of days in each state."""
     names = dict.fromkeys((row.relation, row.description) for row in rows)
     states = Counter((row.relation, row.state) for row in rows)
     compared: Counter[str] = Counter()
@@ -229,13 +225,13 @@ def _verdict(summary: ProfileSummary) -> str:
     states = summary.states
     tested = states[RelationState.HELD] + states[RelationState.BROKEN]
     if not tested:
-        return "Nothing could be tested: the segments that relations speak of are not landed."
+        return "Nothing could be tested: the segments of the relations are not landed."
     if summary.broken:
         return (
-            f"{len(summary.broken):,} of {tested:,} tests found ids that contradict a relation. "
-            "Wix documents none of the relations, so look before you distrust the data."
+            f"{len(summary.broken):,} of {tested:,} tests found IDs that contradict a relation. "
+            "Wix documents none of these relations: check the examples before you reload the days."
         )
-    return f"All {tested:,} tests held: no id contradicts another segment of its day."
+    return f"All {tested:,} tests held: no ID contradicts a relation between segments."
 
 
 def _share(part: int, whole: int) -> str:

@@ -1,18 +1,12 @@
-"""The tables of session profiles, and the steps that create them in a warehouse."""
+"""The tables of session profiles, and the function that creates or migrates them.
+
+The tables of landed sessions are in `warehouse.schema`.
+"""
 
 from __future__ import annotations
 
 from prefect_wix.warehouse.schema import Statement, Steps, Table, TableSet
 from prefect_wix.warehouse.transactions import SqlWarehouse, Tables
-
-__all__ = [
-    "COMPLETENESS",
-    "COUNTS",
-    "FLOWS",
-    "PROFILED_DAYS",
-    "PROFILED_SESSIONS",
-    "prepare_profiles",
-]
 
 PROFILED_SESSIONS = Table(
     "wix_sessions",
@@ -26,14 +20,14 @@ FLOWS = Table(
     "site_id, session_date DATE, session_id, flow",
     key="site_id, session_date, flow, session_id",
 )
-"""The navigation flows that each session followed."""
+"""One row per site, local day, navigation flow and session that followed it."""
 PROFILED_DAYS = Table(
     "wix_session_profiles",
     "site_id, session_date DATE, timezone, fingerprint, segments BIGINT, sessions BIGINT, "
     "computed_at TIMESTAMPTZ",
     key="site_id, session_date",
 )
-"""What each day's rows were computed from."""
+"""One row per site and profiled day: the fingerprint of its input, and its totals."""
 COMPLETENESS = Table(
     "wix_completeness",
     "site_id, session_date DATE, timezone, relation, description, state, sessions BIGINT, "
@@ -46,7 +40,7 @@ COUNTS = Table(
     "site_id, session_date DATE, timezone, counted BIGINT, counted_at TIMESTAMPTZ",
     key="site_id, session_date, timezone",
 )
-"""Wix's own count of sessions. Wix keeps it for 62 days."""
+"""Wix's own session counts, which Wix keeps for 62 days."""
 _RECONCILIATION = (
     "SELECT site_id, session_date, timezone, landed, counted, ratio, ratio - avg(ratio) OVER ("
     "PARTITION BY site_id, timezone ORDER BY session_date "
@@ -56,9 +50,9 @@ _RECONCILIATION = (
     "JOIN {wix_session_profiles} p ON p.site_id = c.site_id AND p.session_date = c.session_date "
     "AND p.timezone = c.timezone) reconciled"
 )
-"""Profiled sessions beside Wix's count, by day.
+"""Profiled sessions and Wix's count, by day.
 
-``trend`` is the ratio less the mean ratio of the seven counted days before.
+``trend`` is the ratio minus the mean ratio of the seven counted days before.
 """
 _PROFILES = TableSet(
     versions="wix_profile_schema",
@@ -69,17 +63,17 @@ _PROFILES = TableSet(
 
 
 async def prepare_profiles(warehouse: SqlWarehouse) -> None:
-    """Create the tables of profiles, or check them.
+    """Create the profile tables, or migrate and check them.
 
     Raises:
-        WarehouseSchemaError: a newer version made them, or their columns were altered.
+        WarehouseSchemaError: a newer version created them, or their columns were altered.
     """
     await warehouse.transact(_prepare)
 
 
 def _prepare(tables: Tables) -> Steps[None]:
     columns = yield from tables.columns()
-    # The first edition created these tables with the others, and called the column `says`.
+    # The first edition created these tables without a version, and named the column `says`.
     if "says" in columns.get(COMPLETENESS.name, ()):
         name = tables.name(COMPLETENESS.name)
         yield Statement(f"ALTER TABLE {name} RENAME COLUMN says TO description")

@@ -1,7 +1,8 @@
-"""The transactions that compute profiles and certificates inside the warehouse, in SQL.
+"""The transaction that computes profiles and certificates in the warehouse, in SQL.
 
-Which session each segment lists is gathered in a temporary table, one row a day and session; all
-else is computed from that. Only days that were computed from something else are computed anew.
+A temporary table holds which segments list each session, one row per day and session; everything
+else is computed from it. Only days whose input changed are recomputed. The SQL expressions are in
+`expressions` and `relations`; `reading` reads the results.
 """
 
 from __future__ import annotations
@@ -30,10 +31,8 @@ from prefect_wix.profiles.summary import CertificateRow
 from prefect_wix.warehouse.schema import Statement, Steps, Table
 from prefect_wix.warehouse.transactions import Tables
 
-__all__ = ["EXAMPLES", "Profiling"]
-
 EXAMPLES = 5
-"""As many ids as are kept to look at where a relation is broken."""
+"""Most IDs that are stored as examples of a broken relation, per day."""
 
 _LISTED = "wix_listed"
 _OVERLAPS = "wix_overlaps"
@@ -43,14 +42,14 @@ _TABLES = ("wix_sessions", "wix_session_flows", "wix_completeness", "wix_session
 
 @dataclass(frozen=True)
 class Profiling:
-    """The profiling of one site's days.
+    """Computes the profiles of one site and window.
 
     Attributes:
-        tables: where they are.
-        site_id: whose sessions.
-        window: which local days; few enough for one transaction.
-        flows: the names of navigation flows.
-        at: when it is done.
+        tables: the tables of the schema.
+        site_id: the Wix site.
+        window: local days; few enough for one transaction.
+        flows: flow name -> segment key of a navigation flow.
+        at: the value of ``computed_at``.
     """
 
     tables: Tables
@@ -59,26 +58,26 @@ class Profiling:
     flows: Flows
     at: datetime
 
-    def steps(self) -> Steps[list[date]]:
-        """Compute the days that are out of date.
+    def compute(self) -> Steps[list[date]]:
+        """Recompute the stale days.
 
         Returns:
-            These days, oldest first; without days that a load landed in meanwhile, which are left
-            as they were and still out of date.
+            The recomputed days, oldest first. Days that a load changed during the computation are
+            not among them: their rows are unchanged and still stale.
         """
         days = yield from self._landed()
         stale = yield from self._stale(days)
         if not stale:
             return []
-        yield from self._gather(stale, days)
-        settled = yield from self._settled(stale, days)
-        if settled:
-            yield from self._delete(settled)
-        for segments, alike in _by_segments(settled, days).items():
-            yield from self._profile(alike, segments, days)
+        yield from self._collect_ids(stale, days)
+        unchanged = yield from self._current(stale, days)
+        if unchanged:
+            yield from self._delete(unchanged)
+        for segments, group in _by_segments(unchanged, days).items():
+            yield from self._write(group, segments, days)
         for table in (_LISTED, _OVERLAPS):
             yield Statement(f"DROP TABLE {table}")
-        return settled
+        return unchanged
 
     def _landed(self) -> Steps[dict[date, LandedDay]]:
         window = self.window
@@ -93,20 +92,20 @@ class Profiling:
             "WHERE site_id = $1 AND session_date >= $2 AND session_date < $3",
             (self.site_id, self.window.start, self.window.end),
         )
-        known = {day: told for day, zone, told in rows if zone == self.window.timezone}
-        return [day for day in self.window.days() if known.get(day) != self._print(day, days)]
+        stored = {day: value for day, zone, value in rows if zone == self.window.timezone}
+        return [day for day in self.window.days() if stored.get(day) != self._hash(day, days)]
 
-    def _settled(self, stale: Sequence[date], days: Mapping[date, LandedDay]) -> Steps[list[date]]:
-        """Those days whose receipts are still the ones that their ids were gathered beside."""
+    def _current(self, stale: Sequence[date], days: Mapping[date, LandedDay]) -> Steps[list[date]]:
+        """The days whose receipts did not change while their IDs were collected."""
         now = yield from self._landed()
-        return [day for day in stale if self._print(day, now) == self._print(day, days)]
+        return [day for day in stale if self._hash(day, now) == self._hash(day, days)]
 
-    def _print(self, day: date, days: Mapping[date, LandedDay]) -> str:
+    def _hash(self, day: date, days: Mapping[date, LandedDay]) -> str:
         return fingerprint(day, days, self.flows)
 
-    # -- gathering -----------------------------------------------------------------------------
+    # -- collecting IDs ------------------------------------------------------------------------
 
-    def _gather(self, stale: Sequence[date], days: Mapping[date, LandedDay]) -> Steps[None]:
+    def _collect_ids(self, stale: Sequence[date], days: Mapping[date, LandedDay]) -> Steps[None]:
         columns = _columns(days)
         flags = "".join(f", {column} BOOLEAN" for column in columns.values())
         yield Statement(
@@ -116,7 +115,7 @@ class Profiling:
         yield Statement(
             f"CREATE TEMP TABLE {_OVERLAPS} (session_date DATE, session_id TEXT, continued BOOLEAN)"
         )
-        yield self._list_ids(sorted({each for day in stale for each in neighbours(day)}), columns)
+        yield self._insert_ids(sorted({each for day in stale for each in neighbours(day)}), columns)
         yield Statement(
             f"INSERT INTO {_OVERLAPS} SELECT p.session_date, p.session_id, "
             f"bool_or(q.session_date < p.session_date) FROM {_LISTED} p JOIN {_LISTED} q "
@@ -124,7 +123,7 @@ class Profiling:
             "OR q.session_date = p.session_date + 1) GROUP BY p.session_date, p.session_id"
         )
 
-    def _list_ids(self, days: Sequence[date], columns: Mapping[str, str]) -> Statement:
+    def _insert_ids(self, days: Sequence[date], columns: Mapping[str, str]) -> Statement:
         ids, receipts = map(self.tables.name, ("wix_session_ids", "wix_session_receipts"))
         values = [self.site_id, self.window.timezone, days[0], days[-1], *columns, *days]
         flags = "".join(f", bool_or(r.segment = ${n})" for n in range(5, 5 + len(columns)))
@@ -132,9 +131,9 @@ class Profiling:
             f"INSERT INTO {_LISTED} SELECT r.session_date, i.session_id, min(r.submitted_at), "
             f"max(r.submitted_at){flags} FROM {receipts} r JOIN {ids} i ON i.site_id = r.site_id "
             "AND i.segment = r.segment AND i.session_date = r.session_date WHERE r.site_id = $1 "
-            # Said of both, so that each table is read for these days alone.
+            # Conditions on both tables, so that each is scanned for these days only.
             "AND i.site_id = $1 AND i.session_date >= $3 AND i.session_date <= $4 "
-            f"AND r.timezone = $2 AND r.session_date IN ({_places(5 + len(columns), days)}) "
+            f"AND r.timezone = $2 AND r.session_date IN ({_params(5 + len(columns), days)}) "
             "GROUP BY r.session_date, i.session_id",
             tuple(values),
         )
@@ -145,28 +144,28 @@ class Profiling:
         for table in _TABLES:
             yield Statement(
                 f"DELETE FROM {self.tables.name(table)} "
-                f"WHERE site_id = $1 AND session_date IN ({_places(2, stale)})",
+                f"WHERE site_id = $1 AND session_date IN ({_params(2, stale)})",
                 (self.site_id, *stale),
             )
 
-    def _profile(
+    def _write(
         self, stale: Sequence[date], segments: Sequence[str], days: Mapping[date, LandedDay]
     ) -> Steps[None]:
-        """Write all there is to say of days that the same segments are landed of."""
+        """Write the rows of days that have the same landed segments."""
         columns = _columns(days)
         listed = {segment: f"p.{columns[segment]}" for segment in segments}
         yield self._insert_sessions(stale, listed)
         for name, key in name_flows(segments, self.flows):
             yield self._insert_flow(stale, name, listed[key])
-        findings = yield from self._find(stale, listed)
+        findings = yield from self._test_relations(stale, listed)
         rows = [row for day in stale for row in certify(day, days.get(day, LandedDay()), findings)]
         yield from self._insert(COMPLETENESS, map(self._certificate, rows))
         counts = {row.day: row.sessions for row in rows if row.relation == DAYS_TILE.name}
-        prints = {day: self._print(day, days) for day in stale}
+        fingerprints = {day: self._hash(day, days) for day in stale}
         yield from self._insert(
             PROFILED_DAYS,
             (
-                (*self._where(day), prints[day], len(segments), counts[day], self.at)
+                (*self._key(day), fingerprints[day], len(segments), counts[day], self.at)
                 for day in stale
             ),
         )
@@ -181,7 +180,7 @@ class Profiling:
             f"{kind(listed, on_two_days=on_two_days)}, coalesce(o.continued, FALSE), "
             f"p.first_seen_at, p.last_seen_at FROM {_LISTED} p LEFT JOIN {_OVERLAPS} o "
             "ON o.session_id = p.session_id AND o.session_date = p.session_date "
-            f"WHERE p.session_date IN ({_places(3, stale)})",
+            f"WHERE p.session_date IN ({_params(3, stale)})",
             (self.site_id, self.window.timezone, *stale),
         )
 
@@ -190,16 +189,16 @@ class Profiling:
             f"INSERT INTO {self.tables.name('wix_session_flows')} "
             "(site_id, session_date, session_id, flow) SELECT CAST($1 AS TEXT), p.session_date, "
             f"p.session_id, CAST($2 AS TEXT) FROM {_LISTED} p "
-            f"WHERE {followed} AND p.session_date IN ({_places(3, stale)})",
+            f"WHERE {followed} AND p.session_date IN ({_params(3, stale)})",
             (self.site_id, name, *stale),
         )
 
     def _certificate(self, row: CertificateRow) -> tuple[Any, ...]:
         what = (row.relation, row.description, row.state.value, row.sessions, row.exceptions)
         lists = (json.dumps(row.examples), json.dumps(row.missing))
-        return (*self._where(row.day), *what, *lists, self.at)
+        return (*self._key(row.day), *what, *lists, self.at)
 
-    def _where(self, day: date) -> tuple[Any, ...]:
+    def _key(self, day: date) -> tuple[Any, ...]:
         return self.site_id, day, self.window.timezone
 
     def _insert(self, table: Table, rows: Iterable[tuple[Any, ...]]) -> Steps[None]:
@@ -210,13 +209,13 @@ class Profiling:
 
     # -- certificates --------------------------------------------------------------------------
 
-    def _find(self, stale: Sequence[date], listed: Mapping[str, str]) -> Steps[Findings]:
-        """Count, for each day and each relation whose segments are landed."""
+    def _test_relations(self, stale: Sequence[date], listed: Mapping[str, str]) -> Steps[Findings]:
+        """Count contradictions by day, for each relation whose segments are landed."""
         testable = [
             one for one in (DAYS_TILE, *relations(listed)) if listed.keys() >= set(one.members)
         ]
         findings = Findings()
-        days = f"p.session_date IN ({_places(1, stale)})"
+        days = f"p.session_date IN ({_params(1, stale)})"
         for day, *pairs in (yield self._count(testable, listed, days, stale)):
             for one, compared, exceptions in zip(testable, pairs[::2], pairs[1::2], strict=True):
                 findings.compared[day, one.name] = compared
@@ -225,7 +224,7 @@ class Profiling:
             if any(findings.exceptions[day, one.name] for day in stale):
                 rows = f"{_LISTED} p WHERE {days} AND ({one.contradicted(listed)})"
                 yield from _examples(findings, one, rows, stale)
-        yield from self._find_overlaps(findings, stale)
+        yield from self._count_overlaps(findings, stale)
         return findings
 
     def _count(
@@ -246,8 +245,8 @@ class Profiling:
             tuple(stale),
         )
 
-    def _find_overlaps(self, findings: Findings, stale: Sequence[date]) -> Steps[None]:
-        overlaps = f"{_OVERLAPS} p WHERE p.session_date IN ({_places(1, stale)})"
+    def _count_overlaps(self, findings: Findings, stale: Sequence[date]) -> Steps[None]:
+        overlaps = f"{_OVERLAPS} p WHERE p.session_date IN ({_params(1, stale)})"
         rows = yield Statement(
             f"SELECT p.session_date, count(*) FROM {overlaps} GROUP BY p.session_date",
             tuple(stale),
@@ -272,17 +271,17 @@ def _examples(
 def _by_segments(
     stale: Iterable[date], days: Mapping[date, LandedDay]
 ) -> dict[tuple[str, ...], list[date]]:
-    alike: defaultdict[tuple[str, ...], list[date]] = defaultdict(list)
+    groups: defaultdict[tuple[str, ...], list[date]] = defaultdict(list)
     for day in stale:
-        alike[tuple(sorted(days.get(day, LandedDay()).receipts))].append(day)
-    return dict(alike)
+        groups[tuple(sorted(days.get(day, LandedDay()).receipts))].append(day)
+    return dict(groups)
 
 
 def _columns(days: Mapping[date, LandedDay]) -> dict[str, str]:
-    """A column for each segment that is landed of any of the days."""
+    """Segment key -> column, for each segment that is landed on any of the days."""
     segments = sorted({segment for landed in days.values() for segment in landed.receipts})
     return {segment: f"s{n}" for n, segment in enumerate(segments)}
 
 
-def _places(first: int, values: Sequence[object]) -> str:
+def _params(first: int, values: Sequence[object]) -> str:
     return ", ".join(f"${n}" for n in range(first, first + len(values)))

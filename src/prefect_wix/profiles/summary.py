@@ -1,6 +1,6 @@
-"""What a person is told about profiled days: plain values that a table or a picture is made of.
+"""The values of a profile summary.
 
-Only the shapes. How they are computed is in `profiling`, how they look in `report`.
+`reading` fills them; `tables`, `charts` and `report` show them.
 """
 
 from __future__ import annotations
@@ -12,36 +12,24 @@ from enum import StrEnum
 
 from prefect_wix.planning.windows import Window
 
-__all__ = [
-    "NO_DEVICE",
-    "CertificateRow",
-    "DeviceDay",
-    "FlowCount",
-    "FunnelStepCount",
-    "KindCount",
-    "ProfileSummary",
-    "ReconciliationRow",
-    "RelationState",
-]
-
 NO_DEVICE = "unknown"
-"""What stands for the device of a session whose device is not known."""
+"""The device label of sessions whose device is unknown."""
 
 
 class RelationState(StrEnum):
-    """What is known of a relation between the segments of a day."""
+    """The result of testing a relation on one local day."""
 
     HELD = "held"
-    """The landed ids obey it."""
+    """No landed ID contradicts the relation."""
     BROKEN = "broken"
-    """Some ids contradict it. Wix documents none of the relations, so this is a finding first."""
+    """Landed IDs contradict the relation. Wix does not document it, so this may be no error."""
     NOT_TESTABLE = "not testable"
-    """A segment it speaks of is not landed, or what is landed is no evidence."""
+    """A segment of the relation is not landed, or its receipt is no evidence."""
 
 
 @dataclass(frozen=True)
 class FunnelStepCount:
-    """How many sessions are known to have reached a step of the conversion funnel."""
+    """The sessions known to have reached a step of the conversion funnel."""
 
     step: str
     """One of `prefect_wix.client.models.FunnelStep`."""
@@ -50,7 +38,7 @@ class FunnelStepCount:
 
 @dataclass(frozen=True)
 class DeviceDay:
-    """How many sessions of a local day were on a device."""
+    """The sessions of one local day on one device."""
 
     day: date
     device: str
@@ -60,18 +48,18 @@ class DeviceDay:
 
 @dataclass(frozen=True)
 class FlowCount:
-    """How many sessions followed a navigation flow."""
+    """The sessions that followed a navigation flow."""
 
     flow: str
-    """The name it was given, or else its segment key."""
+    """The name of the flow, or its segment key if it has no name."""
     sessions: int
     days: int
-    """On how many of the days it is landed."""
+    """The number of days on which the flow is landed."""
 
 
 @dataclass(frozen=True)
 class KindCount:
-    """How many sessions are regular, or odd in one way."""
+    """The sessions of one kind."""
 
     kind: str
     """One of `prefect_wix.profiles.expressions.Kind`."""
@@ -80,71 +68,70 @@ class KindCount:
 
 @dataclass(frozen=True)
 class CertificateRow:
-    """What became of one relation on one local day."""
+    """The result of testing one relation on one local day."""
 
     day: date
     relation: str
-    """Its short name, such as ``devices_make_all``."""
+    """The name of the relation, such as ``devices_make_all``."""
     description: str
-    """The relation as a person reads it, such as ``DESKTOP + MOBILE + TABLET = ALL``."""
+    """The relation as text, such as ``DESKTOP + MOBILE + TABLET = ALL``."""
     state: RelationState
     sessions: int
-    """Ids that were compared."""
+    """The number of IDs compared."""
     exceptions: int
-    """Ids that contradict it; of ``days_tile`` those that a neighbouring day lists too."""
+    """The number of IDs that contradict it; for ``days_tile``, IDs also on a neighbouring day."""
     examples: tuple[str, ...] = ()
-    """Up to five of them."""
+    """Up to five of the exceptions."""
     missing: tuple[str, ...] = ()
-    """The segments it was not testable for, each with the reason where it is landed."""
+    """The segments that are no evidence; a landed segment has its reason in parentheses."""
 
 
 @dataclass(frozen=True)
 class ReconciliationRow:
-    """What is landed of one local day, beside Wix's own count of sessions."""
+    """The landed sessions of one local day, and Wix's own count."""
 
     day: date
     landed: int
     counted: int
     """Wix's TOTAL_SESSIONS."""
     ratio: float | None
-    """Landed to counted; None where Wix counted none."""
+    """Landed divided by counted; None if Wix counted no session."""
     trend: float | None
-    """The ratio less the mean ratio of the seven days before it; None where there are none."""
+    """The ratio minus the mean ratio of the seven counted days before; None without such days."""
 
 
 @dataclass(frozen=True)
 class ProfileSummary:
-    """Everything a picture of some profiled days needs."""
+    """The profiles of one site and window, summed up for tables, charts and the report."""
 
     site_id: str
     window: Window
-    """The local days, and their zone."""
     computed_at: datetime
     """In UTC."""
     sessions: int
-    """Rows of ``wix_sessions``: a session on two days counts on both."""
+    """The number of rows in ``wix_sessions``; a session on two days counts twice."""
     funnel: tuple[FunnelStepCount, ...]
-    """The widest step first; empty where no funnel step is landed."""
+    """Widest step first; empty if no funnel step is landed."""
     devices: tuple[DeviceDay, ...]
-    """By day, then device; without days that have no session."""
+    """Sorted by day and device; days without a session are left out."""
     flows: tuple[FlowCount, ...]
     kinds: tuple[KindCount, ...]
     certificate: tuple[CertificateRow, ...]
-    """By day, then relation, for every day of the window."""
+    """Sorted by day and relation, for every day of the window."""
     reconciliation: tuple[ReconciliationRow, ...]
-    """By day, for the days that Wix still keeps counts of; empty where it told none."""
+    """Sorted by day, for the days that have a stored count of Wix."""
 
     @property
     def timezone(self) -> str:
-        """The IANA zone that the days are counted in."""
+        """The IANA time zone of the days."""
         return self.window.timezone
 
     @property
     def states(self) -> Counter[RelationState]:
-        """How many relations held, broke and could not be tested."""
+        """The number of certificate rows in each state."""
         return Counter(row.state for row in self.certificate)
 
     @property
     def broken(self) -> tuple[CertificateRow, ...]:
-        """The relations that some ids contradict."""
+        """The certificate rows of broken relations."""
         return tuple(row for row in self.certificate if row.state is RelationState.BROKEN)

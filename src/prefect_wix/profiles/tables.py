@@ -1,4 +1,7 @@
-"""What a person is told about profiled days: sentences and table rows. Pure functions."""
+"""Sentences and table rows of a profile summary, for logs and artifacts. Pure functions.
+
+The HTML report is in `report`.
+"""
 
 from __future__ import annotations
 
@@ -13,30 +16,20 @@ from prefect_wix.profiles.summary import (
     RelationState,
 )
 
-__all__ = [
-    "certificate_rows",
-    "describe_broken",
-    "describe_certificate",
-    "describe_profiles",
-    "describe_reconciliation",
-    "device_rows",
-    "funnel_rows",
-    "reconciliation_rows",
-]
-
 ROWS_SHOWN = 1000
-"""As many as a person scrolls through; the sentence above a table counts all."""
+"""Most rows of a table; the sentence above it counts all rows."""
 _ORDER = (RelationState.BROKEN, RelationState.NOT_TESTABLE, RelationState.HELD)
 
 
 def describe_profiles(summary: ProfileSummary) -> str:
-    """One sentence: how many sessions, and how many of them are odd in which way."""
+    """One sentence: the number of sessions, and of each kind."""
     kinds = ", ".join(f"{one.sessions:,} {one.kind.replace('_', ' ')}" for one in summary.kinds)
-    return f"{summary.window}: {summary.sessions:,} sessions{': ' if kinds else ''}{kinds}"
+    plural = "s" * (summary.sessions != 1)
+    return f"{summary.window}: {summary.sessions:,} session{plural}{': ' if kinds else ''}{kinds}"
 
 
 def funnel_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
-    """A row for each step, with its share of the first step and of the step before."""
+    """One row per step, with its share of the first step and of the step before."""
     counts = [one.sessions for one in summary.funnel]
     return [
         {
@@ -50,7 +43,7 @@ def funnel_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
 
 
 def device_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
-    """A row for each day, with every device's share of the day's sessions; newest first."""
+    """One row per day, newest first, with each device's share of the day's sessions."""
     days: defaultdict[date, dict[str, int]] = defaultdict(dict)
     for one in summary.devices:
         days[one.day][one.device] = one.sessions
@@ -66,21 +59,21 @@ def device_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
 
 
 def describe_certificate(summary: ProfileSummary) -> str:
-    """One sentence: how many relations held, broke and could not be tested."""
+    """The number of relations in each state, such as 20 held, 1 broken, 0 not testable."""
     states = summary.states
     return ", ".join(f"{states[state]} {state}" for state in RelationState)
 
 
 def describe_broken(summary: ProfileSummary) -> Iterator[str]:
-    """A sentence for each broken relation of each day."""
+    """One sentence per broken relation and day."""
     for row in summary.broken:
-        exceptions = f": {row.exceptions} of {row.sessions} ids contradict it, such as"
+        exceptions = f": contradicted by {row.exceptions:,} of {row.sessions:,} IDs, for example"
         examples = f"{exceptions} {', '.join(row.examples)}" if row.examples else ""
         yield f"{row.day}: broken: {row.description}{examples}."
 
 
 def certificate_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
-    """A row for each relation of each day, up to `ROWS_SHOWN`; what is broken comes first."""
+    """One row per relation and day, broken ones first, at most `ROWS_SHOWN`."""
     rows = sorted(summary.certificate, key=lambda row: _ORDER.index(row.state))
     return [_certificate_row(row) for row in rows[:ROWS_SHOWN]]
 
@@ -98,17 +91,16 @@ def _certificate_row(row: CertificateRow) -> dict[str, Any]:
 
 
 def describe_reconciliation(summary: ProfileSummary) -> str:
-    """One sentence: what is landed beside what Wix counted."""
+    """One sentence: the landed sessions and Wix's count."""
     landed = sum(row.landed for row in summary.reconciliation)
     counted = sum(row.counted for row in summary.reconciliation)
     days = len(summary.reconciliation)
-    return (
-        f"{days} days: {landed:,} landed, {counted:,} counted by Wix ({_percent(landed, counted)})"
-    )
+    counts = f"{landed:,} landed, {counted:,} counted by Wix ({_percent(landed, counted)})"
+    return f"{days} day{'s' * (days != 1)}: {counts}"
 
 
 def reconciliation_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
-    """A row for each day that Wix has counted, newest first."""
+    """One row per day that Wix counted, newest first."""
     return [
         {
             "day": str(row.day),

@@ -1,3 +1,3 @@
-"""Session IDs on local disk, and the shield that lets short work end when it is cancelled."""
+"""Session IDs on local disk, and the shield that lets short work finish despite a cancellation."""
 
 __all__ = ()

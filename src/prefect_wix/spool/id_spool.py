@@ -1,7 +1,7 @@
-"""A listing's distinct ids, on local disk where they are many: ten million take little memory.
+"""The distinct session IDs of one listing, up to tens of millions in little memory.
 
-They are held in a private SQLite database that lives as long as the listing, and that is in memory
-until its cache is full.
+They are in a private temporary SQLite database, which moves to local disk once its cache of 32 MiB
+is full. Files for users are in `prefect_wix.jobs.writers`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,10 @@ from typing import Self, TypeVar
 from prefect_wix.errors import SpoolError
 from prefect_wix.spool.shield import shield_in_thread
 
-__all__ = ["Spool"]
-
 BATCH_SIZE = 10_000
-FEW = 1000
-"""Work with up to this many ids is done without a thread: it takes about 1 ms, and the switch to a
-thread and back about 0.5 ms more."""
+INLINE_LIMIT = 1000
+"""Work on up to this many IDs runs without a thread: it takes about 1 ms, and a thread switch and
+back would add about 0.5 ms."""
 _CACHE_KIB = 32_768
 _fingerprint = partial(hashlib.blake2b, digest_size=16)
 
@@ -36,20 +34,20 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class _Added:
     unseen: list[str]
-    """Ids that were never added before."""
+    """IDs that were never added before, in the order received."""
     fresh: int
-    """Ids that were not added in this pass before."""
+    """Number of IDs that were not added in this pass before."""
 
 
 class Spool:
-    """The distinct ids of one listing. Use it as ``with``: its files go with it.
+    """The distinct IDs of one listing. Use it as ``with``: leaving it removes its files.
 
-    A listing may be drained more than once; the spool remembers which pass saw an id last.
+    A listing may read all pages more than once; the spool stores the last pass of each ID.
     """
 
     def __init__(self) -> None:
-        self._count = self._visits = 0
-        self._visits_in_lines = -1
+        self._count = self._adds = 0
+        self._adds_in_lines = -1
         self._close = ExitStack()
         self._is_closed = False
 
@@ -65,17 +63,17 @@ class Spool:
         self._is_closed = True
 
     def __len__(self) -> int:
-        """How many distinct ids are held."""
+        """The number of distinct IDs."""
         return self._count
 
     async def run(self, work: Callable[[], T], *, adding: int = 0) -> T:
-        """Do blocking work with it: in a thread, unless the ids are few.
+        """Run blocking work on the spool: in a thread above `INLINE_LIMIT` IDs, otherwise inline.
 
         Args:
-            work: what to do.
-            adding: how many ids the work takes in.
+            work: the work; a cancellation waits for it.
+            adding: the number of IDs that the work adds.
         """
-        is_small = len(self) + adding <= FEW
+        is_small = len(self) + adding <= INLINE_LIMIT
         return work() if is_small else await shield_in_thread(work)
 
     @cached_property
@@ -84,32 +82,36 @@ class Spool:
 
     @cached_property
     def folder(self) -> Path:
-        """A private folder that lives as long as the spool, for files made from it."""
+        """A private temporary folder for files made from the spool; removed with it."""
         with _disk_errors():
             folder = tempfile.TemporaryDirectory(prefix="prefect-wix-")
             return Path(self._close.enter_context(folder))
 
     def add(self, session_ids: Sequence[str], *, in_pass: int = 1) -> _Added:
-        """Take in a page of one pass, or several.
+        """Add the IDs of one page or several pages of one pass.
 
         Raises:
-            SpoolError: the local disk is full or failing.
+            SpoolError: the local disk is full or failing, or the spool is closed.
         """
         self._check_open()
         ids = list(dict.fromkeys(session_ids))
-        self._visits += 1
-        visit = {"ids": json.dumps(ids), "visit": self._visits, "pass": in_pass}
+        self._adds += 1
+        values = {"ids": json.dumps(ids), "add": self._adds, "pass": in_pass}
         with _disk_errors():
-            new = self._db.execute(_INSERT, visit).rowcount
+            new = self._db.execute(_INSERT, values).rowcount
             self._count += new
             if new == len(ids):
                 return _Added(ids, fresh=new)
-            unseen = {session_id for (session_id,) in self._db.execute(_NEW, visit)}
-            again = self._db.execute(_SEE_AGAIN, visit).rowcount
+            unseen = {session_id for (session_id,) in self._db.execute(_NEW, values)}
+            again = self._db.execute(_MARK_SEEN, values).rowcount
         return _Added([one for one in ids if one in unseen], fresh=new + again)
 
     def batches(self, size: int = BATCH_SIZE) -> Iterator[list[str]]:
-        """The ids in order, ``size`` at a time."""
+        """The IDs in UTF-8 order, ``size`` at a time.
+
+        Raises:
+            SpoolError: the local disk is failing, or the spool is closed.
+        """
         self._check_open()
         with _disk_errors():
             rows = self._db.execute("SELECT id FROM ids ORDER BY id")
@@ -118,57 +120,63 @@ class Spool:
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise SpoolError("The ids of a listing are gone when it is closed: use them before.")
+            raise SpoolError("The spool is closed and its IDs are deleted: use them before that.")
 
     def digest(self) -> str:
-        """A fingerprint of the set of ids, whatever order they came in (hexadecimal)."""
+        """The hexadecimal fingerprint of the set of IDs, independent of order and pages.
+
+        Stored in receipts: BLAKE2b, 16 bytes, over the IDs in UTF-8 order, one per line.
+
+        Raises:
+            SpoolError: the local disk is full or failing, or the spool is closed.
+        """
         with _disk_errors(), self._content() as content:
             return hashlib.file_digest(content, _fingerprint).hexdigest()
 
     def _content(self) -> BufferedReader | BytesIO:
-        # What does not fit in a batch is wanted as a file anyway, by whoever loads it.
+        # A load of more than a batch needs the file anyway.
         if len(self) > BATCH_SIZE:
             return self.lines().open("rb")
         return BytesIO(b"".join(self._texts()))
 
     def lines(self) -> Path:
-        """The ids in order, one a line, in a text file in ``folder``. It is written once.
+        """A text file in ``folder`` with the IDs in order, one per line; rewritten after an `add`.
 
         Raises:
-            SpoolError: the local disk is full or failing.
+            SpoolError: the local disk is full or failing, or the spool is closed.
         """
         path = self.folder / "ids.txt"
-        if self._visits_in_lines != self._visits:
+        if self._adds_in_lines != self._adds:
             with _disk_errors(), path.open("wb") as file:
                 file.writelines(self._texts())
-            self._visits_in_lines = self._visits
+            self._adds_in_lines = self._adds
         return path
 
     def _texts(self) -> Iterator[bytes]:
         return ("\n".join([*batch, ""]).encode() for batch in self.batches())
 
 
-# In their order: of many ids, several go to the same page of the table.
+# Inserted in order, so that several IDs go to the same database page.
 _INSERT = """
-    INSERT OR IGNORE INTO ids SELECT value, :visit, :pass FROM json_each(:ids) ORDER BY value
+    INSERT OR IGNORE INTO ids SELECT value, :add, :pass FROM json_each(:ids) ORDER BY value
 """
-_NEW = "SELECT id FROM ids WHERE id IN (SELECT value FROM json_each(:ids)) AND visit = :visit"
-_SEE_AGAIN = (
+_NEW = "SELECT id FROM ids WHERE id IN (SELECT value FROM json_each(:ids)) AND added = :add"
+_MARK_SEEN = (
     "UPDATE ids SET pass = :pass WHERE id IN (SELECT value FROM json_each(:ids)) AND pass < :pass"
 )
 
 
 def _make_database() -> sqlite3.Connection:
-    # No name: SQLite makes a file in the folder for temporary files when its cache is full, and
-    # nobody else can open it.
+    # Without a name SQLite creates an unlinked file in the temporary folder once its cache is full,
+    # which no other process can open.
     database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-    # A spool is never reopened, so nothing has to survive a crash: no journal, and one
-    # transaction that is never committed, so that pages leave memory only for want of room.
+    # A spool is never reopened: no journal, and one transaction that is never committed, so that
+    # pages leave memory only when the cache is full.
     database.executescript(f"""
         PRAGMA journal_mode = OFF;
         PRAGMA synchronous = OFF;
         PRAGMA cache_size = -{_CACHE_KIB};
-        CREATE TABLE ids (id TEXT PRIMARY KEY, visit INTEGER, pass INTEGER) WITHOUT ROWID;
+        CREATE TABLE ids (id TEXT PRIMARY KEY, added INTEGER, pass INTEGER) WITHOUT ROWID;
         BEGIN;
     """)
     return database
@@ -180,6 +188,6 @@ def _disk_errors() -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         raise SpoolError(
-            f"The ids of the listing could not be kept on local disk ({error}). Free space in the "
-            "folder for temporary files, or point TMPDIR at a larger disk, and run again."
+            f"Session IDs could not be written to local disk ({error}); the listing was not used. "
+            "Free space in the temporary folder or set TMPDIR to a larger disk, and run again."
         ) from error

@@ -1,4 +1,4 @@
-"""Work that a cancellation waits for: short, and worth nothing when it is half done."""
+"""Short work that must not stop halfway: a cancellation is delayed until the work is done."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ from typing import TypeVar
 
 from anyio import CancelScope
 
-__all__ = ["shield", "shield_in_thread"]
-
 T = TypeVar("T")
 
 
 async def shield(work: Awaitable[T]) -> T:
-    """The result of the work, which goes on to its end also when the caller is cancelled.
+    """Await the work; if the caller is cancelled, wait for the work to end and then cancel.
 
-    The caller waits for that, however often it is cancelled: what the work needs stays there.
+    Repeated cancellations wait too, so that the caller keeps open what the work uses.
+
+    Raises:
+        CancelledError: the caller was cancelled; result and exception of the work are dropped.
     """
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await _end_of(task)
-        # Whoever cancelled has no use for how it ended; asyncio would log it as never looked at.
+        await _wait_until_done(task)
+        # Retrieve the exception so that asyncio does not log "exception was never retrieved".
         if not task.cancelled():
             task.exception()
         raise
 
 
-async def _end_of(task: asyncio.Future[T]) -> None:
-    # AnyIO, and so a timeout of Prefect's, cancels over and over, but not in a shield.
+async def _wait_until_done(task: asyncio.Future[T]) -> None:
+    # AnyIO, and therefore a Prefect timeout, repeats a cancellation until the task ends, except in
+    # a shielded scope.
     with CancelScope(shield=True):
         while not task.done():
             with suppress(asyncio.CancelledError):
@@ -39,5 +41,5 @@ async def _end_of(task: asyncio.Future[T]) -> None:
 
 
 async def shield_in_thread(work: Callable[[], T]) -> T:
-    """The same for blocking work, in a thread."""
+    """Run blocking work in a thread, as `shield` does."""
     return await shield(asyncio.to_thread(work))

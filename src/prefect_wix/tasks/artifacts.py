@@ -1,4 +1,7 @@
-"""What a run shows a person: its name, and sentences with tables behind links."""
+"""Task run names, and artifacts with a log line that links to them.
+
+The texts and table rows are made in `prefect_wix.tasks.reports`.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,12 @@ from prefect import get_run_logger
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.settings import PREFECT_UI_URL
 
-__all__ = ["run_name", "show_markdown", "show_table"]
-
 
 def run_name(verb: str, parameter: str) -> Any:
-    """A callable that names a task run by its verb and one of its parameters.
+    """A callable that names a task run by a verb and the value of one parameter.
 
-    Callables are used for every run name, since Prefect formats a string with the parameters: text
-    that was chosen by others could read a secret there.
+    Every run name comes from a callable: Prefect formats a string name with the run's parameters,
+    so foreign text in it could expose a secret.
     """
     return lambda parameters: f"{verb} {parameters[parameter]}"
 
@@ -26,13 +27,13 @@ def run_name(verb: str, parameter: str) -> Any:
 async def show_table(
     sentence: str, rows: Sequence[Mapping[str, Any]], *, key: str, level: int = logging.INFO
 ) -> None:
-    """Log a sentence and keep it over a table.
+    """Save a table artifact and log its description with a link.
 
     Args:
-        sentence: without its full stop.
+        sentence: the description, without a full stop.
         rows: the table.
-        key: of the artifact.
-        level: of the log line.
+        key: the artifact key.
+        level: the level of the log line.
     """
     table = [dict(row) for row in rows]
     artifact_id = await acreate_table_artifact(table, key=key, description=sentence)
@@ -40,13 +41,13 @@ async def show_table(
 
 
 async def show_markdown(sentence: str, markdown: str, *, key: str) -> None:
-    """The same with a text in place of the table."""
+    """Save a Markdown artifact and log its description with a link."""
     artifact_id = await acreate_markdown_artifact(markdown, key=key, description=sentence)
     _log(sentence, key, artifact_id, logging.INFO)
 
 
 def _log(sentence: str, key: str, artifact_id: UUID, level: int) -> None:
-    # `prefect.utilities.urls` knows no address of an artifact, and the UI has one.
+    # `prefect.utilities.urls` has no URLs of artifacts.
     ui = PREFECT_UI_URL.value()
     where = f"{ui}/artifacts/artifact/{artifact_id}" if ui else f"artifact {key}"
     get_run_logger().log(level, "%s. See %s", sentence, where)

@@ -1,4 +1,7 @@
-"""Telling the rest of Prefect what landed and was profiled: events to chain on, and an asset."""
+"""The events that a load and a profile emit, and the asset of a site's sessions.
+
+Automations start other deployments on these events.
+"""
 
 from __future__ import annotations
 
@@ -15,38 +18,31 @@ from prefect_wix.planning.partitions import JobState
 from prefect_wix.planning.windows import Window
 from prefect_wix.profiles.summary import ProfileSummary
 
-__all__ = [
-    "LANDED_EVENT",
-    "PROFILED_EVENT",
-    "emit_landed",
-    "emit_profiled",
-    "sessions_asset",
-]
-
 LANDED_EVENT = "wix.sessions.landed"
 PROFILED_EVENT = "wix.sessions.profiled"
 
 
 def sessions_asset(site_id: str) -> Asset:
-    """The sessions of one site, as Prefect's asset graph knows them."""
+    """The Prefect asset of one site's sessions."""
     return Asset(key=f"wix://{site_id}/sessions")
 
 
-async def emit_landed(site_id: str, window: Window, outcomes: Sequence[PartitionResult]) -> None:
-    """Emit ``wix.sessions.landed`` and materialize the site's asset, where sessions changed.
+async def emit_landed(site_id: str, window: Window, results: Sequence[PartitionResult]) -> None:
+    """Emit ``wix.sessions.landed`` and materialize the site's asset if a partition landed.
 
-    The payload holds plain values, so that an automation can hand them on as flow parameters:
-    ``site_id``, ``start_date``, ``end_date``, ``timezone``, ``changed_days`` and counts.
+    The payload holds plain values that an automation can pass as flow parameters: ``site_id``,
+    ``start_date``, ``end_date``, ``timezone``, ``changed_days`` (ISO dates) and the counts
+    ``partitions``, ``failed_partitions``, ``sessions``, ``added`` and ``removed``.
     """
-    landed = [one for one in outcomes if one.state is JobState.LANDED]
+    landed = [one for one in results if one.state is JobState.LANDED]
     if not landed:
         return
-    failed = sum(one.state is JobState.FAILED for one in outcomes)
+    failed = sum(one.state is JobState.FAILED for one in results)
     payload = _payload(site_id, window, landed, failed=failed)
     _emit(LANDED_EVENT, site_id, payload)
     asset = sessions_asset(site_id)
 
-    @materialize(asset, by="prefect-wix", name="announce sessions", cache_policy=NO_CACHE)
+    @materialize(asset, by="prefect-wix", name="materialize sessions", cache_policy=NO_CACHE)
     async def materialize_sessions() -> None:
         asset.add_metadata(payload)
 
@@ -54,10 +50,10 @@ async def emit_landed(site_id: str, window: Window, outcomes: Sequence[Partition
 
 
 def emit_profiled(summary: ProfileSummary, computed_days: Sequence[date]) -> None:
-    """Emit ``wix.sessions.profiled``, where profiles changed.
+    """Emit ``wix.sessions.profiled`` if profiles of at least one day were computed.
 
     The payload holds ``site_id``, ``start_date``, ``end_date``, ``timezone``, ``computed_days``
-    and how many ``sessions`` and ``broken`` relations there are in the window.
+    (ISO dates) and the numbers of ``sessions`` and ``broken`` relations in the window.
     """
     if computed_days:
         _emit(
@@ -94,5 +90,5 @@ def _payload(
         "failed_partitions": failed,
         "sessions": sum(one.sessions for one in landed),
         "added": sum(one.added for one in landed),
-        "gone": sum(one.removed for one in landed),
+        "removed": sum(one.removed for one in landed),
     }

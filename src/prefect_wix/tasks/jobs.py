@@ -1,8 +1,8 @@
-"""The verbs of a flow: one task run for each, never one for a poll or a page.
+"""Tasks for one job: submit it, wait for it, fetch its session IDs. One task run per operation.
 
-`submit_sessions_job`, `wait_for_sessions_job` and `fetch_session_ids` are for flows that chain one
-job across runs. `collect_sessions` and `load_sessions_partitions` wait and drain in one task run,
-so that the poll that finds a job finished is page one already.
+`submit_sessions_job`, `wait_for_sessions_job` and `fetch_session_ids` are for flows that hand a job
+from run to run. `collect_sessions` and `load_sessions_partitions` (`prefect_wix.tasks.loads`) poll
+and read all pages in one task run, so the poll that finds the job finished is also page one.
 """
 
 from __future__ import annotations
@@ -32,23 +32,15 @@ from prefect_wix.jobs.split_window import complete_listing
 from prefect_wix.jobs.writers import check_output, write_session_ids
 from prefect_wix.tasks.artifacts import run_name
 
-__all__ = [
-    "SessionsListing",
-    "collect_sessions",
-    "fetch_session_ids",
-    "submit_sessions_job",
-    "wait_for_sessions_job",
-]
-
 TIMEOUT_SECONDS = 3600.0
 
 
 @dataclass
 class _OneJobPerRun(CachePolicy):
-    """A flow run that is retried gets back the job it submitted for the same site and query.
+    """Returns to a retried flow run the job that it submitted for the same site and query.
 
-    Not a policy over the inputs: a block's secret hashes as asterisks, so that one account's cache
-    would answer another's.
+    The key is not computed from all inputs, since all secrets hash alike: two accounts would share
+    one cache entry.
     """
 
     def compute_key(
@@ -58,7 +50,7 @@ class _OneJobPerRun(CachePolicy):
         flow_parameters: dict[str, Any],
         **kwargs: Any,
     ) -> str | None:
-        """The run, the base URL, the site and the query, as one hash."""
+        """A hash of the run ID, the base URL, the site ID and the query."""
         run = RUN_ID.compute_key(task_ctx, inputs, flow_parameters, **kwargs)
         credentials, query = inputs["credentials"], inputs["query"]
         return hash_objects(run, credentials.base_url, credentials.site_id, query.to_wire())
@@ -69,7 +61,7 @@ async def had_no_effect(
     run: TaskRun,  # noqa: ARG001
     state: State[Any],
 ) -> bool:
-    """Whether a failed submit may be sent again: only when it surely made no job."""
+    """Whether a failed request can be retried: only if it certainly had no effect at Wix."""
     error = await state.aresult(raise_on_failure=False)
     return isinstance(error, RequestError) and error.safe_to_resend
 
@@ -82,16 +74,16 @@ async def had_no_effect(
     retry_condition_fn=had_no_effect,
 )
 async def submit_sessions_job(credentials: AnyWixCredentials, query: SessionsQuery) -> SessionsJob:
-    """Start a job for a query. A retry of the same flow run gets the same job back.
+    """Submit a query. A retry of the same flow run returns the same job.
 
-    Safe to give ``retries``: a submit that may have made a job is not repeated by Prefect.
+    ``retries`` are safe: Prefect does not repeat a submit that may have created a job.
 
     Args:
-        credentials: who asks, and for which site.
+        credentials: the credentials block of the site.
         query: one time period and one session filter.
 
     Returns:
-        The job's handle: small, JSON, safe to persist and to hand to another flow run.
+        The handle of the job: small, serializable as JSON, and valid in other flow runs.
 
     Raises:
         RequestError: see the tree in `prefect_wix.errors`.
@@ -107,31 +99,34 @@ async def submit_sessions_job(credentials: AnyWixCredentials, query: SessionsQue
 async def wait_for_sessions_job(
     credentials: AnyWixCredentials, job: SessionsJob, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> SessionsJob:
-    """Return when a job is finished. Its ids are for `fetch_session_ids`.
+    """Wait until a job is finished. `fetch_session_ids` returns its session IDs.
 
-    A job that ends as ERROR, or that Wix has forgotten, is asked once more; so go on with the
-    handle that comes back, which is then another one.
+    A job that ends with the status ERROR, or that Wix no longer knows, is resubmitted once. The
+    returned handle is then that of the new job; use it from there on.
 
     Args:
-        credentials: who asks; of the site that the job was submitted for.
+        credentials: the credentials block of the site that the job was submitted for.
         job: from `submit_sessions_job`, of this run or another.
-        timeout_seconds: when to give up; the task run ends as TimedOut then.
+        timeout_seconds: the deadline; after it the task run ends as TimedOut.
+
+    Returns:
+        The handle of the finished job.
 
     Raises:
-        JobFailedError: the job ended as ERROR, and so did its resubmission.
-        UnknownJobError: Wix does not know the job, nor its resubmission.
+        JobFailedError: the job and its resubmission ended with the status ERROR.
+        UnknownJobError: Wix knows neither the job nor its resubmission.
         JobTimeoutError: the deadline passed.
     """
     _check_site(credentials, job)
     async with credentials.get_client() as client:
-        # Only the status is wanted, so the page may be as small as can be.
+        # Only the status is needed, so fetch the smallest page.
         client.page_limit = 1
         poll_policy = PollPolicy(timeout_seconds=timeout_seconds)
         log = get_run_logger()
         async with Listing(client, job.query, job=job, poll_policy=poll_policy, log=log) as listing:
             result, page = await listing.first_page()
     total = "unknown" if page.total is None else page.total
-    log.info("Job %s is finished; total %s.", result.job.job_id, total)
+    log.info("Job %s finished; total %s.", result.job.job_id, total)
     return result.job
 
 
@@ -139,18 +134,18 @@ async def wait_for_sessions_job(
 async def fetch_session_ids(
     credentials: AnyWixCredentials, job: SessionsJob, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> list[str]:
-    """The session ids of a job, complete and without repeats; waits where it still runs.
+    """The session IDs of a job, complete and without duplicates. Waits if the job still runs.
 
     For results that fit in memory. `collect_sessions` and `load_sessions_partitions` write any
-    number of ids to where they belong.
+    number of IDs to a file or a warehouse.
 
     Args:
-        credentials: who asks; of the site that the job was submitted for.
+        credentials: the credentials block of the site that the job was submitted for.
         job: from `submit_sessions_job`, of this run or another.
-        timeout_seconds: when to give up.
+        timeout_seconds: the deadline for the job and its pages.
 
     Raises:
-        ListingError: the listing is not complete; see the tree in `prefect_wix.errors`.
+        ListingError: the listing is incomplete; see the tree in `prefect_wix.errors`.
     """
     _check_site(credentials, job)
     poll_policy = PollPolicy(timeout_seconds=timeout_seconds)
@@ -164,12 +159,12 @@ async def fetch_session_ids(
 
 
 class SessionsListing(BaseModel):
-    """What a listing came to and where its ids are."""
+    """The summary of a listing, with its session IDs or the file that holds them."""
 
     summary: ListingSummary
     output: Path | None = None
     session_ids: list[str] | None = None
-    """The ids, where no output was asked for."""
+    """The IDs, if no output file was given."""
 
 
 @task(task_run_name=run_name("collect", "job"), cache_policy=NO_CACHE)
@@ -179,19 +174,19 @@ async def collect_sessions(
     output: Path | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> SessionsListing:
-    """Wait for a job, drain it, verify it, and write it to a file or hand it back.
+    """Wait for a job, read all pages, verify the listing, and write it to a file or return it.
 
     Args:
-        credentials: who asks; of the site that the job was submitted for.
-        job: from `submit_sessions_job`. One that fails is submitted once more; and where that fails
-            too, its days are listed one by one, see `prefect_wix.jobs.split_window`.
-        output: a .csv, .jsonl, .ndjson or .parquet file; without it the ids are returned.
-        timeout_seconds: when to give up the job, and after as long again its days.
+        credentials: the credentials block of the site that the job was submitted for.
+        job: from `submit_sessions_job`. A failed job is resubmitted once; if that fails too, its
+            days are listed one by one, see `prefect_wix.jobs.split_window`.
+        output: a .csv, .jsonl, .ndjson or .parquet file; without it the IDs are returned.
+        timeout_seconds: the deadline of the job; its days get the same time again.
 
     Raises:
-        DaysFailedError: days can't be listed, not even by themselves, and nothing was written.
-        ListingError: the listing is not complete, and nothing was written.
-        OutputError: the file can't be written.
+        DaysFailedError: some days failed when listed one by one; nothing was written.
+        ListingError: the listing is incomplete; nothing was written.
+        OutputError: the file cannot be written.
     """
     _check_site(credentials, job)
     if output is not None:
@@ -214,6 +209,6 @@ async def collect_sessions(
 def _check_site(credentials: AnyWixCredentials, job: SessionsJob) -> None:
     if credentials.site_id != job.site_id:
         raise WixError(
-            f"Job {job.job_id} is of site {job.site_id}, but the credentials are of site "
-            f"{credentials.site_id}. Use the credentials that the job was submitted with."
+            f"Job {job.job_id} belongs to site {job.site_id}, but the credentials are of site "
+            f"{credentials.site_id}; nothing was sent. Use the credentials of the job's site."
         )

@@ -1,4 +1,7 @@
-"""Tasks that plan a load, load partitions and measure late arrivals."""
+"""Tasks that plan a load, load partitions and measure late arrivals.
+
+The load itself, without Prefect, is in `prefect_wix.load`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from prefect_wix.blocks.credentials import AnyWixCredentials
 from prefect_wix.blocks.warehouse import SessionsWarehouse
-from prefect_wix.client.models import (
-    check_timezone,
-)
+from prefect_wix.client.models import check_timezone
 from prefect_wix.errors import WixError
 from prefect_wix.load.loader import load_partitions
 from prefect_wix.load.partition_load import LoadOptions, PartitionResult
@@ -29,28 +30,21 @@ from prefect_wix.planning.windows import Window, last_complete_days
 from prefect_wix.tasks.artifacts import run_name
 from prefect_wix.tasks.progress import LoadProgress
 
-__all__ = [
-    "find_site_timezone",
-    "load_sessions_partitions",
-    "measure_late_arrivals",
-    "plan_sessions_load",
-]
-
 
 @task(cache_policy=NO_CACHE)
 async def find_site_timezone(credentials: AnyWixCredentials) -> str:
-    """The IANA zone that the site counts its days in.
+    """The IANA time zone from the site's Wix settings.
 
     Raises:
-        WixError: the site has not set one.
-        ValueError: what it has set is no zone that is known here.
+        WixError: the site has no time zone.
+        ValueError: the site's time zone is not an IANA time zone known on this machine.
     """
     async with credentials.get_client() as client:
         zone = await client.get_site_timezone()
     if zone is None:
         raise WixError(
-            f"Site {credentials.site_id} has no time zone in its Wix settings. Set one there, or "
-            "give the flow a timezone such as Europe/Berlin."
+            f"Site {credentials.site_id} has no time zone in its Wix settings; nothing was "
+            "submitted. Set one in Wix, or set the parameter timezone, such as Europe/Berlin."
         )
     check_timezone(zone)
     return zone
@@ -67,27 +61,27 @@ async def plan_sessions_load(
     catch_up: bool,
     requests_per_minute: int,
 ) -> tuple[Plan, Estimate]:
-    """Compare what is wanted with what is landed, and estimate what loading the rest will take.
+    """Plan which partitions to load, from the receipts, and estimate the cost of loading them.
 
-    Creates the tables where they are missing.
+    Creates missing tables.
 
     Args:
-        warehouse: what is landed there.
-        site_id: whose sessions.
-        window: the days that are wanted.
-        segments: the segments that are wanted.
-        policy: how much to ask again.
-        catch_up: whether gaps and stale days before the window are taken up too.
+        warehouse: the block of the warehouse that holds the receipts.
+        site_id: the site.
+        window: the local days to load.
+        segments: the segments to load.
+        policy: which loaded partitions to load again.
+        catch_up: whether to include gaps and stale days before the window, up to `CATCH_UP`.
         requests_per_minute: the site's rate limit, for the estimate.
 
     Raises:
         WarehouseError: see the tree in `prefect_wix.errors`.
     """
-    landing_place = warehouse.get_warehouse()
-    await landing_place.prepare()
-    receipts = await landing_place.receipts(site_id, _days_to_learn_from(window, policy))
+    engine = warehouse.get_warehouse()
+    await engine.prepare()
+    receipts = await engine.receipts(site_id, _receipts_window(window, policy))
     before = Window(window.start - CATCH_UP, window.start, window.timezone)
-    records = await landing_place.job_records(site_id, before) if catch_up else []
+    records = await engine.job_records(site_id, before) if catch_up else []
     plan = make_plan(
         partitions_of(site_id, window, segments),
         receipts,
@@ -99,8 +93,8 @@ async def plan_sessions_load(
     return plan, estimate_load([*plan.to_load], receipts, requests_per_minute=requests_per_minute)
 
 
-def _days_to_learn_from(window: Window, policy: RefreshPolicy) -> Window:
-    """The window, the days before it that a load may take up, and the newest days."""
+def _receipts_window(window: Window, policy: RefreshPolicy) -> Window:
+    """The window, the `CATCH_UP` days before it, and the most recent days for the estimate."""
     recent = last_complete_days(1, before=policy.now, timezone=window.timezone)
     start = min(window.start, recent.start) - CATCH_UP
     return Window(start, max(window.end, recent.end), window.timezone)
@@ -113,13 +107,13 @@ async def load_sessions_partitions(
     partitions: list[Partition],
     options: LoadOptions,
 ) -> list[PartitionResult]:
-    """Load many partitions, several at once; one that fails does not stop the others.
+    """Load partitions concurrently; a failed partition does not stop the others.
 
-    Shows its progress as an artifact. Safe to retry, and to kill: what has landed stays landed,
-    and jobs that run are waited for by whoever loads the same partitions next.
+    Updates a progress artifact. Safe to retry and to kill: landed partitions stay landed, and the
+    next load of the same partitions adopts the running jobs.
 
     Returns:
-        What became of each; look for those that failed.
+        One result per partition, including the failed ones.
     """
     log = get_run_logger()
     async with credentials.get_client() as client, LoadProgress(len(partitions), log) as progress:
@@ -128,7 +122,7 @@ async def load_sessions_partitions(
             warehouse.get_warehouse(),
             partitions,
             options,
-            on_progress=progress.tell,
+            on_progress=progress.update,
             log=log,
         )
 
@@ -137,12 +131,12 @@ async def load_sessions_partitions(
 async def measure_late_arrivals(
     warehouse: SessionsWarehouse, site_id: str, window: Window
 ) -> list[LateArrivals]:
-    """What asking the same days again has brought, by the days' age.
+    """The sessions that reloads of the same days added and removed, by the age of the day.
 
     Args:
-        warehouse: whose ledger to read.
-        site_id: whose days.
-        window: which days.
+        warehouse: the block of the warehouse that holds the job records.
+        site_id: the site.
+        window: the local days.
     """
     records = await warehouse.get_warehouse().job_records(site_id, window)
     return late_arrivals_by_age(records)

@@ -1,6 +1,6 @@
-"""The verbs of a flow that profiles sessions: compute, compare with Wix's counts, sum up.
+"""Prefect tasks that compute session profiles, store Wix's counts and read the summary.
 
-What they do is in `profiles`, which knows no Prefect.
+The computation is in `profiles`.
 """
 
 from __future__ import annotations
@@ -14,85 +14,83 @@ from prefect_wix.blocks.credentials import AnyWixCredentials
 from prefect_wix.blocks.warehouse import SessionsWarehouse
 from prefect_wix.errors import PermissionDeniedError, RequestError
 from prefect_wix.planning.windows import ONE_DAY, Window
-from prefect_wix.profiles.profiling import keep_counts, profile_window, summarize
+from prefect_wix.profiles.profiling import profile_window, store_counts, summarize
 from prefect_wix.profiles.summary import ProfileSummary
 from prefect_wix.tasks.artifacts import run_name
 
-__all__ = ["compute_session_profiles", "reconcile_session_counts", "summarize_session_profiles"]
-
-DAYS_COUNTED = 62
-"""For so many days Wix keeps its counts of sessions; there is no use in asking for more."""
+COUNT_RETENTION_DAYS = 62
+"""The number of days for which Wix keeps its session counts."""
 
 
 @task(task_run_name=run_name("profile", "window"), cache_policy=NO_CACHE)
 async def compute_session_profiles(
     warehouse: SessionsWarehouse, site_id: str, window: Window, flows: dict[str, str]
 ) -> list[date]:
-    """Bring the profiles and certificates of a window up to date, where receipts changed.
+    """Recompute the profiles and certificates of the days whose receipts changed.
 
     Args:
-        warehouse: what is landed there; DuckDB or PostgreSQL.
-        site_id: whose sessions.
-        window: which local days.
-        flows: names for navigation flows, with their segment keys.
+        warehouse: the warehouse of the landed sessions; DuckDB or PostgreSQL.
+        site_id: the Wix site.
+        window: local days.
+        flows: flow name -> segment key of a navigation flow.
 
     Returns:
-        The days that were computed anew.
+        The recomputed days, oldest first.
 
     Raises:
         WarehouseError: see the tree in `prefect_wix.errors`.
     """
-    place = warehouse.get_warehouse()
-    await place.prepare()
-    return await profile_window(place, site_id, window, flows)
+    database = warehouse.get_warehouse()
+    await database.prepare()
+    return await profile_window(database, site_id, window, flows)
 
 
 @task(task_run_name=run_name("reconcile", "window"), cache_policy=NO_CACHE)
 async def reconcile_session_counts(
     credentials: AnyWixCredentials, warehouse: SessionsWarehouse, window: Window
 ) -> int:
-    """Keep Wix's own counts of sessions beside what is landed.
+    """Store Wix's own session counts, to compare them with the landed sessions.
 
-    For information: that Wix does not tell them is said in the log and fails nothing.
+    The comparison is informational: a failed request is logged as a warning.
 
     Args:
-        credentials: who asks, and of which site.
-        warehouse: where to keep the counts.
-        window: which local days; of more than 62 the last ones are asked for.
+        credentials: the credentials of the site.
+        warehouse: the warehouse that stores the counts.
+        window: local days; only the last 62 are requested.
 
     Returns:
-        Of how many days Wix told its count.
+        The number of days for which Wix returned a count.
     """
-    counts = await _count(credentials, window)
-    await keep_counts(warehouse.get_warehouse(), credentials.site_id, window.timezone, counts)
+    counts = await _fetch_counts(credentials, window)
+    await store_counts(warehouse.get_warehouse(), credentials.site_id, window.timezone, counts)
     return len(counts)
 
 
-async def _count(credentials: AnyWixCredentials, window: Window) -> dict[date, int]:
-    start = max(window.start, window.end - DAYS_COUNTED * ONE_DAY)
+async def _fetch_counts(credentials: AnyWixCredentials, window: Window) -> dict[date, int]:
+    start = max(window.start, window.end - COUNT_RETENTION_DAYS * ONE_DAY)
     try:
         async with credentials.get_client() as client:
             return await client.get_total_sessions(start, window.end, window.timezone)
     except PermissionDeniedError:
         get_run_logger().warning(
-            "Not reconciled: the credentials may not read Wix's site analytics, which is another "
-            "permission than that for sessions. Grant it to see landed sessions beside Wix's count."
+            "Reconciliation skipped: the credentials lack the permission to read site analytics, "
+            "which is separate from the one for sessions. Grant it to compare with Wix's counts."
         )
     except RequestError as error:
-        get_run_logger().warning("Not reconciled with Wix's own count of sessions: %s", error)
+        get_run_logger().warning("Reconciliation skipped: %s", error)
     return {}
 
 
-@task(task_run_name=run_name("sum up", "window"), cache_policy=NO_CACHE)
+@task(task_run_name=run_name("summarize", "window"), cache_policy=NO_CACHE)
 async def summarize_session_profiles(
     warehouse: SessionsWarehouse, site_id: str, window: Window, flows: dict[str, str]
 ) -> ProfileSummary:
-    """What is known of a window that was profiled.
+    """Read the summary of a profiled window.
 
     Args:
-        warehouse: where the profiles are.
-        site_id: whose sessions.
-        window: which local days.
-        flows: the names of navigation flows.
+        warehouse: the warehouse of the profiles.
+        site_id: the Wix site.
+        window: local days.
+        flows: flow name -> segment key of a navigation flow.
     """
     return await summarize(warehouse.get_warehouse(), site_id, window, flows)

@@ -1,4 +1,4 @@
-"""How far a load or a marking is: an artifact in the UI, and now and then a line in the log."""
+"""Progress of a load or a marking: an artifact in the UI, and a log line every 10 seconds."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from prefect.exceptions import PrefectException
 from prefect_wix.client.client import Log
 from prefect_wix.load.mark_recordings import MarkSummary
 from prefect_wix.load.partition_load import PartitionResult
+from prefect_wix.planning.estimate import counted
 from prefect_wix.planning.partitions import JobState
 from prefect_wix.tasks.reports import describe_marks
-
-__all__ = ["LoadProgress", "MarkProgress"]
 
 LOAD_KEY = "wix-sessions-load-progress"
 MARK_KEY = "wix-session-marks-progress"
@@ -28,10 +27,10 @@ _LOG_EVERY_SECONDS = 10.0
 
 
 class _Progress:
-    """Tells how much of a run's work is through. Use it as ``async with``.
+    """Reports the progress of a run. Use it as ``async with``.
 
     Args:
-        key: of the artifact.
+        key: the artifact key.
         log: the run's logger.
     """
 
@@ -39,41 +38,41 @@ class _Progress:
         self._key = key
         self._log = log
         self._artifact_id: UUID | None = None
-        self._shown_at = self._logged_at = time.monotonic()
-        self._showing = asyncio.Lock()
+        self._written_at = self._logged_at = time.monotonic()
+        self._writing = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
-        with self._harmless():
+        with self._ignore_errors():
             self._artifact_id = await acreate_progress_artifact(
                 progress=0.0, key=self._key, description=self._sentence()
             )
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._show()
+        await self._write()
 
     def _share(self) -> float:
-        """How much is through, 0 to 1."""
+        """The completed share, 0 to 1."""
         raise NotImplementedError
 
     def _sentence(self) -> str:
-        """How far it is, in words."""
+        """The progress as text."""
         raise NotImplementedError
 
-    async def _moved(self) -> None:
+    async def _publish(self) -> None:
         now = time.monotonic()
         if now - self._logged_at >= _LOG_EVERY_SECONDS:
             self._logged_at = now
             self._log.info("%s", self._sentence())
-        if now - self._shown_at >= _ARTIFACT_EVERY_SECONDS and not self._showing.locked():
-            self._shown_at = now
-            await self._show()
+        if now - self._written_at >= _ARTIFACT_EVERY_SECONDS and not self._writing.locked():
+            self._written_at = now
+            await self._write()
 
-    async def _show(self) -> None:
+    async def _write(self) -> None:
         if self._artifact_id is None:
             return
-        async with self._showing:
-            with self._harmless():
+        async with self._writing:
+            with self._ignore_errors():
                 await aupdate_progress_artifact(
                     self._artifact_id,
                     progress=100.0 * self._share(),
@@ -81,20 +80,20 @@ class _Progress:
                 )
 
     @contextmanager
-    def _harmless(self) -> Iterator[None]:
-        """A progress bar that can't be drawn is no reason to stop a run."""
+    def _ignore_errors(self) -> Iterator[None]:
+        """A failed artifact update must not fail the run."""
         try:
             yield
         except (httpx.HTTPError, PrefectException) as error:
-            self._log.warning("The progress artifact can't be written: %s", error)
+            self._log.warning("Progress artifact not written, updates stopped: %s", error)
             self._artifact_id = None
 
 
 class LoadProgress(_Progress):
-    """How many of a load's partitions are through. Use it as ``async with``.
+    """The progress of a load in partitions. Use it as ``async with``.
 
     Args:
-        total: how many partitions there are.
+        total: the number of partitions.
         log: the run's logger.
     """
 
@@ -103,23 +102,24 @@ class LoadProgress(_Progress):
         self._total = total
         self._done = self._failed = self._sessions = 0
 
-    async def tell(self, outcome: PartitionResult) -> None:
+    async def update(self, result: PartitionResult) -> None:
         """Count one partition."""
         self._done += 1
-        self._failed += outcome.state is JobState.FAILED
-        self._sessions += outcome.sessions
-        await self._moved()
+        self._failed += result.state is JobState.FAILED
+        self._sessions += result.sessions
+        await self._publish()
 
     def _share(self) -> float:
         return self._done / max(self._total, 1)
 
     def _sentence(self) -> str:
-        failed = f", {self._failed} failed" if self._failed else ""
-        return f"{self._done} of {self._total} partitions, {self._sessions} sessions{failed}"
+        done = f"{self._done:,} of {counted(self._total, 'partition')}"
+        failed = f", {self._failed:,} failed" if self._failed else ""
+        return f"{done}, {counted(self._sessions, 'session')}{failed}"
 
 
 class MarkProgress(_Progress):
-    """How many of the ids that are to be marked are through. Use it as ``async with``.
+    """The progress of a marking in session IDs. Use it as ``async with``.
 
     Args:
         log: the run's logger.
@@ -129,10 +129,10 @@ class MarkProgress(_Progress):
         super().__init__(MARK_KEY, log)
         self._summary: MarkSummary | None = None
 
-    async def tell(self, summary: MarkSummary) -> None:
-        """Take note of how far it is."""
+    async def update(self, summary: MarkSummary) -> None:
+        """Replace the summary so far."""
         self._summary = summary
-        await self._moved()
+        await self._publish()
 
     def _share(self) -> float:
         if self._summary is None:
@@ -140,4 +140,4 @@ class MarkProgress(_Progress):
         return 1 - self._summary.not_sent / max(self._summary.to_send, 1)
 
     def _sentence(self) -> str:
-        return describe_marks(self._summary) if self._summary else "nothing is sent yet"
+        return describe_marks(self._summary) if self._summary else "nothing sent yet"

@@ -1,4 +1,7 @@
-"""Tasks that mark sessions as recorded and recordings as deleted."""
+"""Tasks that mark sessions as recorded and recordings as deleted.
+
+The marking itself, without Prefect, is in `prefect_wix.load.mark_recordings`.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +11,17 @@ from prefect.cache_policies import NO_CACHE
 
 from prefect_wix.blocks.credentials import AnyWixCredentials
 from prefect_wix.blocks.warehouse import SessionsWarehouse
-from prefect_wix.client.models import (
-    MarkAction,
-    MarkOutcome,
-    MarkState,
-)
+from prefect_wix.client.models import MarkAction, MarkOutcome, MarkState
 from prefect_wix.errors import MarkError
 from prefect_wix.load.id_source import IdSource
 from prefect_wix.load.mark_recordings import MarkSummary, mark_sessions, plan_marks
 from prefect_wix.load.mark_records import MarkRecords
+from prefect_wix.planning.estimate import counted
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.tasks.artifacts import run_name
 from prefect_wix.tasks.jobs import had_no_effect
 from prefect_wix.tasks.progress import MarkProgress
 from prefect_wix.warehouse.transactions import sql_warehouse
-
-__all__ = [
-    "find_unmarked_sessions",
-    "mark_many_sessions",
-    "mark_recordings_as_deleted",
-    "mark_session_as_recorded",
-    "plan_many_marks",
-]
 
 
 @task(
@@ -38,11 +30,11 @@ __all__ = [
     retry_condition_fn=had_no_effect,
 )
 async def mark_session_as_recorded(credentials: AnyWixCredentials, session_id: str) -> None:
-    """Tell Wix that a recording of a session exists.
+    """Mark a session as recorded: a recording of it exists.
 
     Raises:
-        RequestError: see the tree in `prefect_wix.errors`. After a `ResponseLostError` the mark may
-            have been made.
+        RequestError: see the tree in `prefect_wix.errors`. After a `ResponseLostError` the session
+            may be marked.
     """
     async with credentials.get_client() as client:
         await client.mark_session_as_recorded(session_id)
@@ -52,27 +44,27 @@ async def mark_session_as_recorded(credentials: AnyWixCredentials, session_id: s
 async def mark_recordings_as_deleted(
     credentials: AnyWixCredentials, session_ids: list[str]
 ) -> list[MarkOutcome]:
-    """Tell Wix that recordings are gone: any number, in calls of 100.
+    """Mark the recordings of sessions as deleted, in calls of 100 IDs.
 
-    What failed is for the caller to look at and to ask again; ``retries`` do not repeat it.
+    Failed calls are reported and not repeated, also not by ``retries``.
 
     Returns:
-        What became of every call.
+        The outcome of each call.
 
     Raises:
-        MarkError: some calls did not go through; its ``outcomes`` say which.
-        TypeError: what was given is not a list.
+        MarkError: some calls failed; ``outcomes`` has the outcome of each call.
+        TypeError: ``session_ids`` is not a list.
     """
     if not isinstance(session_ids, list):
-        raise TypeError("session_ids must be a list of ids.")
+        raise TypeError("session_ids must be a list of IDs.")
     async with credentials.get_client() as client:
         outcomes = await client.mark_recordings_as_deleted(session_ids)
     undone = [one for one in outcomes if one.state is not MarkState.DONE]
     if undone:
-        ids, count = sum(len(one.session_ids) for one in undone), len(undone)
+        ids = counted(sum(len(one.session_ids) for one in undone), "recording")
         raise MarkError(
-            f"{ids} recordings in {count} of {len(outcomes)} calls are not marked as deleted. "
-            f"The first reason: {undone[0].reason}",
+            f"{len(undone)} of {counted(len(outcomes), 'call')} failed; {ids} may not be marked as "
+            f"deleted. Mark these again. First failure: {undone[0].reason}",
             outcomes=tuple(outcomes),
         )
     return outcomes
@@ -90,17 +82,17 @@ async def plan_many_marks(
     *,
     retry_unknown: bool = False,
 ) -> MarkSummary:
-    """How many ids would be sent, given what is on record. Asks Wix for nothing.
+    """Count the IDs that `mark_many_sessions` would send. Sends no request to Wix.
 
     Args:
-        warehouse: where what became of each id is on record.
-        site_id: whose sessions.
-        action: which mark.
-        source: where the ids are.
-        retry_unknown: whether ids that were sent without a reply are counted too.
+        warehouse: the block of the warehouse that holds the mark records.
+        site_id: the site.
+        action: the mark to make.
+        source: the session IDs.
+        retry_unknown: whether to count IDs that were sent without a response.
 
     Raises:
-        IdSourceError: the ids can't be read.
+        IdSourceError: the IDs cannot be read.
         WarehouseError: see the tree in `prefect_wix.errors`.
     """
     mark_records = await _open_mark_records(warehouse, site_id, action, retry_unknown=retry_unknown)
@@ -119,21 +111,21 @@ async def mark_many_sessions(
     calls_in_flight: int = 4,
     retry_unknown: bool = False,
 ) -> MarkSummary:
-    """Mark any number of sessions, each once. Safe to retry, and to kill.
+    """Mark any number of sessions, each once. Safe to retry and to kill.
 
     Args:
-        credentials: who marks, and on which site.
-        warehouse: where what became of each id is kept.
-        action: which mark.
-        source: where the ids are.
-        calls_in_flight: how many calls may be on their way at once.
-        retry_unknown: whether ids that were sent without a reply are sent again.
+        credentials: the credentials block of the site.
+        warehouse: the block of the warehouse that holds the mark records.
+        action: the mark to make.
+        source: the session IDs.
+        calls_in_flight: the maximum number of concurrent calls.
+        retry_unknown: whether to send IDs again that were sent without a response.
 
     Returns:
-        What became of how many; look for those that are not marked.
+        The numbers of IDs by outcome, including those that are not marked.
 
     Raises:
-        IdSourceError: the ids can't be read.
+        IdSourceError: the IDs cannot be read.
         WarehouseError: see the tree in `prefect_wix.errors`.
     """
     log = get_run_logger()
@@ -148,7 +140,7 @@ async def mark_many_sessions(
                 mark_records,
                 spool,
                 calls_in_flight=calls_in_flight,
-                on_progress=progress.tell,
+                on_progress=progress.update,
                 log=log,
             )
 
@@ -157,13 +149,13 @@ async def mark_many_sessions(
 async def find_unmarked_sessions(
     warehouse: SessionsWarehouse, site_id: str, action: MarkAction, most: int = 1000
 ) -> list[MarkOutcome]:
-    """Ids that are on record as refused or unknown, the latest first.
+    """The IDs whose mark record is refused or unknown, newest first.
 
     Args:
-        warehouse: where they are on record.
-        site_id: whose sessions.
-        action: which mark.
-        most: how many at most.
+        warehouse: the block of the warehouse that holds the mark records.
+        site_id: the site.
+        action: the mark.
+        most: the maximum number of IDs.
     """
     return await (await _open_mark_records(warehouse, site_id, action)).unmarked(most)
 
@@ -171,8 +163,8 @@ async def find_unmarked_sessions(
 async def _open_mark_records(
     warehouse: SessionsWarehouse, site_id: str, action: MarkAction, *, retry_unknown: bool = False
 ) -> MarkRecords:
-    place = sql_warehouse(warehouse.get_warehouse(), what_for="Marks")
-    await place.prepare()
+    engine = sql_warehouse(warehouse.get_warehouse(), what_for="Marks")
+    await engine.prepare()
     return MarkRecords(
-        place, site_id, action, retry_unknown=retry_unknown, run_id=prefect.runtime.flow_run.id
+        engine, site_id, action, retry_unknown=retry_unknown, run_id=prefect.runtime.flow_run.id
     )

@@ -1,6 +1,6 @@
-"""What a person is told about a load, a listing, a marking or many sites: sentences and table rows.
+"""Texts and table rows for the artifacts of a load, a listing, a marking and many sites.
 
-Pure functions.
+Pure functions; `prefect_wix.tasks.artifacts` saves the artifacts.
 """
 
 from __future__ import annotations
@@ -14,161 +14,146 @@ from prefect_wix.client.models import MarkAction, MarkOutcome
 from prefect_wix.jobs.listing import ListingSummary
 from prefect_wix.load.mark_recordings import MarkSummary
 from prefect_wix.load.partition_load import PartitionResult
+from prefect_wix.planning.estimate import counted
 from prefect_wix.planning.late_arrivals import LateArrivals, recommended_lookback
 from prefect_wix.planning.partitions import JobState
 from prefect_wix.planning.plan import Plan
 from prefect_wix.tasks.sites import SiteRun
 
-__all__ = [
-    "count_results",
-    "describe_late_arrivals",
-    "describe_listing",
-    "describe_load",
-    "describe_marks",
-    "describe_plan",
-    "describe_site",
-    "describe_sites",
-    "failures_of",
-    "late_arrival_rows",
-    "mark_rows",
-    "plan_rows",
-    "result_rows",
-    "site_rows",
-    "unmarked_rows",
-]
-
 ROWS_SHOWN = 1000
-"""As many as a person scrolls through; the sentence above a table counts all."""
+"""The maximum number of rows of a table; the description of the table counts all."""
 
 
 def describe_plan(plan: Plan) -> str:
-    """One sentence: how many partitions are asked for, why, and how many are left alone."""
-    reasons = Counter(reason.value for reason in plan.to_load.values())
-    why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-    asked = f"{len(plan.to_load)} partitions to ask for" + (f" ({why})" if why else "")
-    not_begun = f", {len(plan.not_begun)} in the future" if plan.not_begun else ""
-    return f"{asked}, {len(plan.settled)} settled{not_begun}"
+    """One sentence: the numbers of partitions to load by reason, settled, and in the future."""
+    counts = Counter(reason.value for reason in plan.to_load.values())
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+    to_load = f"{counted(len(plan.to_load), 'partition')} to load" + (reasons and f" ({reasons})")
+    not_begun = f", {len(plan.not_begun):,} in the future" if plan.not_begun else ""
+    return f"{to_load}, {len(plan.settled):,} settled{not_begun}"
 
 
 def plan_rows(plan: Plan) -> list[dict[str, Any]]:
-    """A row for each partition that is asked for, up to `ROWS_SHOWN`."""
+    """A row for each partition to load, up to `ROWS_SHOWN`."""
     return [
-        {"day": str(partition.day), "segment": partition.segment, "why": reason.value}
+        {"day": str(partition.day), "segment": partition.segment, "reason": reason.value}
         for partition, reason in islice(plan.to_load.items(), ROWS_SHOWN)
     ]
 
 
-def describe_load(outcomes: Sequence[PartitionResult]) -> str:
-    """One sentence: what landed, what stayed as it was, what failed, and what was odd."""
-    states = Counter(outcome.state.value for outcome in outcomes)
-    parts = [f"{count} {state}" for state, count in sorted(states.items())] or ["nothing to do"]
-    sessions = sum(outcome.sessions for outcome in outcomes)
-    added, removed = sum(o.added for o in outcomes), sum(o.removed for o in outcomes)
-    orphans = sum(outcome.possible_orphans for outcome in outcomes)
-    lost = f"; {orphans} possible orphan jobs at Wix" if orphans else ""
+def describe_load(results: Sequence[PartitionResult]) -> str:
+    """One sentence: the numbers of partitions by state, of sessions, and of possible orphans."""
+    states = Counter(result.state.value for result in results)
+    parts = [f"{count:,} {state}" for state, count in sorted(states.items())] or ["nothing to do"]
+    sessions = counted(sum(result.sessions for result in results), "session")
+    added, removed = sum(one.added for one in results), sum(one.removed for one in results)
+    orphans = sum(result.possible_orphans for result in results)
+    suffix = f"; {counted(orphans, 'possible orphan job')} at Wix" if orphans else ""
     return (
-        f"{len(outcomes)} partitions: {', '.join(parts)}; "
-        f"{sessions} sessions (+{added}, -{removed}){lost}"
+        f"{counted(len(results), 'partition')}: {', '.join(parts)}; "
+        f"{sessions} (+{added:,}, -{removed:,}){suffix}"
     )
 
 
-def count_results(outcomes: Sequence[PartitionResult]) -> dict[str, int]:
-    """How many partitions a load had, how many failed, and the sessions in the others."""
+def count_results(results: Sequence[PartitionResult]) -> dict[str, int]:
+    """The numbers of partitions, failed partitions and sessions, and of IDs added and removed."""
     return {
-        "partitions": len(outcomes),
-        "failed": len(failures_of(outcomes)),
-        "sessions": sum(outcome.sessions for outcome in outcomes),
-        "added": sum(outcome.added for outcome in outcomes),
-        "gone": sum(outcome.removed for outcome in outcomes),
+        "partitions": len(results),
+        "failed": len(failures_of(results)),
+        "sessions": sum(result.sessions for result in results),
+        "added": sum(result.added for result in results),
+        "removed": sum(result.removed for result in results),
     }
 
 
-def result_rows(outcomes: Sequence[PartitionResult]) -> list[dict[str, Any]]:
-    """A row for each partition, up to `ROWS_SHOWN`; what failed comes first."""
-    failed_first = sorted(outcomes, key=lambda outcome: outcome.state is not JobState.FAILED)
+def result_rows(results: Sequence[PartitionResult]) -> list[dict[str, Any]]:
+    """A row for each partition, up to `ROWS_SHOWN`, the failed ones first."""
+    failed_first = sorted(results, key=lambda result: result.state is not JobState.FAILED)
     return [
         {
-            "day": str(outcome.partition.day),
-            "segment": outcome.partition.segment,
-            "result": outcome.state.value,
-            "sessions": outcome.sessions,
-            "added": outcome.added,
-            "gone": outcome.removed,
-            "job": outcome.job_id or "",
-            "adopted": "yes" if outcome.adopted else "",
-            "reason": outcome.reason or "",
+            "day": str(result.partition.day),
+            "segment": result.partition.segment,
+            "result": result.state.value,
+            "sessions": result.sessions,
+            "added": result.added,
+            "removed": result.removed,
+            "job": result.job_id or "",
+            "adopted": "yes" if result.adopted else "",
+            "reason": result.reason or "",
         }
-        for outcome in failed_first[:ROWS_SHOWN]
+        for result in failed_first[:ROWS_SHOWN]
     ]
 
 
 def describe_late_arrivals(curve: Sequence[LateArrivals]) -> str:
-    """One sentence: after how many days nothing was ever seen to change."""
+    """One sentence: the age in days after which no reload found a change."""
     lookback = recommended_lookback(curve)
     if lookback is None:
         oldest = max((row.age_days for row in curve), default=0)
-        return f"Days still change {oldest} days after they are over; look back further to know"
-    return f"Nothing was seen to change later than {lookback} days after a day was over"
+        age = counted(oldest, "day")
+        return f"Too few reloads to recommend lookback_days (oldest: {age}); increase it"
+    return f"No reload found a change later than {counted(lookback, 'day')} after the end of a day"
 
 
 def late_arrival_rows(curve: Sequence[LateArrivals]) -> list[dict[str, Any]]:
-    """A row for each age."""
+    """A row for each age, with the changes that reloads found."""
     return [
         {
             "days after": row.age_days,
-            "asked again": row.records,
+            "reloads": row.records,
             "changed": row.changed,
             "added": row.added,
-            "gone": row.removed,
+            "removed": row.removed,
         }
         for row in curve
     ]
 
 
-def failures_of(outcomes: Sequence[PartitionResult]) -> dict[str, str]:
-    """Partition -> why it failed."""
+def failures_of(results: Sequence[PartitionResult]) -> dict[str, str]:
+    """The failed partitions as text, each with its reason."""
     return {
-        str(outcome.partition): outcome.reason or "unknown"
-        for outcome in outcomes
-        if outcome.state is JobState.FAILED
+        str(result.partition): result.reason or "unknown"
+        for result in results
+        if result.state is JobState.FAILED
     }
 
 
 def describe_listing(summary: ListingSummary, *, where: str) -> str:
-    """A short Markdown text about one listing."""
+    """A Markdown table about one listing."""
     job = summary.job
-    by_day = f"from {summary.parts} days, since the job for the whole failed"
-    notes = {
-        "Asked": str(job.query),
+    by_day = f"{summary.parts} days, since the job for the window failed"
+    rows = {
+        "Query": str(job.query),
         "Sessions": f"{summary.sessions:,}",
         "Where": where,
         "Job": f"`{job.job_id}` of site `{job.site_id}`, submitted {job.submitted_at:%F %T} UTC",
         "Requests": f"{summary.requests + 1}",
-        "Repeats dropped": f"{summary.duplicates:,}" if summary.duplicates else "",
-        "Drained": f"{summary.passes} times, since it drifted" if summary.passes > 1 else "",
-        "Put together": by_day if summary.parts > 1 else "",
-        "Asked again": "yes, since the first job failed" if summary.resubmitted else "",
+        "Duplicates dropped": f"{summary.duplicates:,}" if summary.duplicates else "",
+        "Passes": f"{summary.passes}, since the listing drifted" if summary.passes > 1 else "",
+        "Split window": by_day if summary.parts > 1 else "",
+        "Resubmitted": "yes, since the first job failed" if summary.resubmitted else "",
         "Possible orphans": str(summary.possible_orphans) if summary.possible_orphans else "",
     }
-    rows = [f"| {name} | {text} |" for name, text in notes.items() if text]
-    return "\n".join(["| | |", "| --- | --- |", *rows])
+    lines = [f"| {name} | {text} |" for name, text in rows.items() if text]
+    return "\n".join(["| | |", "| --- | --- |", *lines])
 
 
 def describe_site(run: SiteRun) -> str:
-    """One sentence: which site, how its run ended, and why where it is not complete."""
-    end = f"{run.sessions} sessions" if run.completed else run.reason
+    """One sentence: the site, the state of its run, and its sessions or why it is incomplete."""
+    end = counted(run.sessions, "session") if run.completed else run.reason
     return f"{run.site}: {run.state}, {end}"
 
 
 def describe_sites(runs: Sequence[SiteRun]) -> str:
-    """One sentence: how many sites were loaded, how many were not, and the sessions of all."""
+    """One sentence: the numbers of sites loaded and failed, and of sessions."""
     failed = sum(not run.completed for run in runs)
-    sessions = sum(run.sessions for run in runs)
-    return f"{len(runs)} sites: {len(runs) - failed} loaded, {failed} failed; {sessions} sessions"
+    sites, loaded = counted(len(runs), "site"), len(runs) - failed
+    sessions = counted(sum(run.sessions for run in runs), "session")
+    return f"{sites}: {loaded:,} loaded, {failed:,} failed; {sessions}"
 
 
 def site_rows(runs: Sequence[SiteRun]) -> list[dict[str, Any]]:
-    """A row for each site, up to `ROWS_SHOWN`; what failed comes first."""
+    """A row for each site, up to `ROWS_SHOWN`, the failed ones first."""
     failed_first = sorted(runs, key=lambda run: run.completed)
     return [
         {
@@ -185,33 +170,33 @@ def site_rows(runs: Sequence[SiteRun]) -> list[dict[str, Any]]:
 
 
 def describe_marks(summary: MarkSummary) -> str:
-    """One sentence: how many ids are marked, how many were before, and what is left."""
-    what = {
-        MarkAction.RECORDED: "sessions marked as recorded",
-        MarkAction.DELETED: "recordings marked as deleted",
+    """One sentence: the numbers of IDs marked, marked before, and not marked."""
+    noun, mark = {
+        MarkAction.RECORDED: ("session", "recorded"),
+        MarkAction.DELETED: ("recording", "deleted"),
     }[summary.action]
-    parts = {row["result"]: row["ids"] for row in mark_rows(summary)[1:]}
-    rest = "".join(f", {ids} {result}" for result, ids in parts.items() if ids)
-    return f"{summary.done} of {summary.wanted} {what}{rest}"
+    counts = {row["result"]: row["ids"] for row in mark_rows(summary)[1:]}
+    rest = "".join(f", {ids:,} {result}" for result, ids in counts.items() if ids)
+    return f"{summary.done:,} of {counted(summary.wanted, noun)} marked as {mark}{rest}"
 
 
 def mark_rows(summary: MarkSummary) -> list[dict[str, Any]]:
-    """A row for each thing that can become of an id, with how many ids it became of."""
-    before = "marked in an earlier run"
+    """A row for each result that an ID can have, with the number of IDs."""
+    again = "Skipped; retry_unknown sends it again."
     rows = (
         ("marked", summary.done, "Wix confirmed it."),
-        ("of them marked already", summary.already, "Wix answered 409: it was marked before."),
-        (before, summary.done_before, "Passed over."),
-        ("unknown since an earlier run", summary.unknown_before, "Ask again: retry_unknown."),
-        ("refused", summary.refused, "A rerun asks again."),
-        ("unknown", summary.unknown, "The reply was lost; it may be marked."),
+        ("of these already marked", summary.already, "Wix returned 409: it was marked before."),
+        ("marked in an earlier run", summary.done_before, "Skipped."),
+        ("unknown since an earlier run", summary.unknown_before, again),
+        ("refused", summary.refused, "A rerun sends it again."),
+        ("unknown", summary.unknown, "The response was lost; it may be marked."),
         ("not sent", summary.not_sent, summary.stopped or "A rerun sends it."),
     )
-    return [{"result": result, "ids": ids, "what it means": means} for result, ids, means in rows]
+    return [{"result": result, "ids": ids, "meaning": meaning} for result, ids, meaning in rows]
 
 
 def unmarked_rows(outcomes: Sequence[MarkOutcome]) -> list[dict[str, Any]]:
-    """A row for each id that is not marked, up to `ROWS_SHOWN`."""
+    """A row for each ID that is not marked, up to `ROWS_SHOWN`."""
     return [
         {
             "session": session_id,

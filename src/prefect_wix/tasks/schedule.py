@@ -1,4 +1,4 @@
-"""When a run was due: what a scheduled load counts its days from, however late it starts."""
+"""The scheduled time of a run, from which a load counts its days even if the run starts late."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from uuid import UUID
 import prefect.runtime
 from prefect.client.orchestration import get_client
 
-__all__ = ["scheduled_time"]
-
 
 async def scheduled_time() -> datetime:
-    """When the flow run was scheduled for; for a subflow, when the run at the root of it was.
+    """The scheduled time of the flow run; for a subflow, that of its root run.
 
-    It stays the same when the run is retried.
+    A retry of the run gets the same time.
     """
     run_id, root_id = prefect.runtime.flow_run.id, prefect.runtime.flow_run.root_flow_run_id
     if root_id in (None, run_id):

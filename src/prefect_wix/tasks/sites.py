@@ -1,7 +1,7 @@
-"""One run for each site of an account: started as a deployment's run, looked at when it has ended.
+"""The load of many sites: start a run of a deployment for each site, and read its result.
 
-Prefect is the engine that spreads the runs over workers; nothing here queues or schedules. A run is
-handed blocks by reference and never a key.
+Prefect distributes the runs over workers; nothing here queues or schedules. Blocks are passed to a
+run by reference, never as keys.
 """
 
 from __future__ import annotations
@@ -34,34 +34,23 @@ from prefect_wix.client.models import Site
 from prefect_wix.client.sites import list_sites
 from prefect_wix.errors import WixError
 
-__all__ = [
-    "SiteRun",
-    "check_deployment",
-    "list_account_sites",
-    "read_site_run",
-    "reference_to",
-    "run_for_site",
-    "save_counts",
-    "site_run_name",
-]
-
 
 @dataclass(frozen=True)
 class SiteRun:
-    """What became of the load of one site."""
+    """The result of the load of one site."""
 
     site: Site
     state: str
-    """The state of its run, as Prefect calls it."""
+    """The name of the run's state in Prefect."""
     completed: bool
-    """Whether all of it landed."""
+    """Whether all partitions were loaded."""
     run: str
-    """The run's address in the UI, or its id where there is no UI; empty where none was begun."""
+    """The URL of the run in the UI, or its ID without a UI; empty if no run was started."""
     sessions: int = 0
-    """Sessions in the partitions that landed, or that are as they were."""
+    """Sessions in the partitions that landed or are unchanged."""
     failed_partitions: int = 0
     reason: str = ""
-    """Why it is not complete, in words."""
+    """Why the load is incomplete."""
 
 
 COUNTS_KEY = "wix-site-load"
@@ -70,7 +59,7 @@ POLL_SECONDS = 5.0
 
 @task(cache_policy=NO_CACHE)
 async def list_account_sites(account: WixAccountCredentials) -> list[Site]:
-    """Every site of the account.
+    """All sites of the account.
 
     Raises:
         RequestError: see the tree in `prefect_wix.errors`.
@@ -80,53 +69,53 @@ async def list_account_sites(account: WixAccountCredentials) -> list[Site]:
 
 
 def reference_to(block: Block) -> dict[str, Any]:
-    """A parameter that names a stored block, so that a run is handed no secret.
+    """A flow parameter that refers to a stored block, so that no secret is passed to a run.
 
     Raises:
-        WixError: the block is not stored, so there is nothing to name.
+        WixError: the block is not stored.
     """
-    stored = block._block_document_id  # noqa: SLF001  # Prefect has no public name for it
+    stored = block._block_document_id  # noqa: SLF001  # Prefect has no public attribute
     if stored is None:
         raise WixError(
-            f"The {type(block).__name__} block is not stored on the server, so a worker can't be "
-            "told of it without its secret. Save it first, with `python -m blocks`."
+            f"The {type(block).__name__} block is not stored on the server, so it cannot be passed "
+            "to a worker without its secret; no run was started. Save it with `python -m blocks`."
         )
     return {"$ref": {"block_document_id": str(stored)}}
 
 
 async def check_deployment(name: str) -> None:
-    """Refuse a deployment that is not there, before any site is begun.
+    """Check that a deployment exists, before any run is started.
 
     Raises:
-        WixError: the server has none of that name.
+        WixError: the server has no deployment of that name.
     """
     try:
         async with get_client() as client:
             await client.read_deployment_by_name(name)
     except ObjectNotFound:
         raise WixError(
-            f"The server has no deployment {name!r}. Make it with `prefect deploy --all "
-            "--prefect-file deployments/prefect.yaml`, or leave the deployment out to load the "
-            "sites in this run's own process."
+            f"The server has no deployment {name!r}; no run was started. Create it with "
+            "`prefect deploy --all --prefect-file deployments/prefect.yaml`, or omit the parameter "
+            "deployment to load the sites in this process."
         ) from None
 
 
 async def run_for_site(
     deployment: str, site: Site, parameters: Mapping[str, Any], timeout_seconds: float
 ) -> tuple[UUID, State[Any] | None]:
-    """The run of a deployment for one site: begun, or found, and waited for.
+    """Start a run of a deployment for one site, or find the one already started, and wait for it.
 
-    A flow run that is retried finds the runs that it began before. It waits for those that go on,
-    takes those that succeeded for done, and gives a site that failed one more run for each retry.
+    A retried flow run finds the runs that it started before: it waits for the active ones, keeps
+    the completed ones, and starts one new run for each failed site.
 
     Args:
-        deployment: which, as flow name/deployment name.
-        site: which site; it is also the run's name.
-        parameters: what the run is given; plain values and references.
-        timeout_seconds: how long to wait for it to end.
+        deployment: the name as flow name/deployment name.
+        site: the site; the run is named after it.
+        parameters: the parameters of the run: plain values and block references.
+        timeout_seconds: how long to wait for the run to end.
 
     Returns:
-        The run's id, and the state that it is in.
+        The run's ID and its last known state.
     """
     this = prefect.runtime.flow_run
     for attempt in range(1, (this.run_count or 1) + 1):
@@ -144,7 +133,7 @@ async def run_for_site(
 
 
 def site_run_name(site: Site) -> str:
-    """The name of a site's run."""
+    """The name of the run that loads a site."""
     return f"load {site.name or site.id}"
 
 
@@ -153,12 +142,12 @@ def _has_failed(state: State[Any] | None) -> bool:
 
 
 async def save_counts(counts: Mapping[str, Any], description: str) -> None:
-    """Leave a site's counts with its run, for people and for `read_site_run`."""
+    """Save a site's counts as an artifact of its run; `read_site_run` reads them."""
     await acreate_table_artifact([dict(counts)], key=COUNTS_KEY, description=description)
 
 
 async def read_site_run(site: Site, run_id: UUID | None, state: State[Any] | None) -> SiteRun:
-    """What became of a site, from its run's state and the counts that it left."""
+    """The result of a site's load, from the state and the counts artifact of its run."""
     counts = {} if run_id is None else await _read_counts(run_id)
     completed = state is not None and state.is_completed()
     return SiteRun(
@@ -174,8 +163,8 @@ async def read_site_run(site: Site, run_id: UUID | None, state: State[Any] | Non
 
 def _reason(state: State[Any] | None) -> str:
     if state is None or not state.is_final():
-        return "It had not ended when the wait for it was over. It may still load."
-    return state.message or "Its run says no more; see its log."
+        return "The run did not end within the timeout; it may still load."
+    return state.message or "The run gave no reason; see its log."
 
 
 async def _read_counts(run_id: UUID) -> Mapping[str, Any]:

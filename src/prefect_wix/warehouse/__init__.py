@@ -1,6 +1,7 @@
-"""Where sessions land: one small interface, one file per engine.
+"""Storage of verified listings: one interface, one module per engine.
 
-`open_warehouse` picks the engine from a URL. Nothing here knows Prefect or speaks HTTP to Wix.
+`open_warehouse` selects the engine from a URL. Requests to Wix are in `prefect_wix.client`, jobs in
+`prefect_wix.jobs`, loads of many partitions in `prefect_wix.load`.
 """
 
 from __future__ import annotations

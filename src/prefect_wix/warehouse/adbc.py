@@ -1,9 +1,8 @@
 """Snowflake, by ADBC: Arrow from DuckDB into a staging table, and one transaction over that.
 
-DuckDB makes the Arrow streams and reads them, so nothing else is installed for it. Run in the tests
-against PostgreSQL, which ADBC has a driver for too. Not yet run against Snowflake itself: there
-only the statements have been checked, by a parser. BigQuery is not here, since its ADBC driver
-can't ingest and keeps no transaction open: see `prefect_wix.warehouse.bigquery`.
+DuckDB writes and reads the Arrow streams. The tests run it against PostgreSQL, which has an ADBC
+driver too. Never run against Snowflake itself: a parser has checked the statements. BigQuery is in
+`bigquery`, because its ADBC driver can't ingest and keeps no transaction open.
 """
 
 from __future__ import annotations
@@ -33,8 +32,6 @@ from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListin
 from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive
 from prefect_wix.warehouse.transactions import STAGED, Tables
 
-__all__ = ["POSTGRESQL", "SNOWFLAKE", "AdbcWarehouse", "Dialect"]
-
 T = TypeVar("T")
 
 BUSY_TIMEOUT_SECONDS = 60.0
@@ -42,20 +39,20 @@ BUSY_TIMEOUT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Dialect:
-    """What one database wants otherwise than another.
+    """The differences between databases.
 
     Attributes:
-        name: what to call it in a message.
+        name: the name of the database in messages.
         driver: the package of its ADBC driver.
         extra: the extra that installs it.
         numbered: whether a statement's values are ``$1`` or ``?``.
-        uppercase: whether names that are not quoted are filed in capitals.
+        uppercase: whether unquoted names are stored in upper case.
         keys: as `Tables.keys`.
-        options: for the driver.
-        be_patient: sets how many seconds (``{seconds}``) a lock is waited for.
-        lock: waits for other loads (``{versions}``: the table of the schema's version), and keeps
-            them out until the transaction ends.
-        locks_a_table: whether that table has to be there for it.
+        options: the driver's options.
+        set_lock_timeout: sets the lock timeout to ``{seconds}``.
+        lock: locks out other loads until the transaction ends (``{versions}``: the table of the
+            schema's version).
+        locks_a_table: whether the lock needs that table to exist.
     """
 
     name: str
@@ -64,13 +61,13 @@ class Dialect:
     numbered: bool
     uppercase: bool
     keys: bool
-    be_patient: str
+    set_lock_timeout: str
     lock: str
     locks_a_table: bool
     options: tuple[tuple[str, str], ...] = ()
 
-    def filed(self, name: str) -> str:
-        """How the database files a name that is not quoted."""
+    def stored(self, name: str) -> str:
+        """An unquoted name as the database stores it."""
         return name.upper() if self.uppercase else name
 
 
@@ -81,7 +78,7 @@ POSTGRESQL = Dialect(
     numbered=True,
     uppercase=False,
     keys=True,
-    be_patient="SET lock_timeout = '{seconds:g}s'",
+    set_lock_timeout="SET lock_timeout = '{seconds:g}s'",
     lock="SELECT pg_advisory_xact_lock(hashtextextended('{versions}', 0))",
     locks_a_table=False,
 )
@@ -92,12 +89,12 @@ SNOWFLAKE = Dialect(
     numbered=False,
     uppercase=True,
     keys=False,
-    be_patient="ALTER SESSION SET LOCK_TIMEOUT = {seconds:.0f}",
+    set_lock_timeout="ALTER SESSION SET LOCK_TIMEOUT = {seconds:.0f}",
     # An UPDATE locks its table until the transaction ends; each later statement sees what has
     # been committed before it.
     lock="UPDATE {versions} SET version = version",
     locks_a_table=True,
-    # Whole numbers come as such.
+    # Return integers as integers.
     options=(("adbc.snowflake.sql.client_option.use_high_precision", "false"),),
 )
 
@@ -105,14 +102,14 @@ SNOWFLAKE = Dialect(
 class AdbcWarehouse:
     """Sessions in a database that an ADBC driver reaches.
 
-    Loads of one schema take turns. A process that is killed while it stages may leave a table
-    ``wix_staged_…``, which is of no use to anybody.
+    Writes to one schema are serialized. A process that is killed while it stages may leave a table
+    ``wix_staged_…``, which can be dropped.
 
     Args:
-        url: as the driver takes it.
-        place: what to call it in messages; without credentials.
-        dialect: which database it is.
-        schema: the schema of the tables; made if it is not there.
+        url: the URL for the driver.
+        place: the URL without credentials, for messages.
+        dialect: the database.
+        schema: the schema of the tables; created if it does not exist.
         busy_timeout_seconds: how long to wait for a lock that another session holds.
     """
 
@@ -132,13 +129,13 @@ class AdbcWarehouse:
         self._url = url
         self._place = place
         self._dialect = dialect
-        self._schema = dialect.filed(schema)
+        self._schema = dialect.stored(schema)
         self._tables = Tables(self._schema, keys=dialect.keys)
         self._busy_timeout = busy_timeout_seconds
 
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
-        # Where a table is locked there may be none yet; every statement there can be run twice.
+        # The table to lock may not exist yet; every statement of `prepare` can run twice.
         await self._run(self._tables.prepare(SESSIONS), lock=not self._dialect.locks_a_table)
 
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
@@ -157,9 +154,9 @@ class AdbcWarehouse:
         """See `Warehouse.save_record`."""
         await self._run(self._tables.save_record(record))
 
-    async def publish(self, answer: VerifiedListing) -> PublishResult:
+    async def publish(self, listing: VerifiedListing) -> PublishResult:
         """See `Warehouse.publish`."""
-        return await shield_in_thread(lambda: self._publish(answer))
+        return await shield_in_thread(lambda: self._publish(listing))
 
     async def _run(self, steps: Steps[T], *, lock: bool = True) -> T:
         def work() -> T:
@@ -168,15 +165,15 @@ class AdbcWarehouse:
 
         return await shield_in_thread(work)
 
-    def _publish(self, answer: VerifiedListing) -> PublishResult:
+    def _publish(self, listing: VerifiedListing) -> PublishResult:
         # Drivers quote the names that they ingest into.
-        name, column = map(self._dialect.filed, (f"{STAGED}_{uuid4().hex}", "session_id"))
+        name, column = map(self._dialect.stored, (f"{STAGED}_{uuid4().hex}", "session_id"))
         staged = self._tables.name(name)
         tables = Tables(self._schema, keys=self._dialect.keys, staged=staged)
         with self._session() as session:
             try:
-                session.ingest((self._schema, name, column), answer.spool)
-                return self._transact(session, tables.publish(answer, datetime.now(UTC)))
+                session.ingest((self._schema, name, column), listing.spool)
+                return self._transact(session, tables.publish(listing, datetime.now(UTC)))
             finally:
                 session.drop(staged)
 
@@ -190,7 +187,7 @@ class AdbcWarehouse:
 
     @contextmanager
     def _session(self) -> Iterator[_Session]:
-        """A connection; what is not committed when it closes is undone."""
+        """A connection; closing it rolls back what is not committed."""
         with (
             self._errors(),
             closing(self._connect()) as connection,
@@ -198,8 +195,8 @@ class AdbcWarehouse:
             self._duckdb.connect() as duckdb,
         ):
             session = _Session(connection, cursor, duckdb, numbered=self._dialect.numbered)
-            poll_policy = self._dialect.be_patient.format(seconds=self._busy_timeout)
-            session.execute(Statement(poll_policy))
+            timeout = self._dialect.set_lock_timeout.format(seconds=self._busy_timeout)
+            session.execute(Statement(timeout))
             session.commit()
             yield session
 
@@ -210,7 +207,7 @@ class AdbcWarehouse:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        # What a statement fails with may come only when DuckDB reads its rows.
+        # A statement may fail only when DuckDB reads its rows.
         except (self._driver.Error, self._duckdb.Error) as error:
             raise self._translated(error) from error
 
@@ -225,15 +222,15 @@ class AdbcWarehouse:
             )
         if state.startswith(_NO_ACCESS) or status in _CUT_OFF:
             return WarehouseAccessError(
-                f"{self._place} can't be reached or written; it holds what it held before. Check "
-                f"the host, the password, the rights of the user and the free space. {says}"
+                f"{self._place} can't be reached or written. No partition was left incomplete. "
+                f"Check host, password, rights of the user and free space. {says}"
             )
         if state.startswith(_NOT_OURS) or status in _UNKNOWN_NAMES:
             return WarehouseSchemaError(
                 f"The tables in {self._place} are not the ones this version writes; nothing was "
                 f"written. {says}"
             )
-        return WarehouseError(f"{self._place} holds what it held before. {says}")
+        return WarehouseError(f"A statement failed at {self._place}. {says}")
 
 
 _BUSY = ("55P03", "40P01")
@@ -244,7 +241,7 @@ _UNKNOWN_NAMES = ("NOT_FOUND", "ALREADY_EXISTS", "INVALID_ARGUMENT", "INVALID_DA
 
 
 class _Session:
-    """A connection of a driver, with DuckDB to make and to read what goes over it."""
+    """A connection of a driver, with DuckDB to write and read its Arrow streams."""
 
     def __init__(self, connection: Any, cursor: Any, duckdb: Any, *, numbered: bool) -> None:
         self._connection = connection
@@ -268,10 +265,7 @@ class _Session:
         return rows
 
     def ingest(self, names: tuple[str, str, str], spool: Spool) -> None:
-        """Make a table (schema, table, column) of the spool's ids, and commit it.
-
-        Some databases commit it on their own.
-        """
+        """Create a table (schema, table, column) of the spool's IDs, and commit it."""
         schema, table, column = names
         with self._duckdb.cursor() as made:
             stage(made, spool)
@@ -280,13 +274,13 @@ class _Session:
         self.commit()
 
     def drop(self, table: str) -> None:
-        """Remove a staging table, whatever has become of the transaction."""
+        """Roll back what is not committed, and drop a staging table."""
         self._connection.rollback()
         self.execute(Statement(f"DROP TABLE IF EXISTS {table}"))
         self.commit()
 
     def commit(self) -> None:
-        """Make what was done last."""
+        """Commit the transaction."""
         self._connection.commit()
 
 
@@ -296,7 +290,7 @@ def _one_row(duckdb: Any, values: tuple[Any, ...]) -> Any:
 
 
 def _by_position(statement: Statement) -> tuple[str, tuple[Any, ...]]:
-    """The statement with ``?`` for its values, each as often as it is named."""
+    """The statement with ``?`` placeholders, and one value for each."""
     numbers = [int(number) for number in re.findall(r"\$(\d+)", statement.sql)]
     sql = re.sub(r"\$\d+", "?", statement.sql)
     return sql, tuple(statement.values[number - 1] for number in numbers)

@@ -1,15 +1,15 @@
-"""BigQuery, by its ADBC driver: what follows from what was read is sent as one script.
+"""BigQuery, by its ADBC driver: reads first, then one script that checks them and writes.
 
-The driver can't ingest, and keeps no transaction open from one call to the next. So an answer's ids
-are staged as literals; what is held is read and decided on; and one script, a transaction, looks
-whether that is still held before it writes. It first updates the table of the schema's version:
-BigQuery cancels a transaction that mutates rows of a table while another one does, reads of a
-transaction are of one snapshot, and a script that fails is undone
-(https://cloud.google.com/bigquery/docs/transactions). Whoever loses such a race reads anew.
+The driver can't ingest, and keeps no transaction open between calls. So the IDs of a listing are
+staged as literals; the partition is read and the result decided; and one script, a transaction,
+checks that the reads still hold before it writes. It first updates the table of the schema's
+version: BigQuery cancels a transaction that mutates rows of a table while another one does, a
+transaction reads one snapshot, and a script that fails is rolled back
+(https://cloud.google.com/bigquery/docs/transactions). A load that loses such a race reads again.
 
-Never run against BigQuery itself. In the tests every statement is parsed as GoogleSQL, translated
-and run in DuckDB. BigQuery makes tables outside of transactions: a migration that fails stays half
-done until it is run again.
+Never run against BigQuery itself. The tests parse every statement as GoogleSQL, translate it and
+run it in DuckDB. BigQuery creates tables outside of transactions: a migration that fails stays
+incomplete until it is run again.
 """
 
 from __future__ import annotations
@@ -44,30 +44,28 @@ from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListin
 from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive
 from prefect_wix.warehouse.transactions import STAGED, Tables
 
-__all__ = ["BigQueryWarehouse", "googlesql", "inserts", "literal"]
-
 T = TypeVar("T")
 
 _STAGED_FOR = timedelta(days=1)
-# The driver tries for ever where there is no network.
-_ANSWER_SECONDS = 900.0
+# Without a network the driver retries for ever.
+_STATEMENT_SECONDS = 900.0
 _RETRY_WAITS = (1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0)
-# Within one process loads take turns, rather than cancel each other's transactions.
-_TURNS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+# Transactions of one process are serialized, so that they do not cancel each other.
+_LOCKS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 class BigQueryWarehouse:
     """Sessions in a BigQuery dataset.
 
-    Loads of one dataset take turns. What a process that is killed has staged expires after a day.
+    Writes to one dataset are serialized. Staging tables of a killed process expire after a day.
     Beside the rights to edit the dataset's data and to run jobs, the driver needs
     ``roles/bigquery.readSessionUser``.
 
     Args:
         project: the project of the dataset, which also runs (and pays for) the jobs.
-        dataset: the dataset of the tables; made if it is not there.
-        location: where the dataset is, such as ``EU``. If left out BigQuery finds out, and makes
-            a new one in its default location.
+        dataset: the dataset of the tables; created if it does not exist.
+        location: where the dataset is, such as ``EU``. If left out, BigQuery finds it, and
+            creates a new dataset in its default location.
         credentials: the path of a JSON key; if left out, the application default credentials.
     """
 
@@ -88,7 +86,7 @@ class BigQueryWarehouse:
         self._options = _options(project, location, credentials)
         self._translate = partial(googlesql, project=project, dataset=dataset)
         self._tables = Tables(dataset)
-        self._answer_seconds = _ANSWER_SECONDS
+        self._statement_seconds = _STATEMENT_SECONDS
         self._retry_waits: tuple[float, ...] = _RETRY_WAITS
 
     async def prepare(self) -> None:
@@ -117,9 +115,9 @@ class BigQueryWarehouse:
             lambda session: self._transact(session, lambda: self._tables.save_record(record))
         )
 
-    async def publish(self, answer: VerifiedListing) -> PublishResult:
+    async def publish(self, listing: VerifiedListing) -> PublishResult:
         """See `Warehouse.publish`."""
-        return await self._run(lambda session: self._publish(session, answer))
+        return await self._run(lambda session: self._publish(session, listing))
 
     async def _run(self, work: Callable[[_Session], T]) -> T:
         def in_a_session() -> T:
@@ -129,7 +127,7 @@ class BigQueryWarehouse:
         return await shield_in_thread(in_a_session)
 
     def _prepare(self, session: _Session) -> None:
-        with _TURNS[self._place]:
+        with _LOCKS[self._place]:
             try:
                 drive(self._tables.prepare(SESSIONS), session.execute)
             except self._driver.Error as error:
@@ -138,21 +136,21 @@ class BigQueryWarehouse:
                 session.run(f"CREATE SCHEMA IF NOT EXISTS `{self._tables.schema}`")
                 drive(self._tables.prepare(SESSIONS), session.execute)
 
-    def _publish(self, session: _Session, answer: VerifiedListing) -> PublishResult:
+    def _publish(self, session: _Session, listing: VerifiedListing) -> PublishResult:
         staged = self._tables.name(f"{STAGED}_{uuid4().hex}")
         tables = Tables(self._tables.schema, staged=staged)
         try:
-            session.stage(staged, answer.spool)
-            return self._transact(session, lambda: tables.publish(answer, datetime.now(UTC)))
+            session.stage(staged, listing.spool)
+            return self._transact(session, lambda: tables.publish(listing, datetime.now(UTC)))
         finally:
-            # If not now, then when it expires.
+            # Otherwise it expires.
             with suppress(self._driver.Error):
                 session.execute(Statement(f"DROP TABLE IF EXISTS {staged}"))
 
     def _transact(self, session: _Session, begin: Callable[[], Steps[T]]) -> T:
-        """Read, decide and write; all of it again if somebody else wrote in between."""
+        """Read, decide and write; repeat all of it if another load wrote in between."""
         lost = None
-        with _TURNS[self._place]:
+        with _LOCKS[self._place]:
             for wait in (0.0, *self._retry_waits):
                 time.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311
                 script = _Script(session, lock=self._tables.name("wix_session_schema"))
@@ -166,9 +164,9 @@ class BigQueryWarehouse:
                 else:
                     return value
         raise WarehouseBusyError(
-            f"Others wrote to {self._place} each of the {len(self._retry_waits) + 1} times that "
-            "this run was about to; it holds nothing of this answer. Let fewer processes load "
-            f"into it at once, and run again. BigQuery says: {lost}"
+            f"Another load wrote to {self._place} during each of the "
+            f"{len(self._retry_waits) + 1} attempts of this one. Nothing was changed. Run fewer "
+            f"loads at once, and run again. BigQuery says: {lost}"
         ) from lost
 
     @contextmanager
@@ -176,29 +174,29 @@ class BigQueryWarehouse:
         if self._key_file and not os.path.isfile(self._key_file):  # noqa: PTH113 - never raises
             # It may be the key itself, which the driver would repeat.
             raise WarehouseAccessError(
-                f"The credentials that are named for {self._place} are no file. Name the path of "
-                "a JSON key, or none for the application default credentials."
+                f"The credentials of {self._place} are no file. Set the path of a JSON key, or "
+                "leave them out to use the application default credentials."
             )
         connect = partial(self._driver.connect, db_kwargs=self._options, autocommit=True)
         try:
             with closing(connect()) as connection, closing(connection.cursor()) as cursor:
-                yield _Session(cursor, self._duckdb, self._translate, self._answer_seconds)
+                yield _Session(cursor, self._duckdb, self._translate, self._statement_seconds)
         except self._driver.Error as error:
             raise self._translated(str(error)) from error
 
     def _translated(self, says: str) -> WarehouseError:
         if _NO_ACCESS.search(says):
             return WarehouseAccessError(
-                f"{self._place} can't be reached or written. What was cut off has landed whole or "
-                "not at all: run again to find out. Check the network, the credentials, their "
-                f"rights and the location. BigQuery says: {says}"
+                f"{self._place} can't be reached or written. No partition was left incomplete. "
+                "Check the network, the credentials, their rights and the location, then run "
+                f"again. BigQuery says: {says}"
             )
         if _NOT_OURS.search(says):
             return WarehouseSchemaError(
                 f"The tables in {self._place} are not the ones this version writes; nothing was "
                 f"written. BigQuery says: {says}"
             )
-        return WarehouseError(f"{self._place} holds what it held before. BigQuery says: {says}")
+        return WarehouseError(f"A statement failed at {self._place}. BigQuery says: {says}")
 
 
 # The driver passes on what Google's client says, and has no codes.
@@ -214,7 +212,7 @@ _NOT_OURS = re.compile(
 
 
 class _Session:
-    """A cursor of the driver, with DuckDB to read what comes over it."""
+    """A cursor of the driver, with DuckDB to read its rows."""
 
     def __init__(
         self, cursor: Any, duckdb: Any, translate: Callable[[Statement], str], seconds: float
@@ -233,7 +231,7 @@ class _Session:
         deadline = threading.Timer(self._seconds, self._cursor.adbc_cancel)
         deadline.start()
         try:
-            # Not `executescript`: it does not wait for the job, nor tell how it ended.
+            # Not `executescript`: it neither waits for the job nor reports its errors.
             self._cursor.execute(sql)
             return self._fetch() if sql.startswith("SELECT") else []
         finally:
@@ -241,17 +239,17 @@ class _Session:
 
     def _fetch(self) -> Rows:
         if not self._cursor.rowcount:
-            # Where there are no rows the driver gives no columns either.
+            # Without rows the driver returns no columns either.
             return []
         with self._duckdb.connect() as reader:
             rows: Rows = reader.from_arrow(self._cursor.fetch_arrow()).fetchall()
         if len(rows) != self._cursor.rowcount:
-            # The driver is silent when the stream breaks.
-            raise WarehouseAccessError("BigQuery's answer was cut short. Run again.")
+            # The driver reports no error when the stream breaks.
+            raise WarehouseAccessError("A result of BigQuery was cut short. Run again.")
         return rows
 
     def stage(self, table: str, spool: Spool) -> None:
-        """Make a table of the spool's ids, which goes by itself in the end."""
+        """Create a table of the spool's IDs, which expires by itself."""
         name = self.translate(Statement(table))
         expires = f"expiration_timestamp = {literal(datetime.now(UTC) + _STAGED_FOR)}"
         self.run(f"CREATE TABLE {name} (session_id STRING) OPTIONS({expires})")
@@ -260,7 +258,7 @@ class _Session:
 
 
 class _Script:
-    """What the steps of a transaction have read, and what they write if that is still so.
+    """The reads of a transaction, and its writes, valid while the reads hold.
 
     Args:
         session: to read in.
@@ -274,22 +272,22 @@ class _Script:
         self._writes: list[str] = []
 
     def take(self, statement: Statement) -> Rows:
-        """Answer a question at once, from before all writes; put anything else off."""
+        """Run a SELECT now, before all writes; defer any other statement."""
         sql = self._session.translate(statement)
         if not sql.startswith("SELECT"):
             self._writes.append(sql)
             return []
-        said = f"TO_JSON_STRING(t) AS said FROM ({sql}) AS t ORDER BY said"
-        rows = self._session.run(f"SELECT t.*, {said}")
+        as_json = f"TO_JSON_STRING(t) AS row_json FROM ({sql}) AS t ORDER BY row_json"
+        rows = self._session.run(f"SELECT t.*, {as_json}")
         before = literal("\n".join(row[-1] for row in rows))
-        self._still.append(rf"ARRAY_TO_STRING(ARRAY(SELECT {said}), '\n') = {before}")
+        self._still.append(rf"ARRAY_TO_STRING(ARRAY(SELECT {as_json}), '\n') = {before}")
         return [row[:-1] for row in rows]
 
     def send(self) -> None:
-        """Write what there is to write, in one transaction."""
+        """Run the writes in one transaction, if there are any."""
         if self._writes:
-            # Nothing returns rows: of a script the driver can't always read them. No handler: it
-            # would have to roll back, which fails where BigQuery has done so already.
+            # No statement returns rows: the driver can't always read those of a script. No error
+            # handler: its ROLLBACK would fail where BigQuery has rolled back already.
             still = " AND ".join(self._still) or "TRUE"
             check = f"WHERE IF({still}, TRUE, ERROR('{_CHANGED}'))"
             first = ("BEGIN TRANSACTION", f"UPDATE {self._lock} SET version = version {check}")
@@ -297,7 +295,7 @@ class _Script:
 
 
 def _options(project: str, location: str | None, credentials: str | None) -> dict[str, str]:
-    """The driver's options, by the names that its module documents."""
+    """The driver's options, named as its module documents them."""
     sql = "adbc.bigquery.sql"
     key_file = {
         f"{sql}.auth_type": f"{sql}.auth_type.json_credential_file",
@@ -311,7 +309,7 @@ def _options(project: str, location: str | None, credentials: str | None) -> dic
 
 
 # A query may have 1 MB of text (https://cloud.google.com/bigquery/quotas#query_jobs: "Maximum
-# unresolved GoogleSQL query length"). Half of it leaves room for whatever else is counted.
+# unresolved GoogleSQL query length"). Half of it leaves room for the rest of the query.
 _INSERT_BYTES = 500_000
 
 
@@ -327,13 +325,13 @@ def googlesql(statement: Statement, *, project: str, dataset: str) -> str:
         **_WORDS,
         "current_database()": literal(project),
         "information_schema.columns": f"`{dataset}`.INFORMATION_SCHEMA.COLUMNS",
-        # It is asked for a dataset that has just told its columns.
+        # The query runs only after the columns of the dataset were read, so it exists.
         "information_schema.schemata": (
             f"(SELECT {literal(project)} AS catalog_name, {literal(dataset)} AS schema_name)"
         ),
     }
     sql = _TO_TRANSLATE.sub(word, statement.sql)
-    # So a question for a partition reads (and is billed for) its blocks and not the whole table.
+    # A query of one partition then reads (and is billed for) its blocks and not the whole table.
     by_partition = re.match(r"CREATE TABLE .*\bsession_date\b.*\bsegment\b", sql)
     return f"{sql} CLUSTER BY site_id, session_date, segment" if by_partition else sql
 
@@ -344,7 +342,7 @@ _WORDS = {
     "BIGINT": "INT64",
     "TIMESTAMPTZ": "TIMESTAMP",
     "DOUBLE PRECISION": "FLOAT64",
-    # The difference of two dates is an interval there, and no number.
+    # In GoogleSQL the difference of two dates is an interval, not a number.
     _DAYS: "DATE_DIFF(max(session_date), min(session_date), DAY)",
 }
 _TO_TRANSLATE = re.compile(
@@ -369,7 +367,7 @@ def literal(value: object) -> str:
             return f"TIMESTAMP '{value.astimezone(UTC).isoformat()}'"
         case date():
             return f"DATE '{value.isoformat()}'"
-    raise TypeError(f"No literal is known for {type(value).__name__}.")
+    raise TypeError(f"GoogleSQL has no literal for {type(value).__name__}.")
 
 
 _ESCAPED = re.compile(r"[\\'\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -381,7 +379,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def inserts(table: str, session_ids: Iterable[str]) -> Iterator[str]:
-    """The statements that put ids in a table (as GoogleSQL names it), each short enough."""
+    """Statements that insert IDs into a table (a GoogleSQL name), each below the size limit."""
     chunk: list[str] = []
     size = 0
     for text in map(literal, session_ids):

@@ -1,6 +1,6 @@
-"""What to do with a claim or an answer, given what the warehouse holds: pure decisions.
+"""Pure decisions about a claim or a listing, given the contents of the warehouse.
 
-Every engine asks these, inside its transaction or lock. Nothing here reads or writes.
+Every engine calls them inside its transaction or lock, and does the reading and writing itself.
 """
 
 from __future__ import annotations
@@ -13,133 +13,127 @@ from prefect_wix.errors import WarehouseError
 from prefect_wix.planning.partitions import UNCONFIRMED, JobRecord, JobState, Receipt
 from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing
 
-__all__ = [
-    "OPEN_STATES",
-    "PartitionContents",
-    "closed_record",
-    "decide_claim",
-    "decide_publish",
-    "landed_record",
-    "new_receipt",
-]
-
 OPEN_STATES = (JobState.INTENDED, JobState.SUBMITTED)
-"""The states of an ask that something may still come of."""
+"""The states of a job record that may still get a result."""
 
 
 @dataclass(frozen=True)
 class PartitionContents:
-    """What a partition holds, beside the answer that is to land in it."""
+    """What a partition contains before a listing is published, and how many IDs were staged."""
 
     sessions: int
+    """Session IDs in the partition."""
     kept: int
-    """How many of the answer's ids are among them."""
+    """Session IDs both in the partition and in the listing."""
     staged: int
-    """How many ids of the answer reached the engine."""
+    """IDs of the listing that reached the staging table."""
     receipt: Receipt | None
+    """The partition's receipt, if it has one."""
 
 
 def decide_claim(
     record: JobRecord, open_records: Iterable[JobRecord], adopt_since: datetime
 ) -> tuple[Claim, list[JobRecord]]:
-    """The job to adopt, the latest one; or leave to submit, and the asks to record for it.
+    """Adopt the job that was submitted last, or grant a submit and list the records to write.
 
     Args:
-        ask: the intent.
-        open_asks: the `OPEN_STATES` entries of the partition, whatever their time zone.
-        adopt_since: a job submitted before it is not adopted.
+        record: the intent to submit.
+        open_records: the partition's job records in `OPEN_STATES`, in any time zone.
+        adopt_since: a job submitted before this instant is not adopted.
     """
-    # Its own is there where a commit took effect that was said to have failed.
-    records = [one for one in open_records if one.record_id != record.record_id]
-    jobs = [one for one in records if _may_adopt(one, record, adopt_since)]
+    # The intent itself is stored already if its commit succeeded but reported an error.
+    others = [one for one in open_records if one.record_id != record.record_id]
+    jobs = [one for one in others if _may_adopt(one, record, adopt_since)]
     if jobs:
         return Claim(max(jobs, key=_submitted_at), orphans=0), []
-    lost = [
+    orphans = [
         one.ended(JobState.ORPHANED, at=record.intended_at)
-        for one in records
+        for one in others
         if one.state is JobState.INTENDED
     ]
-    return Claim(record, orphans=len(lost)), [*lost, record]
+    return Claim(record, orphans=len(orphans)), [*orphans, record]
 
 
-def _may_adopt(one: JobRecord, record: JobRecord, adopt_since: datetime) -> bool:
-    same = one.partition == record.partition and one.state is JobState.SUBMITTED
-    return same and _submitted_at(one) >= adopt_since
+def _may_adopt(candidate: JobRecord, record: JobRecord, adopt_since: datetime) -> bool:
+    runs = candidate.partition == record.partition and candidate.state is JobState.SUBMITTED
+    return runs and _submitted_at(candidate) >= adopt_since
 
 
 def _submitted_at(record: JobRecord) -> datetime:
     return record.submitted_at or datetime.min.replace(tzinfo=UTC)
 
 
-def decide_publish(answer: VerifiedListing, held: PartitionContents, at: datetime) -> PublishResult:
-    """What landing the answer does, at an instant.
+def decide_publish(
+    listing: VerifiedListing, contents: PartitionContents, at: datetime
+) -> PublishResult:
+    """The result of publishing the listing at an instant.
 
-    The ids are compared and not only counted, so that a partition altered by hand is put right.
+    Compares the IDs and not only their number, so that a partition altered by hand is replaced.
 
     Raises:
-        WarehouseError: the engine did not get the ids as they are.
+        WarehouseError: the staging table does not contain exactly the IDs of the listing.
     """
-    sessions = len(answer.spool)
-    if held.staged != sessions:
+    sessions = len(listing.spool)
+    if contents.staged != sessions:
         raise WarehouseError(
-            f"{sessions} ids of {answer.record.partition} were handed to the warehouse and "
-            f"{held.staged} arrived: an id has a line break in it, or the like. "
-            "The warehouse holds what it held before."
+            f"Staged {contents.staged:,} of the {sessions:,} session IDs of "
+            f"{listing.record.partition}; an ID may contain a line break. "
+            "Nothing was changed. Report this as a defect of prefect-wix."
         )
-    if _is_superseded(answer.record, held.receipt, at):
-        return _untouched(JobState.SUPERSEDED, held)
-    if held.sessions == held.kept == sessions and _is_proven(answer, held.receipt):
-        return _untouched(JobState.UNCHANGED, held)
-    removed = held.sessions - held.kept
-    return PublishResult(JobState.LANDED, sessions, sessions - held.kept, removed, held.kept)
+    if _is_superseded(listing.record, contents.receipt, at):
+        return _untouched(JobState.SUPERSEDED, contents)
+    if contents.sessions == contents.kept == sessions and _is_proven(listing, contents.receipt):
+        return _untouched(JobState.UNCHANGED, contents)
+    added, removed = sessions - contents.kept, contents.sessions - contents.kept
+    return PublishResult(JobState.LANDED, sessions, added, removed, contents.kept)
 
 
 def _is_superseded(record: JobRecord, receipt: Receipt | None, at: datetime) -> bool:
-    """Whether what is held came from a job submitted later: the newest job wins, in any zone.
+    """Whether the contents came from a job submitted later, in any time zone.
 
-    A job from the future was submitted by a clock that ran ahead, and proves nothing.
+    A submit time in the future came from a clock that was ahead, and supersedes nothing.
     """
     return receipt is not None and _submitted_at(record) < receipt.confirmed_at <= at
 
 
-def _is_proven(answer: VerifiedListing, receipt: Receipt | None) -> bool:
-    if receipt is None:
+def _is_proven(listing: VerifiedListing, receipt: Receipt | None) -> bool:
+    """Whether the receipt describes this listing, and a job listed it."""
+    if receipt is None or receipt.submitted_at == UNCONFIRMED:
         return False
-    said = (receipt.digest, receipt.sessions, receipt.partition.timezone)
-    same = said == (answer.digest, len(answer.spool), answer.record.partition.timezone)
-    return same and receipt.submitted_at != UNCONFIRMED
+    expected = (listing.digest, len(listing.spool), listing.record.partition.timezone)
+    return (receipt.digest, receipt.sessions, receipt.partition.timezone) == expected
 
 
-def _untouched(state: JobState, held: PartitionContents) -> PublishResult:
-    return PublishResult(state, held.sessions, added=0, removed=0, kept=held.sessions)
+def _untouched(state: JobState, contents: PartitionContents) -> PublishResult:
+    return PublishResult(state, contents.sessions, added=0, removed=0, kept=contents.sessions)
 
 
-def closed_record(record: JobRecord, landed: PublishResult, at: datetime) -> JobRecord:
-    """The entry of the ledger for an ask whose answer landed so."""
-    ended = record.ended(landed.state, at=at)
-    return replace(ended, sessions=landed.sessions, added=landed.added, removed=landed.removed)
+def closed_record(record: JobRecord, result: PublishResult, at: datetime) -> JobRecord:
+    """The job record after its listing was published with this result."""
+    ended = record.ended(result.state, at=at)
+    return replace(ended, sessions=result.sessions, added=result.added, removed=result.removed)
 
 
 def landed_record(record: JobRecord, receipt: Receipt) -> JobRecord:
-    """The entry of the ledger for an ask whose answer the receipt is for."""
+    """The job record of the job that the receipt names."""
     ended = record.ended(JobState.LANDED, at=receipt.landed_at)
     return replace(ended, sessions=receipt.sessions, added=receipt.added, removed=receipt.removed)
 
 
-def new_receipt(answer: VerifiedListing, landed: PublishResult, at: datetime) -> Receipt:
-    """The receipt for an answer that replaced its partition."""
-    job = answer.record.job
+def new_receipt(listing: VerifiedListing, result: PublishResult, at: datetime) -> Receipt:
+    """The receipt of a listing that replaced its partition."""
+    job = listing.record.job
     return Receipt(
-        partition=answer.record.partition,
-        sessions=landed.sessions,
-        digest=answer.digest,
+        partition=listing.record.partition,
+        sessions=result.sessions,
+        digest=listing.digest,
         job_id=job.job_id,
         submitted_at=job.submitted_at,
         landed_at=at,
         confirmed_at=job.submitted_at,
-        added=landed.added,
-        removed=landed.removed,
-        kept=landed.kept,
-        duplicates=answer.duplicates,
-        run_id=answer.record.run_id,
+        added=result.added,
+        removed=result.removed,
+        kept=result.kept,
+        duplicates=listing.duplicates,
+        run_id=listing.record.run_id,
     )

@@ -1,4 +1,4 @@
-"""Which engine a URL means."""
+"""The engine for a warehouse URL. What an engine does is in its own module."""
 
 from __future__ import annotations
 
@@ -11,50 +11,49 @@ from prefect_wix.warehouse.bigquery import BigQueryWarehouse
 from prefect_wix.warehouse.duckdb import DuckDBWarehouse
 from prefect_wix.warehouse.interface import Warehouse
 from prefect_wix.warehouse.parquet import ParquetWarehouse
-from prefect_wix.warehouse.postgres import PostgresWarehouse, place_of
+from prefect_wix.warehouse.postgres import PostgresWarehouse, redacted_url
 from prefect_wix.warehouse.stores import Folder, ObjectStore
-
-__all__ = ["open_warehouse"]
 
 
 def open_warehouse(url: str, *, schema: str | None = None) -> Warehouse:
-    """The warehouse that a URL names. Nothing is opened yet.
+    """The warehouse of a URL. Opens no file and no connection.
 
     Args:
         url: one of
 
-            - ``duckdb:///sessions.duckdb`` (three slashes: a relative path; four: an absolute
-              one), with DuckDB's settings as ``?memory_limit=2GB``; or ``md:name``;
+            - ``duckdb:///sessions.duckdb`` (three slashes: a relative path; four: absolute), with
+              DuckDB's settings as in ``?memory_limit=2GB``; or ``md:name`` for MotherDuck;
             - ``postgresql://user:password@host:5432/database``;
-            - ``adbc+postgresql://…``: the same by ADBC, for those who prefer it;
+            - ``adbc+postgresql://…``: the same by ADBC;
             - ``snowflake://user:password@account/database/schema?warehouse=…``;
-            - ``bigquery://project/dataset``, with ``?location=EU`` where it matters, and the
-              application default credentials, or ``?credentials=/path/of/key.json``;
-            - ``parquet:///folder`` (relative, or absolute with four slashes) for Parquet files;
+            - ``bigquery://project/dataset``, optionally with ``?location=EU``, and with the
+              application default credentials or ``?credentials=/path/of/key.json``;
+            - ``parquet:///folder`` (three slashes: relative; four: absolute) for Parquet files;
             - ``s3://bucket/prefix``, ``gs://…`` or ``abfs://…`` for Parquet files in an object
-              store, which takes its credentials from the environment.
-        schema: where the tables are; the engine's usual one if left out.
+              store, with credentials from the environment.
+        schema: the schema of the tables; ``main`` in DuckDB and ``public`` in PostgreSQL if left
+            out. Parquet files have none.
 
     Raises:
-        ValueError: no engine is known for it.
+        ValueError: the URL or the schema is not valid.
         MissingExtraError: the engine's package is not installed.
     """
     if schema is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", schema):
         raise ValueError(
-            f"schema {schema!r} must be letters, digits and underscores, 63 at most, "
+            f"Schema {schema!r} must be letters, digits and underscores, 63 at most, "
             "and not begin with a digit."
         )
-    open_it = _ENGINES.get(url.partition(":")[0].lower())
-    if open_it is None:
-        raise ValueError(f"No warehouse is known for this URL. {_FORMS}")
-    return open_it(url, schema)
+    engine = _ENGINES.get(url.partition(":")[0].lower())
+    if engine is None:
+        raise ValueError(f"Unsupported warehouse URL. {_FORMS}")
+    return engine(url, schema)
 
 
 def _duckdb(url: str, schema: str | None) -> Warehouse:
     if url.startswith("md:"):
         return DuckDBWarehouse(url, schema=schema or "main")
     if _local_path(url) == ":memory:":
-        raise ValueError("A database in memory would be gone after each transaction: name a file.")
+        raise ValueError("A DuckDB database in memory is lost after each transaction. Use a file.")
     config = dict(parse_qsl(urlsplit(url).query))
     return DuckDBWarehouse(_local_path(url), schema=schema or "main", config=config)
 
@@ -66,7 +65,7 @@ def _postgres(url: str, schema: str | None) -> Warehouse:
 def _adbc_postgres(url: str, schema: str | None) -> Warehouse:
     return AdbcWarehouse(
         url.partition("+")[2],
-        place=place_of(url),
+        place=redacted_url(url),
         dialect=POSTGRESQL,
         schema=schema or "public",
     )
@@ -76,7 +75,7 @@ def _snowflake(url: str, schema: str | None) -> Warehouse:
     names = urlsplit(url).path.split("/")[1:]
     return AdbcWarehouse(
         url.partition("://")[2],
-        place=place_of(url),
+        place=redacted_url(url),
         dialect=SNOWFLAKE,
         schema=schema or (names[1] if len(names) > 1 else "public"),
     )
@@ -86,35 +85,35 @@ def _bigquery(url: str, schema: str | None) -> Warehouse:
     parts = urlsplit(url)
     dataset = schema or parts.path[1:]
     options = dict(parse_qsl(parts.query))
-    named = re.fullmatch(r"[A-Za-z0-9.:_-]+/[A-Za-z0-9_]+", f"{parts.netloc}/{dataset}")
-    if not named or not options.keys() <= {"location", "credentials"}:
+    valid = re.fullmatch(r"[A-Za-z0-9.:_-]+/[A-Za-z0-9_]+", f"{parts.netloc}/{dataset}")
+    if not valid or not options.keys() <= {"location", "credentials"}:
         raise ValueError(
-            "Write bigquery://project/dataset, and after it no more than ?location=EU and "
-            "credentials=/path/of/key.json. A user or a password has no place in it."
+            "Write bigquery://project/dataset, optionally with ?location=EU and "
+            "credentials=/path/of/key.json, and without a user or a password."
         )
     return BigQueryWarehouse(parts.netloc, dataset, **options)
 
 
 def _parquet(url: str, schema: str | None) -> Warehouse:
-    _refuse_schema(schema)
+    _reject_schema(schema)
     return ParquetWarehouse(Folder(_local_path(url)))
 
 
 def _object_store(url: str, schema: str | None) -> Warehouse:
-    _refuse_schema(schema)
+    _reject_schema(schema)
     return ParquetWarehouse(ObjectStore(url))
 
 
 def _local_path(url: str) -> str:
     parts = urlsplit(url)
-    if parts.netloc or len(parts.path) < 2:  # noqa: PLR2004 - the slash, and a name
-        raise ValueError(f"A {parts.scheme}:// URL names a path and no host. {_FORMS}")
+    if parts.netloc or len(parts.path) < 2:  # noqa: PLR2004 - a slash and a name
+        raise ValueError(f"A {parts.scheme}:// URL has a path and no host. {_FORMS}")
     return unquote(parts.path[1:])
 
 
-def _refuse_schema(schema: str | None) -> None:
+def _reject_schema(schema: str | None) -> None:
     if schema is not None:
-        raise ValueError("Files have no schema: leave it out, and name another folder instead.")
+        raise ValueError("Parquet files have no schema. Leave it out, or use another folder.")
 
 
 _ENGINES: dict[str, Callable[[str, str | None], Warehouse]] = {

@@ -1,7 +1,8 @@
-"""What every warehouse can do: six verbs, each committed when it returns.
+"""The interface of every warehouse: six operations, each committed when it returns.
 
-No verb holds anything while Wix is waited for. An engine that crashes in a verb leaves what was
-there before it or what it was to leave, never a mix.
+The engines are in modules of their own; `decisions` has the rules that they share. No operation
+keeps a lock or a transaction open while a job runs at Wix. A crash during an operation leaves the
+state before it or the state after it, never a mix.
 """
 
 from __future__ import annotations
@@ -14,69 +15,77 @@ from prefect_wix.planning.partitions import JobRecord, JobState, Receipt
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
 
-__all__ = ["Claim", "PublishResult", "VerifiedListing", "Warehouse"]
-
 
 @dataclass(frozen=True)
 class VerifiedListing:
-    """A complete, verified answer for one partition, ready to land."""
+    """The complete, verified result of one partition's job, ready to publish."""
 
     record: JobRecord
+    """The job record of the job, in state SUBMITTED."""
     spool: Spool
+    """The distinct session IDs."""
     digest: str
+    """`Spool.digest` of the IDs."""
     duplicates: int
+    """How many IDs Wix listed more than once."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Leave to submit a job for a partition, or the job that already runs for it."""
+    """Permission to submit a job for a partition, or the running job to adopt instead."""
 
     record: JobRecord
+    """The intent of the caller; or the record of the adopted job."""
     orphans: int
-    """Earlier asks whose submit never got a reply: each may have left a job nobody knows."""
+    """Earlier intents without a job ID, closed by this claim: each may have left a job at Wix."""
 
     @property
     def adopted(self) -> bool:
-        """Whether the ask's job was submitted before, by this run or another."""
+        """Whether the job was submitted before, by this run or another."""
         return self.record.state is JobState.SUBMITTED
 
 
 @dataclass(frozen=True)
 class PublishResult:
-    """What landing an answer did."""
+    """What publishing a listing changed in its partition."""
 
     state: JobState
     """LANDED; or UNCHANGED or SUPERSEDED, when no session was written."""
     sessions: int
-    """How many the partition holds now."""
+    """Sessions in the partition afterwards."""
     added: int
+    """Sessions that were not in the partition before."""
     removed: int
+    """Sessions that are no longer in the partition."""
     kept: int
+    """Sessions that were in the partition before and still are."""
 
 
 class Warehouse(Protocol):
-    """A place that keeps session ids, the receipts for them and the ledger of jobs."""
+    """Storage of session IDs, their receipts and the job records.
+
+    Every operation raises `WarehouseAccessError` if the warehouse cannot be reached or written, and
+    `WarehouseBusyError` if another process or session locks it beyond the timeout.
+    """
 
     async def prepare(self) -> None:
-        """Make or migrate the tables; check that they are what this version writes.
+        """Create or migrate the tables, and check that this version can write them.
 
         Raises:
-            WarehouseAccessError: it can't be reached or written.
-            WarehouseBusyError: another process holds it past the deadline.
-            WarehouseSchemaError: a newer version made the tables, or somebody altered them.
+            WarehouseSchemaError: a newer version created the tables, or they were altered.
         """
 
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
-        """The receipts of a site's landed partitions in a window, every segment."""
+        """The receipts of a site's partitions in a window, all segments."""
 
     async def job_records(self, site_id: str, window: Window) -> list[JobRecord]:
-        """The ledger: the asks of a site in a window, oldest first, every segment."""
+        """The job records of a site in a window, all segments, oldest intent first."""
 
     async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
-        """Note the intent to submit, unless a job submitted since then is open: then take that."""
+        """Record the intent to submit, or adopt an open job submitted at `adopt_since` or later."""
 
     async def save_record(self, record: JobRecord) -> None:
-        """Write how far an ask has come."""
+        """Write a job record; it replaces the one with the same ID."""
 
-    async def publish(self, answer: VerifiedListing) -> PublishResult:
-        """Replace the partition by the answer and write its receipt, in one transaction."""
+    async def publish(self, listing: VerifiedListing) -> PublishResult:
+        """Replace the partition by the listing and write its receipt, in one transaction."""

@@ -1,12 +1,13 @@
-"""Parquet files in a folder or an object store, one for each partition, written by DuckDB.
+"""Parquet files in a folder or an object store, one file per partition, written by DuckDB.
 
-    wix_session_ids/<site>/<segment>/<day>.parquet       ids, and the receipt in its metadata
-    wix_session_jobs/<site>/<segment>/<day>/<ask>.json   the ledger of jobs
-    wix_session_schema/version.json                      the version of all this
+    wix_session_ids/<site>/<segment>/<day>.parquet              session IDs; receipt in the metadata
+    wix_session_jobs/<site>/<segment>/<day>/<record ID>.json    job records
+    wix_session_schema/version.json                             version of this layout
 
-Since a receipt is in the file that it is for, the two are replaced as one. Read them all with
-``wix_session_ids/*/*/*.parquet``: the columns are in the files, and the folders only keep them
-apart. (Folders named ``site_id=…`` would make readers acquire a site ``0123`` into a number.)
+A file contains its receipt, so one write replaces both. Read all sessions with
+``wix_session_ids/*/*/*.parquet``: the files have all columns. Folders are not named ``site_id=…``,
+because readers would convert the site ``0123`` to a number. Reading and writing files is in
+`stores`.
 """
 
 from __future__ import annotations
@@ -50,8 +51,6 @@ from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListin
 from prefect_wix.warehouse.stores import Store
 from prefect_wix.warehouse.transactions import STAGED
 
-__all__ = ["ParquetWarehouse"]
-
 T = TypeVar("T")
 
 BUSY_TIMEOUT_SECONDS = 60.0
@@ -69,7 +68,7 @@ _RENAMES_IN_2 = {
 _RECEIPT = "prefect_wix_receipt"
 _RECEIPTS = TypeAdapter(Receipt)
 _RECORDS = TypeAdapter(JobRecord)
-# Room for a day of ten million ids; DuckDB spills what does not fit.
+# Enough for a day of 10 million IDs; DuckDB spills the rest to disk.
 _MEMORY_LIMIT = "512MB"
 _LONGEST_NAME = 150
 
@@ -78,8 +77,8 @@ class ParquetWarehouse:
     """Sessions in Parquet files.
 
     Args:
-        store: where the files are.
-        busy_timeout_seconds: how long to wait for a partition that another process is landing.
+        store: the storage of the files.
+        busy_timeout_seconds: how long to wait for the lock of another process.
     """
 
     def __init__(self, store: Store, *, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS) -> None:
@@ -107,9 +106,9 @@ class ParquetWarehouse:
         """See `Warehouse.save_record`."""
         await self._run(lambda: self._save_record(record))
 
-    async def publish(self, answer: VerifiedListing) -> PublishResult:
+    async def publish(self, listing: VerifiedListing) -> PublishResult:
         """See `Warehouse.publish`."""
-        return await self._run(lambda: self._publish(answer), answer.record.partition)
+        return await self._run(lambda: self._publish(listing), listing.record.partition)
 
     async def _run(self, work: Callable[[], T], lock: Partition | None = None) -> T:
         def locked() -> T:
@@ -121,7 +120,7 @@ class ParquetWarehouse:
 
         return await shield_in_thread(locked)
 
-    # -- the verbs -----------------------------------------------------------------------------
+    # -- operations ----------------------------------------------------------------------------
 
     def _prepare(self) -> None:
         with self._store.locked(_VERSION_FILE, self._busy_timeout):
@@ -130,9 +129,9 @@ class ParquetWarehouse:
             version = json.loads(self._store.read([_VERSION_FILE])[0])["version"]
             if version > _VERSION:
                 raise WarehouseSchemaError(
-                    f"{self._store.name} is of version {version}, made by a newer prefect-wix; "
-                    f"this one knows {_VERSION}. Nothing was written. Upgrade prefect-wix, or name "
-                    "another place."
+                    f"{self._store.name} has version {version}, made by a newer prefect-wix; this "
+                    f"one supports version {_VERSION}. Nothing was written. Upgrade prefect-wix or "
+                    "use another folder."
                 )
             if version < _VERSION:
                 self._migrate_to_2()
@@ -140,12 +139,12 @@ class ParquetWarehouse:
     def _migrate_to_2(self) -> None:
         """Move the job records to the folder of this version. Safe to run again.
 
-        Receipts stay as they are in their files; `_parse_receipt` reads both versions.
+        Receipts stay unchanged in their files; `_parse_receipt` reads both versions.
         """
         old = self._store.files(_OLD_JOBS)
         for path, text in zip(old, self._store.read(old), strict=True):
             record = json.loads(text)
-            # The first edition derived some partitions from others: they had no job.
+            # Version 1 derived some partitions from others, without a job.
             if not record.get("derived_from"):
                 self._put_text(json.dumps(_renamed(record)), path.replace(_OLD_JOBS, _JOBS, 1))
         self._store.delete(old)
@@ -168,64 +167,58 @@ class ParquetWarehouse:
         return sorted(records, key=lambda record: record.intended_at)
 
     def _claim(self, record: JobRecord, adopt_since: datetime) -> Claim:
-        self._close_what_landed(record.partition)
+        self._close_landed_records(record.partition)
         claim, to_record = decide_claim(record, self._open_records(record.partition), adopt_since)
         for one in to_record:
             self._save_record(one)
         return claim
 
-    def _close_what_landed(self, partition: Partition) -> None:
-        """Write down what a process that was killed between file and ledger had landed."""
+    def _close_landed_records(self, partition: Partition) -> None:
+        """Close the job record of a process that was killed after it replaced the file."""
         with self._connection() as connection:
-            receipts = self._read_receipts(connection, self._there(partition))
+            receipts = self._read_receipts(connection, self._existing_file(partition))
         for receipt in receipts:
+            job = (JobState.SUBMITTED, receipt.job_id, receipt.submitted_at)
             for record in self._records(partition):
-                job = (record.job_id, record.submitted_at)
-                if record.state is JobState.SUBMITTED and job == (
-                    receipt.job_id,
-                    receipt.submitted_at,
-                ):
+                if (record.state, record.job_id, record.submitted_at) == job:
                     self._save_record(landed_record(record, receipt))
 
-    def _there(self, partition: Partition) -> list[str]:
-        """The partition's file, if it has one."""
+    def _existing_file(self, partition: Partition) -> list[str]:
+        """The path of the partition's file; empty if there is none."""
         path = _file(partition)
         return [path] if path in self._store.files(_folder(path)) else []
 
     def _save_record(self, record: JobRecord) -> None:
-        path = f"{_JOBS}/{_where(record.partition)}/{record.record_id}.json"
+        path = f"{_JOBS}/{_path(record.partition)}/{record.record_id}.json"
         self._put_text(_RECORDS.dump_json(record).decode(), path)
 
-    def _publish(self, answer: VerifiedListing) -> PublishResult:
-        landed_at = datetime.now(UTC)
-        with self._connection(answer.spool) as connection:
-            landed = decide_publish(
-                answer, self._read_contents(connection, answer.record.partition), landed_at
-            )
-            if landed.state is JobState.LANDED:
-                self._replace(connection, new_receipt(answer, landed, landed_at))
-        # Two runs may land one job; the first has written what changed.
-        if not self._is_answered(answer.record):
-            self._save_record(closed_record(answer.record, landed, landed_at))
-        return landed
+    def _publish(self, listing: VerifiedListing) -> PublishResult:
+        record, landed_at = listing.record, datetime.now(UTC)
+        with self._connection(listing.spool) as connection:
+            contents = self._read_contents(connection, record.partition)
+            result = decide_publish(listing, contents, landed_at)
+            if result.state is JobState.LANDED:
+                self._replace(connection, new_receipt(listing, result, landed_at))
+        # Two runs may publish one job; the first has recorded the counts.
+        if not self._is_confirmed(record):
+            self._save_record(closed_record(record, result, landed_at))
+        return result
 
     def _open_records(self, partition: Partition) -> list[JobRecord]:
         return [one for one in self._records(partition) if one.state in OPEN_STATES]
 
-    def _is_answered(self, record: JobRecord) -> bool:
-        records = (
-            one for one in self._records(record.partition) if one.record_id == record.record_id
-        )
-        return any(one.state in CONFIRMING for one in records)
+    def _is_confirmed(self, record: JobRecord) -> bool:
+        records = self._records(record.partition)
+        return any(one.record_id == record.record_id and one.state in CONFIRMING for one in records)
 
     # -- files ---------------------------------------------------------------------------------
 
     def _read_contents(self, connection: Any, partition: Partition) -> PartitionContents:
         path = _file(partition)
         staged = _count(connection, f"FROM {STAGED}")
-        if not self._there(partition):
+        if not self._existing_file(partition):
             return PartitionContents(0, kept=0, staged=staged, receipt=None)
-        ids = f"FROM read_parquet({_text(self._store.address(path))})"
+        ids = f"FROM read_parquet({_literal(self._store.address(path))})"
         receipts = self._read_receipts(connection, [path])
         return PartitionContents(
             sessions=_count(connection, ids),
@@ -236,13 +229,13 @@ class ParquetWarehouse:
 
     def _replace(self, connection: Any, receipt: Receipt) -> None:
         site_id, day, segment = receipt.partition.key
-        proof = _text(_RECEIPTS.dump_json(receipt).decode())
+        metadata = _literal(_RECEIPTS.dump_json(receipt).decode())
         with self._store.draft() as draft:
             connection.execute(
-                f"COPY (SELECT {_text(site_id)} AS site_id, DATE {_text(str(day))} AS "
-                f"session_date, {_text(segment)} AS segment, session_id, "
-                f"{_text(receipt.job_id)} AS job_id FROM {STAGED}) TO {_text(str(draft))} "
-                f"(FORMAT parquet, KV_METADATA {{{_RECEIPT}: {proof}}})"
+                f"COPY (SELECT {_literal(site_id)} AS site_id, DATE {_literal(str(day))} AS "
+                f"session_date, {_literal(segment)} AS segment, session_id, "
+                f"{_literal(receipt.job_id)} AS job_id FROM {STAGED}) TO {_literal(str(draft))} "
+                f"(FORMAT parquet, KV_METADATA {{{_RECEIPT}: {metadata}}})"
             )
             self._store.put(draft, _file(receipt.partition))
 
@@ -253,10 +246,10 @@ class ParquetWarehouse:
             "SELECT decode(value) FROM parquet_kv_metadata($1) WHERE decode(key) = $2",
             [[self._store.address(path) for path in paths], _RECEIPT],
         ).fetchall()
-        return [self._confirmed(_parse_receipt(text)) for (text,) in rows]
+        return [self._with_confirmed_at(_parse_receipt(text)) for (text,) in rows]
 
-    def _confirmed(self, receipt: Receipt) -> Receipt:
-        """The receipt with the last job that confirmed it, which only the ledger knows."""
+    def _with_confirmed_at(self, receipt: Receipt) -> Receipt:
+        """The receipt with the submit time of the last job that confirmed it, per job records."""
         times = [
             record.submitted_at
             for record in self._records(receipt.partition)
@@ -267,7 +260,7 @@ class ParquetWarehouse:
         return replace(receipt, confirmed_at=max([receipt.submitted_at, *times]))
 
     def _records(self, partition: Partition) -> list[JobRecord]:
-        paths = self._store.files(f"{_JOBS}/{_where(partition)}")
+        paths = self._store.files(f"{_JOBS}/{_path(partition)}")
         return [_RECORDS.validate_json(text) for text in self._store.read(paths)]
 
     def _put_text(self, text: str, path: str) -> None:
@@ -295,18 +288,18 @@ class ParquetWarehouse:
             yield
         except (duckdb.BinderException, duckdb.InvalidInputException, ValidationError) as error:
             raise WarehouseSchemaError(
-                f"A file in {self._store.name} is not one that this version writes; nothing was "
-                f"written. Move it away and load its day anew. It says: {error}"
+                f"A file in {self._store.name} has a format that this version does not write. "
+                f"Nothing was changed. Move it away and load its day again. Cause: {error}"
             ) from error
         except (duckdb.Error, OSError) as error:
             raise WarehouseAccessError(
-                f"{self._store.name} can't be read or written; it holds what it held before. "
-                f"Check the path, the rights and the free space. It says: {error}"
+                f"{self._store.name} can't be read or written: {error}. No partition was left "
+                "incomplete. Check the path, the rights and the free space, then run again."
             ) from error
 
 
 def _renamed(fields: dict[str, Any]) -> dict[str, Any]:
-    """What version 1 wrote, by the names of this version."""
+    """The fields of a version 1 file, with the names of this version."""
     return {_RENAMES_IN_2.get(name, name): value for name, value in fields.items()}
 
 
@@ -317,7 +310,7 @@ def _parse_receipt(text: str) -> Receipt:
     return _RECEIPTS.validate_python(fields)
 
 
-def _where(partition: Partition) -> str:
+def _path(partition: Partition) -> str:
     return f"{_name(partition.site_id)}/{_name(partition.segment)}/{partition.day}"
 
 
@@ -326,15 +319,15 @@ def _folder(path: str) -> str:
 
 
 def _file(partition: Partition) -> str:
-    return f"wix_session_ids/{_where(partition)}.parquet"
+    return f"wix_session_ids/{_path(partition)}.parquet"
 
 
 def _name(value: str) -> str:
-    """A value as one name in a path; no two values have the same."""
+    """A site or segment as a file name, unique for each value."""
     name = quote(value, safe="").replace(".", "%2E")
     if len(name) <= _LONGEST_NAME:
         return name
-    # A file system takes names of 255 bytes. No encoded value has a plus in it.
+    # File systems allow names of 255 bytes. An encoded value never contains a plus.
     return f"{name[:_LONGEST_NAME]}+{blake2b(value.encode(), digest_size=8).hexdigest()}"
 
 
@@ -342,10 +335,10 @@ def _day(path: str) -> date:
     return date.fromisoformat(Path(path).stem)
 
 
-def _count(connection: Any, of: str) -> int:
-    return int(connection.execute(f"SELECT count(*) {of}").fetchone()[0])
+def _count(connection: Any, source: str) -> int:
+    return int(connection.execute(f"SELECT count(*) {source}").fetchone()[0])
 
 
-def _text(value: str) -> str:
+def _literal(value: str) -> str:
     quoted = value.replace("'", "''")
     return f"'{quoted}'"

@@ -1,9 +1,9 @@
 """The tables of a SQL warehouse: columns, views, versions and migrations.
 
-A `TableSet` holds the tables that one feature owns. Other features register their own sets here;
-this module defines the set of landed sessions. Statements are SQL that every engine understands. A
-generator yields them and receives their rows, so that one text serves drivers that block and
-drivers that are awaited; an engine runs each generator in one transaction.
+A `TableSet` holds the tables that one feature owns. This module defines the set of landed sessions;
+other features define theirs. The statements are SQL that every engine accepts. A generator yields
+statements and receives their rows, so that one text serves blocking and async drivers; an engine
+runs each generator in one transaction. The transactions over these tables are in `transactions`.
 """
 
 from __future__ import annotations
@@ -16,29 +16,13 @@ from typing import Any, TypeVar
 from prefect_wix.errors import WarehouseSchemaError
 from prefect_wix.planning.partitions import UNCONFIRMED
 
-__all__ = [
-    "IDS",
-    "JOBS",
-    "MARKS",
-    "RECEIPTS",
-    "SESSIONS",
-    "Rows",
-    "Schema",
-    "Statement",
-    "Steps",
-    "Table",
-    "TableSet",
-    "drive",
-    "drive_async",
-]
-
 T = TypeVar("T")
 Rows = Sequence[Sequence[Any]]
 
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement with ``$1``, ``$2``, … for its values."""
+    """One SQL statement, with ``$1``, ``$2``, … as placeholders of its values."""
 
     sql: str
     values: tuple[Any, ...] = ()
@@ -48,7 +32,7 @@ Steps = Generator[Statement, Rows, T]
 
 
 def drive(steps: Steps[T], execute: Callable[[Statement], Rows]) -> T:
-    """Run the steps with a driver that blocks."""
+    """Execute the yielded statements with a blocking driver; the generator's return value."""
     rows: Rows | None = None
     try:
         while True:
@@ -59,7 +43,7 @@ def drive(steps: Steps[T], execute: Callable[[Statement], Rows]) -> T:
 
 
 async def drive_async(steps: Steps[T], execute: Callable[[Statement], Awaitable[Rows]]) -> T:
-    """Run the steps with a driver that is awaited."""
+    """Execute the yielded statements with an async driver; the generator's return value."""
     rows: Rows | None = None
     while True:
         try:
@@ -72,7 +56,13 @@ async def drive_async(steps: Steps[T], execute: Callable[[Statement], Awaitable[
 
 @dataclass(frozen=True)
 class Table:
-    """A table: its name, its columns as in CREATE TABLE (TEXT where no type is named), its key."""
+    """A table.
+
+    Attributes:
+        name: the name, without a schema.
+        definition: the columns as in CREATE TABLE; a column without a type is TEXT.
+        key: the columns of the primary key, as in CREATE TABLE.
+    """
 
     name: str
     definition: str
@@ -80,13 +70,13 @@ class Table:
 
     @property
     def types(self) -> dict[str, str]:
-        """Column -> type."""
+        """SQL type by column."""
         columns = (column.split(maxsplit=1) for column in self.definition.split(", "))
         return {name: "".join(rest) or "TEXT" for name, *rest in columns}
 
     @property
     def columns(self) -> str:
-        """The columns' names, as in SELECT."""
+        """The column names, separated by commas."""
         return ", ".join(self.types)
 
 
@@ -95,13 +85,13 @@ class TableSet:
     """Tables and views that one feature owns, with one version number.
 
     Attributes:
-        versions: the table that records which versions the schema has had.
+        versions: the table that records every version the tables have had.
         version: the version that this code reads and writes.
         tables: the tables of that version.
-        views: view -> its query, with ``{table}`` for each table that it reads.
-        indexes: index -> table and columns, for engines that profit from an index.
-        migrations: version -> the steps that make it out of the version before. An engine may
-            commit each statement by itself, so steps have to be safe to run again.
+        views: query by view, with ``{table}`` for each table that it reads.
+        indexes: table and columns by index, for engines that profit from an index.
+        migrations: migration by version, from the version before it. An engine may commit each
+            statement separately, so a migration must be safe to run again.
     """
 
     versions: str
@@ -144,7 +134,7 @@ _VIEWS = {
         "JOIN {wix_session_receipts} r "
         "ON r.site_id = i.site_id AND r.session_date = i.session_date AND r.segment = i.segment"
     ),
-    # A visit over midnight may be listed under both days: that is no duplicate.
+    # Wix may list a visit over midnight under both days; that is not a duplicate.
     "wix_sessions_on_two_days": (
         "SELECT site_id, segment, session_id, min(session_date) AS first_date, "
         "max(session_date) AS last_date, count(*) AS days, CASE WHEN max(session_date) - "
@@ -156,10 +146,10 @@ _VIEWS = {
 
 @dataclass(frozen=True)
 class Schema:
-    """One schema of a database.
+    """Statements that create, check and describe the tables in one schema of a database.
 
     Attributes:
-        schema: the schema's name, as the engine files it.
+        schema: the schema's name, in the engine's case.
         keys: whether the engine profits from primary keys and an index.
     """
 
@@ -167,16 +157,16 @@ class Schema:
     keys: bool = False
 
     def name(self, table: str) -> str:
-        """The table or view, qualified with its schema."""
+        """The name of a table or view, qualified with the schema."""
         return f'"{self.schema}".{table}'
 
     def prepare(self, tables: TableSet) -> Steps[None]:
-        """Create a set of tables, or migrate it to this version, and check its columns.
+        """Create a set of tables, or migrate it to its version, and check its columns.
 
-        Writes nothing where there is nothing to do, so that a role without DDL rights can run it.
+        Writes nothing if the tables are current, so a role without DDL rights can run it.
 
         Raises:
-            WarehouseSchemaError: another version made the tables, or their columns were altered.
+            WarehouseSchemaError: the version is newer or too old, or columns are missing.
         """
         version = yield from self._version(tables)
         if version == 0:
@@ -198,13 +188,13 @@ class Schema:
             yield Statement(sql)
 
     def create_indexes(self, tables: TableSet) -> Steps[None]:
-        """Create the indexes of a set, where the engine profits from them."""
+        """Create the indexes of a set, if the engine profits from them."""
         names = {table.name: self.name(table.name) for table in tables.tables}
-        for index, on in tables.indexes.items() if self.keys else ():
-            yield Statement(f"CREATE INDEX IF NOT EXISTS {index} ON {on.format(**names)}")
+        for index, columns in tables.indexes.items() if self.keys else ():
+            yield Statement(f"CREATE INDEX IF NOT EXISTS {index} ON {columns.format(**names)}")
 
     def columns(self) -> Steps[dict[str, set[str]]]:
-        """The columns of every table and view of the schema, by name, in lower case."""
+        """Column names by table or view of the schema, all in lower case."""
         rows = yield Statement(
             "SELECT table_name, column_name FROM information_schema.columns "
             "WHERE table_catalog = current_database() AND table_schema = $1",
@@ -216,13 +206,17 @@ class Schema:
         return columns
 
     def insert(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> Statement:
-        """Insert whole rows: at least one, few enough to be values of one statement."""
+        """Insert rows with a value for every column.
+
+        Args:
+            rows: at least one, and few enough for the values of one statement.
+        """
         numbers = count(1)
-        places = ", ".join(
+        placeholders = ", ".join(
             f"({', '.join(f'${n}' for n in islice(numbers, len(row)))})" for row in rows
         )
         into = f"INSERT INTO {self.name(table.name)} ({table.columns})"
-        return Statement(f"{into} VALUES {places}", tuple(chain.from_iterable(rows)))
+        return Statement(f"{into} VALUES {placeholders}", tuple(chain.from_iterable(rows)))
 
     def _version(self, tables: TableSet) -> Steps[int]:
         versions = self.name(tables.versions)
@@ -254,34 +248,34 @@ class Schema:
     def _check_version(self, version: int, tables: TableSet) -> None:
         if version > tables.version:
             raise WarehouseSchemaError(
-                f"Schema {self.schema} is of version {version}, made by a newer prefect-wix; this "
-                f"one knows {tables.version}. Nothing was written. Upgrade prefect-wix, or name "
-                "another schema."
+                f"Schema {self.schema} has version {version}, made by a newer prefect-wix; this "
+                f"one supports version {tables.version}. Nothing was written. Upgrade prefect-wix "
+                "or use another schema."
             )
         oldest = min(tables.migrations, default=tables.version + 1) - 1
         if version < oldest:
             raise WarehouseSchemaError(
-                f"Schema {self.schema} is of version {version}, which was never released; this "
-                f"prefect-wix migrates from version {oldest}. Nothing was written. Name another "
-                "schema and load into it."
+                f"Schema {self.schema} has version {version}, which was never released; this "
+                f"prefect-wix migrates from version {oldest}. Nothing was written. Load into "
+                "another schema."
             )
 
     def _check_columns(self, tables: TableSet) -> Steps[None]:
         found = yield from self.columns()
         for table in tables.tables:
-            missing = [one for one in table.types if one not in found.get(table.name, ())]
+            missing = [name for name in table.types if name not in found.get(table.name, ())]
             if missing:
                 raise WarehouseSchemaError(
-                    f"Table {self.name(table.name)} lacks {', '.join(missing)}: it was altered. "
-                    "Nothing was written. Put the columns back, or rename the table and load anew."
+                    f"Table {self.name(table.name)} lacks {', '.join(missing)}. Nothing was "
+                    "written. Restore the columns, or rename the table and load again."
                 )
 
 
 def _migrate_to_5(schema: Schema) -> Steps[None]:
-    """Rename tables and columns to standard terms; mark what the first edition derived.
+    """Rename tables and columns to standard terms; mark derived partitions as unconfirmed.
 
-    The first edition derived some partitions from other segments. No job listed them, so their
-    receipts become unconfirmed, and the next load submits jobs for them.
+    Versions before 5 derived some partitions from other segments. No job listed them, so the next
+    load submits jobs for them.
     """
     found = yield from schema.columns()
     for view in SESSIONS.views:
@@ -325,4 +319,4 @@ SESSIONS = TableSet(
     indexes={"wix_session_jobs_partition": "{wix_session_jobs} (site_id, session_date, segment)"},
     migrations={5: _migrate_to_5},
 )
-"""Landed sessions, their receipts, the job records and the marks."""
+"""The tables of landed session IDs, receipts, job records and marks."""

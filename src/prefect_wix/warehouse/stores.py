@@ -1,7 +1,7 @@
-"""Where the files of a Parquet warehouse are: a folder on this machine, or an object store.
+"""Storage for the files of a Parquet warehouse: a local folder or an object store.
 
-A store puts one file in its place whole or not at all, reads it, and lists. What the files mean is
-not known here.
+A store writes a file atomically, and reads, lists and deletes files. Their layout and content are
+in `parquet`.
 """
 
 from __future__ import annotations
@@ -20,47 +20,49 @@ from uuid import uuid4
 from prefect_wix.errors import WarehouseAccessError, WarehouseBusyError
 from prefect_wix.extras import import_extra
 
-__all__ = ["Folder", "ObjectStore", "Store", "sync"]
-
 _BUSY_POLL_SECONDS = 0.01
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}
 
 
 class Store(Protocol):
-    """Files by relative paths."""
+    """Files by path relative to the root of the store."""
 
     name: str
-    """What to call it in a message; without credentials."""
+    """The root without credentials, for messages."""
 
     def address(self, path: str) -> str:
-        """What DuckDB calls the file."""
+        """The path or URL by which DuckDB reads the file."""
 
     def attach(self, connection: Any) -> None:
-        """Let a DuckDB connection read the files."""
+        """Enable a DuckDB connection to read the files."""
 
     def draft(self) -> Any:
-        """A context with a path on this machine, to write a file at that is then put."""
+        """A context manager: a local path for a new file; the file is deleted at exit."""
 
     def put(self, draft: Path, path: str) -> None:
-        """Put the draft in its place, whole; what was there before is there until then."""
+        """Create or replace the file by the draft, atomically."""
 
     def read(self, paths: list[str]) -> list[bytes]:
-        """What is in each of the files."""
+        """The content of each file."""
 
     def delete(self, paths: list[str]) -> None:
         """Delete the files."""
 
     def files(self, folder: str) -> list[str]:
-        """The path of every file below the folder, in order; none where there is no folder."""
+        """The paths of all files below the folder, sorted; empty if there is no folder."""
 
     def locked(self, name: str, timeout: float) -> Any:
-        """A context that nobody else is in with the same name."""
+        """A context manager: an exclusive lock of this name, waited for up to `timeout` seconds.
+
+        Raises:
+            WarehouseBusyError: another process held the lock for all of the timeout.
+        """
 
 
 class Folder:
-    """A folder on this machine, which processes of this machine share.
+    """A local folder. Its locks exclude the processes of this machine only.
 
-    A process that is killed may leave a file in ``.drafts``; it is of no use to anybody.
+    A killed process may leave a file in ``.drafts``; it can be deleted.
     """
 
     def __init__(self, root: str) -> None:
@@ -76,7 +78,7 @@ class Folder:
 
     @contextmanager
     def draft(self) -> Iterator[Path]:
-        """See `Store.draft`. It is on the same file system, where a rename is atomic."""
+        """See `Store.draft`. On the file system of the root, where a rename is atomic."""
         drafts = self._root / ".drafts"
         drafts.mkdir(parents=True, exist_ok=True)
         draft = drafts / uuid4().hex
@@ -109,22 +111,22 @@ class Folder:
 
     @contextmanager
     def locked(self, name: str, timeout: float) -> Iterator[None]:
-        """See `Store.locked`. The lock goes with its process, however that ends."""
+        """See `Store.locked`. The lock ends with its process, even one that is killed."""
         locks = self._root / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + timeout
         with (locks / blake2b(name.encode(), digest_size=16).hexdigest()).open("wb") as file:
-            while not _take(file.fileno()):
+            while not _try_lock(file.fileno()):
                 if time.monotonic() >= deadline:
                     raise WarehouseBusyError(
                         f"Another process held {name} in {self.name} for all of {timeout:g} s. "
-                        "End it, or wait for it, and run again."
+                        "Nothing was written. End that process or wait for it, then run again."
                     )
                 time.sleep(_BUSY_POLL_SECONDS)
             yield
 
 
-def _take(file: int) -> bool:
+def _try_lock(file: int) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -133,7 +135,7 @@ def _take(file: int) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Have a file, or what a folder lists, outlive a crash of the machine."""
+    """Flush a file or a folder's entries to disk, so that a crash of the machine keeps them."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -142,10 +144,10 @@ def sync(path: Path) -> None:
 
 
 class ObjectStore:
-    """A prefix in a bucket, by fsspec. Credentials come from the store's usual environment.
+    """A prefix of a bucket, accessed by fsspec. Credentials come from the environment.
 
-    An object is replaced by one upload, so a reader sees the old or the new one. There is no lock:
-    of two loads that replace a partition at once the last to write wins, whole.
+    One upload replaces an object, so a reader gets the old or the new one. There is no lock: if two
+    loads replace a partition at once, the last write wins.
     """
 
     def __init__(self, url: str) -> None:
@@ -156,7 +158,7 @@ class ObjectStore:
         fsspec = import_extra("fsspec", extra="duckdb", what_for="An object store")
         self._root = url.rstrip("/")
         self.name = self._root
-        # A listing that is kept would hide what other processes write.
+        # Cached listings would hide the writes of other processes.
         self._fs = fsspec.filesystem(self._protocol, use_listings_cache=False)
 
     def address(self, path: str) -> str:
@@ -175,40 +177,40 @@ class ObjectStore:
 
     def put(self, draft: Path, path: str) -> None:
         """See `Store.put`."""
-        with self._reached():
+        with self._errors():
             self._fs.put_file(str(draft), self.address(path))
 
     def read(self, paths: list[str]) -> list[bytes]:
-        """See `Store.read`. All are fetched at once."""
-        with self._reached():
+        """See `Store.read`. fsspec fetches the files concurrently."""
+        with self._errors():
             found = self._fs.cat([self.address(path) for path in paths]) if paths else {}
         return list(found.values())
 
     def delete(self, paths: list[str]) -> None:
         """See `Store.delete`."""
-        with self._reached():
+        with self._errors():
             for path in paths:
                 self._fs.rm_file(self.address(path))
 
     def files(self, folder: str) -> list[str]:
         """See `Store.files`."""
         root = self._fs._strip_protocol(self._root)  # noqa: SLF001 - fsspec has no other way
-        with self._reached():
+        with self._errors():
             found = self._fs.find(self.address(folder))
         return sorted(path.removeprefix(root).lstrip("/") for path in found)
 
     @contextmanager
     def locked(self, name: str, timeout: float) -> Iterator[None]:  # noqa: ARG002
-        """See `Store.locked`. No store has locks that go with their process: none is taken."""
+        """See `Store.locked`. Takes no lock: no store has locks that end with their process."""
         yield
 
     @contextmanager
-    def _reached(self) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            # Each store's client has exceptions of its own.
+            # Each client library has its own exceptions.
             raise WarehouseAccessError(
-                f"{self.name} can't be reached or written; it holds what it held before. Check "
-                f"the bucket, the credentials and their rights. It says: {error}"
+                f"{self.name} can't be reached or written: {error}. No partition was left "
+                "incomplete. Check the bucket, the credentials and their rights, then run again."
             ) from error

@@ -1,7 +1,7 @@
-"""Wix, played by one process of its own for as long as the benchmark runs.
+"""A process that runs the Wix sandbox for the candidates.
 
-The process opens one sandbox after the other, each with an empty record, and tells afterwards what
-it saw. What is measured from that record is measured the same way for every contestant.
+It runs one sandbox after the other, each with an empty log, and returns the log of requests and
+jobs. All figures about requests come from this log, so they are measured alike for every candidate.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from typing import Self
 
 from prefect_wix.sandbox import Fault, Sandbox, World, running
 
-__all__ = ["Job", "Record", "Request", "Scene", "Shop", "Stage"]
+__all__ = ["Address", "Job", "Request", "SandboxLog", "SandboxProcess", "Scenario"]
 
 TIMEZONE = "Asia/Jerusalem"
 NOW = datetime(2024, 3, 15, 10, 0, tzinfo=UTC)
-"""The sandbox's today. Every day that is asked for is over by then."""
+"""The current time of the sandbox. All days of a scenario are over by then."""
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A shop's sessions, and how Wix behaves."""
+class Scenario:
+    """The sessions of a site, and how Wix behaves."""
 
     days: int
-    """How many local days there are, the last of them the day before today."""
+    """The number of local days. The last one is the day before `NOW`."""
     sessions: int
-    """How many sessions they hold together."""
+    """The number of sessions on all days together."""
     job_seconds: tuple[float, float] = (0.0, 0.0)
-    """The least and the most that a job takes; drawn with the same seed for every contestant."""
+    """The shortest and longest duration of a job; drawn with one seed for all candidates."""
     requests_per_minute: int | None = None
-    """The budget that the sandbox enforces."""
+    """The rate limit that the sandbox enforces."""
     faults: tuple[str, ...] = ()
-    """What goes wrong, as on the sandbox's command line."""
+    """The active faults, as on the sandbox's command line."""
 
     def periods(self) -> tuple[tuple[str, str], ...]:
-        """Each day with the day after it, as dates."""
+        """Each day and the day after it, as ISO dates."""
         first = NOW.date() - timedelta(days=self.days)
         days = [first + timedelta(days=n) for n in range(self.days)]
         return tuple((str(day), str(day + timedelta(days=1))) for day in days)
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A running sandbox: where it is and who may ask."""
+class Address:
+    """The base URL and credentials of a running sandbox."""
 
     url: str
     api_key: str
@@ -69,24 +69,25 @@ class Request:
 
 @dataclass(frozen=True)
 class Job:
-    """One job that was started."""
+    """One job that was submitted."""
 
     job_id: str
     submitted: float
+    """When it was submitted, in seconds on the machine's monotonic clock."""
     ready: float
-    """When it finished, on the same clock."""
+    """When it finished, in seconds on the machine's monotonic clock."""
     sessions: int
 
 
 @dataclass(frozen=True)
-class Record:
-    """What a sandbox saw."""
+class SandboxLog:
+    """The requests and jobs of one sandbox."""
 
     requests: tuple[Request, ...]
     jobs: tuple[Job, ...]
 
 
-class Shop:
+class SandboxProcess:
     """The process. Use it as ``with``."""
 
     def __init__(self) -> None:
@@ -103,38 +104,38 @@ class Shop:
         self._process.join()
 
     @contextmanager
-    def plays(self, scene: Scene) -> Iterator[Stage]:
-        """Open a sandbox for a scene until the block is left."""
-        self._pipe.send(scene)
-        stage: Stage = self._pipe.recv()
+    def runs(self, scenario: Scenario) -> Iterator[Address]:
+        """Run a sandbox for a scenario until the block is left."""
+        self._pipe.send(scenario)
+        address: Address = self._pipe.recv()
         try:
-            yield stage
+            yield address
         finally:
             self._pipe.send("close")
 
-    def record(self) -> Record:
-        """What the open sandbox has seen so far."""
-        self._pipe.send("record")
-        record: Record = self._pipe.recv()
-        return record
+    def log(self) -> SandboxLog:
+        """The requests and jobs of the running sandbox so far."""
+        self._pipe.send("log")
+        log: SandboxLog = self._pipe.recv()
+        return log
 
 
 def _serve(pipe: Connection) -> None:
     while True:
-        scene: Scene = pipe.recv()
-        with _running(scene) as sandbox:
-            pipe.send(Stage(sandbox.url, sandbox.api_key, sandbox.site_id))
-            while pipe.recv() == "record":
-                pipe.send(_record(sandbox))
+        scenario: Scenario = pipe.recv()
+        with _running(scenario) as sandbox:
+            pipe.send(Address(sandbox.url, sandbox.api_key, sandbox.site_id))
+            while pipe.recv() == "log":
+                pipe.send(_log_of(sandbox))
 
 
 @contextmanager
-def _running(scene: Scene) -> Iterator[Sandbox]:
+def _running(scenario: Scenario) -> Iterator[Sandbox]:
     with running(
-        _world(scene.sessions, scene.days, NOW.date()),
-        faults=map(Fault.parse, scene.faults),
-        job_seconds=scene.job_seconds,
-        requests_per_minute=scene.requests_per_minute,
+        _world(scenario.sessions, scenario.days, NOW.date()),
+        faults=map(Fault.parse, scenario.faults),
+        job_seconds=scenario.job_seconds,
+        requests_per_minute=scenario.requests_per_minute,
         now=NOW,
     ) as sandbox:
         yield sandbox
@@ -145,9 +146,9 @@ def _world(sessions: int, days: int, end: date) -> World:
     return World.generate(sessions=sessions, days=days, end=end, timezone=TIMEZONE)
 
 
-def _record(sandbox: Sandbox) -> Record:
+def _log_of(sandbox: Sandbox) -> SandboxLog:
     requests = [Request(one.endpoint, one.at, one.status, one.job_id) for one in sandbox.requests]
     jobs = [
         Job(job.id, job.submitted, job.ready, len(job.sessions)) for job in sandbox.jobs.values()
     ]
-    return Record(tuple(requests), tuple(jobs))
+    return SandboxLog(tuple(requests), tuple(jobs))

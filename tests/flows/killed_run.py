@@ -1,4 +1,4 @@
-"""One flow run in a process of its own, for the test that kills it."""
+"""One flow run in a process of its own, which test_killed_runs kills."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def main(flow_run_id, output):
     async with get_client() as client:
         flow_run = await client.read_flow_run(UUID(flow_run_id))
     parameters = {
-        "credentials": await WixCredentials.aload("doomed"),
+        "credentials": await WixCredentials.aload("killed-run"),
         "query": SessionsQuery(start_date="2024-03-01", end_date="2024-03-04", device_type="ALL"),
         "output": output,
     }

@@ -1,7 +1,7 @@
-"""A flow as a process of its own that asks for a site's zone as often as the budget lets it.
+"""A flow in its own process that sends requests for a site as fast as the rate limiter allows.
 
-Used by the test of the shared budget: ``python -m tests.e2e.asker SECONDS``. Prints how many
-requests were answered, and how many were refused as too many.
+Used by test_shared_rate_limit: ``python -m tests.e2e.request_loop SECONDS``. Prints the number of
+successful requests and the number of 429 responses.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from prefect_wix.errors import RateLimitError
 
 
 @flow
-async def record(seconds: float) -> tuple[int, int]:
+async def send_requests(seconds: float) -> tuple[int, int]:
     credentials = await WixCredentials.aload("wix")
-    answered = refused = 0
+    succeeded = rejected = 0
     end = time.monotonic() + seconds
 
-    async def one_after_the_other(client):
-        nonlocal answered, refused
+    async def send_in_a_loop(client):
+        nonlocal succeeded, rejected
         while time.monotonic() < end:
             try:
                 async with asyncio.timeout(max(0.0, end - time.monotonic())):
                     await client.get_site_timezone()
-                answered += 1
+                succeeded += 1
             except TimeoutError:
                 return
             except RateLimitError:
-                refused += 1
+                rejected += 1
                 return
 
     async with credentials.get_client() as client:
         client._retry = RetryPolicy(times=0)
-        await asyncio.gather(*(one_after_the_other(client) for _ in range(8)))
-    return answered, refused
+        await asyncio.gather(*(send_in_a_loop(client) for _ in range(8)))
+    return succeeded, rejected
 
 
 if __name__ == "__main__":
-    sys.stdout.write(" ".join(map(str, asyncio.run(record(float(sys.argv[1]))))))
+    sys.stdout.write(" ".join(map(str, asyncio.run(send_requests(float(sys.argv[1]))))))

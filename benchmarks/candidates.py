@@ -1,4 +1,4 @@
-"""Who takes part, and how each is started: one process for one task, in its own environment."""
+"""The candidates, and how each is started: one process per task, in its own environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any
 
-from benchmarks.contest import Task, figures_in
+from benchmarks.task import Task, parse_figures
 
 __all__ = [
     "AIRBYTE",
@@ -24,7 +24,7 @@ __all__ = [
     "LOAD",
     "PEERS_PYTHON",
     "RELOAD",
-    "Contestant",
+    "Candidate",
     "environment",
     "run",
     "started",
@@ -37,8 +37,8 @@ _FOREIGN = ("PREFECT", "WIX", "DLT", "RUNTIME__", "AIRBYTE")
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """A program that takes part."""
+class Candidate:
+    """A program that is measured."""
 
     name: str
     python: str
@@ -46,47 +46,47 @@ class Contestant:
     verb: str = ""
 
     def command(self, task: Task) -> list[str]:
-        """How it is started with a task."""
+        """The command line for a task."""
         words = [self.python, "-m", self.module, self.verb, task.to_json()]
         return [word for word in words if word]
 
 
-LOAD = Contestant("prefect-wix", sys.executable, "benchmarks.ours", "load")
-LISTING = Contestant("prefect-wix, fetch only", sys.executable, "benchmarks.ours", "list")
-RELOAD = Contestant("prefect-wix", sys.executable, "benchmarks.ours", "reload")
-FLOW = Contestant("prefect-wix by Prefect", sys.executable, "benchmarks.ours_by_prefect")
-AIRBYTE = Contestant("airbyte-cdk", PEERS_PYTHON, "benchmarks.peers.with_airbyte")
-DLT = Contestant("dlt rest_client", PEERS_PYTHON, "benchmarks.peers.with_dlt", "fetch")
-HTTPX = Contestant("plain httpx", PEERS_PYTHON, "benchmarks.peers.with_httpx")
+LOAD = Candidate("prefect-wix", sys.executable, "benchmarks.ours", "load")
+LISTING = Candidate("prefect-wix, fetch only", sys.executable, "benchmarks.ours", "list")
+RELOAD = Candidate("prefect-wix", sys.executable, "benchmarks.ours", "reload")
+FLOW = Candidate("prefect-wix by Prefect", sys.executable, "benchmarks.ours_by_prefect")
+AIRBYTE = Candidate("airbyte-cdk", PEERS_PYTHON, "benchmarks.peers.with_airbyte")
+DLT = Candidate("dlt rest_client", PEERS_PYTHON, "benchmarks.peers.with_dlt", "fetch")
+HTTPX = Candidate("plain httpx", PEERS_PYTHON, "benchmarks.peers.with_httpx")
 
 
-def run(contestant: Contestant, task: Task) -> dict[str, Any]:
-    """Give a contestant a task and return the figures that it tells.
+def run(candidate: Candidate, task: Task) -> dict[str, Any]:
+    """Run a candidate with a task and return its figures.
 
     Raises:
         RuntimeError: it failed.
     """
-    with TemporaryFile() as output:
-        with started(contestant, task, output) as process:
+    with TemporaryFile() as file:
+        with started(candidate, task, file) as process:
             code = process.wait(TIMEOUT_SECONDS)
-        output.seek(0)
-        said = output.read().decode()
+        file.seek(0)
+        output = file.read().decode()
     if code:
-        raise RuntimeError(f"{contestant.name} ended with {code}: {said[-2000:]}")
-    return figures_in(said)
+        raise RuntimeError(f"{candidate.name} ended with exit code {code}: {output[-2000:]}")
+    return parse_figures(output)
 
 
 @contextmanager
 def started(
-    contestant: Contestant, task: Task, output: IO[bytes]
+    candidate: Candidate, task: Task, output: IO[bytes]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a contestant; what still runs of it when the block is left is ended.
+    """Start a candidate; leaving the block kills its process group.
 
-    What it says goes to a file, since a pipe that nobody reads would stop it.
+    The output goes to a file, since a full pipe would block the candidate.
     """
     with TemporaryDirectory() as home:
         process = subprocess.Popen(
-            contestant.command(task),
+            candidate.command(task),
             cwd=ROOT,
             env=environment(home),
             stdout=output,
@@ -102,7 +102,7 @@ def started(
 
 
 def environment(home: str) -> dict[str, str]:
-    """The same for everybody: no settings of the caller's, no telemetry, state in one folder."""
+    """The environment of every candidate: no settings of the caller, no telemetry, one folder."""
     inherited = {name: text for name, text in os.environ.items() if not name.startswith(_FOREIGN)}
     return inherited | {
         "DO_NOT_TRACK": "1",
