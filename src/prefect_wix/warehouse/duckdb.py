@@ -63,8 +63,6 @@ class DuckDBWarehouse:
         self._busy_timeout = busy_timeout_seconds
         self._tables = Tables(schema, counts_updates=True)
         self._connection = shared_connection(self._database)
-        # A load runs the same few statements for each job. To parse them took 0.4 ms a transaction.
-        self._parsed: dict[str, Any] = {}
 
     def kept_open(self) -> AbstractAsyncContextManager[None]:
         """See `prefect_wix.warehouse.connection.kept_open`."""
@@ -119,9 +117,8 @@ class DuckDBWarehouse:
 
     def _drive(self, steps: Steps[T], cursor: Any) -> T:
         def execute(statement: Statement) -> Rows:
-            if statement.sql not in self._parsed:
-                [self._parsed[statement.sql]] = cursor.extract_statements(statement.sql)
-            rows: Rows = cursor.execute(self._parsed[statement.sql], statement.values).fetchall()
+            parsed = self._connection.parse(cursor, statement.sql)
+            rows: Rows = cursor.execute(parsed, statement.values).fetchall()
             return rows
 
         return drive(steps, execute)
