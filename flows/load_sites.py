@@ -20,6 +20,7 @@ from prefect_wix.errors import SitesError
 from prefect_wix.planning.estimate import counted
 from prefect_wix.tasks.artifacts import show_table
 from prefect_wix.tasks.reports import describe_site, describe_sites, site_rows
+from prefect_wix.tasks.run_names import site_run_name
 from prefect_wix.tasks.sites import (
     SiteRun,
     check_deployment,
@@ -27,7 +28,6 @@ from prefect_wix.tasks.sites import (
     read_site_run,
     reference_to,
     run_for_site,
-    site_run_name,
 )
 
 RESULT_KEY = "wix-sites-load"

@@ -12,7 +12,7 @@ os.environ.pop("PREFECT_API_URL", None)
 os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false")
 
 from prefect_wix.sandbox import World, running
-from prefect_wix.warehouse import connection
+from prefect_wix.warehouse import duckdb_connection as connection
 from tests.warehouses import (
     DuckDBBench,
     ParquetBench,

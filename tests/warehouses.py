@@ -34,9 +34,8 @@ from prefect_wix.client.models import SessionsJob
 from prefect_wix.planning.partitions import JobRecord, Partition
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
-from prefect_wix.warehouse.connection import kept_open
 from prefect_wix.warehouse.factory import open_warehouse
-from prefect_wix.warehouse.interface import VerifiedListing
+from prefect_wix.warehouse.interface import VerifiedListing, kept_open
 
 ROOT = Path(__file__).parents[1]
 ZONE = "Europe/Athens"

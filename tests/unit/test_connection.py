@@ -16,9 +16,9 @@ import pytest
 from prefect_wix.errors import WarehouseBusyError, WarehouseError, WarehouseSchemaError
 from prefect_wix.planning.partitions import JobRecord, JobState
 from prefect_wix.planning.windows import Window
-from prefect_wix.warehouse import connection
-from prefect_wix.warehouse.connection import kept_open
+from prefect_wix.warehouse import duckdb_connection as connection
 from prefect_wix.warehouse.factory import open_warehouse
+from prefect_wix.warehouse.interface import kept_open
 from prefect_wix.warehouse.schema import Statement
 from prefect_wix.warehouse.transactions import STAGED
 from tests.warehouses import (
@@ -325,7 +325,7 @@ async def test_a_listing_that_waited_does_not_replace_a_newer_one(bench, warehou
         newer = a_record().submitted(a_job().model_copy(update={"submitted_at": datetime.now(UTC)}))
         with a_listing(["new"], record=newer) as listing:
             yield Statement(f"CREATE TEMP TABLE {STAGED} AS SELECT 'new' AS session_id")
-            yield from tables.publish(listing, datetime.now(UTC))
+            yield from tables.publish(listing)
 
     first = asyncio.create_task(warehouse.transact(land_newer))
     await blocked.begun()
@@ -396,7 +396,7 @@ KILLED = """
 import asyncio, os, sys
 from prefect_wix.planning.partitions import JobRecord
 from prefect_wix.warehouse import open_warehouse
-from prefect_wix.warehouse.connection import kept_open
+from prefect_wix.warehouse.interface import kept_open
 from tests.warehouses import NOON, a_job, on_day
 
 async def main():
@@ -434,7 +434,7 @@ async def test_a_journal_of_an_earlier_version_is_refused_and_kept(bench):
     with pytest.raises(WarehouseSchemaError, match="delete the file"):
         await bench.ready()
     assert journal.exists()
-    assert not bench.file.exists()
+    assert await bench.sql("SELECT table_name FROM information_schema.tables") == []
 
 
 async def test_motherduck_is_a_database_and_no_file(tmp_path, monkeypatch):

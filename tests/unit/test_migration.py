@@ -87,6 +87,9 @@ async def test_a_derived_partition_is_loaded_again(bench, refresh):
     receipts = await warehouse.receipts("site-1", WINDOW)
     derived = next(one for one in receipts if one.partition == ALL)
     assert derived.submitted_at == derived.confirmed_at == UNCONFIRMED
+    # A job had listed it before it was derived: that confirms other IDs.
+    await warehouse.save_record(a_record(ALL, hours=-9).ended(JobState.LANDED, at=NOON))
+    receipts = await warehouse.receipts("site-1", WINDOW)
     now = datetime(2026, 6, 1, tzinfo=UTC)
     policy = RefreshPolicy(refresh, timedelta(0), as_of=NOON, now=now)
     assert make_plan([ALL], receipts, policy).to_load == {ALL: Reason.STALE}
@@ -121,6 +124,18 @@ async def test_profiles_and_marks_are_kept(bench):
     assert {row.description for row in summary.certificate} >= {"every day of the window is landed"}
     marks = await bench.sql(f"SELECT session_id, state FROM {bench.name('wix_session_marks')}")
     assert sorted(marks) == [("m-1", "done"), ("m-2", "unknown")]
+
+
+@pytest.mark.parametrize("bench", ["postgres"], indirect=True)
+async def test_a_view_of_the_user_is_named_before_anything_is_changed(bench):
+    """PostgreSQL drops no view that another view reads."""
+    view, source = bench.name("shop"), bench.name("wix_landed_sessions")
+    await bench.sql(f"CREATE VIEW {view} AS SELECT session_id FROM {source}")
+    with pytest.raises(WarehouseSchemaError, match=r"(?s)Drop them, run the load.*shop"):
+        await bench.open().prepare()
+    assert len(await bench.sql(f"SELECT ask_id FROM {bench.name('wix_session_asks')}")) == 7
+    await bench.sql(f"DROP VIEW {view}")
+    await migrate(bench)
 
 
 @pytest.mark.parametrize("bench", ["duckdb", "postgres"], indirect=True)

@@ -25,7 +25,7 @@ from prefect_wix.profiles.summary import FunnelStepCount, RelationState
 from prefect_wix.sandbox import Rules, Session, World
 from prefect_wix.sandbox.query import find_sessions
 from prefect_wix.warehouse.schema import drive_async
-from prefect_wix.warehouse.transactions import Tables
+from prefect_wix.warehouse.transactions import SessionTransactions
 from tests.warehouses import DuckDBBench, a_listing
 
 SITE = "site-1"
@@ -340,7 +340,9 @@ async def test_a_day_that_changes_during_the_computation_stays_stale(make_bench)
 
     connection = await asyncpg.connect(bench.url)
     async with connection.transaction():
-        steps = Profiling(Tables(bench.schema, keys=True), SITE, window, {}, NOW).compute()
+        steps = Profiling(
+            SessionTransactions(bench.schema, keys=True), SITE, window, {}, NOW
+        ).compute()
         computed = await drive_async(steps, execute)
     await connection.close()
     assert computed == [DAY + n * ONE_DAY for n in (2, 3, 4)]

@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from prefect_wix.errors import (
@@ -29,7 +30,8 @@ from prefect_wix.planning.segments import Segment
 from prefect_wix.planning.windows import Window
 from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import PublishResult
-from prefect_wix.warehouse.schema import SESSIONS, Statement
+from prefect_wix.warehouse.schema import SESSIONS, Statement, drive_async
+from prefect_wix.warehouse.transactions import STAGED, SessionTransactions
 from tests.warehouses import (
     MOBILE,
     NOON,
@@ -39,6 +41,7 @@ from tests.warehouses import (
     DuckDBBench,
     ParquetBench,
     PostgresBench,
+    a_job,
     a_listing,
     a_record,
     another_process,
@@ -700,6 +703,26 @@ def test_a_missing_package_is_named_with_its_command(url, module, extra, monkeyp
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=rf"pip install 'prefect-wix\[{extra}\]'"):
         open_warehouse(url)
+
+
+async def test_a_listing_that_waited_for_the_lock_does_not_replace_a_newer_one(make_bench):
+    """PostgreSQL: the decision comes after the wait; the newer job may be submitted during it."""
+    bench = make_bench("postgres")
+    warehouse = await bench.ready()
+    connection = await asyncpg.connect(bench.url)
+    async with connection.transaction():
+        lock = warehouse._lock(MOBILE)
+        await connection.execute(lock.sql, *lock.values)
+        waiting = asyncio.create_task(land(warehouse, ["old"]))
+        await asyncio.sleep(0.3)
+        newer = a_record().submitted(a_job().model_copy(update={"submitted_at": datetime.now(UTC)}))
+        await connection.execute(f"CREATE TEMP TABLE {STAGED} AS SELECT 'new' AS session_id")
+        with a_listing(["new"], record=newer) as listing:
+            steps = SessionTransactions(bench.schema, keys=True).publish(listing)
+            await drive_async(steps, lambda one: connection.fetch(one.sql, *one.values))
+    await connection.close()
+    assert (await waiting).state is JobState.SUPERSEDED
+    assert await bench.check() == ["new"]
 
 
 # -- PostgreSQL alone ----------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from prefect_wix.warehouse.bigquery import _WORDS, googlesql, inserts, literal
 from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import PublishResult
 from prefect_wix.warehouse.schema import SESSIONS, Statement, drive
-from prefect_wix.warehouse.transactions import Tables
+from prefect_wix.warehouse.transactions import SessionTransactions
 from tests.unit.test_warehouse import (  # noqa: F401 - the tests of every warehouse
     ODD,
     full_text,
@@ -575,7 +575,7 @@ def creation():
         return [[0]] if statement.sql.startswith(("SELECT max", "SELECT count")) else []
 
     with pytest.raises(WarehouseSchemaError, match="lacks"):
-        drive(Tables("wix").prepare(SESSIONS), execute)
+        drive(SessionTransactions("wix").prepare(SESSIONS), execute)
     return statements
 
 

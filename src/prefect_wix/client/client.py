@@ -1,7 +1,8 @@
-"""The Wix API as a client: one method per endpoint, with rate limit, timeout and retries.
+"""The Wix API as a client: a method per endpoint, with rate limit, timeout and retries.
 
-Every method returns a parsed response or raises an error of `prefect_wix.errors`. Polling a job and
-reading all of its pages are in `prefect_wix.jobs.listing`.
+A method returns a parsed response or raises an error of `prefect_wix.errors`. Polling a job and
+reading all of its pages are in `prefect_wix.jobs.listing`. To add an endpoint: an `_Endpoint` and a
+method here, a parser in `responses`, its data in `models`, a handler in the sandbox.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ _PRIOR_WEIGHT = 0.5
 _MEMORY_JOBS = 30
 """Predictive recursion weighs the newest job by at least 1/30, so that it follows changes."""
 _CALIBRATED_AFTER = 12
-"""Observed jobs after which the EM steps end and each job of the kind is polled separately."""
+"""Observed jobs after which the EM steps end and jobs of the kind are polled concurrently."""
 _NEGLIGIBLE = 1e-9
 
 
@@ -56,7 +56,7 @@ class Latency:
 
     def __init__(self, poll_policy: PollPolicy) -> None:
         self.observed = 0
-        """Number of observed jobs, right-censored ones included."""
+        """Observed jobs; in a copy from `given_running` also the running ones."""
         self._growth = poll_policy.growth
         survival = [_prior_survival(edge, poll_policy) for edge in _EDGES]
         self._prior = [1 - survival[0], *(a - b for a, b in pairwise(survival)), survival[-1]]

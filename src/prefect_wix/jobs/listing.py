@@ -25,7 +25,7 @@ from prefect_wix.errors import (
 )
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.jobs.poll_schedule import JobTimer, PollSchedule
-from prefect_wix.jobs.polling import JobResult
+from prefect_wix.jobs.polling import JobReader
 from prefect_wix.jobs.prefetch import PagePrefetcher
 from prefect_wix.spool.id_spool import Spool
 
@@ -181,8 +181,8 @@ class Listing:
             client.clock, poll_policy, client.rate_limiter.utilization
         )
         self._log = log
-        self._finished: tuple[JobResult, JobPage] | None = None
-        self._result: JobResult | None = None
+        self._finished: tuple[JobReader, JobPage] | None = None
+        self._result: JobReader | None = None
         self._earlier_requests = self._earlier_orphans = self._duplicates = 0
 
     async def __aenter__(self) -> Self:
@@ -219,7 +219,7 @@ class Listing:
         return self.summary
 
     async def __aiter__(self) -> AsyncIterator[list[str]]:
-        result, page = self._finished or await self.first_page()
+        result, page = self._finished or await self.poll_until_finished()
         for number in range(1, MAX_PASSES + 1):
             this_pass = _Pass(number, known_before=len(self.spool))
             async with PagePrefetcher(result, page) as pages:
@@ -233,7 +233,7 @@ class Listing:
             page = await result.page(0)
         raise self._incomplete(result, page)
 
-    async def first_page(self) -> tuple[JobResult, JobPage]:
+    async def poll_until_finished(self) -> tuple[JobReader, JobPage]:
         """Submit and poll until a job is finished; resubmit once if it fails or is unknown.
 
         Returns:
@@ -246,10 +246,10 @@ class Listing:
         # The timeout starts after the submit, which may have waited for the rate limit.
         deadline = self._client.clock.now() + self._poll_policy.timeout_seconds
         while True:
-            result = JobResult(self._client, job, self._poll_policy, deadline, self._log)
+            result = JobReader(self._client, job, self._poll_policy, deadline, self._log)
             self.job, self._result = job, result
             try:
-                self._finished = result, await result.first_page(self.timer)
+                self._finished = result, await result.poll_until_finished(self.timer)
             except (JobFailedError, UnknownJobError) as error:
                 if self.resubmitted:
                     raise
@@ -299,7 +299,7 @@ class Listing:
         this_pass.totals += [page.total for page in received]
         return added.unseen, added.fresh
 
-    def _summarize(self, result: JobResult, passes: int) -> ListingSummary:
+    def _summarize(self, result: JobReader, passes: int) -> ListingSummary:
         return ListingSummary(
             job=result.job,
             sessions=len(self.spool),
@@ -310,7 +310,7 @@ class Listing:
             resubmitted=self.resubmitted,
         )
 
-    def _log_drift(self, result: JobResult, this_pass: _Pass) -> None:
+    def _log_drift(self, result: JobReader, this_pass: _Pass) -> None:
         self._log.info(
             "Job %s: %d distinct IDs after pass %d, total %s; reading all pages again.",
             result.job.job_id,
@@ -319,7 +319,7 @@ class Listing:
             " then ".join(map(str, dict.fromkeys(this_pass.totals))),
         )
 
-    def _incomplete(self, result: JobResult, page: JobPage) -> IncompleteListingError:
+    def _incomplete(self, result: JobReader, page: JobPage) -> IncompleteListingError:
         return IncompleteListingError(
             f"Job {result.job.job_id} ({result.job.query}) returned {len(self.spool):,} distinct "
             f"IDs in {MAX_PASSES} passes, but its total is {page.total}: the listing is incomplete "

@@ -28,8 +28,9 @@ _STARTUP_SECONDS = 60.0
 """How long expected requests count: then the rate limiter has seen a full minute."""
 _LEAST_GAP = 0.04
 """The shortest time between two polls, as a fraction of the job's age."""
-_REVISIONS = 3
-"""How often the poll time is computed again during a wait, since other jobs are observed."""
+_SLEEP_FRACTION = 1 / 3
+"""The part of the remaining wait to sleep before the poll time is computed again, since other jobs
+may have been observed."""
 _SHORTEST_SLEEP = 0.02
 _NOW_SECONDS = 0.001
 
@@ -85,7 +86,7 @@ class PollSchedule:
         self.clock = clock
         self.poll_policy = poll_policy
         self.expected_requests = 0
-        """Requests that the load still needs, as far as known."""
+        """Estimated requests of the partitions that have not started."""
         self._started_at = clock.now()
         self._utilization = utilization
         self._kinds: dict[Hashable, _JobKind] = {}
@@ -159,7 +160,7 @@ class JobTimer:
 
     async def _wait_until_likely(self, sleep: Sleep) -> None:
         while (wait := self._next_poll_at() - self._age) > _NOW_SECONDS:
-            await sleep(min(wait, max(wait / _REVISIONS, _SHORTEST_SLEEP)))
+            await sleep(min(wait, max(wait * _SLEEP_FRACTION, _SHORTEST_SLEEP)))
 
     def _next_poll_at(self) -> float:
         """The age, in seconds, of the next poll."""

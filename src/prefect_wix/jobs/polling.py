@@ -29,17 +29,17 @@ from prefect_wix.jobs.poll_schedule import BackoffTimer, JobTimer
 
 SMALLEST_PAGE_LIMIT = 100
 """The page limit after a refusal that names no usable limit, and the lowest one after a 504."""
-UNKNOWN_JOB_POLLS = 3
+NOT_FOUND_RETRIES = 3
 """404 responses that are retried, since Wix may not know a new job at once."""
 _RETRYING = "Poll failed (%s); job %s continues at Wix, retrying in %.1f s."
 _UNDOCUMENTED = "Job %s has the undocumented status %r; treated as running."
 _OUTAGE = (RequestNotSentError, ResponseLostError, ServerError)
 GATEWAY_TIMEOUT = 504
-GATEWAY_TIMEOUTS = 5
+MAX_GATEWAY_TIMEOUTS = 5
 """Requests for one page that may end in a 504; each has half the page limit of the one before."""
 
 
-class JobResult:
+class JobReader:
     """The result of one job: its polls and its pages.
 
     Args:
@@ -75,7 +75,7 @@ class JobResult:
         """The largest number of IDs in a page; lowered after a refusal or a 504."""
         return min(self._limit, self._client.page_limit)
 
-    async def first_page(self, timer: JobTimer | None = None) -> JobPage:
+    async def poll_until_finished(self, timer: JobTimer | None = None) -> JobPage:
         """Poll until the job is finished. The response of the last poll is page one.
 
         Args:
@@ -94,7 +94,7 @@ class JobResult:
         """The page of a finished job that starts after ``offset`` IDs.
 
         Raises:
-            See `first_page`.
+            See `poll_until_finished`.
         """
         return await self._finished_page(offset, BackoffTimer(self._poll_policy))
 
@@ -111,7 +111,7 @@ class JobResult:
                     page = await self._fetch(offset, timer.probability)
                 except NotFoundError as error:
                     not_found += 1
-                    if not_found > UNKNOWN_JOB_POLLS:
+                    if not_found > NOT_FOUND_RETRIES:
                         raise self._unknown(error) from error
                 except _OUTAGE as error:
                     if not error.retryable:
@@ -127,7 +127,7 @@ class JobResult:
             wait = next(backoff)
 
     async def _fetch(self, offset: int, priority: Priority) -> JobPage:
-        for retries_left in reversed(range(GATEWAY_TIMEOUTS)):
+        for retries_left in reversed(range(MAX_GATEWAY_TIMEOUTS)):
             limit = self.page_limit
             try:
                 return await self._fetch_within_limit(offset, priority)
@@ -155,13 +155,12 @@ class JobResult:
 
     async def _fetch_once(self, limit: int, offset: int, priority: Priority) -> JobPage:
         self.requests += 1
+        seconds = self._seconds_left()
         try:
-            async with asyncio.timeout(self._seconds_left()):
+            async with asyncio.timeout(seconds):
                 return await self._client.get_list_sessions_job_result(
                     self.job.job_id, limit=limit, offset=offset, priority=priority
                 )
-        except JobTimeoutError:
-            raise
         except TimeoutError as error:
             raise self._timeout() from error
 

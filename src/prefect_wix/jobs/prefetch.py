@@ -9,7 +9,7 @@ import asyncio
 from typing import Self
 
 from prefect_wix.client.models import JobPage
-from prefect_wix.jobs.polling import JobResult
+from prefect_wix.jobs.polling import JobReader
 
 PAGES_IN_FLIGHT = 4
 """Concurrent page requests of one job, counted from the first page not received: enough to hide the
@@ -31,7 +31,7 @@ class PagePrefetcher:
         first: its first page, already received.
     """
 
-    def __init__(self, result: JobResult, first: JobPage) -> None:
+    def __init__(self, result: JobReader, first: JobPage) -> None:
         self._result = result
         self._length = result.page_limit
         self._next = self._end = first.total or 0
@@ -50,7 +50,7 @@ class PagePrefetcher:
         An empty page is always the last of the list; the next call then pauses before it fetches.
 
         Raises:
-            See `JobResult.page`.
+            See `JobReader.page`.
         """
         if not self._last.session_ids:
             await self._result.pause()

@@ -12,15 +12,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from prefect_wix.client.client import Log, WixClient
 from prefect_wix.client.rate_limiter import REQUESTS_PER_JOB
 from prefect_wix.load.partition_load import (
-    Load,
     LoadOptions,
+    LoadState,
     PartitionLoad,
     PartitionResult,
     observed_jobs,
 )
 from prefect_wix.planning.partitions import Partition
-from prefect_wix.warehouse.connection import kept_open
-from prefect_wix.warehouse.interface import Warehouse
+from prefect_wix.warehouse.interface import Warehouse, kept_open
 
 Progress = Callable[[PartitionResult], Awaitable[None]]
 
@@ -51,7 +50,9 @@ async def load_partitions(
         One result per partition, in the order of ``partitions``.
     """
     async with kept_open(warehouse):
-        load = Load(client, warehouse, options, await observed_jobs(warehouse, partitions), log)
+        load = LoadState(
+            client, warehouse, options, await observed_jobs(warehouse, partitions), log
+        )
         load.pending = len(partitions)
         load.schedule.expected_requests = REQUESTS_PER_JOB * len(partitions)
 

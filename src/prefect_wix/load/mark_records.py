@@ -13,7 +13,7 @@ from typing import Any
 
 from prefect_wix.client.models import MarkAction, MarkOutcome, MarkState
 from prefect_wix.warehouse.schema import Statement, Steps
-from prefect_wix.warehouse.transactions import SqlWarehouse, Tables
+from prefect_wix.warehouse.transactions import SessionTransactions, SqlWarehouse
 
 SENT = "Sent; no response was recorded."
 """The reason of an ID whose run was killed before it recorded the outcome."""
@@ -67,7 +67,7 @@ class MarkRecords:
         """Refused and unknown IDs, latest first, at most ``most``."""
         return await self.warehouse.transact(lambda tables: self._unmarked(tables, most))
 
-    def _choose(self, tables: Tables, session_ids: Sequence[str]) -> Steps[Choice]:
+    def _choose(self, tables: SessionTransactions, session_ids: Sequence[str]) -> Steps[Choice]:
         rows = yield Statement(
             f"SELECT session_id, state FROM {tables.name(_TABLE)} WHERE {_MATCHES}",
             (self.site_id, self.action.value, list(session_ids)),
@@ -81,13 +81,13 @@ class MarkRecords:
             unknown=skipped.count(MarkState.UNKNOWN),
         )
 
-    def _claim(self, tables: Tables, session_ids: Sequence[str]) -> Steps[Choice]:
+    def _claim(self, tables: SessionTransactions, session_ids: Sequence[str]) -> Steps[Choice]:
         choice = yield from self._choose(tables, session_ids)
         sent = MarkOutcome(session_ids=choice.to_send, state=MarkState.UNKNOWN, reason=SENT)
         yield from self._write(tables, _MarkRows.of([sent]))
         return choice
 
-    def _write(self, tables: Tables, rows: _MarkRows) -> Steps[None]:
+    def _write(self, tables: SessionTransactions, rows: _MarkRows) -> Steps[None]:
         marks, key = tables.name(_TABLE), (self.site_id, self.action.value)
         ids, *values = rows.columns
         yield Statement(f"DELETE FROM {marks} WHERE {_MATCHES}", (*key, ids))
@@ -101,7 +101,7 @@ class MarkRecords:
             (*key, ids, *values, datetime.now(UTC), self.run_id),
         )
 
-    def _unmarked(self, tables: Tables, most: int) -> Steps[list[MarkOutcome]]:
+    def _unmarked(self, tables: SessionTransactions, most: int) -> Steps[list[MarkOutcome]]:
         rows = yield Statement(
             f"SELECT session_id, state, reason, request_id FROM {tables.name(_TABLE)} "
             f"WHERE site_id = $1 AND action = $2 AND state <> '{MarkState.DONE}' "

@@ -77,6 +77,7 @@ class PartitionResult:
     kept: int = 0
     duplicates: int = 0
     requests: int = 0
+    """Requests after the first submit; 0 if the partition failed."""
     adopted: bool = False
     """The job was submitted by an earlier run."""
     possible_orphans: int = 0
@@ -104,7 +105,7 @@ async def observed_jobs(
     ]
 
 
-class Load:
+class LoadState:
     """State that the partitions of one load share."""
 
     def __init__(
@@ -165,7 +166,7 @@ class Load:
 class PartitionLoad:
     """The load of one partition."""
 
-    def __init__(self, load: Load, partition: Partition) -> None:
+    def __init__(self, load: LoadState, partition: Partition) -> None:
         self._load = load
         self._partition = partition
         self._record: JobRecord | None = None
@@ -187,7 +188,7 @@ class PartitionLoad:
         async with self._load.in_progress, self._listing() as listing:
             self._load.schedule.expected_requests -= REQUESTS_PER_JOB
             async with self._load.running:
-                await listing.first_page()
+                await listing.poll_until_finished()
             async with self._load.reading:
                 summary = await listing.read_all()
                 verified = await self._verified_listing(listing, summary)

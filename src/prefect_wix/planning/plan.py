@@ -143,7 +143,7 @@ def _reason(partition: Partition, receipt: Receipt | None, policy: RefreshPolicy
         return Reason.MISSING
     if receipt.partition.timezone != partition.timezone:
         return Reason.OTHER_ZONE
-    if receipt.confirmed_at == UNCONFIRMED:
+    if receipt.submitted_at == UNCONFIRMED:
         return Reason.STALE
     return _reason_by_time(receipt, policy)
 

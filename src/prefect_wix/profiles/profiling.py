@@ -18,7 +18,7 @@ from prefect_wix.profiles.steps import Profiling
 from prefect_wix.profiles.summary import ProfileSummary
 from prefect_wix.warehouse.interface import Warehouse
 from prefect_wix.warehouse.schema import Statement, Steps
-from prefect_wix.warehouse.transactions import SqlWarehouse, Tables, sql_warehouse
+from prefect_wix.warehouse.transactions import SessionTransactions, SqlWarehouse, sql_warehouse
 
 DAYS_AT_ONCE = 31
 """Most days of one transaction: a transaction locks loads out of a DuckDB file."""
@@ -92,11 +92,13 @@ def _chunks(window: Window) -> Iterator[Window]:
         start = end
 
 
-def _profile(tables: Tables, *, site_id: str, window: Window, flows: Flows) -> Steps[list[date]]:
+def _profile(
+    tables: SessionTransactions, *, site_id: str, window: Window, flows: Flows
+) -> Steps[list[date]]:
     return Profiling(tables, site_id, window, flows, datetime.now(UTC)).compute()
 
 
-def _replace_counts(tables: Tables, *, rows: list[tuple[Any, ...]]) -> Steps[None]:
+def _replace_counts(tables: SessionTransactions, *, rows: list[tuple[Any, ...]]) -> Steps[None]:
     for site_id, day, timezone, *_ in rows:
         yield Statement(
             f"DELETE FROM {tables.name('wix_session_counts')} "

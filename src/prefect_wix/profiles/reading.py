@@ -27,7 +27,7 @@ from prefect_wix.profiles.summary import (
     RelationState,
 )
 from prefect_wix.warehouse.schema import Rows, Statement, Steps
-from prefect_wix.warehouse.transactions import Tables
+from prefect_wix.warehouse.transactions import SessionTransactions
 
 _IN_WINDOW = "site_id = $1 AND session_date >= $2 AND session_date < $3 AND timezone = $4"
 
@@ -43,7 +43,7 @@ class Reading:
         flows: flow name -> segment key of a navigation flow.
     """
 
-    tables: Tables
+    tables: SessionTransactions
     site_id: str
     window: Window
     flows: Flows

@@ -86,7 +86,7 @@ def _reached(step: FunnelStep) -> str:
 
 def why_untestable(receipt: Receipt) -> str | None:
     """Why a landed partition is no evidence for any relation; None if it is evidence."""
-    if receipt.confirmed_at == UNCONFIRMED:
+    if receipt.submitted_at == UNCONFIRMED:
         return "not listed by a job"
     if receipt.confirmed_at < receipt.partition.ends_at:
         return "requested before its day was over"

@@ -6,7 +6,7 @@ The tables of landed sessions are in `warehouse.schema`.
 from __future__ import annotations
 
 from prefect_wix.warehouse.schema import Statement, Steps, Table, TableSet
-from prefect_wix.warehouse.transactions import SqlWarehouse, Tables
+from prefect_wix.warehouse.transactions import SessionTransactions, SqlWarehouse
 
 PROFILED_SESSIONS = Table(
     "wix_sessions",
@@ -71,7 +71,7 @@ async def prepare_profiles(warehouse: SqlWarehouse) -> None:
     await warehouse.transact(_prepare)
 
 
-def _prepare(tables: Tables) -> Steps[None]:
+def _prepare(tables: SessionTransactions) -> Steps[None]:
     columns = yield from tables.columns()
     # The first edition created these tables without a version, and named the column `says`.
     if "says" in columns.get(COMPLETENESS.name, ()):

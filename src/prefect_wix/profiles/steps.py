@@ -29,7 +29,7 @@ from prefect_wix.profiles.relations import DAYS_TILE, Relation, relations
 from prefect_wix.profiles.schema import COMPLETENESS, PROFILED_DAYS
 from prefect_wix.profiles.summary import CertificateRow
 from prefect_wix.warehouse.schema import Statement, Steps, Table
-from prefect_wix.warehouse.transactions import Tables
+from prefect_wix.warehouse.transactions import SessionTransactions
 
 EXAMPLES = 5
 """Most IDs that are stored as examples of a broken relation, per day."""
@@ -52,7 +52,7 @@ class Profiling:
         at: the value of ``computed_at``.
     """
 
-    tables: Tables
+    tables: SessionTransactions
     site_id: str
     window: Window
     flows: Flows

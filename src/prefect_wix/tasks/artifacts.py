@@ -1,4 +1,4 @@
-"""Task run names, and artifacts with a log line that links to them.
+"""Artifacts, with a log line that links to them.
 
 The texts and table rows are made in `prefect_wix.tasks.reports`.
 """
@@ -13,15 +13,6 @@ from uuid import UUID
 from prefect import get_run_logger
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.settings import PREFECT_UI_URL
-
-
-def run_name(verb: str, parameter: str) -> Any:
-    """A callable that names a task run by a verb and the value of one parameter.
-
-    Every run name comes from a callable: Prefect formats a string name with the run's parameters,
-    so foreign text in it could expose a secret.
-    """
-    return lambda parameters: f"{verb} {parameters[parameter]}"
 
 
 async def show_table(

@@ -30,7 +30,7 @@ from prefect_wix.jobs.listing import Listing, ListingSummary, submit_job
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.jobs.split_window import complete_listing
 from prefect_wix.jobs.writers import check_output, write_session_ids
-from prefect_wix.tasks.artifacts import run_name
+from prefect_wix.tasks.run_names import run_name
 
 TIMEOUT_SECONDS = 3600.0
 
@@ -124,7 +124,7 @@ async def wait_for_sessions_job(
         poll_policy = PollPolicy(timeout_seconds=timeout_seconds)
         log = get_run_logger()
         async with Listing(client, job.query, job=job, poll_policy=poll_policy, log=log) as listing:
-            result, page = await listing.first_page()
+            result, page = await listing.poll_until_finished()
     total = "unknown" if page.total is None else page.total
     log.info("Job %s finished; total %s.", result.job.job_id, total)
     return result.job

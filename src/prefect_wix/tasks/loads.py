@@ -27,8 +27,8 @@ from prefect_wix.planning.plan import (
 )
 from prefect_wix.planning.segments import Segment
 from prefect_wix.planning.windows import Window, last_complete_days
-from prefect_wix.tasks.artifacts import run_name
 from prefect_wix.tasks.progress import LoadProgress
+from prefect_wix.tasks.run_names import run_name
 
 
 @task(cache_policy=NO_CACHE)
@@ -63,7 +63,7 @@ async def plan_sessions_load(
 ) -> tuple[Plan, Estimate]:
     """Plan which partitions to load, from the receipts, and estimate the cost of loading them.
 
-    Creates missing tables.
+    Creates or migrates the tables.
 
     Args:
         warehouse: the block of the warehouse that holds the receipts.
@@ -82,13 +82,12 @@ async def plan_sessions_load(
     receipts = await engine.receipts(site_id, _receipts_window(window, policy))
     before = Window(window.start - CATCH_UP, window.start, window.timezone)
     records = await engine.job_records(site_id, before) if catch_up else []
+    known = [*(one.partition for one in records), *(one.partition for one in receipts)]
     plan = make_plan(
         partitions_of(site_id, window, segments),
         receipts,
         policy,
-        earlier=earlier_partitions(
-            site_id, window, segments, [record.partition for record in records]
-        ),
+        earlier=earlier_partitions(site_id, window, segments, known) if catch_up else (),
     )
     return plan, estimate_load([*plan.to_load], receipts, requests_per_minute=requests_per_minute)
 

@@ -16,7 +16,7 @@ from prefect_wix.errors import PermissionDeniedError, RequestError
 from prefect_wix.planning.windows import ONE_DAY, Window
 from prefect_wix.profiles.profiling import profile_window, store_counts, summarize
 from prefect_wix.profiles.summary import ProfileSummary
-from prefect_wix.tasks.artifacts import run_name
+from prefect_wix.tasks.run_names import run_name
 
 COUNT_RETENTION_DAYS = 62
 """The number of days for which Wix keeps its session counts."""

@@ -18,9 +18,9 @@ from prefect_wix.load.mark_recordings import MarkSummary, mark_sessions, plan_ma
 from prefect_wix.load.mark_records import MarkRecords
 from prefect_wix.planning.estimate import counted
 from prefect_wix.spool.id_spool import Spool
-from prefect_wix.tasks.artifacts import run_name
 from prefect_wix.tasks.jobs import had_no_effect
 from prefect_wix.tasks.progress import MarkProgress
+from prefect_wix.tasks.run_names import run_name
 from prefect_wix.warehouse.transactions import sql_warehouse
 
 

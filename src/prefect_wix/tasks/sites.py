@@ -33,6 +33,7 @@ from prefect_wix.blocks.credentials import WixAccountCredentials
 from prefect_wix.client.models import Site
 from prefect_wix.client.sites import list_sites
 from prefect_wix.errors import WixError
+from prefect_wix.tasks.run_names import site_run_name
 
 
 @dataclass(frozen=True)
@@ -130,11 +131,6 @@ async def run_for_site(
         if not _has_failed(run.state):
             break
     return run.id, run.state
-
-
-def site_run_name(site: Site) -> str:
-    """The name of the run that loads a site."""
-    return f"load {site.name or site.id}"
 
 
 def _has_failed(state: State[Any] | None) -> bool:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib import import_module
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -27,10 +27,10 @@ from prefect_wix.planning.partitions import JobRecord, Receipt
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.spool.shield import shield_in_thread
-from prefect_wix.warehouse.connection import stage
+from prefect_wix.warehouse.duckdb_connection import stage
 from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing
 from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive
-from prefect_wix.warehouse.transactions import STAGED, Tables
+from prefect_wix.warehouse.transactions import STAGED, SessionTransactions
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class Dialect:
         extra: the extra that installs it.
         numbered: whether a statement's values are ``$1`` or ``?``.
         uppercase: whether unquoted names are stored in upper case.
-        keys: as `Tables.keys`.
+        keys: as `SessionTransactions.keys`.
         options: the driver's options.
         set_lock_timeout: sets the lock timeout to ``{seconds}``.
         lock: locks out other loads until the transaction ends (``{versions}``: the table of the
@@ -130,7 +130,7 @@ class AdbcWarehouse:
         self._place = place
         self._dialect = dialect
         self._schema = dialect.stored(schema)
-        self._tables = Tables(self._schema, keys=dialect.keys)
+        self._tables = SessionTransactions(self._schema, keys=dialect.keys)
         self._busy_timeout = busy_timeout_seconds
 
     async def prepare(self) -> None:
@@ -169,11 +169,11 @@ class AdbcWarehouse:
         # Drivers quote the names that they ingest into.
         name, column = map(self._dialect.stored, (f"{STAGED}_{uuid4().hex}", "session_id"))
         staged = self._tables.name(name)
-        tables = Tables(self._schema, keys=self._dialect.keys, staged=staged)
+        tables = SessionTransactions(self._schema, keys=self._dialect.keys, staged=staged)
         with self._session() as session:
             try:
                 session.ingest((self._schema, name, column), listing.spool)
-                return self._transact(session, tables.publish(listing, datetime.now(UTC)))
+                return self._transact(session, tables.publish(listing))
             finally:
                 session.drop(staged)
 

@@ -42,7 +42,7 @@ from prefect_wix.spool.id_spool import Spool
 from prefect_wix.spool.shield import shield_in_thread
 from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing
 from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive
-from prefect_wix.warehouse.transactions import STAGED, Tables
+from prefect_wix.warehouse.transactions import STAGED, SessionTransactions
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ class BigQueryWarehouse:
         self._key_file = credentials
         self._options = _options(project, location, credentials)
         self._translate = partial(googlesql, project=project, dataset=dataset)
-        self._tables = Tables(dataset)
+        self._tables = SessionTransactions(dataset)
         self._statement_seconds = _STATEMENT_SECONDS
         self._retry_waits: tuple[float, ...] = _RETRY_WAITS
 
@@ -138,10 +138,10 @@ class BigQueryWarehouse:
 
     def _publish(self, session: _Session, listing: VerifiedListing) -> PublishResult:
         staged = self._tables.name(f"{STAGED}_{uuid4().hex}")
-        tables = Tables(self._tables.schema, staged=staged)
+        tables = SessionTransactions(self._tables.schema, staged=staged)
         try:
             session.stage(staged, listing.spool)
-            return self._transact(session, lambda: tables.publish(listing, datetime.now(UTC)))
+            return self._transact(session, lambda: tables.publish(listing))
         finally:
             # Otherwise it expires.
             with suppress(self._driver.Error):
@@ -223,7 +223,7 @@ class _Session:
         self.translate = translate
 
     def execute(self, statement: Statement) -> Rows:
-        """Run a statement as `Tables` writes it."""
+        """Run a statement as `SessionTransactions` writes it."""
         return self.run(self.translate(statement))
 
     def run(self, sql: str) -> Rows:
@@ -262,7 +262,7 @@ class _Script:
 
     Args:
         session: to read in.
-        lock: the table that every script updates; `Tables.prepare` leaves a row in it.
+        lock: the table that every script updates; `SessionTransactions.prepare` leaves a row in it.
     """
 
     def __init__(self, session: _Session, *, lock: str) -> None:
@@ -314,7 +314,7 @@ _INSERT_BYTES = 500_000
 
 
 def googlesql(statement: Statement, *, project: str, dataset: str) -> str:
-    """A statement of `Tables` for BigQuery: its names in backticks, its types, and literals."""
+    """A statement for BigQuery: its names in backticks, its types, and literals."""
 
     def word(match: re.Match[str]) -> str:
         if match["value"]:

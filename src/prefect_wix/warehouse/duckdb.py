@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,10 +24,10 @@ from prefect_wix.extras import import_extra
 from prefect_wix.planning.partitions import JobRecord, Receipt
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.shield import shield_in_thread
-from prefect_wix.warehouse.connection import shared_connection, stage
+from prefect_wix.warehouse.duckdb_connection import shared_connection, stage
 from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing
 from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive
-from prefect_wix.warehouse.transactions import Tables
+from prefect_wix.warehouse.transactions import SessionTransactions
 
 T = TypeVar("T")
 
@@ -43,7 +43,8 @@ class DuckDBWarehouse:
     Args:
         database: a file's path, or ``md:name`` for MotherDuck.
         schema: the schema of the tables; created if it does not exist.
-        config: DuckDB's own settings, such as ``{"memory_limit": "2GB"}``; 512 MB if left out.
+        config: DuckDB's own settings, such as ``{"memory_limit": "2GB"}``. Without them the memory
+            limit is 512 MB and a load uses one thread.
         busy_timeout_seconds: how long to wait for a file that another process has open.
     """
 
@@ -61,17 +62,16 @@ class DuckDBWarehouse:
         self._database = os.path.realpath(database) if self._is_file else database
         self._config = dict(config or {})
         self._busy_timeout = busy_timeout_seconds
-        self._tables = Tables(schema, counts_updates=True)
+        self._tables = SessionTransactions(schema, counts_updates=True)
         self._connection = shared_connection(self._database)
 
     def kept_open(self) -> AbstractAsyncContextManager[None]:
-        """See `prefect_wix.warehouse.connection.kept_open`."""
+        """See `prefect_wix.warehouse.duckdb_connection.kept_open`."""
         return self._connection.kept_open()
 
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
-        self._refuse_journal()
-        await self.transact(lambda tables: tables.prepare(SESSIONS))
+        await self.transact(self._prepare)
 
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
         """See `Warehouse.receipts`."""
@@ -94,11 +94,11 @@ class DuckDBWarehouse:
 
         def publish(cursor: Any) -> PublishResult:
             stage(cursor, listing.spool)
-            return self._drive(self._tables.publish(listing, datetime.now(UTC)), cursor)
+            return self._drive(self._tables.publish(listing), cursor)
 
         return await self._run(publish)
 
-    async def transact(self, work: Callable[[Tables], Steps[T]]) -> T:
+    async def transact(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
         """See `SqlWarehouse.transact`."""
         return await self._run(lambda cursor: self._drive(work(self._tables), cursor))
 
@@ -122,6 +122,11 @@ class DuckDBWarehouse:
             return rows
 
         return drive(steps, execute)
+
+    def _prepare(self, tables: SessionTransactions) -> Steps[None]:
+        # Not before this process has the file: a running load of that version removes its journal.
+        self._refuse_journal()
+        yield from tables.prepare(SESSIONS)
 
     def _refuse_journal(self) -> None:
         journal = Path(f"{self._database}.{self._tables.schema.lower()}.asks")

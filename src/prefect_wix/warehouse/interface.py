@@ -7,9 +7,10 @@ state before it or the state after it, never a mix.
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from prefect_wix.planning.partitions import JobRecord, JobState, Receipt
 from prefect_wix.planning.windows import Window
@@ -89,3 +90,19 @@ class Warehouse(Protocol):
 
     async def publish(self, listing: VerifiedListing) -> PublishResult:
         """Replace the partition by the listing and write its receipt, in one transaction."""
+
+
+@runtime_checkable
+class KeepsOpen(Protocol):
+    """A warehouse that is faster when its connection stays open between transactions."""
+
+    def kept_open(self) -> AbstractAsyncContextManager[None]:
+        """See `kept_open`."""
+
+
+def kept_open(warehouse: object) -> AbstractAsyncContextManager[None]:
+    """Keep the warehouse's connection open between transactions, if it has one to keep open.
+
+    Each transaction is committed when its call returns.
+    """
+    return warehouse.kept_open() if isinstance(warehouse, KeepsOpen) else nullcontext()

@@ -37,7 +37,6 @@ from prefect_wix.planning.partitions import (
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.spool.shield import shield_in_thread
-from prefect_wix.warehouse.connection import stage
 from prefect_wix.warehouse.decisions import (
     OPEN_STATES,
     PartitionContents,
@@ -47,6 +46,7 @@ from prefect_wix.warehouse.decisions import (
     landed_record,
     new_receipt,
 )
+from prefect_wix.warehouse.duckdb_connection import stage
 from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing
 from prefect_wix.warehouse.stores import Store
 from prefect_wix.warehouse.transactions import STAGED
@@ -286,7 +286,10 @@ class ParquetWarehouse:
         duckdb = self._duckdb
         try:
             yield
-        except (duckdb.BinderException, duckdb.InvalidInputException, ValidationError) as error:
+        except (
+            *(duckdb.BinderException, duckdb.InvalidInputException, ValidationError),
+            *(json.JSONDecodeError, KeyError),
+        ) as error:
             raise WarehouseSchemaError(
                 f"A file in {self._store.name} has a format that this version does not write. "
                 f"Nothing was changed. Move it away and load its day again. Cause: {error}"

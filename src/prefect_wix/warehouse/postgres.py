@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -26,7 +26,7 @@ from prefect_wix.spool.id_spool import Spool
 from prefect_wix.spool.shield import shield
 from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing
 from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive_async
-from prefect_wix.warehouse.transactions import STAGED, Tables
+from prefect_wix.warehouse.transactions import STAGED, SessionTransactions
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class PostgresWarehouse:
         self._place = redacted_url(url)
         self._url = "postgresql" + url[url.index("://") :]
         self._busy_timeout = busy_timeout_seconds
-        self._tables = Tables(schema, keys=True, counts_updates=True)
+        self._tables = SessionTransactions(schema, keys=True, counts_updates=True)
 
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
@@ -85,11 +85,11 @@ class PostgresWarehouse:
 
     async def publish(self, listing: VerifiedListing) -> PublishResult:
         """See `Warehouse.publish`."""
-        steps = self._tables.publish(listing, datetime.now(UTC))
+        steps = self._tables.publish(listing)
         lock = self._lock(listing.record.partition)
         return await self._run(steps, lock=lock, spool=listing.spool)
 
-    async def transact(self, work: Callable[[Tables], Steps[T]]) -> T:
+    async def transact(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
         """See `SqlWarehouse.transact`."""
         return await self._run(work(self._tables), lock=self._lock())
 
@@ -145,6 +145,12 @@ class PostgresWarehouse:
             *(pg.PostgresConnectionError, pg.InterfaceError, OSError),
         ) as error:
             raise self._access_error(error) from error
+        except pg.DependentObjectsStillExistError as error:
+            raise WarehouseSchemaError(
+                f"Views in {self._place} read wix_landed_sessions, which this version changes. "
+                "Nothing was changed. Drop them, run the load, and create them again. "
+                f"Cause: {error}"
+            ) from error
         except (
             *(pg.SyntaxOrAccessError, pg.DataError, pg.IntegrityConstraintViolationError),
         ) as error:

@@ -4,6 +4,9 @@ A `TableSet` holds the tables that one feature owns. This module defines the set
 other features define theirs. The statements are SQL that every engine accepts. A generator yields
 statements and receives their rows, so that one text serves blocking and async drivers; an engine
 runs each generator in one transaction. The transactions over these tables are in `transactions`.
+
+To add a column: extend the `Table` here and the dataclass in `prefect_wix.planning.partitions`,
+write a migration, raise the version of `SESSIONS`, and do the same in `parquet`.
 """
 
 from __future__ import annotations
@@ -278,11 +281,12 @@ def _migrate_to_5(schema: Schema) -> Steps[None]:
     load submits jobs for them.
     """
     found = yield from schema.columns()
-    for view in SESSIONS.views:
-        yield Statement(f"DROP VIEW IF EXISTS {schema.name(view)}")
+    # CREATE OR REPLACE can't rename a column of a view.
+    yield Statement(f"DROP VIEW IF EXISTS {schema.name('wix_landed_sessions')}")
     if _OLD_JOBS in found:
         yield Statement(f"ALTER TABLE {schema.name(_OLD_JOBS)} RENAME TO {JOBS.name}")
-    columns = {JOBS: found.get(_OLD_JOBS) or found[JOBS.name], RECEIPTS: found[RECEIPTS.name]}
+    jobs = found.get(_OLD_JOBS) or found.get(JOBS.name, set())
+    columns = {JOBS: jobs, RECEIPTS: found.get(RECEIPTS.name, set())}
     for table, renames in _RENAMES_IN_5.items():
         for old in renames.keys() & columns[table]:
             alter = f"ALTER TABLE {schema.name(table.name)} RENAME COLUMN {old} TO {renames[old]}"
@@ -292,9 +296,9 @@ def _migrate_to_5(schema: Schema) -> Steps[None]:
         yield Statement(f"UPDATE {receipts} SET submitted_at = $1 {derived}", (UNCONFIRMED,))
         yield Statement(f"ALTER TABLE {receipts} DROP COLUMN derived_from")
     if "derived_from" in columns[JOBS]:
-        jobs = schema.name(JOBS.name)
-        yield Statement(f"DELETE FROM {jobs} WHERE derived_from IS NOT NULL")
-        yield Statement(f"ALTER TABLE {jobs} DROP COLUMN derived_from")
+        name = schema.name(JOBS.name)
+        yield Statement(f"DELETE FROM {name} WHERE derived_from IS NOT NULL")
+        yield Statement(f"ALTER TABLE {name} DROP COLUMN derived_from")
     if schema.keys:
         yield Statement(f"DROP INDEX IF EXISTS {schema.name(_OLD_JOBS)}_partition")
     yield from schema.create_indexes(SESSIONS)

@@ -1,8 +1,8 @@
 """The transactions of a SQL warehouse, in SQL that every engine understands.
 
 Each is a generator of statements (see `prefect_wix.warehouse.schema`) that an engine runs in one
-transaction. For `Tables.publish` the engine stages the session IDs of the listing first. The
-decisions are in `prefect_wix.warehouse.decisions`.
+transaction. For `publish` the engine stages the session IDs of the listing first. The decisions are
+in `prefect_wix.warehouse.decisions`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PARTITION = "site_id = $1 AND session_date = $2 AND segment = $3"
 
 
 @dataclass(frozen=True)
-class Tables(Schema):
+class SessionTransactions(Schema):
     """The transactions over the tables of landed sessions.
 
     Attributes:
@@ -118,8 +118,9 @@ class Tables(Schema):
 
     # -- publishing ----------------------------------------------------------------------------
 
-    def publish(self, listing: VerifiedListing, landed_at: datetime) -> Steps[PublishResult]:
+    def publish(self, listing: VerifiedListing) -> Steps[PublishResult]:
         """Replace the partition and its receipt, unless it has the same IDs or a newer result."""
+        landed_at = datetime.now(UTC)  # The engine runs this once it has the lock.
         contents = yield from self._read_contents(listing.record.partition)
         result = decide_publish(listing, contents, landed_at)
         if result.state is JobState.LANDED:
@@ -218,7 +219,7 @@ class SqlWarehouse(Warehouse, Protocol):
     Profiles are computed in it and marks are kept in it, beside the verbs of `Warehouse`.
     """
 
-    async def transact(self, work: Callable[[Tables], Steps[T]]) -> T:
+    async def transact(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
         """Run the steps in one transaction. Only one such transaction runs at a time.
 
         In PostgreSQL loads publish meanwhile: two SELECTs of one transaction may see different

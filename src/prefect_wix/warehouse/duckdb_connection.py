@@ -12,15 +12,13 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
-    AbstractAsyncContextManager,
     asynccontextmanager,
     closing,
     contextmanager,
-    nullcontext,
 )
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from prefect_wix.errors import WarehouseBusyError
 from prefect_wix.spool.id_spool import BATCH_SIZE, Spool
@@ -33,22 +31,6 @@ LONGEST_SECONDS = 5.0
 """How long a connection stays open without a break."""
 BREAK_SECONDS = 0.1
 """How long a break is: a process that waits for the file tries twice in this time."""
-
-
-@runtime_checkable
-class KeepsOpen(Protocol):
-    """A warehouse that is faster when its connection stays open between transactions."""
-
-    def kept_open(self) -> AbstractAsyncContextManager[None]:
-        """See `kept_open`."""
-
-
-def kept_open(warehouse: object) -> AbstractAsyncContextManager[None]:
-    """Keep the warehouse's connection open between transactions, if it has one to keep open.
-
-    Each transaction is committed when its call returns.
-    """
-    return warehouse.kept_open() if isinstance(warehouse, KeepsOpen) else nullcontext()
 
 
 class SharedConnection:
