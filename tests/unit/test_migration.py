@@ -19,7 +19,7 @@ FIRST_EDITION = Path(__file__).parents[1] / "first_edition"
 """Data of the first edition: loads, a late session, a confirmation, a derived segment, marks and
 profiles.
 
-`duckdb.sql` and `postgres.sql` have the same rows; `parquet` has the files, without marks.
+`rows.sql` is for the tables of either database; `parquet` has the files, without marks.
 """
 ALL = Partition("site-1", MOBILE.day, "device_type=ALL", ZONE)
 WINDOW = Window(date(2026, 3, 1), date(2026, 3, 10), ZONE)
@@ -33,8 +33,9 @@ async def bench(request, make_bench):
     if request.param == "parquet":
         shutil.copytree(FIRST_EDITION / "parquet", bench.folder)
         return bench
-    script = "duckdb" if request.param == "duckdb" else "postgres"
-    text = (FIRST_EDITION / f"{script}.sql").read_text()
+    database = "duckdb" if request.param == "duckdb" else "postgres"
+    scripts = (f"tables_{database}.sql", "rows.sql")
+    text = "".join((FIRST_EDITION / script).read_text() for script in scripts)
     for statement in text.replace(f'"{SCHEMA}"', f'"{bench.schema}"').split(";\n"):
         if statement.strip():
             await bench.sql(statement)
