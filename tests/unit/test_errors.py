@@ -87,8 +87,7 @@ def test_the_module_docstring_shows_the_tree():
     }
 
 
-def test_every_error_is_exported_and_has_a_docstring():
-    assert sorted(errors.__all__) == sorted([*(kind.__name__ for kind in CLASSES), "Violation"])
+def test_every_error_has_a_docstring():
     assert [kind for kind in CLASSES if not inspect.getdoc(kind)] == []
 
 
