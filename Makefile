@@ -7,9 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 .PHONY: demo test check format bench clean
 
 demo: .venv/.demo  ## load the last 30 days of a sandbox site, by device, into a DuckDB file
-	@env -u PREFECT_API_URL PREFECT_HOME=.demo PREFECT_SERVER_ALLOW_EPHEMERAL_MODE=true \
-	 PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=120 \
-	 DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false $(BIN)/python -m flows.demo
+	@$(BIN)/prefect-wix demo
 
 test: .venv/.dev .venv/dbt/.ready  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -18,6 +16,7 @@ check: .venv/.dev  ## linter, formatter, strict type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=src:flows $(BIN)/mypy flows blocks
 
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
@@ -40,9 +39,9 @@ clean:
 	$(PIP) -e '.[duckdb,report,dev]'
 	@touch $@ .venv/.demo
 
-.venv/dbt/.ready: .venv/bin/python examples/dbt/requirements.txt  # the environment of the dbt example
+.venv/dbt/.ready: .venv/bin/python flows/dbt/requirements.txt  # the environment of flows/dbt
 	$(PYTHON) -m venv .venv/dbt
-	.venv/dbt/bin/pip install --quiet --disable-pip-version-check -r examples/dbt/requirements.txt
+	.venv/dbt/bin/pip install --quiet --disable-pip-version-check -r flows/dbt/requirements.txt
 	@touch $@
 
 benchmarks/.venv/.peers: benchmarks/peers.txt

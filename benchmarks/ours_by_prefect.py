@@ -16,10 +16,10 @@ from prefect.testing.utilities import prefect_test_harness
 
 from benchmarks.ours import SEGMENT, SkippingClock
 from benchmarks.task import Task, measure_work, task_from_arguments
-from flows.load_sessions import load_sessions
 from prefect_wix import SessionsWarehouse, WixCredentials
 from prefect_wix.client.auth import ApiKeyAuth
 from prefect_wix.client.client import WixClient
+from prefect_wix.flows.load_sessions import load_sessions
 
 CLOCK = SkippingClock()
 

@@ -33,6 +33,7 @@
     ├── LoadError                   some partitions of a load failed
     ├── SitesError                  some sites of an account failed
     ├── CompletenessError           loaded segments contradict each other
+    ├── DeploymentError             the Prefect server lacks what a deployment needs
     └── MissingExtraError           a feature needs a package that is not installed
 
 A message states the cause, the request or job, and what to do. No message, attribute or cause
@@ -43,6 +44,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from importlib import import_module
 from typing import Any
 
 
@@ -357,5 +359,28 @@ class CompletenessError(WixError):
     """
 
 
+class DeploymentError(WixError):
+    """The Prefect server lacks what a deployment needs, or has it in a conflicting way."""
+
+
 class MissingExtraError(WixError, ImportError):
     """A feature needs a package that is not installed; the message names the install command."""
+
+
+def import_extra(module: str, *, extra: str, what_for: str) -> Any:
+    """The imported module of an optional package.
+
+    Args:
+        module: the module's name.
+        extra: the extra of prefect-wix that installs it.
+        what_for: the feature that needs it, as the subject of the error message.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{what_for} needs the package {module}. Run: pip install 'prefect-wix[{extra}]'"
+        ) from error

@@ -24,7 +24,7 @@ from prefect.automations import DoNothing
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.automations import nothing_landed, run_died
+from prefect_wix.deployments.automations import nothing_landed, run_died
 from prefect_wix.planning.partitions import Partition
 from prefect_wix.planning.segments import DEVICES
 from prefect_wix.sandbox import Sandbox, World, running

@@ -10,9 +10,9 @@ import json
 import sys
 from datetime import date
 
-from flows.load_sessions import load_sessions
-from flows.profile_sessions import profile_sessions
 from prefect_wix import SessionsWarehouse, WixCredentials
+from prefect_wix.flows.load_sessions import load_sessions
+from prefect_wix.flows.profile_sessions import profile_sessions
 
 STEPS = (
     *("SITE_SESSIONS", "VIEWED_PRODUCT", "ADDED_TO_CART"),

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from prefect.automations import DoNothing
 
-from deployments.automations import failed_twice, nothing_landed
+from prefect_wix.deployments.automations import failed_twice, nothing_landed
 from prefect_wix.planning.windows import ONE_DAY
 from prefect_wix.sandbox import Fault
 from tests.e2e.deployed import ZONE

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.serve import AFTER_LOAD
+from prefect_wix.deployments.definitions import AFTER_LOAD
 from prefect_wix.planning.segments import DEVICES
 from prefect_wix.planning.windows import ONE_DAY
 from prefect_wix.sandbox import Fault

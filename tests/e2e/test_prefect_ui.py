@@ -15,7 +15,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from flows.profile_sessions import CERTIFICATE_KEY, FUNNEL_KEY, REPORT_KEY
+from prefect_wix.flows.profile_sessions import CERTIFICATE_KEY, FUNNEL_KEY, REPORT_KEY
 from prefect_wix.profiles.relations import STEPS
 from prefect_wix.sandbox import running
 from tests.conftest import NOW, make_world
@@ -82,7 +82,7 @@ def stage(tmp_path_factory):
         )
         env["PREFECT_API_URL"] = f"{stage.url}/api"
         if DBT.exists():
-            start(f"python examples/dbt/build_funnel.py {stage.database} {DBT}")
+            start(f"python flows/build_funnel.py {stage.database} {DBT}")
             wait_until(
                 lambda: stage.post("deployments/filter") != [], seconds=60, what="the deployment"
             )

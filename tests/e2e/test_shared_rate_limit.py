@@ -89,4 +89,4 @@ def test_without_the_limit_a_run_logs_one_warning(server, shop):
     succeeded, rejected = map(int, output.split()[-2:])
     assert (succeeded > 0, rejected) == (True, 0)
     assert log.count("enforced in this process only") == 1
-    assert "python -m blocks" in log
+    assert "prefect-wix setup" in log

@@ -9,8 +9,8 @@ from uuid import UUID
 from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow
 
-from flows.list_sessions import list_sessions
 from prefect_wix import SessionsQuery, WixCredentials
+from prefect_wix.flows.list_sessions import list_sessions
 
 
 async def main(flow_run_id, output):

@@ -1,4 +1,4 @@
-"""``python -m deployments.automations``, on a real server."""
+"""``prefect-wix automations``, on a real server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import pytest
 from prefect.automations import Automation, DoNothing
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 
-from deployments.automations import failed_twice, nothing_landed, run_died, save_automations
+from prefect_wix.deployments.automations import (
+    failed_twice,
+    nothing_landed,
+    run_died,
+    save_automations,
+)
 
 NAMES = [failed_twice(DoNothing()).name, nothing_landed(DoNothing()).name, run_died().name]
 

@@ -8,13 +8,13 @@ from prefect.testing.standard_test_suites import BlockStandardTestSuite
 from pydantic import ValidationError
 
 import prefect_wix
-from blocks.__main__ import save_documents
 from prefect_wix import (
     SessionsWarehouse,
     WixAccountCredentials,
     WixAppCredentials,
     WixCredentials,
 )
+from prefect_wix.blocks.documents import save_documents
 from prefect_wix.blocks.shared_limit import rate_limit_for
 from prefect_wix.client.rate_limiter import GLOBAL_LIMIT_BATCH
 from prefect_wix.client.sites import list_sites
@@ -110,7 +110,7 @@ def test_invalid_warehouses_are_rejected_with_a_reason(fields, sentence):
 
 
 async def test_documents_are_created_from_variables():
-    """`python -m blocks` saves what is set, names what is missing, and prints no secret."""
+    """`prefect-wix setup` saves what is set, names what is missing, and prints no secret."""
     lines = []
     settings = {"WIX_API_KEY": "c4nary-key", "WIX_SITE_ID": "site", "WIX_WAREHOUSE_URL": "md:shop"}
     for _ in range(2):

@@ -10,9 +10,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from examples.dbt.build_funnel import ARTIFACT_KEY, PROJECT, build_funnel
-from flows.load_sessions import load_sessions
-from flows.profile_sessions import profile_sessions
+from flows.build_funnel import ARTIFACT_KEY, PROJECT, build_funnel
+from prefect_wix.flows.load_sessions import load_sessions
+from prefect_wix.flows.profile_sessions import profile_sessions
 from prefect_wix.profiles.schema import prepare_profiles
 from tests.processes import ROOT
 

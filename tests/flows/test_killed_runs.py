@@ -11,8 +11,8 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH
 from prefect.states import AwaitingRetry, Pending
 
-from flows.list_sessions import list_sessions
 from prefect_wix import SessionsQuery
+from prefect_wix.flows.list_sessions import list_sessions
 from prefect_wix.sandbox import Fault
 from tests.processes import ROOT
 

@@ -8,9 +8,9 @@ from datetime import date
 import duckdb
 import pytest
 
-from flows.list_sessions import ARTIFACT_KEY, list_sessions
 from prefect_wix import SessionsQuery
 from prefect_wix.errors import DaysFailedError, IncompleteListingError, OutputError
+from prefect_wix.flows.list_sessions import ARTIFACT_KEY, list_sessions
 from prefect_wix.sandbox import Fault
 
 QUERY = SessionsQuery(start_date="2024-03-01", end_date="2024-03-08", device_type="ALL")

@@ -15,9 +15,9 @@ from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
 
-from flows.load_sessions import LATE_ARRIVALS_KEY, PLAN_KEY, RESULT_KEY, load_sessions
 from prefect_wix import SessionsQuery
 from prefect_wix.errors import LoadError, LoadLimitError, WixError
+from prefect_wix.flows.load_sessions import LATE_ARRIVALS_KEY, PLAN_KEY, RESULT_KEY, load_sessions
 from prefect_wix.planning.partitions import JobState
 from prefect_wix.sandbox import Fault, Rules, World, running
 from prefect_wix.tasks.events import LANDED_EVENT

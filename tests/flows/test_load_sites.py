@@ -15,8 +15,6 @@ from prefect.flow_engine import run_flow
 from prefect.runner import Runner
 from prefect.states import Completed, Failed, Scheduled
 
-from flows.load_site import SiteLoad, load_site
-from flows.load_sites import RESULT_KEY, load_sites
 from prefect_wix import WixAccountCredentials
 from prefect_wix.blocks.shared_limit import (
     add_missing_limit,
@@ -25,6 +23,8 @@ from prefect_wix.blocks.shared_limit import (
     save_limit,
 )
 from prefect_wix.errors import SitesError, WixError
+from prefect_wix.flows.load_site import SiteLoad, load_site
+from prefect_wix.flows.load_sites import RESULT_KEY, load_sites
 from prefect_wix.sandbox import Fault, World, running
 from prefect_wix.tasks.sites import COUNTS_KEY
 from tests.conftest import NOW, make_world

@@ -7,10 +7,10 @@ import json
 import duckdb
 import pytest
 
-from flows.load_sessions import load_sessions
-from flows.mark_recordings import RESULT_KEY, UNMARKED_KEY, mark_recordings
 from prefect_wix.client.models import MarkAction
 from prefect_wix.errors import IdSourceError, MarkError, WarehouseUnsupportedError
+from prefect_wix.flows.load_sessions import load_sessions
+from prefect_wix.flows.mark_recordings import RESULT_KEY, UNMARKED_KEY, mark_recordings
 from prefect_wix.sandbox import Fault
 from prefect_wix.tasks.progress import MARK_KEY
 

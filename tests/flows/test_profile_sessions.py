@@ -8,8 +8,11 @@ from datetime import UTC, date, datetime
 import duckdb
 import pytest
 
-from flows.load_sessions import load_sessions
-from flows.profile_sessions import (
+from prefect_wix import SessionsWarehouse
+from prefect_wix.client.models import FunnelStep
+from prefect_wix.errors import CompletenessError, WarehouseUnsupportedError
+from prefect_wix.flows.load_sessions import load_sessions
+from prefect_wix.flows.profile_sessions import (
     CERTIFICATE_KEY,
     DEVICES_KEY,
     FUNNEL_KEY,
@@ -18,9 +21,6 @@ from flows.profile_sessions import (
     OnBroken,
     profile_sessions,
 )
-from prefect_wix import SessionsWarehouse
-from prefect_wix.client.models import FunnelStep
-from prefect_wix.errors import CompletenessError, WarehouseUnsupportedError
 from prefect_wix.sandbox import Fault, Rules, running
 from prefect_wix.tasks.events import PROFILED_EVENT
 from tests.conftest import NOW, make_world

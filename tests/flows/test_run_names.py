@@ -15,13 +15,12 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.flow_engine import run_flow
 from prefect.runner import Runner
 
-import flows
 import prefect_wix
-from flows.load_site import SiteLoad, load_site
-from flows.load_sites import load_sites
 from prefect_wix import SessionsQuery, WixAccountCredentials
 from prefect_wix.client.models import MarkAction, SessionsJob
 from prefect_wix.errors import SitesError
+from prefect_wix.flows.load_site import SiteLoad, load_site
+from prefect_wix.flows.load_sites import load_sites
 from prefect_wix.planning.windows import Window
 from tests.conftest import NOW
 
@@ -97,13 +96,10 @@ class Parameters(dict):
 
 
 def flows_and_tasks():
-    for package in (prefect_wix, flows):
-        for one in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if "sandbox" in one.name or one.name == "flows.demo":
-                continue
-            for value in vars(importlib.import_module(one.name)).values():
-                if isinstance(value, (Flow, Task)):
-                    yield value
+    for one in pkgutil.walk_packages(prefect_wix.__path__, "prefect_wix."):
+        for value in vars(importlib.import_module(one.name)).values():
+            if isinstance(value, (Flow, Task)):
+                yield value
 
 
 def test_no_flow_or_task_names_its_runs_with_a_template():

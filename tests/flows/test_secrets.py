@@ -7,12 +7,12 @@ import traceback
 
 import pytest
 
-from flows.list_sessions import list_sessions
-from flows.load_sessions import load_sessions
-from flows.mark_recordings import mark_recordings
 from prefect_wix import SessionsQuery, SessionsWarehouse, WixAppCredentials, WixCredentials
 from prefect_wix.client.models import MarkAction
 from prefect_wix.errors import WixError
+from prefect_wix.flows.list_sessions import list_sessions
+from prefect_wix.flows.load_sessions import load_sessions
+from prefect_wix.flows.mark_recordings import mark_recordings
 from prefect_wix.sandbox import Fault
 
 QUERY = SessionsQuery(start_date="2024-03-01", end_date="2024-03-02", device_type="ALL")

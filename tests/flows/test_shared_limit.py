@@ -94,4 +94,4 @@ async def test_a_missing_limit_is_reported_once(caplog):
     """The warning has the command that creates the limit."""
     await acquire_slots(3)
     (warning,) = messages(caplog)
-    assert "python -m blocks" in warning
+    assert "prefect-wix setup" in warning

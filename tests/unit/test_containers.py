@@ -14,8 +14,9 @@ import yaml
 
 from tests.warehouses import ROOT
 
-SERVICES = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
-DOCKERFILE = (ROOT / "Dockerfile").read_text()
+FOLDER = ROOT / "deployments"
+SERVICES = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]
+DOCKERFILE = (FOLDER / "Dockerfile").read_text()
 # The binary itself: the wheel's wrapper on PATH always exits with 0.
 COMPOSE = Path(find_spec("compose").origin).with_name("docker-compose")
 SETTINGS = {"POSTGRES_PASSWORD": "word", "WIX_API_KEY": "key", "WIX_SITE_ID": "site"}
@@ -23,7 +24,8 @@ SETTINGS = {"POSTGRES_PASSWORD": "word", "WIX_API_KEY": "key", "WIX_SITE_ID": "s
 
 def compose(*arguments, **settings):
     path = {"PATH": os.environ["PATH"]}
-    command = [COMPOSE, "--env-file", os.devnull, *arguments]
+    command = [COMPOSE, "--env-file", os.devnull, "-f", "deployments/compose.yaml"]
+    command += ["--project-directory", ".", *arguments]
     options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 60}
     return subprocess.run(command, env=path | settings, check=False, **options)
 
@@ -64,7 +66,7 @@ def test_the_paths_and_extras_of_the_image_exist():
     assert copied
     for path in " ".join(copied).split():
         assert (ROOT / path).exists()
-    (extras,) = re.findall(r"whl\)\[([\w,]+)\]", DOCKERFILE)
+    (extras,) = re.findall(r'"prefect-wix\[([\w,]+)\]"', DOCKERFILE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert {*extras.split(",")} <= {*project["optional-dependencies"]}
 

@@ -19,7 +19,8 @@ FILES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-MODULES = {name: path for name, path in FILES.items() if ".sandbox" not in name}
+SANDBOX = "prefect_wix.sandbox"
+MODULES = {name: path for name, path in FILES.items() if not name.startswith(SANDBOX)}
 REFUSE = """
 import sys
 
@@ -100,21 +101,23 @@ def test_a_refused_package_cannot_be_imported():
 
 
 def test_httpx_is_imported_only_where_requests_are_made():
-    # tasks.progress imports only the class of an error that Prefect's client raises.
+    # cli.app and tasks.progress import only classes of errors that Prefect's client raises.
     assert importers_of("httpx") == {
         "client.auth",
         "client.client",
         "client.responses",
+        "cli.app",
         "tasks.progress",
     }
 
 
-def test_prefect_is_imported_only_by_blocks_and_tasks():
+def test_prefect_is_imported_only_above_the_core():
     importers = importers_of("prefect")
-    assert {package_of(name) for name in importers} == {"blocks", "tasks"}
+    above = {"blocks", "tasks", "flows", "deployments", "cli"}
+    assert {package_of(name) for name in importers} == above
 
 
-def test_nothing_in_the_package_imports_a_flow_or_a_deployment():
+def test_nothing_in_the_package_imports_the_starter_project_or_the_tests():
     for package in ("flows", "blocks", "deployments", "benchmarks", "tests"):
         assert importers_of(package, FILES) == set()
 
@@ -122,30 +125,33 @@ def test_nothing_in_the_package_imports_a_flow_or_a_deployment():
 def test_the_sandbox_and_the_package_share_no_code():
     """Shared code would hide the client's mistakes from the tests with the sandbox."""
     assert {
-        name for name in MODULES if any(".sandbox" in one for one in imports_of(MODULES[name]))
+        name
+        for name in MODULES
+        if package_of(name.removeprefix("prefect_wix.")) != "cli"
+        and any(one.startswith(SANDBOX) for one in imports_of(MODULES[name]))
     } == set()
     for name, path in FILES.items():
-        if ".sandbox" in name:
+        if name.startswith(SANDBOX):
             imported = {one for one in imports_of(path) if one.startswith("prefect_wix")}
             assert all(one.startswith("prefect_wix.sandbox") for one in imported), name
 
 
+CORE = ("profiles", "load", "jobs", "warehouse", "planning", "spool", "client", "errors")
 ALLOWED_IMPORTS = {
     "errors": set(),
     "clock": set(),
-    "extras": {"errors"},
     "spool": {"errors"},
     "client": {"errors", "clock"},
     "planning": {"client.models"},
-    "jobs": {"planning", "spool", "client", "errors", "clock", "extras"},
-    "warehouse": {"planning", "spool", "errors", "extras"},
-    "load": {"jobs", "warehouse", "planning", "spool", "client", "errors", "extras"},
-    "profiles": {"warehouse", "planning", "client.models", "errors", "extras"},
+    "jobs": {"planning", "spool", "client", "errors", "clock"},
+    "warehouse": {"planning", "spool", "errors"},
+    "load": {"jobs", "warehouse", "planning", "spool", "client", "errors"},
+    "profiles": {"warehouse", "planning", "client.models", "errors"},
     "blocks": {"warehouse", "client", "errors", "clock"},
-    "tasks": {
-        *("blocks", "profiles", "load", "jobs", "warehouse", "planning", "spool", "client"),
-        *("errors", "extras"),
-    },
+    "tasks": {"blocks", *CORE},
+    "flows": {"tasks", "blocks", *CORE},
+    "deployments": {"flows", "tasks", "blocks", *CORE},
+    "cli": {"deployments", "flows", "blocks", "sandbox", "errors"},
 }
 """The imports that each package may have beside its own modules, from the bottom to the top."""
 
@@ -201,7 +207,7 @@ def test_every_imported_package_is_a_declared_dependency():
         for path in folder.rglob("*.py")
         for one in imports_of(path)
     }
-    foreign = imported - sys.stdlib_module_names - {"prefect_wix", "flows", "blocks", "deployments"}
+    foreign = imported - sys.stdlib_module_names - {"prefect_wix", "build_funnel"}
     packages = {
         one: {name.lower().replace("_", "-") for name in names}
         for one, names in packages_distributions().items()

@@ -14,13 +14,13 @@ from prefect import Flow
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
 
-import flows
+from prefect_wix import flows
 
 MODULES = sorted(path.stem for path in Path(flows.__file__).parent.glob("[a-z]*.py"))
 FLOWS = {
     member.name: member
     for name in MODULES
-    for module in [importlib.import_module(f"flows.{name}")]
+    for module in [importlib.import_module(f"prefect_wix.flows.{name}")]
     for member in vars(module).values()
     if isinstance(member, Flow) and member.fn.__module__ == module.__name__
 }

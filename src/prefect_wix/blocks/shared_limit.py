@@ -1,6 +1,6 @@
 """The rate limit of a site across processes: a global concurrency limit on the Prefect server.
 
-Each site has one limit with slot decay. ``python -m blocks`` creates it for the configured site,
+Each site has one limit with slot decay. `prefect-wix setup` creates it for the configured site,
 ``load-site`` for the sites of an account. Each request to Wix takes one slot, in addition to the
 rate limiter of its process (`prefect_wix.client.rate_limiter`). If the limit does not exist or the
 server is unavailable, a run logs one warning and continues with the rate limiter of its process.
@@ -117,7 +117,7 @@ class SharedLimit:
             self._exists = False
             self._log.warning(
                 "The rate limit is enforced in this process only, since the Prefect server has no "
-                "limit %r: %s. Run `python -m blocks` to create it.",
+                "limit %r: %s. Run `prefect-wix setup` to create it.",
                 self._name,
                 error,
             )

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from prefect_wix.errors import OutputError
-from prefect_wix.extras import import_extra
+from prefect_wix.errors import OutputError, import_extra
 from prefect_wix.spool.id_spool import Spool
 
 COLUMN = "session_id"

@@ -20,8 +20,8 @@ from prefect_wix.errors import (
     WarehouseAccessError,
     WarehouseBusyError,
     WarehouseError,
+    import_extra,
 )
-from prefect_wix.extras import import_extra
 from prefect_wix.spool.id_spool import BATCH_SIZE, Spool
 from prefect_wix.warehouse.schema import Statement, Steps
 from prefect_wix.warehouse.transactions import SqlWarehouse

@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 from prefect_wix.client.models import DeviceType
-from prefect_wix.extras import import_extra
+from prefect_wix.errors import import_extra
 from prefect_wix.profiles.summary import (
     NO_DEVICE,
     DeviceDay,

@@ -96,7 +96,7 @@ def running(
     )
     with _socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+        _bind(listener, host, port)
         listener.listen()
         sandbox = Sandbox(f"http://{host}:{listener.getsockname()[1]}", service, seed)
         with _serving(_build_app(service, sandbox), listener):
@@ -106,6 +106,16 @@ def running(
 def _socket() -> socket.socket:
     # asyncio sets TCP_NODELAY only for an explicit protocol. Without it a page takes 40 ms more.
     return socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+
+
+def _bind(listener: socket.socket, host: str, port: int) -> None:
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise OSError(
+            f"The sandbox can't listen on {host}:{port} ({error.strerror or error}). "
+            "Choose another port, or 0 for any free one."
+        ) from error
 
 
 def _clock(now: datetime | Callable[[], datetime] | None) -> Callable[[], datetime]:

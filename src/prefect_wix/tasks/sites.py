@@ -79,7 +79,7 @@ def reference_to(block: Block) -> dict[str, Any]:
     if stored is None:
         raise WixError(
             f"The {type(block).__name__} block is not stored on the server, so it cannot be passed "
-            "to a worker without its secret; no run was started. Save it with `python -m blocks`."
+            "to a worker without its secret; no run was started. Save it with `prefect-wix setup`."
         )
     return {"$ref": {"block_document_id": str(stored)}}
 
@@ -96,7 +96,7 @@ async def check_deployment(name: str) -> None:
     except ObjectNotFound:
         raise WixError(
             f"The server has no deployment {name!r}; no run was started. Create it with "
-            "`prefect deploy --all --prefect-file deployments/prefect.yaml`, or omit the parameter "
+            "`prefect-wix deploy`, or omit the parameter "
             "deployment to load the sites in this process."
         ) from None
 

@@ -19,8 +19,8 @@ from prefect_wix.errors import (
     WarehouseBusyError,
     WarehouseError,
     WarehouseSchemaError,
+    import_extra,
 )
-from prefect_wix.extras import import_extra
 from prefect_wix.planning.partitions import JobRecord, Receipt
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.shield import shield_in_thread

@@ -24,8 +24,7 @@ from urllib.parse import quote
 
 from pydantic import TypeAdapter, ValidationError
 
-from prefect_wix.errors import WarehouseAccessError, WarehouseSchemaError
-from prefect_wix.extras import import_extra
+from prefect_wix.errors import WarehouseAccessError, WarehouseSchemaError, import_extra
 from prefect_wix.planning.partitions import (
     CONFIRMING,
     UNCONFIRMED,

@@ -18,8 +18,8 @@ from prefect_wix.errors import (
     WarehouseBusyError,
     WarehouseError,
     WarehouseSchemaError,
+    import_extra,
 )
-from prefect_wix.extras import import_extra
 from prefect_wix.planning.partitions import JobRecord, Partition, Receipt
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool

@@ -17,8 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 from uuid import uuid4
 
-from prefect_wix.errors import WarehouseAccessError, WarehouseBusyError
-from prefect_wix.extras import import_extra
+from prefect_wix.errors import WarehouseAccessError, WarehouseBusyError, import_extra
 
 _BUSY_POLL_SECONDS = 0.01
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}

@@ -1,4 +1,4 @@
-"""Load one site of an account. `flows.load_sites` starts one run of it for each site."""
+"""Load one site of an account; `prefect_wix.flows.load_sites` starts a run of it for each."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated
 from prefect import flow
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.load_sessions import load_sessions
 from prefect_wix import SessionsWarehouse, WixAccountCredentials
 from prefect_wix.blocks.shared_limit import add_missing_limit
 from prefect_wix.errors import LoadError
+from prefect_wix.flows.load_sessions import load_sessions
 from prefect_wix.load.partition_load import PartitionResult
 from prefect_wix.planning.plan import Refresh
 from prefect_wix.planning.segments import DEVICES

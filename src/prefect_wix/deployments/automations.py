@@ -1,15 +1,11 @@
-"""``python -m deployments.automations``: create or update the automations of the deployments.
+"""Create or update the automations that watch the deployments.
 
-Prints each change. Repeated runs are safe: an automation that was disabled in the UI stays
-disabled. A fired automation is visible in the server's event feed; ``--notify`` also sends a
-notification.
+Repeated runs are safe: an automation that was disabled in the UI stays disabled. A fired automation
+is visible in the server's event feed; with a notification block it also sends a notification.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -25,9 +21,8 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 
+from prefect_wix.errors import DeploymentError
 from prefect_wix.tasks.events import LANDED_EVENT
-
-__all__ = ["failed_twice", "nothing_landed", "run_died", "save_automations"]
 
 TWO_RUNS_OF_A_DAILY_SCHEDULE = timedelta(hours=36)
 A_DAY_AND_ITS_RETRIES = timedelta(hours=36)
@@ -114,7 +109,7 @@ async def save_automations(
         echo: receives one line for each automation.
 
     Raises:
-        ValueError: the server has no such block.
+        DeploymentError: the server has no such block.
     """
     async with get_client() as client:
         action = await _notification(client, block_slug) if block_slug else DoNothing()
@@ -127,7 +122,7 @@ async def _notification(client: PrefectClient, block_slug: str) -> SendNotificat
     try:
         document = await client.read_block_document_by_name(name, block_type)
     except ObjectNotFound:
-        raise ValueError(
+        raise DeploymentError(
             f"The server has no block {block_slug}; no automation was changed. Create the block in "
             "the UI under Blocks, and name it as type/name, such as slack-webhook/on-call."
         ) from None
@@ -154,19 +149,3 @@ async def _save(client: PrefectClient, new: AutomationCore, echo: Callable[[str]
         return
     await client.update_automation(current.id, new)
     echo(f"updated   {new.name}")
-
-
-def main() -> int:
-    """Read the notification block from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--notify", metavar="TYPE/NAME", help="the notification block to use")
-    try:
-        asyncio.run(save_automations(parser.parse_args().notify))
-    except ValueError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

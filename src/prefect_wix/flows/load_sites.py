@@ -13,10 +13,10 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from flows.load_site import SiteLoad, load_site
 from prefect_wix import SessionsWarehouse, WixAccountCredentials
 from prefect_wix.client.models import Site
 from prefect_wix.errors import SitesError
+from prefect_wix.flows.load_site import SiteLoad, load_site
 from prefect_wix.planning.estimate import counted
 from prefect_wix.tasks.artifacts import show_table
 from prefect_wix.tasks.reports import describe_site, describe_sites, site_rows

@@ -1,7 +1,7 @@
 """A flow that builds and tests the dbt model after `profile_sessions`, triggered by its event.
 
-``python examples/dbt/build_funnel.py sessions.duckdb`` serves the flow. dbt runs as a program in a
-separate environment; see ``requirements.txt``.
+``python flows/build_funnel.py sessions.duckdb`` serves the flow. dbt runs as a program in a
+separate environment; see ``dbt/requirements.txt``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import duckdb
 from prefect import aserve, flow, get_run_logger
@@ -19,7 +20,7 @@ from prefect.events import DeploymentEventTrigger
 
 from prefect_wix.tasks.events import PROFILED_EVENT
 
-PROJECT = Path(__file__).parent
+PROJECT = Path(__file__).parent / "dbt"
 ARTIFACT_KEY = "wix-sessions-dbt-funnel"
 FUNNEL = """
     SELECT session_date::TEXT AS day, device, sessions, viewed_product, added_to_cart,
@@ -67,7 +68,7 @@ async def _run(command: list[str], settings: dict[str, str], *, scratch: str) ->
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async for line in process.stdout or ():
+    async for line in cast(asyncio.StreamReader, process.stdout):
         get_run_logger().info("dbt: %s", line.decode().rstrip())
     if await process.wait():
         raise RuntimeError("dbt build failed (model or test error). See the log of this run.")

@@ -1,6 +1,6 @@
 """List the sessions of one query: the IDs are written to a file or returned to the caller.
 
-Loading sessions into a warehouse is in `flows.load_sessions`.
+Loading sessions into a warehouse is in `prefect_wix.flows.load_sessions`.
 """
 
 from __future__ import annotations

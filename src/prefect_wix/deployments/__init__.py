@@ -1,1 +1,3 @@
 """The deployments of the flows, and the automations that watch them."""
+
+__all__ = ()

@@ -1,6 +1,6 @@
 """Load local days of sessions, by segment, into the warehouse.
 
-The many sites of an account are in `flows.load_sites`.
+The many sites of an account are in `prefect_wix.flows.load_sites`.
 """
 
 from __future__ import annotations

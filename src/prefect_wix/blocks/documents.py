@@ -1,14 +1,12 @@
-"""``python -m blocks``: create or update block documents and rate limits from settings.
+"""The block documents and rate limits that the deployments need, saved from settings.
 
-Reads environment variables, then a ``.env`` file in the current folder. Prints which documents were
-saved and which were skipped, and no secret. Repeated runs are safe.
+`prefect-wix setup` calls `save_documents`. The deployments refer to the documents by their slugs.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +14,17 @@ from dotenv import dotenv_values
 from prefect.blocks.core import Block
 from pydantic import ValidationError
 
-from prefect_wix import (
-    SessionsWarehouse,
+from prefect_wix.blocks.credentials import (
     WixAccountCredentials,
     WixAppCredentials,
     WixCredentials,
 )
 from prefect_wix.blocks.shared_limit import save_limit
+from prefect_wix.blocks.warehouse import SessionsWarehouse
+from prefect_wix.errors import MissingExtraError
 
 Settings = Mapping[str, str]
+"""The variables of the environment and of a ``.env`` file."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Document:
 
         Raises:
             ValidationError: a value is invalid.
+            MissingExtraError: the warehouse needs a package that is not installed.
         """
         fields = {**self.required, **self.optional}
         values = {field: settings[name] for field, name in fields.items() if settings.get(name)}
@@ -90,17 +91,44 @@ DOCUMENTS = (
 )
 
 
-async def save_documents(settings: Settings, echo: Callable[[str], None] = print) -> bool:
+def read_settings(folder: Path) -> Settings:
+    """The environment variables, and the values of a ``.env`` file in the folder below them.
+
+    The file is read literally: ``$`` in a key or a password stays as it is. Empty values count as
+    not set.
+    """
+    from_file = dotenv_values(folder / ".env", interpolate=False)
+    return {name: value for name, value in {**from_file, **_environment()}.items() if value}
+
+
+def _environment() -> Settings:
+    return {name: value for name, value in os.environ.items() if value}
+
+
+async def save_documents(
+    settings: Settings,
+    *,
+    documents: Sequence[Document] = DOCUMENTS,
+    echo: Callable[[str], None] = print,
+) -> bool:
     """Save every document whose required variables are set, and the rate limit of its site.
+
+    The block types of all documents are registered, so that the others can be created in the UI.
+
+    Args:
+        settings: the values of the documents' variables.
+        documents: what to save.
+        echo: receives one line per document and limit: saved, skipped or invalid, and no secret.
 
     Returns:
         False if a document was invalid.
     """
-    results = [await _save(document, settings, echo) for document in DOCUMENTS]
+    results = [await _save(document, settings, echo) for document in documents]
     return all(results)
 
 
 async def _save(document: Document, settings: Settings, echo: Callable[[str], None]) -> bool:
+    await document.block_type.aregister_type_and_schema()
     missing = document.missing(settings)
     if missing:
         verb = "is" if len(missing) == 1 else "are"
@@ -108,15 +136,20 @@ async def _save(document: Document, settings: Settings, echo: Callable[[str], No
         return True
     try:
         block = document.make_block(settings)
-    except ValidationError as error:
-        echo(f"invalid   {document.slug}: {'; '.join(one['msg'] for one in error.errors())}")
+    except (ValidationError, MissingExtraError) as error:
+        echo(f"invalid   {document.slug}: {_describe(error)}")
         return False
-    # The oldest supported Prefect has no `asave`; `save` can be awaited in all versions.
-    await block.save(document.name, overwrite=True)
+    await block.asave(document.name, overwrite=True)
     echo(f"saved     {document.slug}")
     if isinstance(block, WixCredentials | WixAppCredentials):
         await _save_limit(block, echo)
     return True
+
+
+def _describe(error: ValidationError | MissingExtraError) -> str:
+    if isinstance(error, MissingExtraError):
+        return str(error)
+    return "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors())
 
 
 async def _save_limit(
@@ -124,13 +157,3 @@ async def _save_limit(
 ) -> None:
     name = await save_limit(credentials.site_id, credentials.requests_per_minute)
     echo(f"saved     limit {name}: {credentials.requests_per_minute} requests a minute")
-
-
-def read_settings(folder: Path) -> Settings:
-    """The environment variables, and the values of a ``.env`` file in the folder below them."""
-    from_file = {name: value for name, value in dotenv_values(folder / ".env").items() if value}
-    return {**from_file, **os.environ}
-
-
-if __name__ == "__main__":
-    raise SystemExit(0 if asyncio.run(save_documents(read_settings(Path.cwd()))) else 1)

@@ -1,19 +1,24 @@
 """The demo: load the last 30 days of a sandbox shop, by device, into a DuckDB file.
 
-Run it with ``make demo``. It needs no Wix account: it starts `prefect_wix.sandbox` as Wix.
+It needs no Wix account: it starts `prefect_wix.sandbox` as Wix.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import duckdb
 from rich.console import Console
 from rich.table import Table
 
-from flows.load_sessions import load_sessions
-from prefect_wix import SessionsWarehouse, WixCredentials
+from prefect_wix.blocks.credentials import WixCredentials
+from prefect_wix.blocks.warehouse import SessionsWarehouse
+from prefect_wix.errors import import_extra
+from prefect_wix.flows import load_sessions
 from prefect_wix.sandbox import Sandbox, World, running
 
 DAYS = 30
@@ -24,7 +29,28 @@ BY_DAY = """
 """
 
 
-def main() -> None:
+def demo() -> None:
+    """Load the last 30 days of a sandbox shop, by device, into demo-sessions.duckdb here.
+
+    Needs no Wix account and no Prefect server: both run inside the demo.
+    """
+    import_extra("duckdb", extra="duckdb", what_for="The demo")
+    with TemporaryDirectory(prefix="prefect-wix-demo-") as home:
+        # A process of its own, since Prefect reads these settings when it is imported.
+        environment = {name: os.environ[name] for name in os.environ if name[:8] != "PREFECT_"}
+        environment |= {
+            "PREFECT_HOME": home,
+            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+        }
+        command = [sys.executable, "-m", "prefect_wix.cli.demo"]
+        done = subprocess.run(command, env=environment, check=False)  # noqa: S603
+    sys.exit(done.returncode)
+
+
+def run() -> None:
     """Start the sandbox, load its sessions and print them by day and device."""
     console = Console()
     DATABASE.unlink(missing_ok=True)
@@ -54,6 +80,7 @@ async def _load(sandbox: Sandbox) -> None:
 
 
 def _by_day_and_device() -> Table:
+    duckdb = import_extra("duckdb", extra="duckdb", what_for="The demo")
     table = Table("day", "desktop", "mobile", "tablet", "total")
     days: dict[str, dict[str, int]] = {}
     with duckdb.connect(str(DATABASE), read_only=True) as connection:
@@ -68,8 +95,8 @@ def _by_day_and_device() -> Table:
 def _query_line() -> str:
     sql = "SELECT session_date, segment, count(*) FROM wix_landed_sessions GROUP BY ALL ORDER BY 1"
     python = f"import duckdb; duckdb.connect('{DATABASE}').sql('{sql}').show()"
-    return f'  .venv/bin/python -c "{python}"'
+    return f'  {sys.executable} -c "{python}"'
 
 
 if __name__ == "__main__":
-    main()
+    run()

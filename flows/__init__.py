@@ -1,1 +1,0 @@
-"""The deployable flows, one file per flow."""

@@ -1,0 +1,53 @@
+"""A daily pipeline: load the segments of the purchase funnel, profile the sessions, run dbt."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from build_funnel import build_funnel
+from prefect import flow, get_run_logger
+
+from prefect_wix import SessionsWarehouse, WixCredentials
+from prefect_wix.flows import load_sessions, profile_sessions
+
+STEPS = (
+    *("SITE_SESSIONS", "VIEWED_PRODUCT", "ADDED_TO_CART"),
+    *("REACHED_CHECKOUT", "SESSIONS_CONVERTED"),
+)
+SEGMENTS = [
+    *(f"device_type={device}" for device in ("DESKTOP", "MOBILE", "TABLET", "ALL")),
+    *(f"conversion_funnel=+{step}" for step in STEPS),
+]
+
+
+@flow(name="daily-funnel")
+async def daily_funnel(
+    credentials: WixCredentials,
+    warehouse: SessionsWarehouse,
+    days: int = 3,
+    dbt: str | None = None,
+) -> int:
+    """Load and profile the last days, then build the dbt model of the funnel.
+
+    Args:
+        credentials: The Wix credentials block of the site.
+        warehouse: The warehouse block; the dbt project expects a DuckDB file.
+        days: How many complete local days to load.
+        dbt: The dbt program. Without one the model is not built.
+
+    Returns:
+        The number of profiled sessions.
+    """
+    await load_sessions(credentials, warehouse, days=days, segments=SEGMENTS)
+    summary = await profile_sessions(credentials, warehouse, days=days)
+    program = dbt or shutil.which("dbt")
+    if program is None:
+        get_run_logger().warning("dbt is not installed: the model was not built.")
+    else:
+        await build_funnel(_database(warehouse), Path(program))
+    return summary.sessions
+
+
+def _database(warehouse: SessionsWarehouse) -> Path:
+    return Path(warehouse.url.get_secret_value().removeprefix("duckdb:///"))

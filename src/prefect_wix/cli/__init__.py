@@ -1,0 +1,3 @@
+"""The command ``prefect-wix``."""
+
+__all__ = ()

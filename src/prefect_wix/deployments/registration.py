@@ -1,0 +1,166 @@
+"""Register the deployments on a Prefect server: for the workers of a pool, or served here.
+
+The deployments name their flows by module path and have no pull step, so a worker needs this
+package and no checkout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prefect import aserve
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
+from prefect.schedules import Cron
+from prefect.types.entrypoint import EntrypointType
+
+from prefect_wix.deployments.definitions import ACCOUNT, DEPLOYMENTS, TAGS, Definition
+from prefect_wix.errors import DeploymentError
+
+Echo = Callable[[str], None]
+
+DEFAULT_CRON = "0 4 * * *"
+DEFAULT_TIMEZONE = "Etc/UTC"
+
+
+async def deploy(
+    pool: str, *, cron: str | None = None, timezone: str | None = None, echo: Echo = print
+) -> None:
+    """Create or update every deployment for the workers of a pool.
+
+    A schedule that exists is kept, unless ``cron`` or ``timezone`` is given. A deployment that was
+    served before is taken over.
+
+    Args:
+        pool: the name of the work pool.
+        cron: when the daily loads start; 4:00 by default.
+        timezone: the IANA time zone of ``cron``: the site's, so that the previous day is over.
+        echo: receives one line per deployment.
+
+    Raises:
+        DeploymentError: the pool or a block document does not exist; nothing was changed.
+    """
+    async with get_client() as client:
+        await _check_pool(client, pool)
+        deployments = await _make_deployments(client, cron, timezone, echo, pool=pool)
+    for deployment in deployments:
+        await deployment.aapply(work_pool_name=pool)
+        echo(f"deployed  {deployment.full_name}")
+
+
+async def serve(
+    *, cron: str | None = None, timezone: str | None = None, echo: Echo = print
+) -> None:
+    """Register every deployment and execute its runs in this process until it is stopped.
+
+    The deployments stay active when it stops: late runs start when it is served again.
+
+    Args:
+        cron: as for `deploy`.
+        timezone: as for `deploy`.
+        echo: receives one line per skipped deployment.
+
+    Raises:
+        DeploymentError: a deployment belongs to a work pool, or a block document does not exist;
+            nothing was changed.
+    """
+    async with get_client() as client:
+        for definition in DEPLOYMENTS:
+            await _refuse_deployed(client, definition)
+        deployments = await _make_deployments(client, cron, timezone, echo)
+    await aserve(*deployments, pause_on_shutdown=False)
+
+
+async def _check_pool(client: PrefectClient, pool: str) -> None:
+    try:
+        await client.read_work_pool(pool)
+    except ObjectNotFound:
+        raise DeploymentError(
+            f"The server has no work pool {pool}; nothing was deployed. Create it with "
+            f"`prefect work-pool create {pool} --type process`, or choose another with --pool."
+        ) from None
+
+
+async def _refuse_deployed(client: PrefectClient, definition: Definition) -> None:
+    try:
+        deployment = await client.read_deployment_by_name(definition.full_name)
+    except ObjectNotFound:
+        return
+    if deployment.work_pool_name:
+        raise DeploymentError(
+            f"{definition.full_name} belongs to the work pool {deployment.work_pool_name}; nothing "
+            "was served. Start a worker of that pool, or delete the deployment first."
+        )
+
+
+async def _make_deployments(
+    client: PrefectClient,
+    cron: str | None,
+    timezone: str | None,
+    echo: Echo,
+    *,
+    pool: str | None = None,
+) -> list[RunnerDeployment]:
+    deployments = []
+    for definition in DEPLOYMENTS:
+        try:
+            blocks = await _resolve_blocks(client, definition)
+        except DeploymentError as error:
+            if ACCOUNT not in definition.blocks.values():
+                raise
+            # Most users load one site and have no key of an account.
+            echo(f"skipped   {definition.full_name}: {error}")
+            continue
+        keeps_schedule = not (cron or timezone) and await _exists(client, definition)
+        deployment = await definition.flow.ato_deployment(
+            definition.name,
+            description=definition.description,
+            parameters={**blocks, **definition.parameters},
+            concurrency_limit=definition.concurrency_limit,
+            triggers=list(definition.triggers),
+            tags=TAGS,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+            work_pool_name=pool,
+            work_queue_name=definition.queue if pool else None,
+            **({} if keeps_schedule else _schedule(definition, cron, timezone)),
+        )
+        deployments.append(deployment)
+    return deployments
+
+
+def _schedule(definition: Definition, cron: str | None, timezone: str | None) -> dict[str, Any]:
+    if definition.is_daily is None:
+        return {}
+    zone = timezone or DEFAULT_TIMEZONE
+    return {"schedule": Cron(cron or DEFAULT_CRON, timezone=zone, active=definition.is_daily)}
+
+
+async def _exists(client: PrefectClient, definition: Definition) -> bool:
+    try:
+        await client.read_deployment_by_name(definition.full_name)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+async def _resolve_blocks(client: PrefectClient, definition: Definition) -> Mapping[str, Any]:
+    # By ID: the pickers of the run forms show nothing for a reference by slug.
+    return {
+        parameter: {"$ref": {"block_document_id": await _find_block(client, slugs)}}
+        for parameter, slugs in definition.blocks.items()
+    }
+
+
+async def _find_block(client: PrefectClient, slugs: tuple[str, ...]) -> str:
+    for slug in slugs:
+        block_type, _, name = slug.partition("/")
+        try:
+            document = await client.read_block_document_by_name(name, block_type)
+        except ObjectNotFound:
+            continue
+        return str(document.id)
+    raise DeploymentError(
+        f"The server has no block {' or '.join(slugs)}. Run `prefect-wix setup` first."
+    )
