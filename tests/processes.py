@@ -1,9 +1,8 @@
-"""Background processes for tests: a copy of the project, its environment, and free ports."""
+"""Background processes for tests, their environment, and free ports."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,24 +15,16 @@ import httpx
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-FOLDERS = ("flows", "blocks", "deployments")
 
 
-def check_out(target):
-    """Copy the project's top-level folders into the target folder, and return it."""
-    for folder in FOLDERS:
-        shutil.copytree(ROOT / folder, target / folder)
-    return target
-
-
-def make_environment(folder):
-    """An environment with Prefect's files in the folder, and this Python first on PATH."""
+def make_environment(folder, programs=BIN):
+    """An environment with Prefect's files in the folder, and these programs first on PATH."""
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "WIX"))
     }
     return {
         **inherited,
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "PREFECT_HOME": str(folder / ".prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",

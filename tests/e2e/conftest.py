@@ -1,4 +1,4 @@
-"""Fixtures: a copy of the project, its deployment on real servers, and a browser."""
+"""Fixtures: the deployments on real servers, and a browser."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from tests.e2e.deployed import deploy
-from tests.processes import check_out, make_environment
-
-
-@pytest.fixture
-def checkout(tmp_path):
-    """A writable copy of the project's top-level folders."""
-    return check_out(tmp_path)
+from tests.processes import make_environment
 
 
 @pytest.fixture(scope="session")

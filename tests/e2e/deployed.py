@@ -29,7 +29,7 @@ from prefect_wix.planning.partitions import Partition
 from prefect_wix.planning.segments import DEVICES
 from prefect_wix.sandbox import Sandbox, World, running
 from tests.prefect_server import prefect_server
-from tests.processes import ROOT, background, check_out, make_environment
+from tests.processes import ROOT, background, make_environment
 from tests.warehouses import PostgresBench
 
 ZONE = "Asia/Jerusalem"
@@ -173,13 +173,12 @@ def deploy(folder, postgres_server):
         env |= {"WIX_ACCOUNT_API_KEY": shop.api_key, "WIX_ACCOUNT_ID": shop.account_id}
         env |= {"WIX_BASE_URL": shop.url, "WIX_WAREHOUSE_URL": bench.url}
         env |= {"WIX_WAREHOUSE_SCHEMA": bench.schema}
-        deployed = Deployed(server.url, check_out(folder), env, shop, bench, stack)
+        deployed = Deployed(server.url, folder, env, shop, bench, stack)
         # The first worker creates the pool.
         for name in WORKERS:
             deployed.start_worker(name)
-        deployed.command("python", "-m", "blocks")
-        deploy_all = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file"]
-        deployed.command(*deploy_all, "deployments/prefect.yaml")
+        deployed.command("prefect-wix", "setup")
+        deployed.command("prefect-wix", "deploy")
         with temporary_settings({PREFECT_API_URL: server.api}):
             stack.enter_context(on_call(deployed.notifications)).save("on-call")
         deployed.command("bash", "-c", automations_command())
@@ -200,7 +199,7 @@ def other_worlds():
 def automations_command():
     """The command from the documentation."""
     text = (ROOT / "docs" / "deploying.md").read_text()
-    return re.search(r"^python -m deployments.automations .*$", text, re.MULTILINE)[0]
+    return re.search(r"^prefect-wix automations .*$", text, re.MULTILINE)[0]
 
 
 @contextmanager

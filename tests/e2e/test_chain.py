@@ -25,13 +25,13 @@ def shop():
 
 
 @pytest.fixture
-def server(environment, checkout):
+def server(environment, tmp_path):
     """A Prefect server; yields the URL of its API."""
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
     command = f"prefect server start --port {port}"
-    log = checkout / "server.txt"
-    with background(command, cwd=checkout, env=environment, log=log):
+    log = tmp_path / "server.txt"
+    with background(command, cwd=tmp_path, env=environment, log=log):
         wait_until(lambda: responds(f"{api}/health"), seconds=90, what="the server's start")
         environment["PREFECT_API_URL"] = api
         yield api
@@ -44,23 +44,30 @@ def runs(api, flow):
     return found.raise_for_status().json()
 
 
-def test_a_load_triggers_the_profile_of_its_days(shop, server, environment, checkout):
+def test_a_load_triggers_the_profile_of_its_days(shop, server, environment, tmp_path):
     """A load of two days starts the profile of exactly these days, which completes."""
-    database = checkout / "sessions.duckdb"
+    database = tmp_path / "sessions.duckdb"
     environment |= {
         "WIX_API_KEY": shop.api_key,
         "WIX_SITE_ID": shop.site_id,
         "WIX_BASE_URL": shop.url,
         "WIX_WAREHOUSE_URL": f"duckdb:///{database}",
     }
-    options = {"cwd": checkout, "env": environment}
-    subprocess.run(["python", "-m", "blocks"], check=True, timeout=120, **options)
-    with background("python -m deployments.serve", log=checkout / "serve.txt", **options):
-        wait_until(lambda: "after-load" in deployments(server), seconds=60, what="serving")
+    options = {"cwd": tmp_path, "env": environment}
+    subprocess.run(["prefect-wix", "setup"], check=True, timeout=120, **options)
+    with background("exec prefect-wix serve", log=tmp_path / "serve.txt", **options):
+        wait_until(lambda: "one-site" in deployments(server), seconds=60, what="serving")
         days = {"start_date": "2024-03-01", "end_date": "2024-03-03"}
         segments = {"segments": ["device_type=ALL", "device_type=MOBILE"]}
         parameters = ["--params", json.dumps(days | segments)]
-        command = ["prefect", "deployment", "run", "load-sessions/daily", "--watch", *parameters]
+        command = [
+            "prefect",
+            "deployment",
+            "run",
+            "load-sessions/daily-load",
+            "--watch",
+            *parameters,
+        ]
         subprocess.run(command, check=True, timeout=240, **options)
         wait_until(
             lambda: (
@@ -81,17 +88,3 @@ def test_a_load_triggers_the_profile_of_its_days(shop, server, environment, chec
 def deployments(api):
     found = httpx.post(f"{api}/deployments/filter", json={}, timeout=10)
     return [deployment["name"] for deployment in found.raise_for_status().json()]
-
-
-def test_prefect_deploy_creates_the_same_trigger(server, environment, checkout):
-    """After ``prefect deploy``, the trigger's parameters are templates that the event fills."""
-    pool = ["prefect", "work-pool", "create", "wix", "--type", "process"]
-    deploy = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file"]
-    for command in (pool, [*deploy, "deployments/prefect.yaml"]):
-        subprocess.run(command, check=True, timeout=240, cwd=checkout, env=environment)
-    found = httpx.post(f"{server}/automations/filter", json={}, timeout=10).json()
-    (action,) = [action for one in found for action in one["actions"]]
-    assert action["parameters"] == {
-        name: f"{{{{ event.payload.{name} }}}}"
-        for name in ("site_id", "start_date", "end_date", "timezone")
-    }

@@ -36,7 +36,7 @@ def dates(days):
 
 def test_the_schedule_starts_a_load_and_its_event_a_profile(deployed):
     """A worker executes the scheduled load, and the load's event starts the profile."""
-    daily = deployed.deployment("load-sessions/daily")
+    daily = deployed.deployment("load-sessions/daily-load")
     soon = datetime.now(UTC) + timedelta(seconds=5)
     every_day = {"interval": 86_400, "anchor_date": soon.isoformat(), "timezone": ZONE}
     schedules = [{"active": True, "schedule": every_day}]
@@ -61,7 +61,7 @@ def test_an_ad_hoc_run_lists_the_query_of_the_form(deployed):
     """The run is started over the API with the form's parameters; the file holds its IDs."""
     output = deployed.folder / "mobile.csv"
     query = dates(days_ago(9, 6)) | {"device_type": "MOBILE", "timezone": ZONE}
-    run = deployed.start("list-sessions/ad-hoc", query=query, output=str(output))
+    run = deployed.start("list-sessions/ad-hoc-list", query=query, output=str(output))
     assert deployed.wait_for_end(run)["type"] == "COMPLETED"
     wire = {
         "customTimePeriod": {"startDate": query["start_date"], "endDate": query["end_date"]},
@@ -99,7 +99,7 @@ def test_failures_send_notifications(deployed):
     """A deployment that failed twice and a site without landed sessions are reported."""
     query = {"period": "YESTERDAY", "device_type": "ALL"}
     for _ in range(2):
-        deployed.start("list-sessions/ad-hoc", query=query, output="/proc/nowhere/ids.csv")
+        deployed.start("list-sessions/ad-hoc-list", query=query, output="/proc/nowhere/ids.csv")
     expected = {f"{one.name}: {one.description}" for one in (FAILED_TWICE, NOTHING_LANDED)}
     wait_until(
         lambda: expected == {text.splitlines()[0] for text in deployed.notifications},

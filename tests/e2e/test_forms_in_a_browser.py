@@ -21,16 +21,20 @@ pytestmark = [
 SITE = {"$ref": {"block_document_slug": "wix-credentials/wix"}}
 TODAY = {"period": "TODAY", "device_type": "ALL"}
 INVALID = [
-    ("list-sessions/ad-hoc", {"query": {**TODAY, "device_type": "FRIDGE"}}, "query.device_type"),
-    ("list-sessions/ad-hoc", {"query": TODAY, "timeout_seconds": 0}, "timeout_seconds"),
-    ("list-sessions/ad-hoc", {"query": TODAY, "output": "sessions.xlsx"}, "output"),
-    ("list-sessions/ad-hoc", {"query": {"device_type": "ALL"}}, "query"),
-    ("load-sessions/daily", {"segments": ["device=MOBILE"]}, "segments"),
-    ("load-sessions/daily", {"days": "seven"}, "days"),
-    ("load-sites/daily", {"sites": []}, "sites"),
-    ("load-sites/daily", {"load": {"refresh": "always"}}, "load.refresh"),
-    ("load-site/of-account", {"site_id": ""}, "site_id"),
-    ("load-site/of-account", {}, "site_id"),
+    (
+        "list-sessions/ad-hoc-list",
+        {"query": {**TODAY, "device_type": "FRIDGE"}},
+        "query.device_type",
+    ),
+    ("list-sessions/ad-hoc-list", {"query": TODAY, "timeout_seconds": 0}, "timeout_seconds"),
+    ("list-sessions/ad-hoc-list", {"query": TODAY, "output": "sessions.xlsx"}, "output"),
+    ("list-sessions/ad-hoc-list", {"query": {"device_type": "ALL"}}, "query"),
+    ("load-sessions/daily-load", {"segments": ["device=MOBILE"]}, "segments"),
+    ("load-sessions/daily-load", {"days": "seven"}, "days"),
+    ("load-sites/daily-sites", {"sites": []}, "sites"),
+    ("load-sites/daily-sites", {"load": {"refresh": "always"}}, "load.refresh"),
+    ("load-site/one-site", {"site_id": ""}, "site_id"),
+    ("load-site/one-site", {}, "site_id"),
 ]
 
 
@@ -113,7 +117,7 @@ def show_artifact(deployed, page, run_id, key):
 
 def test_a_listing_is_started_from_the_form(deployed, form):
     """Period and device are selected; the run has them, and its artifact shows the result."""
-    page = form("list-sessions/ad-hoc")
+    page = form("list-sessions/ad-hoc-list")
     choose(page, "Predefined period", "Period", "LAST_7_DAYS")
     choose(page, "Device type", "DeviceType", "MOBILE")
     run_id = submit(page)
@@ -128,7 +132,7 @@ def test_a_listing_is_started_from_the_form(deployed, form):
 
 def test_a_load_is_started_from_the_form(deployed, form):
     """A number of days is entered, blocks stay references, and the log links to the table."""
-    page = form("load-sessions/daily")
+    page = form("load-sessions/daily-load")
     days = field_of(page, "days")
     days.get_by_role("button", name="int", exact=True).click()
     days.get_by_role("spinbutton").fill("2")
@@ -143,12 +147,12 @@ def test_a_load_is_started_from_the_form(deployed, form):
 
 def test_the_form_shows_a_validation_error(deployed, form):
     """A number out of range creates no run; the form stays open and shows the error."""
-    before = started(deployed, "list-sessions/ad-hoc")
-    page = form("list-sessions/ad-hoc")
+    before = started(deployed, "list-sessions/ad-hoc-list")
+    page = form("list-sessions/ad-hoc-list")
     field_of(page, "timeout_seconds").get_by_role("spinbutton").fill("0")
     page.get_by_role("button", name="Submit").click()
     expect(
         page.get_by_text(re.compile("minimum of 0|greater than|Validation", re.IGNORECASE)).first
     ).to_be_visible()
-    assert started(deployed, "list-sessions/ad-hoc") == before
+    assert started(deployed, "list-sessions/ad-hoc-list") == before
     assert page.url.endswith("/run")

@@ -36,7 +36,7 @@ def test_every_site_lands_once_though_a_worker_is_killed(deployed):
     deployed.shop.reset_counts()
     deployed.shop.faults = [Fault("job_never_finishes", after=JOBS_THAT_FINISH)]
     parent = deployed.start(
-        "load-sites/daily",
+        "load-sites/daily-sites",
         load={"start_date": str(day), "end_date": str(day + ONE_DAY)},
         sites_in_flight=SITES_IN_FLIGHT,
     )

@@ -13,12 +13,12 @@ from tests.processes import ROOT, background, free_port, responds, wait_until
 
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"^```(bash|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-LONG_RUNNING = ("prefect server start", "python -m prefect_wix.sandbox", "prefect worker start")
-# The demo has a test of its own below; CI installs, checks and tests.
+LONG_RUNNING = ("prefect server start", "prefect-wix sandbox", "prefect worker start")
+# test_wheel runs the first; CI installs, checks and tests.
 RUN_ELSEWHERE = (
-    "make demo\n",
+    "python3 -m venv .venv\n. .venv/bin/activate\npip install 'prefect-wix[duckdb]'\n"
+    "prefect-wix demo\n",
     "make check\nmake test\n",
-    "python3 -m venv .venv\n. .venv/bin/activate\npip install -c constraints.txt '.[duckdb]'\n",
 )
 
 pytestmark = pytest.mark.xdist_group("readme")
@@ -27,15 +27,17 @@ pytestmark = pytest.mark.xdist_group("readme")
 class Shell:
     """Runs the README's examples one after the other, in the folder of a checkout."""
 
-    def __init__(self, checkout, environment, stack):
-        self.checkout, self.environment, self.stack = checkout, environment, stack
+    def __init__(self, folder, environment, stack):
+        self.folder, self.environment, self.stack = folder, environment, stack
         self.server_port, self.sandbox_port = free_port(), free_port()
         self.environment["PREFECT_SERVER_API_PORT"] = str(self.server_port)
         self.exports = ""
 
     def run_example(self, language, text):
         text = text.replace("127.0.0.1:4200", f"127.0.0.1:{self.server_port}")
-        text = text.replace("sandbox >", f"sandbox --port {self.sandbox_port} >")
+        text = text.replace(
+            "prefect-wix sandbox", f"prefect-wix sandbox --port {self.sandbox_port}"
+        )
         if language == "python":
             self.run(f"set -a; . ./.env; set +a; python - <<'PROGRAM'\n{text}PROGRAM")
         elif text.splitlines()[-1].startswith(LONG_RUNNING):
@@ -44,15 +46,15 @@ class Shell:
             self.run(text)
 
     def start(self, command):
-        log = self.checkout / "output.txt"
+        log = self.folder / "output.txt"
         self.stack.enter_context(
-            background(self.exports + command, cwd=self.checkout, env=self.environment, log=log)
+            background(self.exports + command, cwd=self.folder, env=self.environment, log=log)
         )
         if "server" in command:
             health = f"http://127.0.0.1:{self.server_port}/api/health"
             wait_until(lambda: responds(health), seconds=60, what="the start of the server")
         if "sandbox" in command:
-            settings = self.checkout / ".env"
+            settings = self.folder / ".env"
             wait_until(
                 lambda: settings.exists() and "WIX_INSTANCE_ID" in settings.read_text(),
                 seconds=30,
@@ -62,7 +64,7 @@ class Shell:
     def run(self, script):
         done = subprocess.run(
             ["bash", "-c", f"set -e\n{self.exports}{script}"],
-            cwd=self.checkout,
+            cwd=self.folder,
             env=self.environment,
             capture_output=True,
             text=True,
@@ -74,25 +76,25 @@ class Shell:
         self.exports += "".join(f"{line}\n" for line in exports)
 
 
-def test_every_example_of_the_readme_works(checkout, environment):
+def test_every_example_of_the_readme_works(tmp_path, environment):
     """Each command and each program works, in the order of the README."""
     assert {text for _, text in EXAMPLES} >= set(RUN_ELSEWHERE)
     with ExitStack() as stack:
-        shell = Shell(checkout, environment, stack)
+        shell = Shell(tmp_path, environment, stack)
         for language, text in EXAMPLES:
             if text not in RUN_ELSEWHERE:
                 shell.run_example(language, text)
-    assert len((checkout / "mobile.csv").read_text().splitlines()) > 100
-    with duckdb.connect(str(checkout / "sessions.duckdb"), read_only=True) as connection:
+    assert len((tmp_path / "mobile.csv").read_text().splitlines()) > 100
+    with duckdb.connect(str(tmp_path / "sessions.duckdb"), read_only=True) as connection:
         (landed,) = connection.execute("SELECT count(*) FROM wix_session_receipts").fetchone()
     assert landed == 7 * 3 + 7 * 2
 
 
-def test_the_demo_shows_what_landed(checkout, environment):
+def test_the_demo_shows_what_landed(tmp_path, environment):
     """The demo prints its plan, a table by day and device, and a query that works."""
     done = subprocess.run(
-        ["python", "-m", "flows.demo"],
-        cwd=checkout,
+        ["prefect-wix", "demo"],
+        cwd=tmp_path,
         env=environment,
         capture_output=True,
         text=True,
@@ -101,18 +103,18 @@ def test_the_demo_shows_what_landed(checkout, environment):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the last 30 complete days x 3 devices: 90 jobs" in " ".join(done.stdout.split())
-    with duckdb.connect(str(checkout / "demo-sessions.duckdb"), read_only=True) as connection:
+    with duckdb.connect(str(tmp_path / "demo-sessions.duckdb"), read_only=True) as connection:
         rows = connection.execute(
             "SELECT session_date, count(*) FROM wix_landed_sessions GROUP BY ALL"
         ).fetchall()
     assert len(rows) == 30
     for day, sessions in rows:
         assert re.search(rf"{day} .* {sessions} ", done.stdout), f"{day}: {sessions} is not shown"
-    query = done.stdout.strip().splitlines()[-1].strip()
+    (query,) = [line.strip() for line in done.stdout.splitlines() if "import duckdb" in line]
     shown = subprocess.run(
-        query.replace(".venv/bin/python", "python"),
+        query,
         shell=True,
-        cwd=checkout,
+        cwd=tmp_path,
         env=environment,
         capture_output=True,
         text=True,

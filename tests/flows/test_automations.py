@@ -12,6 +12,7 @@ from prefect_wix.deployments.automations import (
     run_died,
     save_automations,
 )
+from prefect_wix.errors import DeploymentError
 
 NAMES = [failed_twice(DoNothing()).name, nothing_landed(DoNothing()).name, run_died().name]
 
@@ -28,7 +29,7 @@ async def remove():
     for name in NAMES:
         try:
             await (await Automation.aread(name=name)).adelete()
-        except ValueError:
+        except DeploymentError:
             continue
 
 
@@ -68,6 +69,6 @@ async def test_changed_automations_are_updated_and_disabled_ones_stay_disabled(l
 
 async def test_an_unknown_notification_block_is_rejected(lines):
     """The error names the block, and no automation is created."""
-    with pytest.raises(ValueError, match=r"The server has no block slack-webhook/missing;"):
+    with pytest.raises(DeploymentError, match=r"The server has no block slack-webhook/missing;"):
         await save_automations("slack-webhook/missing", echo=lines.append)
     assert lines == []

@@ -114,7 +114,7 @@ async def test_documents_are_created_from_variables():
     lines = []
     settings = {"WIX_API_KEY": "c4nary-key", "WIX_SITE_ID": "site", "WIX_WAREHOUSE_URL": "md:shop"}
     for _ in range(2):
-        assert await save_documents(settings, lines.append)
+        assert await save_documents(settings, echo=lines.append)
     assert (
         lines[:5]
         == lines[5:]
@@ -149,7 +149,7 @@ async def test_an_invalid_document_is_reported_and_the_others_are_saved():
         "WIX_SITE_ID": "site",
         "WIX_WAREHOUSE_URL": "duckdb:///here.duckdb",
     }
-    assert not await save_documents(settings, lines.append)
+    assert not await save_documents(settings, echo=lines.append)
     assert any(line.startswith("invalid   wix-credentials/wix: ") for line in lines)
     assert "saved     wix-sessions-warehouse/sessions" in lines
     assert "c4nary" not in "".join(lines)

@@ -56,7 +56,7 @@ async def load_sites(
             writers, such as PostgreSQL.
         load: The days and segments to load of each site.
         sites: Site IDs. Default is all sites of the account.
-        deployment: The deployment of load-site that loads the sites, such as load-site/of-account.
+        deployment: The deployment of load-site that loads the sites, such as load-site/one-site.
             Without it the sites are loaded in this process.
         sites_in_flight: The maximum number of sites that are loaded, or wait for a worker, at once.
         site_timeout_seconds: How long to wait for one site's run on the workers. After it the site

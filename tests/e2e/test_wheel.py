@@ -1,0 +1,220 @@
+"""The wheel alone: in a new environment, without a checkout, on a real server and worker."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import duckdb
+import httpx
+import pytest
+
+from prefect_wix.cli.project import FOLDERS, init
+from prefect_wix.sandbox import World, running
+from tests.processes import ROOT, background, free_port, make_environment, responds, wait_until
+
+pytestmark = pytest.mark.xdist_group("wheel")
+COMPLETED = "Flow run finished successfully in 'Completed'."
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The sdist and, built from it, the wheel."""
+    folder = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "hatchling", "build"]
+    subprocess.run([*build, "-t", "sdist", "-d", folder], cwd=ROOT, check=True, timeout=120)
+    (sdist,) = folder.glob("*.tar.gz")
+    shutil.unpack_archive(sdist, folder / "sdist", filter="data")
+    (source,) = (folder / "sdist").iterdir()
+    subprocess.run([*build, "-t", "wheel", "-d", folder], cwd=source, check=True, timeout=120)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def programs(built, tmp_path_factory):
+    """The folder of programs of an environment with the wheel and its extra duckdb."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
+    pip = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pins = ["-c", ROOT / "constraints.txt", f"{built}[duckdb]"]
+    subprocess.run([*pip, *pins], check=True, timeout=600)
+    return folder / "bin"
+
+
+class Project:
+    """An empty folder in which a user runs commands."""
+
+    def __init__(self, folder, programs, stack):
+        self.folder, self.programs, self.stack = folder, programs, stack
+        self.env = make_environment(folder / "home", programs)
+
+    def run(self, *words, expected=0, **settings):
+        done = subprocess.run(
+            words, cwd=self.folder, env=self.env | settings, capture_output=True, text=True,
+            timeout=240, check=False,
+        )  # fmt: skip
+        assert done.returncode == expected, f"{words}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    def start(self, name, command, folder=None):
+        log = self.folder / f"{name}.txt"
+        self.stack.enter_context(
+            background(f"exec {command}", cwd=folder or self.folder, env=self.env, log=log)
+        )
+        return log
+
+    def start_server(self):
+        port = free_port()
+        self.env["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+        self.start("server", f"prefect server start --port {port}")
+        health = f"http://127.0.0.1:{port}/api/health"
+        wait_until(lambda: responds(health), seconds=90, what="the server's start")
+
+    def call(self, path, **body):
+        response = httpx.post(f"{self.env['PREFECT_API_URL']}/{path}", json=body, timeout=30)
+        return response.raise_for_status().json()
+
+    def deployments(self):
+        return self.call("deployments/filter")
+
+    def watch(self, deployment, *parameters):
+        words = [f"--param={one}" for one in parameters]
+        shown = self.run("prefect", "deployment", "run", deployment, "--watch", *words)
+        assert COMPLETED in shown, shown
+
+
+@pytest.fixture
+def project(tmp_path, programs):
+    """An empty folder, and a Prefect server."""
+    (tmp_path / "home").mkdir()
+    with ExitStack() as stack:
+        made = Project(tmp_path, programs, stack)
+        made.start_server()
+        yield made
+
+
+@pytest.fixture
+def shop():
+    """A sandbox with sessions up to today."""
+    with running(World.generate(sessions=900, days=10)) as sandbox:
+        yield sandbox
+
+
+def settings_of(shop, folder):
+    return {
+        "WIX_API_KEY": shop.api_key,
+        "WIX_SITE_ID": shop.site_id,
+        "WIX_BASE_URL": shop.url,
+        "WIX_WAREHOUSE_URL": f"duckdb:///{folder / 'sessions.duckdb'}",
+    }
+
+
+def test_the_demo_runs_in_an_empty_folder(tmp_path, programs):
+    """Its only trace is the DuckDB file that it names."""
+    home, folder = tmp_path / "home", tmp_path / "empty"
+    folder.mkdir()
+    environment = make_environment(home, programs)
+    command = ["prefect-wix", "demo"]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "183 requests for 90 jobs" in done.stdout
+    assert [path.name for path in folder.iterdir()] == ["demo-sessions.duckdb"]
+
+
+def test_the_whole_path_of_a_user_without_a_checkout(project, shop, tmp_path):
+    """Setup, deploy, an ad-hoc run, the daily run, and a pipeline of the starter project."""
+    settings = settings_of(shop, tmp_path)
+    elsewhere = tmp_path / "worker"
+    elsewhere.mkdir()
+    shown = project.run("prefect-wix", "deploy", expected=1)
+    assert "The server has no work pool wix; nothing was deployed." in shown
+    project.run("prefect", "work-pool", "create", "wix", "--type", "process")
+    assert "Run `prefect-wix setup` first." in project.run("prefect-wix", "deploy", expected=1)
+    shown = project.run("prefect-wix", "setup", **settings)
+    assert "saved     wix-sessions-warehouse/sessions" in shown
+    assert shop.api_key not in shown
+    shown = project.run("prefect-wix", "deploy", "--timezone", "Asia/Jerusalem")
+    assert "skipped   load-sites/daily-sites: The server has no block wix-account" in shown
+    project.start("worker", "prefect worker start --pool wix --type process", elsewhere)
+
+    output = tmp_path / "mobile.csv"
+    query = 'query={"period": "LAST_7_DAYS", "device_type": "MOBILE"}'
+    project.watch("list-sessions/ad-hoc-list", query, f"output={output}")
+    assert len(output.read_text().splitlines()) > 100
+    project.watch("load-sessions/daily-load")
+    with duckdb.connect(str(tmp_path / "sessions.duckdb"), read_only=True) as connection:
+        (landed,) = connection.execute("SELECT count(*) FROM wix_session_receipts").fetchone()
+    assert landed >= 7 * 3
+
+    project.run("prefect-wix", "init")
+    shown = project.run("prefect-wix", "init", expected=1)
+    assert "already exists; nothing was copied" in shown
+    deploy = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file"]
+    project.run(*deploy, "deployments/prefect.yaml", PWD=str(tmp_path))
+    project.watch("abandoned-carts/abandoned-carts")
+    project.watch("daily-funnel/daily-funnel")
+
+
+def test_serve_and_deploy_take_turns(project, shop, tmp_path):
+    """Served, stopped, deployed, served again: all run, none is paused, refusals are sentences."""
+    project.run("prefect-wix", "setup", **settings_of(shop, tmp_path))
+    query = 'query={"period": "YESTERDAY", "device_type": "ALL"}'
+    with ExitStack() as serving:
+        project.stack, kept = serving, project.stack
+        project.start("serve", "prefect-wix serve")
+        wait_until(lambda: len(project.deployments()) == 5, seconds=60, what="serving")
+        project.watch("list-sessions/ad-hoc-list", query)
+        project.stack = kept
+    assert [one["paused"] for one in project.deployments()] == [False] * 5
+    assert all(
+        one["active"] for deployment in project.deployments() for one in deployment["schedules"]
+    )
+
+    project.run("prefect", "work-pool", "create", "wix", "--type", "process")
+    project.run("prefect-wix", "deploy")
+    assert {one["work_pool_name"] for one in project.deployments()} == {"wix"}
+    project.start("worker", "prefect worker start --pool wix --type process", tmp_path / "home")
+    project.watch("list-sessions/ad-hoc-list", query)
+
+    shown = project.run("prefect-wix", "serve", expected=1)
+    assert "belongs to the work pool wix; nothing was served" in shown
+    project.watch("load-sessions/daily-load")
+    assert [one["paused"] for one in project.deployments()] == [False] * 5
+
+
+def test_a_schedule_that_was_changed_is_kept(project, shop, tmp_path):
+    """Deployed again, a schedule of the UI stays; an option replaces it."""
+    project.run("prefect-wix", "setup", **settings_of(shop, tmp_path))
+    project.run("prefect", "work-pool", "create", "wix", "--type", "process")
+    project.run("prefect-wix", "deploy", "--cron", "30 5 * * *")
+    project.run("prefect-wix", "deploy")
+    assert schedules(project) == [("30 5 * * *", "Etc/UTC")]
+    project.run("prefect-wix", "deploy", "--timezone", "Asia/Jerusalem")
+    assert schedules(project) == [("0 4 * * *", "Asia/Jerusalem")]
+
+
+def schedules(project):
+    found = [one["schedule"] for each in project.deployments() for one in each["schedules"]]
+    return [(one["cron"], one["timezone"]) for one in found]
+
+
+def test_an_editable_install_has_the_same_starter_project(built, tmp_path):
+    """The project's own folders are what the wheel contains."""
+    init(tmp_path / "editable")
+    shutil.unpack_archive(built, tmp_path / "wheel", format="zip")
+    shipped = tmp_path / "wheel" / "prefect_wix" / "starter"
+    assert contents(tmp_path / "editable") == contents(shipped)
+    assert {path.split("/")[0] for path in contents(shipped)} == {*FOLDERS}
+
+
+def contents(folder):
+    files = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
