@@ -113,6 +113,7 @@ async def _make_deployments(
             # Most users load one site and have no key of an account.
             echo(f"skipped   {definition.full_name}: {error}")
             continue
+        keeps_schedule = not (cron or timezone) and await _exists(client, definition)
         deployment = await definition.flow.ato_deployment(
             definition.name,
             description=definition.description,
@@ -123,10 +124,10 @@ async def _make_deployments(
             entrypoint_type=EntrypointType.MODULE_PATH,
             work_pool_name=pool,
             work_queue_name=definition.queue if pool else None,
-            **_schedule(definition, cron, timezone),
+            **({} if keeps_schedule else _schedule(definition, cron, timezone)),
         )
-        if not (cron or timezone) and await _exists(client, definition):
-            # A field that is not set is not sent, so the server keeps its schedules.
+        if keeps_schedule:
+            # Prefect sends only fields that are set; its empty list would delete them.
             deployment.model_fields_set.discard("schedules")
         deployments.append(deployment)
     return deployments
