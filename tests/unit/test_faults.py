@@ -154,6 +154,7 @@ SINGLE = [
     (Fault("repeats", n=49), COMPLETE),
     (Fault("lossy_repeats", n=1), COMPLETE),
     (Fault("lossy_repeats", n=50), COMPLETE),
+    (Fault("large_pages", times=2), COMPLETE),
     (Fault("growing_result"), COMPLETE),
     (Fault("shrinking_result"), COMPLETE),
     (Fault("growing_result", until=4, step=1, at="start"), COMPLETE),
@@ -184,6 +185,7 @@ SINGLE = [
     (Fault("job_never_finishes"), JobTimeoutError),
     (Fault("unknown_status"), JobTimeoutError),
     (Fault("empty_page"), IncompleteListingError),
+    (Fault("large_pages"), InvalidResponseError),
     (Fault("wrong_total"), IncompleteListingError),
     (Fault("wrong_total", delta=-1), IncompleteListingError),
     (Fault("changing_total"), IncompleteListingError),
@@ -255,6 +257,7 @@ TRUTHFUL = [
     lambda draw: Fault("small_pages", size=draw.choice([1, 9, 33]), rate=draw.choice([0.3, 1.0])),
     # Not both at once: the sandbox would return IDs that do not exist.
     lambda draw: Fault(draw.choice(["repeats", "lossy_repeats"]), n=draw.choice([1, 5, 40])),
+    lambda draw: Fault("large_pages", rate=0.2),
     lambda draw: Fault("bad_ids", rate=0.05, value=draw.choice(["null", "number", "empty"])),
     lambda draw: Fault("missing_fields", field=draw.choice(["jobStatus", "result"]), rate=0.2),
 ]

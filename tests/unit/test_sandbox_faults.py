@@ -316,6 +316,16 @@ def test_pages_are_smaller_than_the_limit(sandbox: Sandbox, wix: httpx.Client, t
     assert sorted(read_all(wix, job_id)) == sorted(truth)
 
 
+def test_pages_are_larger_than_the_limit(sandbox: Sandbox, wix: httpx.Client):
+    """The page has the requested IDs and those that follow."""
+    sandbox.faults = [Fault("large_pages", extra=2, times=1)]
+    job_id = submit(wix)
+    large = result(wix, job_id, 10, 5)["sessionIds"]
+
+    assert large == result(wix, job_id, 12, 5)["sessionIds"]
+    assert len(result(wix, job_id, 10)["sessionIds"]) == 10
+
+
 def test_a_limit_is_rejected_with_a_threshold(sandbox: Sandbox, wix: httpx.Client):
     """A limit over the threshold is a 400 with the threshold; an equal limit succeeds."""
     sandbox.faults = [Fault("limit_violation", threshold=50)]
