@@ -49,6 +49,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "swapped_job": {},  # the last earlier job with a different query
     "stale_result": {},  # the first job with the same query
     # Change the page of a finished job.
+    "unstable_order": {"ties": 10},  # random order within ties of so many IDs, on each page anew
+    "clamped_offset": {"largest": 0},  # a larger offset returns the page at this one
     "large_pages": {"extra": 1},  # more IDs than `limit`
     "small_pages": {"size": 10},  # fewer IDs than `limit`
     "repeats": {"n": 1},  # each page begins with the last IDs of the page before, then continues
@@ -372,6 +374,19 @@ _LISTING_FAULTS: dict[str, None] = dict.fromkeys(("swapped_job", "stale_result")
 """`service` implements these because it has the jobs."""
 
 
+def _unstable_order(active: _ActiveFault, page: Page) -> None:
+    order: list[int] = []
+    for start in range(0, page.total, ties := active.fault.options["ties"]):
+        tied = range(start, min(start + ties, page.total))
+        order += active.random.sample(tied, len(tied))
+    page.positions = order[page.offset : page.offset + page.limit]
+
+
+def _clamped_offset(active: _ActiveFault, page: Page) -> None:
+    page.offset = min(page.offset, active.fault.options["largest"])
+    page.select(page.total)
+
+
 def _large_pages(active: _ActiveFault, page: Page) -> None:
     page.limit += active.fault.options["extra"]
     page.select(page.total)
@@ -422,6 +437,8 @@ _PAGE_FAULTS: dict[str, Callable[[_ActiveFault, Page], None]] = {
     "shrinking_result": _shrinking_result,
     "repeats": _repeats,
     "lossy_repeats": _lossy_repeats,
+    "unstable_order": _unstable_order,
+    "clamped_offset": _clamped_offset,
     "large_pages": _large_pages,
     "small_pages": _small_pages,
     "empty_page": _empty_page,
