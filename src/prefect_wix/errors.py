@@ -229,7 +229,7 @@ class UnknownJobError(ListingError):
 
 
 class IncompleteListingError(ListingError):
-    """The number of IDs received does not match the total that Wix reported.
+    """The IDs received do not match the total that Wix reported, or no page ended the list.
 
     Attributes:
         received: distinct IDs received.

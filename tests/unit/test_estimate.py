@@ -56,7 +56,7 @@ def test_a_job_is_estimated_as_the_mean_of_its_segment_with_minimum_and_maximum(
 
 
 @pytest.mark.parametrize(
-    ("sessions", "requests"), [(0, 2), (1, 2), (1000, 2), (1001, 3), (1_000_000, 1001)]
+    ("sessions", "requests"), [(0, 2), (1, 2), (999, 2), (1000, 3), (1001, 3), (1_000_000, 1002)]
 )
 def test_a_job_takes_a_submit_and_a_request_per_page(sessions, requests):
     """The poll that finds the job finished is page one, also of an empty list."""

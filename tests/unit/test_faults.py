@@ -154,6 +154,10 @@ SINGLE = [
     (Fault("repeats", n=49), COMPLETE),
     (Fault("lossy_repeats", n=1), COMPLETE),
     (Fault("lossy_repeats", n=50), COMPLETE),
+    (Fault("unstable_order"), COMPLETE),
+    (Fault("unstable_order", ties=70), COMPLETE),
+    (Fault("clamped_offset", largest=200), COMPLETE),
+    (Fault("large_pages", times=2), COMPLETE),
     (Fault("growing_result"), COMPLETE),
     (Fault("shrinking_result"), COMPLETE),
     (Fault("growing_result", until=4, step=1, at="start"), COMPLETE),
@@ -184,7 +188,11 @@ SINGLE = [
     (Fault("job_never_finishes"), JobTimeoutError),
     (Fault("unknown_status"), JobTimeoutError),
     (Fault("empty_page"), IncompleteListingError),
+    (Fault("clamped_offset"), IncompleteListingError),
+    (Fault("clamped_offset", largest=150), IncompleteListingError),
+    (Fault("large_pages"), InvalidResponseError),
     (Fault("wrong_total"), IncompleteListingError),
+    (Fault("wrong_total", delta=-30), IncompleteListingError),
     (Fault("wrong_total", delta=-1), IncompleteListingError),
     (Fault("changing_total"), IncompleteListingError),
     (Fault("bad_ids"), InvalidResponseError),
@@ -252,9 +260,17 @@ TRUTHFUL = [
     lambda draw: Fault("job_error", rate=0.5),
     lambda draw: Fault("job_never_finishes", rate=0.2),
     lambda draw: Fault("unknown_status", polls=draw.choice([1, 3, None]), rate=0.5),
-    lambda draw: Fault("small_pages", size=draw.choice([1, 9, 33]), rate=draw.choice([0.3, 1.0])),
+    # Not both at once: pages of 1 ID in a random order take thousands of requests.
+    lambda draw: draw.choice(
+        [
+            Fault("small_pages", size=draw.choice([1, 9, 33]), rate=draw.choice([0.3, 1.0])),
+            Fault("unstable_order", ties=draw.choice([2, 10, 70])),
+        ]
+    ),
     # Not both at once: the sandbox would return IDs that do not exist.
     lambda draw: Fault(draw.choice(["repeats", "lossy_repeats"]), n=draw.choice([1, 5, 40])),
+    lambda draw: Fault("clamped_offset", largest=draw.choice([0, 60, 100])),
+    lambda draw: Fault("large_pages", rate=0.2),
     lambda draw: Fault("bad_ids", rate=0.05, value=draw.choice(["null", "number", "empty"])),
     lambda draw: Fault("missing_fields", field=draw.choice(["jobStatus", "result"]), rate=0.2),
 ]

@@ -316,6 +316,40 @@ def test_pages_are_smaller_than_the_limit(sandbox: Sandbox, wix: httpx.Client, t
     assert sorted(read_all(wix, job_id)) == sorted(truth)
 
 
+def test_pages_are_larger_than_the_limit(sandbox: Sandbox, wix: httpx.Client):
+    """The page has the requested IDs and those that follow."""
+    sandbox.faults = [Fault("large_pages", extra=2, times=1)]
+    job_id = submit(wix)
+    large = result(wix, job_id, 10, 5)["sessionIds"]
+
+    assert large == result(wix, job_id, 12, 5)["sessionIds"]
+    assert len(result(wix, job_id, 10)["sessionIds"]) == 10
+
+
+def test_a_large_offset_returns_the_page_at_a_smaller_one(sandbox: Sandbox, wix: httpx.Client):
+    """No page ends the list."""
+    sandbox.faults = [Fault("clamped_offset", largest=30)]
+    job_id = submit(wix)
+    last = result(wix, job_id, 10, 30)
+
+    assert len(last["sessionIds"]) == 10
+    assert last == result(wix, job_id, 10, 31) == result(wix, job_id, 10, 1000)
+    assert last != result(wix, job_id, 10, 20)
+
+
+def test_the_order_changes_within_ties(sandbox: Sandbox, wix: httpx.Client, truth: set[str]):
+    """Whole ties have the same IDs in each response; parts of a tie do not."""
+    job_id = submit(wix)
+    in_order = result(wix, job_id, 100)["sessionIds"]
+    sandbox.faults = [Fault("unstable_order", ties=25)]
+    drawn = [result(wix, job_id, 50)["sessionIds"] for _ in range(2)]
+
+    assert drawn[0] != drawn[1] != in_order[:50]
+    assert set(drawn[0]) == set(drawn[1]) == set(in_order[:50])
+    assert set(result(wix, job_id, 1000)["sessionIds"]) == truth
+    assert set(result(wix, job_id, 10)["sessionIds"]) < set(in_order[:25])
+
+
 def test_a_limit_is_rejected_with_a_threshold(sandbox: Sandbox, wix: httpx.Client):
     """A limit over the threshold is a 400 with the threshold; an equal limit succeeds."""
     sandbox.faults = [Fault("limit_violation", threshold=50)]

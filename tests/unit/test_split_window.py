@@ -97,6 +97,16 @@ async def test_a_window_that_succeeds_is_not_split(sandbox, client):
     assert (summary.parts, summary.requests, sandbox.count()) == (1, 1, 2)
 
 
+@pytest.mark.parametrize("faults", [[], [Fault("null_total")]], ids=["total", "no total"])
+async def test_a_window_with_a_clamped_offset_is_combined_from_its_days(sandbox, client, faults):
+    """A result that never shows its last pages fails; each day ends before the clamp."""
+    sandbox.faults = [Fault("clamped_offset", largest=10), *faults]
+    client.page_limit = 5
+    summary, ids = await list_job(client, window(7))
+    assert ids == sorted(sandbox.answer(window(7).to_wire()))
+    assert summary.parts == 7
+
+
 @pytest.mark.parametrize(("kind", "tries"), [("job_error", 2), ("job_never_finishes", 1)])
 @pytest.mark.parametrize(("length", "most"), [(2, 1), (7, 3), (DAYS, 31), (DAYS, 1)])
 async def test_a_window_that_is_too_long_is_combined_from_its_days(

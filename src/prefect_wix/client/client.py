@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from typing import Any, Self, TypeVar
 
@@ -199,7 +199,8 @@ class WixClient:
             RequestError: see the tree in `prefect_wix.errors`.
         """
         params = {"jobId": job_id, "limit": limit, "offset": offset}
-        return await self._call(_RESULT, parse_page, priority=priority, params=params)
+        parse = partial(parse_page, limit=limit)
+        return await self._call(_RESULT, parse, priority=priority, params=params)
 
     async def mark_session_as_recorded(self, session_id: str) -> None:
         """Mark a session as recorded (Wix: "Mark Session As Recorded").

@@ -131,16 +131,19 @@ def parse_job_id(response: JsonResponse) -> str:
     return job_id
 
 
-def parse_page(response: JsonResponse) -> JobPage:
+def parse_page(response: JsonResponse, limit: int) -> JobPage:
     """The page of "Get List Sessions Job Result". Every field may be missing.
 
     Raises:
-        InvalidResponseError: an entry of ``sessionIds`` is not a non-empty printable string.
+        InvalidResponseError: an entry of ``sessionIds`` is not a non-empty printable string, or
+            there are more than ``limit``.
     """
     result = _mapping(response.body.get("result"))
     ids = result.get("sessionIds") or []
     if not isinstance(ids, list) or not _are_ids(ids):
         raise response.invalid("an invalid session ID")
+    if len(ids) > limit:
+        raise response.invalid(f"{len(ids):,} session IDs in a page of at most {limit:,}")
     status_text = str(result.get("jobStatus"))
     return JobPage(
         status=JobStatus(status_text),

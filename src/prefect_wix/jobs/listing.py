@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
@@ -32,8 +32,11 @@ from prefect_wix.spool.id_spool import Spool
 STALE_PAGES = 3
 """A pass ends after this many consecutive pages without an ID that is new to it. Pages added in one
 batch with a new ID do not count."""
-MAX_PASSES = 4
-"""Passes over a result before it fails as incomplete."""
+STALE_PASSES = 4
+"""A listing fails after this many consecutive passes that brought it no closer to its total."""
+MAX_PASSES = 20
+"""Passes over a result before it fails as incomplete. If the order of IDs changes within ties, each
+pass lacks at most a fraction 1 / e of those still missing: about 15 passes find 1,000,000 IDs."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -48,7 +51,7 @@ class ListingSummary(BaseModel):
     duplicates: int
     """Copies of IDs that were dropped: within a pass, or between the days of a split window."""
     passes: int
-    """Times that all pages were read; more than 1 if IDs and total disagreed."""
+    """Times that all pages were read; more than 1 if IDs and total disagreed, or without total."""
     requests: int
     """Requests after the first submit: polls, pages, and a resubmission."""
     possible_orphans: int
@@ -100,25 +103,91 @@ async def submit_job(
 
 @dataclass
 class _Pass:
-    """One pass over a result, from the first page to the last."""
+    """One pass over a result, from the first page on, and what remains of the earlier passes."""
 
-    number: int
-    known_before: int
+    result: JobReader
+    number: int = 1
+    known_before: int = 0
+    """Distinct IDs of the earlier passes."""
+    known: int = 0
+    """Distinct IDs of all passes."""
+    total: int | None = None
+    """The last total that Wix sent, in any pass; a page without a total does not change it."""
+    total_changed_in: int = 0
+    """The last pass in which the total changed; 0 if it never did."""
+    stale_before: int = 0
+    """Consecutive passes just before this one without progress."""
+    follows_end: bool = False
+    """Whether the pass before this one received the end of the list."""
+    received: int = 0
     distinct: int = 0
-    totals: list[int | None] = field(default_factory=list)
+    stale_pages: int = 0
+    has_end: bool = False
+    """Whether this pass received the end of the list."""
 
-    def agrees(self, known: int) -> bool:
-        """Whether this pass proves that the ``known`` IDs are complete.
+    def add(self, pages: list[JobPage], *, fresh: int, known: int) -> None:
+        """Count consecutive pages with ``fresh`` IDs that are new to this pass."""
+        for total in (page.total for page in pages if page.total is not None):
+            if self.total not in {None, total}:
+                self.total_changed_in = self.number
+            self.total = total
+        self.received += sum(len(page.session_ids) for page in pages)
+        self.distinct += fresh
+        self.known = known
+        self.stale_pages = 0 if fresh else self.stale_pages + len(pages)
+        self.has_end = self._is_end(len(pages[-1].session_ids))
 
-        The total must be constant and equal to ``known``. If Wix sends no total, this pass must
-        have received exactly the IDs of the earlier passes.
+    def _is_end(self, length: int) -> bool:
+        if self.total is not None and self.distinct >= self.total:
+            # More pages may follow a full one, for example if Wix caps the total.
+            return length < self.result.page_limit
+        return length == 0 and self.received >= (self.total or 0)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no other page of this pass is needed."""
+        has_too_many = self.total is not None and self.distinct > self.total
+        return self.has_end or has_too_many or self.stale_pages >= STALE_PAGES
+
+    @property
+    def proves_all(self) -> bool:
+        """Whether the known IDs are complete: this pass received the end, and the counts agree.
+
+        The total must be constant and equal to the known IDs. If it changed in an earlier pass,
+        so did the result: this pass must have received all of them. If Wix sends no total, this
+        pass must have received exactly the IDs of the earlier passes, and no duplicates: where a
+        page repeats IDs, another may lack some.
         """
-        if len(set(self.totals)) > 1:
+        if not self.has_end or self.total_changed_in == self.number:
             return False
-        total = self.totals[-1]
-        if total is not None:
-            return total == known
-        return self.number > 1 and known == self.known_before == self.distinct
+        if self.total is None:
+            counts = {self.known_before, self.known, self.distinct, self.received}
+            return self.follows_end and len(counts) == 1
+        return self.known == self.total and (
+            self.total_changed_in == 0 or self.distinct == self.known
+        )
+
+    @property
+    def stale_passes(self) -> int:
+        """Consecutive passes without progress, including this one.
+
+        New IDs are progress towards a total only: without one, equal passes are needed.
+        """
+        has_progress = self.total is not None and 0 < self.known_before < self.known <= self.total
+        return 0 if has_progress else self.stale_before + 1
+
+    def next(self) -> _Pass:
+        """The pass after this one."""
+        return _Pass(
+            self.result,
+            number=self.number + 1,
+            known_before=self.known,
+            known=self.known,
+            total=self.total,
+            total_changed_in=self.total_changed_in,
+            stale_before=self.stale_passes,
+            follows_end=self.has_end,
+        )
 
 
 class Listing:
@@ -149,7 +218,8 @@ class Listing:
         UnknownJobError: Wix does not know the job, nor its resubmission; or no longer knows a job
             after its first page.
         JobTimeoutError: the deadline passed.
-        IncompleteListingError: IDs and total disagreed in every pass.
+        IncompleteListingError: no pass proved the IDs complete: they disagreed with the total, or
+            no page ended the list.
         RequestError: a request failed with an error that is not retryable.
         SpoolError: the local disk could not store the IDs.
     """
@@ -220,18 +290,20 @@ class Listing:
 
     async def __aiter__(self) -> AsyncIterator[list[str]]:
         result, page = self._finished or await self.poll_until_finished()
-        for number in range(1, MAX_PASSES + 1):
-            this_pass = _Pass(number, known_before=len(self.spool))
+        this_pass = _Pass(result)
+        while True:
             async with PagePrefetcher(result, page) as pages:
                 async for unseen in self._read_pass(pages, page, this_pass):
                     yield unseen
-            if this_pass.agrees(len(self.spool)):
-                self.summary = self._summarize(result, number)
+            if this_pass.proves_all:
+                self.summary = self._summarize(this_pass)
                 return
-            self._log_drift(result, this_pass)
+            if this_pass.stale_passes >= STALE_PASSES or this_pass.number >= MAX_PASSES:
+                raise _incomplete(this_pass)
+            self._log_drift(this_pass)
             await result.pause()
             page = await result.page(0)
-        raise self._incomplete(result, page)
+            this_pass = this_pass.next()
 
     async def poll_until_finished(self) -> tuple[JobReader, JobPage]:
         """Submit and poll until a job is finished; resubmit once if it fails or is unknown.
@@ -276,62 +348,61 @@ class Listing:
     async def _read_pass(
         self, pages: PagePrefetcher, page: JobPage, this_pass: _Pass
     ) -> AsyncIterator[list[str]]:
-        offset = stale = 0
         received = [page]
         while True:
-            unseen, fresh = await self._add_pages(received, this_pass)
+            unseen = await self._add_pages(received, this_pass)
             if unseen:
                 yield unseen
-            offset += sum(len(page.session_ids) for page in received)
-            stale = 0 if fresh else stale + len(received)
-            if stale >= STALE_PAGES or any(_is_last(one, this_pass.distinct) for one in received):
+            if this_pass.is_over:
                 return
-            received = await pages.pages(offset)
+            received = await pages.pages(this_pass.received)
 
-    async def _add_pages(self, received: list[JobPage], this_pass: _Pass) -> tuple[list[str], int]:
+    async def _add_pages(self, received: list[JobPage], this_pass: _Pass) -> list[str]:
         # Pages received while the disk is busy are added together: that costs less per page.
         ids = [session_id for page in received for session_id in page.session_ids]
         added = await self.spool.run(
             lambda: self.spool.add(ids, in_pass=this_pass.number), adding=len(ids)
         )
         self._duplicates += len(ids) - added.fresh
-        this_pass.distinct += added.fresh
-        this_pass.totals += [page.total for page in received]
-        return added.unseen, added.fresh
+        this_pass.add(received, fresh=added.fresh, known=len(self.spool))
+        return added.unseen
 
-    def _summarize(self, result: JobReader, passes: int) -> ListingSummary:
+    def _summarize(self, last_pass: _Pass) -> ListingSummary:
         return ListingSummary(
-            job=result.job,
-            sessions=len(self.spool),
+            job=last_pass.result.job,
+            sessions=last_pass.known,
             duplicates=self._duplicates,
-            passes=passes,
+            passes=last_pass.number,
             requests=self.requests,
             possible_orphans=self.possible_orphans,
             resubmitted=self.resubmitted,
         )
 
-    def _log_drift(self, result: JobReader, this_pass: _Pass) -> None:
+    def _log_drift(self, this_pass: _Pass) -> None:
         self._log.info(
             "Job %s: %d distinct IDs after pass %d, total %s; reading all pages again.",
-            result.job.job_id,
-            len(self.spool),
+            this_pass.result.job.job_id,
+            this_pass.known,
             this_pass.number,
-            " then ".join(map(str, dict.fromkeys(this_pass.totals))),
-        )
-
-    def _incomplete(self, result: JobReader, page: JobPage) -> IncompleteListingError:
-        return IncompleteListingError(
-            f"Job {result.job.job_id} ({result.job.query}) returned {len(self.spool):,} distinct "
-            f"IDs in {MAX_PASSES} passes, but its total is {page.total}: the listing is incomplete "
-            "and was not used. Run again; if it fails again, send Wix support the "
-            f"request ID {page.request_id or 'unknown'}.",
-            job_id=result.job.job_id,
-            request_id=page.request_id,
-            received=len(self.spool),
-            total=page.total,
+            this_pass.total,
         )
 
 
-def _is_last(page: JobPage, distinct: int) -> bool:
-    """Whether a pass is complete: the total is reached or, without a total, a page is empty."""
-    return not page.session_ids if page.total is None else distinct >= page.total
+def _incomplete(last_pass: _Pass) -> IncompleteListingError:
+    known, total, result = last_pass.known, last_pass.total, last_pass.result
+    if total is None:
+        reason = "without a total, and no two passes with the same IDs ended with an empty page"
+    elif total == known:
+        reason = "but its total changed, or no page ended the list"
+    else:
+        reason = f"but its total is {total:,}"
+    return IncompleteListingError(
+        f"Job {result.job.job_id} ({result.job.query}) returned {known:,} distinct IDs in "
+        f"{last_pass.number} passes, {reason}: the listing is incomplete and was not used. "
+        "Run again; if it fails again, send Wix support the request ID "
+        f"{result.request_id or 'unknown'}.",
+        job_id=result.job.job_id,
+        request_id=result.request_id,
+        received=known,
+        total=total,
+    )

@@ -6,7 +6,6 @@ their minimum and maximum are the range. The limit that needs confirmation is in
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,8 +111,11 @@ def _recent_sizes(receipts: Iterable[Receipt]) -> Mapping[str, Sequence[int]]:
 
 
 def _requests_of_job(sessions: int) -> int:
-    """One submit and one request per page; the poll that finds the job finished is page one."""
-    return 1 + max(1, math.ceil(sessions / PAGE_LIMIT))
+    """One submit, and one request per page up to the first that is not full.
+
+    The poll that finds the job finished is page one.
+    """
+    return 2 + sessions // PAGE_LIMIT
 
 
 def _total(jobs: Mapping[str, int], history: Mapping[str, Sequence[int]]) -> Range:

@@ -49,6 +49,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "swapped_job": {},  # the last earlier job with a different query
     "stale_result": {},  # the first job with the same query
     # Change the page of a finished job.
+    "unstable_order": {"ties": 10},  # random order within ties of so many IDs, on each page anew
+    "clamped_offset": {"largest": 0},  # a larger offset returns the page at this one
+    "large_pages": {"extra": 1},  # more IDs than `limit`
     "small_pages": {"size": 10},  # fewer IDs than `limit`
     "repeats": {"n": 1},  # each page begins with the last IDs of the page before, then continues
     "lossy_repeats": {"n": 1},  # ... and omits as many IDs, at the first request of an offset
@@ -371,6 +374,24 @@ _LISTING_FAULTS: dict[str, None] = dict.fromkeys(("swapped_job", "stale_result")
 """`service` implements these because it has the jobs."""
 
 
+def _unstable_order(active: _ActiveFault, page: Page) -> None:
+    order: list[int] = []
+    for start in range(0, page.total, ties := active.fault.options["ties"]):
+        tied = range(start, min(start + ties, page.total))
+        order += active.random.sample(tied, len(tied))
+    page.positions = order[page.offset : page.offset + page.limit]
+
+
+def _clamped_offset(active: _ActiveFault, page: Page) -> None:
+    page.offset = min(page.offset, active.fault.options["largest"])
+    page.select(page.total)
+
+
+def _large_pages(active: _ActiveFault, page: Page) -> None:
+    page.limit += active.fault.options["extra"]
+    page.select(page.total)
+
+
 def _small_pages(active: _ActiveFault, page: Page) -> None:
     page.limit = min(page.limit, active.fault.options["size"])
     page.positions = page.positions[: page.limit]
@@ -416,6 +437,9 @@ _PAGE_FAULTS: dict[str, Callable[[_ActiveFault, Page], None]] = {
     "shrinking_result": _shrinking_result,
     "repeats": _repeats,
     "lossy_repeats": _lossy_repeats,
+    "unstable_order": _unstable_order,
+    "clamped_offset": _clamped_offset,
+    "large_pages": _large_pages,
     "small_pages": _small_pages,
     "empty_page": _empty_page,
 }
@@ -459,5 +483,5 @@ _RESPONSE_FAULTS: dict[str, Callable[[ApiResponse], ApiResponse]] = {
 }
 
 _PER_JOB = {"unknown_job", *_STATUS_FAULTS, *_LISTING_FAULTS, *_PAGE_FAULTS}
-_PER_JOB -= {"small_pages", "empty_page"}
+_PER_JOB -= {"small_pages", "large_pages", "empty_page"}
 """The kinds that apply to jobs instead of requests."""
