@@ -25,6 +25,7 @@ RENEWAL_MARGIN_SECONDS = 600.0
 """Wix recommends to renew a token ten minutes before it expires."""
 DEFAULT_LIFETIME_SECONDS = 14_400.0
 """The documented lifetime, for a response without a usable ``expires_in``."""
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 UNAUTHORIZED = 401
 
 
@@ -57,16 +58,12 @@ def check_base_url(base_url: str) -> str:
     if url.userinfo:
         raise ValueError("base_url must not contain a user name or password.")
     encrypted = url.scheme == "https" and url.host
-    if not encrypted and not (url.scheme == "http" and _is_loopback(url.host)):
+    if not encrypted and not (url.scheme == "http" and url.host in LOOPBACK_HOSTS):
         raise ValueError(
             f"base_url must be https, or http on this machine, because requests carry the key; "
             f"got {url.scheme or 'no scheme'}://{url.host}."
         )
     return base_url.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    return host in ("127.0.0.1", "::1", "localhost")
 
 
 class SiteAuth(httpx.Auth):

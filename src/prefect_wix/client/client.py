@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from itertools import islice
 from typing import Any, Self, TypeVar
 
 import httpx
 
 from prefect_wix.client.auth import (
+    LOOPBACK_HOSTS,
     TOKEN_PATH,
     SiteAuth,
     check_base_url,
@@ -69,6 +71,7 @@ SITES_LIMIT = 100
 RATE_LIMIT_PAUSE_SECONDS = 60.0
 """Wix documents to wait a minute after a 429. Used without a ``Retry-After``."""
 TIMEOUT_SECONDS = 30.0
+_LOOPBACK_URLS = [f"all://[{one}]" if ":" in one else f"all://{one}" for one in LOOPBACK_HOSTS]
 _ACQUIRED = "prefect_wix_acquired"
 _LOG = logging.getLogger(__name__)
 
@@ -156,6 +159,9 @@ class WixClient:
             timeout=timeout_seconds,
             follow_redirects=False,
             verify=_tls(),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            # A proxy of the environment cannot reach this machine, and would read the key.
+            mounts=dict.fromkeys(_LOOPBACK_URLS),
             event_hooks={"request": [self._count_extra_request]},
         )
 
