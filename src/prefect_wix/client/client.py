@@ -27,6 +27,7 @@ from prefect_wix.client.auth import (
     check_base_url,
     token_error,
 )
+from prefect_wix.client.masking import without_logged_content
 from prefect_wix.client.models import (
     PAGE_LIMIT,
     JobPage,
@@ -45,6 +46,7 @@ from prefect_wix.client.rate_limiter import (
 )
 from prefect_wix.client.responses import (
     JsonResponse,
+    clean,
     error_from_response,
     parse_counts,
     parse_job_id,
@@ -342,14 +344,17 @@ class WixClient:
 
     async def _send(self, endpoint: _Endpoint, **content: Any) -> httpx.Response:
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._http.request(
-                    endpoint.method, endpoint.path, extensions={_ACQUIRED: True}, **content
-                )
+            with without_logged_content():
+                async with asyncio.timeout(self._timeout):
+                    return await self._http.request(
+                        endpoint.method, endpoint.path, extensions={_ACQUIRED: True}, **content
+                    )
         except httpx.RequestError as error:
-            raise _transport_error(error, endpoint) from _without_credentials(error)
+            failure = _transport_error(error, endpoint)
         except TimeoutError:
-            raise _response_lost(f"timeout after {self._timeout:g} s", endpoint) from None
+            failure = _response_lost(f"timeout after {self._timeout:g} s", endpoint)
+        # Outside of the handlers: errors of httpx hold the request with its key, and Wix's bytes.
+        raise failure
 
 
 @cache
@@ -377,8 +382,8 @@ def mark_outcome(session_ids: tuple[str, ...], error: RequestError | None) -> Ma
 
 
 def _transport_error(error: httpx.RequestError, endpoint: _Endpoint) -> RequestError:
-    cause = _describe(error)
-    if error.request.url.path == TOKEN_PATH:
+    cause = clean(f"{type(error).__name__}: {error}".removesuffix(": "))
+    if error.request.url.path.endswith(TOKEN_PATH):
         return token_error(f"the token request failed ({cause})")
     if isinstance(error, _NOT_SENT):
         return RequestNotSentError(
@@ -393,16 +398,3 @@ def _response_lost(cause: str, endpoint: _Endpoint) -> ResponseLostError:
         f"The response to {endpoint} was lost: {cause}. The request may have taken effect.",
         endpoint=str(endpoint),
     )
-
-
-def _describe(error: httpx.RequestError) -> str:
-    # The text of a LocalProtocolError can contain a header, and so the key.
-    has_safe_text = str(error) and not isinstance(error, httpx.LocalProtocolError)
-    return f"{type(error).__name__}: {error}" if has_safe_text else type(error).__name__
-
-
-def _without_credentials(error: httpx.RequestError) -> httpx.RequestError:
-    """The error, with a request without query, headers and body, safe as a cause."""
-    error.request = httpx.Request(error.request.method, error.request.url.copy_with(query=None))
-    error.__context__ = error.__cause__ = None
-    return error
