@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import gzip
 import html
 import itertools
 import json
 import logging
 import pickle
 import re
-from contextlib import suppress
+import tracemalloc
+import zlib
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import SimpleNamespace
 from urllib.parse import quote, unquote
 
 import httpx
 import pytest
 from test_auth import TOKEN, UNAUTHORIZED, all_text_of, app_serving, error_of, token
-from test_client import CALLS, JOB, QUERY, raw_response, serving
+from test_client import CALLS, JOB, QUERY, raw_client, raw_response, serving
 
 from prefect_wix.client import auth as auth_module
 from prefect_wix.client.auth import AccountKeyAuth, ApiKeyAuth, AppAuth
@@ -30,6 +34,7 @@ from prefect_wix.errors import (
     InvalidResponseError,
     RateLimitError,
     RequestNotSentError,
+    StatusError,
 )
 from prefect_wix.jobs.listing import Listing
 
@@ -539,7 +544,106 @@ async def test_invalid_bytes_in_a_name_are_replaced():
     assert page.sites[0].name == "Caf\ufffd"
 
 
-# --- nesting ----
+# --- size ---------------------------------------------------------------------------------------
+
+
+def spaces(mib):
+    return b'{"jobId": "j"}' + b" " * (mib * MIB)
+
+
+BOMBS = {
+    "gzip": (gzip.compress(spaces(500)), "gzip"),
+    "gzip of gzip": (gzip.compress(gzip.compress(spaces(500))), "gzip, gzip"),
+    "raw": (spaces(9), None),
+    "data after gzip": (gzip.compress(b"{}") + bytes(9 * MIB), "gzip"),
+    "members": (gzip.compress(spaces(1)) * 3000 + bytes(9 * MIB), "gzip"),
+    "cut gzip": (gzip.compress(b'{"jobId": "j"}')[:-3], "gzip"),
+    "broken gzip": (b"nonsense", "gzip"),
+    "deflate": (zlib.compress(spaces(500)), "deflate"),
+    "zstd": (b"\x28\xb5\x2f\xfd", "zstd"),
+    "br": (b"\x06", "br"),
+}
+
+
+@pytest.mark.parametrize("status", [200, 401])
+@pytest.mark.parametrize(("body", "encoding"), BOMBS.values(), ids=BOMBS)
+async def test_a_large_body_is_refused_while_it_is_read(body, encoding, status):
+    encoding = {"content_encoding": encoding} if encoding else {}
+    async with serving(raw_response(status, body, **encoding)) as (_, client):
+        with bounded_memory(mib=40):
+            error = await error_of(client.list_sessions_async(QUERY))
+    assert type(error) is InvalidResponseError
+    assert error.may_have_taken_effect
+    assert error.request_id == "req-1"
+    assert re.search("more than 8 MiB|unsupported content encoding|broken compression", str(error))
+
+
+@contextmanager
+def bounded_memory(*, mib):
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < mib * MIB
+
+
+@asynccontextmanager
+async def endless(lines, chunk):
+    """A server that sends a head and then the same chunk without end."""
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n")
+        try:
+            while True:
+                writer.write(chunk)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+ENDLESS = {
+    "chunks": (b"transfer-encoding: chunked\r\n", b"1000\r\n" + b" " * 4096 + b"\r\n"),
+    "until closed": (b"", b"[" * 4096),
+    "empty blocks": (b"content-encoding: gzip\r\n", b"\0\0\0\xff\xff" * 800),
+}
+
+
+@pytest.mark.parametrize(("lines", "chunk"), ENDLESS.values(), ids=ENDLESS)
+async def test_an_endless_body_is_refused(lines, chunk):
+    async with endless(lines, chunk) as url, raw_client(url) as client:
+        with bounded_memory(mib=40):
+            error = await error_of(client.list_sessions_async(QUERY))
+    assert type(error) is InvalidResponseError
+
+
+async def test_an_endless_token_response_is_refused():
+    async with endless(*ENDLESS["chunks"]) as url:
+        auth = AppAuth("app", "secret-1234", "instance", base_url=url)
+        async with raw_client(url, auth=auth, retry=NO_RETRIES) as client:
+            with bounded_memory(mib=40):
+                error = await error_of(client.list_sessions_async(QUERY))
+    assert type(error) is RequestNotSentError
+    assert error.endpoint == TOKEN
+    assert "8 MiB" in str(error)
+
+
+@pytest.mark.parametrize("encoding", [None, "identity", "gzip", "GZip"])
+async def test_a_body_of_8_mib_is_read(encoding):
+    body = b'{"jobId": "j"}'.ljust(8 * MIB)
+    headers = {"content_encoding": encoding} if encoding else {}
+    body = gzip.compress(body) if encoding and encoding.lower() == "gzip" else body
+    async with serving(raw_response(body=body, **headers)) as (wix, client):
+        assert await client.list_sessions_async(QUERY) == "j"
+    assert wix.requests[0].headers["accept-encoding"] == "gzip"
 
 
 @pytest.mark.parametrize("body", [b'{"a":' * 100_000, b"[" * 4_000_000, b'{"a":[' * 400])
@@ -604,3 +708,10 @@ async def test_an_odd_retry_after_is_ignored_or_limited(header):
         with pytest.raises(RateLimitError) as caught:
             await client.list_sessions_async(QUERY)
     assert caught.value.retry_after is None or 0 <= caught.value.retry_after <= 3600
+
+
+async def test_a_redirect_to_an_invalid_url_is_a_status_error():
+    moved = raw_response(302, b"", location="http://h:port")
+    async with serving(moved) as (_, client):
+        error = await error_of(client.list_sessions_async(QUERY))
+    assert type(error) is StatusError

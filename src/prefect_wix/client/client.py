@@ -45,9 +45,11 @@ from prefect_wix.client.rate_limiter import (
     submit_priority,
 )
 from prefect_wix.client.responses import (
+    InvalidBodyError,
     JsonResponse,
     clean,
     error_from_response,
+    limit_body,
     parse_counts,
     parse_job_id,
     parse_nothing,
@@ -55,6 +57,7 @@ from prefect_wix.client.responses import (
     parse_response,
     parse_sites,
     parse_timezone,
+    request_id_of,
 )
 from prefect_wix.client.retry import RetryPolicy, retry_after_seconds, should_retry
 from prefect_wix.clock import SYSTEM_CLOCK, Clock
@@ -161,10 +164,11 @@ class WixClient:
             timeout=timeout_seconds,
             follow_redirects=False,
             verify=_tls(),
+            headers={"accept-encoding": "gzip"},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             # A proxy of the environment cannot reach this machine, and would read the key.
             mounts=dict.fromkeys(_LOOPBACK_URLS),
-            event_hooks={"request": [self._count_extra_request]},
+            event_hooks={"request": [self._count_extra_request], "response": [limit_body]},
         )
 
     async def __aenter__(self) -> Self:
@@ -385,6 +389,9 @@ def _transport_error(error: httpx.RequestError, endpoint: _Endpoint) -> RequestE
     cause = clean(f"{type(error).__name__}: {error}".removesuffix(": "))
     if error.request.url.path.endswith(TOKEN_PATH):
         return token_error(f"the token request failed ({cause})")
+    if isinstance(error, InvalidBodyError):
+        request_id = request_id_of(error.response)
+        return JsonResponse({}, str(endpoint), request_id).invalid(str(error))
     if isinstance(error, _NOT_SENT):
         return RequestNotSentError(
             f"{endpoint} could not be sent: {cause}. Check the network and the base URL.",

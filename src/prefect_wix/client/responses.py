@@ -1,21 +1,22 @@
 """Parsing of Wix's responses: an httpx response becomes a model or an error of the tree.
 
-Wix's input is untrusted: a body may not be JSON, an error has several shapes, and every field may
-be missing. Two functions make it harmless: `clean` for texts and `_are_ids` for IDs. Requests are
-sent by `prefect_wix.client.client`.
+Wix's input is untrusted: a body may not be JSON or may not end, an error has several shapes, and
+every field may be missing. Three functions make it harmless: `limit_body` for bytes, `clean` for
+texts, `_are_ids` for IDs. Requests are sent by `prefect_wix.client.client`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -37,6 +38,8 @@ from prefect_wix.errors import (
 
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 """The upper limit of ``Retry-After``, so that a wrong header does not stop a site for good."""
+BODY_LIMIT = 8 * 2**20
+"""The largest body in bytes, before and after decompression. A page of 1,000 IDs has 40 KB."""
 TEXT_LIMIT = 500
 """The longest text of Wix in an error, log or record, in characters."""
 ID_LIMIT = 200
@@ -82,6 +85,65 @@ def clean(value: object) -> str:
 def request_id_of(response: httpx.Response) -> str | None:
     """Wix's ID of the request, from the header ``x-wix-request-id``."""
     return clean(response.headers.get("x-wix-request-id")) or None
+
+
+class InvalidBodyError(httpx.DecodingError):
+    """A body is too large, or its compression is unknown or broken. The text contains no bytes."""
+
+    def __init__(self, what: str, response: httpx.Response) -> None:
+        super().__init__(what)
+        self.response = response
+
+
+async def limit_body(response: httpx.Response) -> None:
+    """Limit and decompress the body while it is read; an event hook for every response.
+
+    Reading the body then raises `InvalidBodyError`. A redirect target is removed, since httpx would
+    parse it.
+    """
+    response.headers.pop("location", None)
+    response.stream = _Body(response)
+
+
+class _Body(httpx.AsyncByteStream):
+    """The decompressed bytes of a body, at most ``BODY_LIMIT``."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._stream = cast("httpx.AsyncByteStream", response.stream)
+        self._response = response
+        # httpx would decompress a whole chunk, whatever size it gets.
+        self._encoding = response.headers.pop("content-encoding", "identity").strip().lower()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._encoding == "identity":
+            content = self._limit(self._stream)
+        elif self._encoding == "gzip":
+            content = self._limit(self._unzip())
+        else:
+            raise InvalidBodyError("a body with an unsupported content encoding", self._response)
+        async for chunk in content:
+            yield chunk
+
+    async def _limit(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > BODY_LIMIT:
+                raise InvalidBodyError("a body of more than 8 MiB", self._response)
+            yield chunk
+
+    async def _unzip(self) -> AsyncIterator[bytes]:
+        unzip = zlib.decompressobj(wbits=31)
+        async for chunk in self._limit(self._stream):
+            try:
+                yield unzip.decompress(chunk, BODY_LIMIT + 1)
+            except zlib.error:
+                break
+        if not unzip.eof:
+            raise InvalidBodyError("a body with broken compression", self._response)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 @dataclass(frozen=True)
