@@ -106,6 +106,7 @@ def environment(home: str) -> dict[str, str]:
     inherited = {name: text for name, text in os.environ.items() if not name.startswith(_FOREIGN)}
     return inherited | {
         "DO_NOT_TRACK": "1",
+        "no_proxy": "127.0.0.1,localhost",  # the sandbox
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_HOME": f"{home}/prefect",
         "RUNTIME__DLTHUB_TELEMETRY": "false",

@@ -10,6 +10,8 @@ import pytest
 # Before the first import of Prefect: no telemetry, and only servers that the tests start.
 os.environ.pop("PREFECT_API_URL", None)
 os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false")
+# The tests' plain HTTP clients reach the servers on this machine without a proxy.
+os.environ["no_proxy"] = f"{os.environ.get('no_proxy', '')},127.0.0.1,localhost,::1"
 
 from prefect_wix.sandbox import World, running
 from prefect_wix.warehouse import duckdb_connection as connection

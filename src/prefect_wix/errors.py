@@ -92,7 +92,7 @@ class ResponseLostError(RequestError):
 
 
 class InvalidResponseError(RequestError):
-    """The response is not the documented JSON. The request may have taken effect."""
+    """The response is not the documented JSON, or too large. The request may have taken effect."""
 
     may_have_taken_effect = True
     retryable = True

@@ -351,7 +351,6 @@ INVALID_BODIES = {
     "array": (b'["a"]', "application/json"),
     "null": (b"null", "application/json"),
     "string": (b'"a"', "application/json"),
-    "not UTF-8": (b'{"jobId": "\xff"}', "application/json"),
     "nested too deeply": (b'{"a":' * 100_000, "application/json"),
 }
 

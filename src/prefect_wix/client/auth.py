@@ -12,19 +12,30 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import suppress
+from typing import Any
 
 import httpx
 
-from prefect_wix.client.responses import error_from_response, parse_response, request_id_of
+from prefect_wix.client.masking import set_secrets
+from prefect_wix.client.responses import (
+    error_from_response,
+    oauth_error_of,
+    parse_response,
+    request_id_of,
+)
 from prefect_wix.errors import AuthenticationError, InvalidResponseError, RequestNotSentError
 
 TOKEN_PATH = "/oauth2/token"  # noqa: S105
 TOKEN_ENDPOINT = f"POST {TOKEN_PATH}"
 RENEWAL_MARGIN_SECONDS = 600.0
 """Wix recommends to renew a token ten minutes before it expires."""
-DEFAULT_LIFETIME_SECONDS = 14_400.0
-"""The documented lifetime, for a response without a usable ``expires_in``."""
+LIFETIME_SECONDS = 14_400.0
+"""The documented lifetime, for a response without a usable ``expires_in``; also the longest."""
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+TOKEN_LIMIT = 8192
+"""The longest token, in characters."""
 UNAUTHORIZED = 401
 
 
@@ -57,16 +68,12 @@ def check_base_url(base_url: str) -> str:
     if url.userinfo:
         raise ValueError("base_url must not contain a user name or password.")
     encrypted = url.scheme == "https" and url.host
-    if not encrypted and not (url.scheme == "http" and _is_loopback(url.host)):
+    if not encrypted and not (url.scheme == "http" and url.host in LOOPBACK_HOSTS):
         raise ValueError(
             f"base_url must be https, or http on this machine, because requests carry the key; "
             f"got {url.scheme or 'no scheme'}://{url.host}."
         )
     return base_url.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    return host in ("127.0.0.1", "::1", "localhost")
 
 
 class SiteAuth(httpx.Auth):
@@ -89,6 +96,7 @@ class _KeyAuth(SiteAuth):
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Add the two headers to the request."""
+        set_secrets(self._api_key)
         request.headers["Authorization"] = self._api_key
         request.headers[self._header] = self.site_id
         yield request
@@ -140,14 +148,16 @@ class AppAuth(SiteAuth):
         base_url: the host of the token endpoint.
 
     Raises:
-        ValueError: the base URL is not https, or has user info.
+        ValueError: the base URL is not https or has user info, or the secret is not printable
+            ASCII text.
     """
 
     def __init__(self, app_id: str, app_secret: str, instance_id: str, *, base_url: str) -> None:
+        self._secret = header_value(app_secret, "app_secret")
         self._token_body = {
             "grant_type": "client_credentials",
             "client_id": app_id,
-            "client_secret": app_secret,
+            "client_secret": self._secret,
             "instance_id": instance_id,
         }
         self._token_url = check_base_url(base_url) + TOKEN_PATH
@@ -173,35 +183,44 @@ class AppAuth(SiteAuth):
         yield self._authorize(request)
 
     def _authorize(self, request: httpx.Request) -> httpx.Request:
-        request.headers["Authorization"] = self._token or ""
+        token = self._token or ""
+        set_secrets(self._secret, token)
+        request.headers["Authorization"] = token
         return request
 
     def _token_request(self) -> httpx.Request:
+        set_secrets(self._secret)
         return httpx.Request("POST", self._token_url, json=self._token_body)
 
     async def _store(self, response: httpx.Response) -> None:
         await response.aread()
-        token, lifetime = _read_token(response)
+        body = _token_body(response)
+        token, lifetime = body.get("access_token"), body.get("expires_in")
+        set_secrets(self._secret, str(token)[:TOKEN_LIMIT])
+        if not isinstance(token, str) or not re.fullmatch(f"[!-~]{{1,{TOKEN_LIMIT}}}", token):
+            raise token_error("the token response has no usable token", response)
         self._token = token
-        self._renew_at = time.monotonic() + max(lifetime - RENEWAL_MARGIN_SECONDS, lifetime / 2)
+        self._renew_at = time.monotonic() + _seconds_to_renewal(lifetime)
 
 
-def _read_token(response: httpx.Response) -> tuple[str, float]:
+def _token_body(response: httpx.Response) -> Mapping[str, Any]:
     if response.status_code in (400, UNAUTHORIZED, 403):
         raise _rejection(response)
-    if not response.is_success and not response.is_server_error:
-        raise error_from_response(response, TOKEN_ENDPOINT, quoting=False)
     if response.is_server_error:
         raise token_error(f"the token endpoint returned {response.status_code}", response)
-    try:
-        body = parse_response(response, TOKEN_ENDPOINT).body
-    except InvalidResponseError as error:
-        raise token_error("the token response is not JSON", response) from error
-    token, lifetime = body.get("access_token"), body.get("expires_in")
-    if not isinstance(token, str) or not re.fullmatch("[!-~]+", token):
-        raise token_error("the token response has no usable token", response)
-    known = isinstance(lifetime, int | float) and lifetime > 0
-    return token, float(lifetime) if known else DEFAULT_LIFETIME_SECONDS  # type: ignore[arg-type]
+    if not response.is_success:
+        raise error_from_response(response, TOKEN_ENDPOINT)
+    with suppress(InvalidResponseError):
+        return parse_response(response, TOKEN_ENDPOINT).body
+    raise token_error("the token response is not JSON", response)
+
+
+def _seconds_to_renewal(lifetime: object) -> float:
+    seconds = LIFETIME_SECONDS
+    if isinstance(lifetime, int | float) and lifetime > 0:
+        # The minimum first: an integer of 400 digits is not a valid float.
+        seconds = float(min(lifetime, LIFETIME_SECONDS))
+    return max(seconds - RENEWAL_MARGIN_SECONDS, seconds / 2)
 
 
 def token_error(what: str, response: httpx.Response | None = None) -> RequestNotSentError:
@@ -214,19 +233,11 @@ def token_error(what: str, response: httpx.Response | None = None) -> RequestNot
 
 
 def _rejection(response: httpx.Response) -> AuthenticationError:
+    reason = ", ".join(filter(None, [str(response.status_code), oauth_error_of(response)]))
     return AuthenticationError(
-        f"Wix issued no token for the app ({response.status_code}{_oauth_reason(response)}). "
+        f"Wix issued no token for the app ({reason}). "
         "Check the app ID, the app secret and that the app is installed on the instance.",
         endpoint=TOKEN_ENDPOINT,
         status=response.status_code,
         request_id=request_id_of(response),
     )
-
-
-def _oauth_reason(response: httpx.Response) -> str:
-    # Only the short error code: the free-text description could repeat the secret.
-    try:
-        reason = response.json().get("error")
-    except (ValueError, AttributeError, RecursionError):
-        return ""
-    return f", {reason}" if isinstance(reason, str) else ""

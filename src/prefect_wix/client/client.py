@@ -14,17 +14,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cache, partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from itertools import islice
 from typing import Any, Self, TypeVar
 
 import httpx
 
 from prefect_wix.client.auth import (
+    LOOPBACK_HOSTS,
     TOKEN_PATH,
     SiteAuth,
     check_base_url,
     token_error,
 )
+from prefect_wix.client.masking import without_logged_content
 from prefect_wix.client.models import (
     PAGE_LIMIT,
     JobPage,
@@ -42,8 +45,11 @@ from prefect_wix.client.rate_limiter import (
     submit_priority,
 )
 from prefect_wix.client.responses import (
+    InvalidBodyError,
     JsonResponse,
+    clean,
     error_from_response,
+    limit_body,
     parse_counts,
     parse_job_id,
     parse_nothing,
@@ -51,6 +57,7 @@ from prefect_wix.client.responses import (
     parse_response,
     parse_sites,
     parse_timezone,
+    request_id_of,
 )
 from prefect_wix.client.retry import RetryPolicy, retry_after_seconds, should_retry
 from prefect_wix.clock import SYSTEM_CLOCK, Clock
@@ -69,6 +76,7 @@ SITES_LIMIT = 100
 RATE_LIMIT_PAUSE_SECONDS = 60.0
 """Wix documents to wait a minute after a 429. Used without a ``Retry-After``."""
 TIMEOUT_SECONDS = 30.0
+_LOOPBACK_URLS = [f"all://[{one}]" if ":" in one else f"all://{one}" for one in LOOPBACK_HOSTS]
 _ACQUIRED = "prefect_wix_acquired"
 _LOG = logging.getLogger(__name__)
 
@@ -156,7 +164,11 @@ class WixClient:
             timeout=timeout_seconds,
             follow_redirects=False,
             verify=_tls(),
-            event_hooks={"request": [self._count_extra_request]},
+            headers={"accept-encoding": "gzip"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            # A proxy of the environment cannot reach this machine, and would read the key.
+            mounts=dict.fromkeys(_LOOPBACK_URLS),
+            event_hooks={"request": [self._count_extra_request], "response": [limit_body]},
         )
 
     async def __aenter__(self) -> Self:
@@ -337,14 +349,17 @@ class WixClient:
 
     async def _send(self, endpoint: _Endpoint, **content: Any) -> httpx.Response:
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._http.request(
-                    endpoint.method, endpoint.path, extensions={_ACQUIRED: True}, **content
-                )
+            with without_logged_content():
+                async with asyncio.timeout(self._timeout):
+                    return await self._http.request(
+                        endpoint.method, endpoint.path, extensions={_ACQUIRED: True}, **content
+                    )
         except httpx.RequestError as error:
-            raise _transport_error(error, endpoint) from _without_credentials(error)
+            failure = _transport_error(error, endpoint)
         except TimeoutError:
-            raise _response_lost(f"timeout after {self._timeout:g} s", endpoint) from None
+            failure = _response_lost(f"timeout after {self._timeout:g} s", endpoint)
+        # Outside of the handlers: errors of httpx hold the request with its key, and Wix's bytes.
+        raise failure
 
 
 @cache
@@ -372,9 +387,12 @@ def mark_outcome(session_ids: tuple[str, ...], error: RequestError | None) -> Ma
 
 
 def _transport_error(error: httpx.RequestError, endpoint: _Endpoint) -> RequestError:
-    cause = _describe(error)
-    if error.request.url.path == TOKEN_PATH:
+    cause = clean(f"{type(error).__name__}: {error}".removesuffix(": "))
+    if error.request.url.path.endswith(TOKEN_PATH):
         return token_error(f"the token request failed ({cause})")
+    if isinstance(error, InvalidBodyError):
+        request_id = request_id_of(error.response)
+        return JsonResponse({}, str(endpoint), request_id).invalid(str(error))
     if isinstance(error, _NOT_SENT):
         return RequestNotSentError(
             f"{endpoint} could not be sent: {cause}. Check the network and the base URL.",
@@ -388,16 +406,3 @@ def _response_lost(cause: str, endpoint: _Endpoint) -> ResponseLostError:
         f"The response to {endpoint} was lost: {cause}. The request may have taken effect.",
         endpoint=str(endpoint),
     )
-
-
-def _describe(error: httpx.RequestError) -> str:
-    # The text of a LocalProtocolError can contain a header, and so the key.
-    has_safe_text = str(error) and not isinstance(error, httpx.LocalProtocolError)
-    return f"{type(error).__name__}: {error}" if has_safe_text else type(error).__name__
-
-
-def _without_credentials(error: httpx.RequestError) -> httpx.RequestError:
-    """The error, with a request without query, headers and body, safe as a cause."""
-    error.request = httpx.Request(error.request.method, error.request.url.copy_with(query=None))
-    error.__context__ = error.__cause__ = None
-    return error

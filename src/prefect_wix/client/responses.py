@@ -1,20 +1,26 @@
 """Parsing of Wix's responses: an httpx response becomes a model or an error of the tree.
 
-Wix's input is untrusted: a body may not be JSON, an error has several shapes, and every field may
-be missing. Requests are sent by `prefect_wix.client.client`.
+Wix's input is untrusted: a body may not be JSON or may not end, an error has several shapes, and
+every field may be missing. Three functions make it harmless: `limit_body` for bytes, `clean` for
+texts, `_are_ids` for IDs. Requests are sent by `prefect_wix.client.client`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import zlib
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from itertools import islice
+from typing import Any, cast
 
 import httpx
 
+from prefect_wix.client.masking import mask
 from prefect_wix.client.models import JobPage, JobStatus, Site, SitesPage
 from prefect_wix.errors import (
     AuthenticationError,
@@ -32,6 +38,18 @@ from prefect_wix.errors import (
 
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 """The upper limit of ``Retry-After``, so that a wrong header does not stop a site for good."""
+BODY_LIMIT = 8 * 2**20
+"""The largest body in bytes, before and after decompression. A page of 1,000 IDs has 40 KB."""
+TEXT_LIMIT = 500
+"""The longest text of Wix in an error, log or record, in characters."""
+ID_LIMIT = 200
+"""The longest session, job or site ID, in characters."""
+_ENTRIES_LIMIT = 20
+"""The most violations in an error, and the most values in the data of one."""
+_NOT_JSON = object()
+_TERMINAL_CODE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b."
+)
 
 _FORBIDDEN = (
     'Likely causes: the key lacks the permission "Manage Session Recording Analytics", the site '
@@ -50,10 +68,82 @@ _SERVER_ERROR = (ServerError, "Wix failed; try again later.")
 _OTHER = (StatusError, "Wix does not document this status; check the base URL.")
 
 
+def clean(value: object) -> str:
+    """A text of Wix as one printable line of at most 500 characters, without secrets.
+
+    Every text of Wix passes through this function before it reaches an error, a log, a state or a
+    record. A number becomes text; another value becomes "".
+    """
+    if not isinstance(value, str | int | float):
+        return ""
+    text = _TERMINAL_CODE.sub("", str(value)[: 16 * TEXT_LIMIT])
+    text = "".join(one for one in text if one.isprintable() or one.isspace())
+    text = mask(" ".join(text.split()))
+    return text if len(text) <= TEXT_LIMIT else f"{text[: TEXT_LIMIT - 1]}…"
+
+
 def request_id_of(response: httpx.Response) -> str | None:
     """Wix's ID of the request, from the header ``x-wix-request-id``."""
-    request_id: str | None = response.headers.get("x-wix-request-id")
-    return request_id
+    return clean(response.headers.get("x-wix-request-id")) or None
+
+
+class InvalidBodyError(httpx.DecodingError):
+    """A body is too large, or its compression is unknown or broken. The text contains no bytes."""
+
+    def __init__(self, what: str, response: httpx.Response) -> None:
+        super().__init__(what)
+        self.response = response
+
+
+async def limit_body(response: httpx.Response) -> None:
+    """Limit and decompress the body while it is read; an event hook for every response.
+
+    Reading the body then raises `InvalidBodyError`. A redirect target is removed, since httpx would
+    parse it.
+    """
+    response.headers.pop("location", None)
+    response.stream = _Body(response)
+
+
+class _Body(httpx.AsyncByteStream):
+    """The decompressed bytes of a body, at most ``BODY_LIMIT``."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._stream = cast("httpx.AsyncByteStream", response.stream)
+        self._response = response
+        # httpx would decompress a whole chunk, whatever size it gets.
+        self._encoding = response.headers.pop("content-encoding", "identity").strip().lower()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._encoding == "identity":
+            content = self._limit(self._stream)
+        elif self._encoding == "gzip":
+            content = self._limit(self._unzip())
+        else:
+            raise InvalidBodyError("a body with an unsupported content encoding", self._response)
+        async for chunk in content:
+            yield chunk
+
+    async def _limit(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > BODY_LIMIT:
+                raise InvalidBodyError("a body of more than 8 MiB", self._response)
+            yield chunk
+
+    async def _unzip(self) -> AsyncIterator[bytes]:
+        unzip = zlib.decompressobj(wbits=31)
+        async for chunk in self._limit(self._stream):
+            try:
+                yield unzip.decompress(chunk, BODY_LIMIT + 1)
+            except zlib.error:
+                break
+        if not unzip.eof:
+            raise InvalidBodyError("a body with broken compression", self._response)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 @dataclass(frozen=True)
@@ -80,53 +170,52 @@ def parse_response(response: httpx.Response, endpoint: str) -> JsonResponse:
     Raises:
         InvalidResponseError: the body is not a JSON object, for example HTML or truncated JSON.
     """
-    try:
-        body = response.json()
-    except (ValueError, RecursionError):
-        body = None
+    body = _parse_json(response)
     parsed = JsonResponse(_mapping(body), endpoint, request_id_of(response))
     if not isinstance(body, dict):
-        kind = response.headers.get("content-type", "no content type")
+        kind = clean(response.headers.get("content-type")) or "no content type"
         raise parsed.invalid(f"a body that is not a JSON object ({kind})")
     return parsed
 
 
-def error_from_response(
-    response: httpx.Response, endpoint: str, *, quoting: bool = True
-) -> StatusError:
+def error_from_response(response: httpx.Response, endpoint: str) -> StatusError:
     """The error of the tree for a response with an error status.
 
     Args:
         response: the response.
         endpoint: method and path of the request.
-        quoting: whether the message quotes Wix's text; False where the request body had a secret.
     """
     status, request_id = response.status_code, request_id_of(response)
-    details, text = _details_of(response) if quoting else ({}, "")
+    details, text = _details_of(response)
     kind, advice = _SERVER_ERROR if status >= 500 else _ERRORS.get(status, _OTHER)  # noqa: PLR2004
     violations = tuple(_parse_violations(details))
-    text = "; ".join(f"{v.field}: {v.description}" for v in violations) or text
+    text = clean("; ".join(f"{v.field}: {v.description}" for v in violations)) or text
     return kind(
         f"Wix returned {status} for {endpoint}{': ' if text else ''}{text}. {advice}"
         f" (request ID {request_id or 'unknown'})",
         endpoint=endpoint,
         request_id=request_id,
         status=status,
-        code=_mapping(details.get("applicationError")).get("code"),
+        code=clean(_mapping(details.get("applicationError")).get("code")) or None,
         violations=violations,
         retry_after=_parse_retry_after(response),
         empty=not text and not details,
     )
 
 
+def oauth_error_of(response: httpx.Response) -> str:
+    """The field ``error`` of an error response of the token endpoint, or ""."""
+    return clean(_mapping(_parse_json(response)).get("error"))
+
+
 def parse_job_id(response: JsonResponse) -> str:
     """``jobId`` of "List Sessions Async".
 
     Raises:
-        InvalidResponseError: it is missing or not printable. The job may exist.
+        InvalidResponseError: it is missing or not an ID. The job may exist.
     """
     job_id = response.body.get("jobId")
-    if not isinstance(job_id, str) or not job_id or not job_id.isprintable():
+    if not isinstance(job_id, str) or not _are_ids([job_id]) or mask(job_id) != job_id:
         raise response.invalid("no job ID")
     return job_id
 
@@ -135,8 +224,8 @@ def parse_page(response: JsonResponse, limit: int) -> JobPage:
     """The page of "Get List Sessions Job Result". Every field may be missing.
 
     Raises:
-        InvalidResponseError: an entry of ``sessionIds`` is not a non-empty printable string, or
-            there are more than ``limit``.
+        InvalidResponseError: an entry of ``sessionIds`` is not an ID, or there are more than
+            ``limit``.
     """
     result = _mapping(response.body.get("result"))
     ids = result.get("sessionIds") or []
@@ -144,7 +233,7 @@ def parse_page(response: JsonResponse, limit: int) -> JobPage:
         raise response.invalid("an invalid session ID")
     if len(ids) > limit:
         raise response.invalid(f"{len(ids):,} session IDs in a page of at most {limit:,}")
-    status_text = str(result.get("jobStatus"))
+    status_text = clean(result.get("jobStatus"))
     return JobPage(
         status=JobStatus(status_text),
         status_text=status_text,
@@ -161,7 +250,7 @@ def parse_nothing(response: JsonResponse) -> None:
 def parse_timezone(response: JsonResponse) -> str | None:
     """``properties.timeZone`` of "Get Site Properties"; None where the site has none."""
     zone = _mapping(response.body.get("properties")).get("timeZone")
-    return zone if isinstance(zone, str) and zone else None
+    return clean(zone) or None
 
 
 def parse_counts(response: JsonResponse) -> dict[date, int]:
@@ -182,7 +271,8 @@ def parse_sites(response: JsonResponse) -> SitesPage:
     """The page of "Query Sites".
 
     Raises:
-        InvalidResponseError: there is no list of sites, or a site has no valid ID.
+        InvalidResponseError: there is no list of sites, a site has no valid ID, or the cursor is
+            not printable.
     """
     sites = response.body.get("sites")
     if not isinstance(sites, list):
@@ -190,6 +280,8 @@ def parse_sites(response: JsonResponse) -> SitesPage:
     metadata = _mapping(response.body.get("metadata"))
     cursor = _mapping(metadata.get("cursors")).get("next")
     more = isinstance(cursor, str) and cursor != "" and metadata.get("hasNext") is not False
+    if more and not str(cursor).isprintable():
+        raise response.invalid("an invalid cursor")
     return SitesPage(
         sites=tuple(_parse_site(site, response) for site in _mappings(sites)),
         cursor=cursor if more else None,
@@ -197,17 +289,17 @@ def parse_sites(response: JsonResponse) -> SitesPage:
 
 
 def _parse_site(site: Mapping[str, Any], response: JsonResponse) -> Site:
-    site_id, name = site.get("id"), site.get("name")
-    if not isinstance(site_id, str) or not _are_ids([site_id]):
+    site_id = site.get("id")
+    if not isinstance(site_id, str) or not _are_ids([site_id]) or mask(site_id) != site_id:
         raise response.invalid("a site without a valid ID")
-    return Site(id=site_id, name=name if isinstance(name, str) else "")
+    return Site(id=site_id, name=clean(site.get("name")))
 
 
 def _parse_day(value: Mapping[str, Any], response: JsonResponse) -> date:
-    try:
-        return date.fromisoformat(str(value.get("date")))
-    except ValueError:
-        raise response.invalid("a count without a valid day") from None
+    with suppress(ValueError):
+        return date.fromisoformat(clean(value.get("date")))
+    # Outside of the handler, since the ValueError quotes Wix's text.
+    raise response.invalid("a count without a valid day")
 
 
 def _parse_count(value: Mapping[str, Any], response: JsonResponse) -> int:
@@ -222,46 +314,55 @@ def _are_ids(values: list[Any]) -> bool:
         text = "".join(values)
     except TypeError:  # a value is not a string
         return False
-    # A printable ID is one line in a text file and one value in a bulk loader.
-    return all(values) and text.isprintable()
+    # A printable ID is one line in a text file and one value in a bulk loader. The replacement
+    # character stands for invalid bytes, which could make different IDs equal.
+    is_short = max(map(len, values), default=0) <= ID_LIMIT
+    return all(values) and is_short and text.isprintable() and "\ufffd" not in text
 
 
 def _parse_total(value: object) -> int | None:
     # Protobuf's JSON encodes a 64-bit integer as a string of digits.
-    text = str(value)
+    text = clean(value)
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None  # noqa: PLR2004
 
 
-def _details_of(response: httpx.Response) -> tuple[Mapping[str, Any], str]:
+def _parse_json(response: httpx.Response) -> object:
+    """The body as JSON in UTF-8, whatever charset is declared; ``_NOT_JSON`` if it is not."""
     try:
-        body = _mapping(json.loads(_masked_text(response)))
+        return json.loads(response.content.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
+        return _NOT_JSON
+
+
+def _details_of(response: httpx.Response) -> tuple[Mapping[str, Any], str]:
+    body = _parse_json(response)
+    if body is _NOT_JSON:
         return {}, "a body that is not JSON" if response.content else ""
-    message = body.get("message")
-    details = _mapping(body.get("details"))
+    details = _mapping(_mapping(body).get("details"))
     described = _mapping(details.get("applicationError")).get("description")
-    return details, str(message or described or "")
-
-
-def _masked_text(response: httpx.Response) -> str:
-    """The body's text with the request's key masked, since a server can echo it."""
-    key = response.request.headers.get("authorization")
-    return response.text.replace(key, "***") if key else response.text
+    return details, clean(_mapping(body).get("message")) or clean(described)
 
 
 def _parse_violations(details: Mapping[str, Any]) -> list[Violation]:
     violations = _mapping(details.get("validationError")).get("fieldViolations")
-    return list(map(_parse_violation, _mappings(violations)))
+    return list(map(_parse_violation, _mappings(violations)[:_ENTRIES_LIMIT]))
 
 
 def _parse_violation(violation: Mapping[str, Any]) -> Violation:
     data = violation.get("data")
     return Violation(
-        field=str(violation.get("field", "")),
-        description=str(violation.get("description", "")),
-        rule=violation.get("ruleName") or violation.get("violatedRule"),
-        data=data if isinstance(data, dict) else None,
+        field=clean(violation.get("field")),
+        description=clean(violation.get("description")),
+        rule=clean(violation.get("ruleName") or violation.get("violatedRule")) or None,
+        data=_parse_data(data) if isinstance(data, dict) else None,
     )
+
+
+def _parse_data(data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        clean(name): value if isinstance(value, int | float | None) else clean(value)
+        for name, value in islice(data.items(), _ENTRIES_LIMIT)
+    }
 
 
 def _parse_retry_after(response: httpx.Response) -> float | None:
