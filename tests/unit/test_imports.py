@@ -94,6 +94,13 @@ def test_the_warehouse_and_the_profiles_can_be_imported_without_prefect(module):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_package_can_be_imported_where_fcntl_is_missing():
+    # As on Windows, where filelock has another backend; here it warns that it has none.
+    code = "import warnings; warnings.simplefilter('ignore'); import prefect_wix.cli.server"
+    done = run_python(REFUSE.format(refused={"fcntl"}) + code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_refused_package_cannot_be_imported():
     """A precondition of the tests above."""
     done = run_python(REFUSE.format(refused={"prefect"}) + "import prefect_wix.blocks")

@@ -6,9 +6,7 @@ in `parquet`.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -16,6 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 from uuid import uuid4
+
+from filelock import FileLock, Timeout
 
 from prefect_wix.errors import WarehouseAccessError, WarehouseBusyError, import_extra
 
@@ -113,24 +113,22 @@ class Folder:
         """See `Store.locked`. The lock ends with its process, even one that is killed."""
         locks = self._root / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + timeout
-        with (locks / blake2b(name.encode(), digest_size=16).hexdigest()).open("wb") as file:
-            while not _try_lock(file.fileno()):
-                if time.monotonic() >= deadline:
-                    raise WarehouseBusyError(
-                        f"Another process held {name} in {self.name} for all of {timeout:g} s. "
-                        "Nothing was written. End that process or wait for it, then run again."
-                    )
-                time.sleep(_BUSY_POLL_SECONDS)
+        lock = FileLock(
+            locks / blake2b(name.encode(), digest_size=16).hexdigest(),
+            timeout=timeout,
+            poll_interval=_BUSY_POLL_SECONDS,
+        )
+        try:
+            lock.acquire()
+        except Timeout:
+            raise WarehouseBusyError(
+                f"Another process held {name} in {self.name} for all of {timeout:g} s. "
+                "Nothing was written. End that process or wait for it, then run again."
+            ) from None
+        try:
             yield
-
-
-def _try_lock(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        finally:
+            lock.release()
 
 
 def sync(path: Path) -> None:
