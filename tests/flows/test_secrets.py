@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import traceback
 
+import duckdb
 import pytest
 
 from prefect_wix import SessionsQuery, SessionsWarehouse, WixAppCredentials, WixCredentials
 from prefect_wix.client.models import MarkAction
-from prefect_wix.errors import WixError
+from prefect_wix.errors import WarehouseAccessError, WixError
 from prefect_wix.flows.list_sessions import list_sessions
 from prefect_wix.flows.load_sessions import load_sessions
 from prefect_wix.flows.mark_recordings import mark_recordings
@@ -80,6 +81,36 @@ async def test_no_secret_is_stored_or_logged(
         "errors": "\n".join(chains).encode(),
     }
     assert [place for place, content in places.items() if secret.encode() in content] == []
+
+
+UNREACHABLE = [
+    "postgresql://me:{}@127.0.0.1:1/db",
+    "postgresql://127.0.0.1:1/db?user=me&password={}",
+    "md:shop?motherduck_token={}",
+]
+
+
+@pytest.mark.parametrize("url", UNREACHABLE)
+async def test_no_secret_of_a_warehouse_is_stored_or_logged(
+    credentials, prefect_server, caplog, monkeypatch, url
+):
+    """A load into a warehouse that can't be opened leaves no piece of its password or token."""
+    caplog.set_level(logging.DEBUG)
+
+    def fail(database, config=None):
+        raise duckdb.IOException(f"Could not set lock on {database} {config}")
+
+    monkeypatch.setattr(duckdb, "connect", fail)
+    secret = "qzJ7xWv9kGp2"
+    warehouse = SessionsWarehouse(url=url.format(secret))
+    await warehouse.save("canary", overwrite=True)
+    warehouse = await SessionsWarehouse.load("canary")
+    with pytest.raises(WarehouseAccessError) as caught:
+        await load_sessions(credentials, warehouse, QUERY.start_date, QUERY.end_date, days=None)
+    contents = await prefect_server.contents()
+    assert b"load-sessions" in contents, "the server has no runs to search"
+    found = "".join([*chain_of(caught.value), caplog.text, contents.decode(errors="replace")])
+    assert [piece for n in range(9) if (piece := secret[n : n + 4]) in found] == []
 
 
 def chain_of(error):

@@ -773,15 +773,6 @@ async def test_an_unreachable_server_is_named():
     assert "hush" not in full_text(caught.value)
 
 
-@pytest.mark.parametrize("secret", ["hu/sh", "hu?sh", "hu#sh", "12/hush"])
-def test_a_password_that_is_not_encoded_is_not_repeated(secret):
-    """The error says how to encode it."""
-    with pytest.raises(ValueError, match="percent-encoded") as caught:
-        open_warehouse(f"postgresql://me:{secret}@host/db")
-    assert "sh@" not in full_text(caught.value)
-    assert secret not in full_text(caught.value)
-
-
 async def test_a_read_only_database_is_an_access_error(postgres):
     """The warehouse can be read, and a write fails."""
     await postgres.ready()

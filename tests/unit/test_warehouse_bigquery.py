@@ -13,6 +13,7 @@ import pickle
 import re
 import sys
 import threading
+import traceback
 import tracemalloc
 from collections import Counter
 from contextlib import closing
@@ -750,6 +751,16 @@ async def test_a_key_that_is_no_file_is_not_repeated(driver_fake, key):
     with pytest.raises(WarehouseAccessError, match="are no file") as caught:
         await open_warehouse(f"{URL}?credentials={key}").prepare()
     assert "hush" not in full_text(caught.value)
+
+
+async def test_an_error_that_names_the_key_file_is_forwarded_without_it(driver_fake, tmp_path):
+    """The rest of Google's message stays."""
+    key = tmp_path / "qzJ7xWv9.json"
+    key.write_text("{}")
+    driver_fake.failure = f"constructing client: open {key}: permission denied"
+    with pytest.raises(WarehouseAccessError, match="open the key file: permission") as caught:
+        await open_warehouse(f"{URL}?credentials={key}").prepare()
+    assert "qzJ7" not in "".join(traceback.format_exception(caught.value))
 
 
 # -- the real driver -----------------------------------------------------------------------------

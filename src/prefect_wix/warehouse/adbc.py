@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
 from typing import Any, TypeVar
 from uuid import uuid4
+
+from pydantic import SecretStr
 
 from prefect_wix.errors import (
     WarehouseAccessError,
@@ -28,7 +30,7 @@ from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.spool.shield import shield_in_thread
 from prefect_wix.warehouse.duckdb_connection import stage
-from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing
+from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing, driver_text
 from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive
 from prefect_wix.warehouse.transactions import STAGED, SessionTransactions
 
@@ -115,7 +117,7 @@ class AdbcWarehouse:
 
     def __init__(
         self,
-        url: str,
+        url: SecretStr,
         *,
         place: str,
         dialect: Dialect,
@@ -201,7 +203,14 @@ class AdbcWarehouse:
             yield session
 
     def _connect(self) -> Any:
-        return self._driver.connect(self._url, db_kwargs=dict(self._dialect.options))
+        with suppress(self._driver.Error):
+            url = self._url.get_secret_value()
+            return self._driver.connect(url, db_kwargs=dict(self._dialect.options))
+        # Without the driver's error, which may quote the URL.
+        raise WarehouseAccessError(
+            f"{self._place} can't be reached or written. Nothing was changed. Check host, user, "
+            "password, database and settings of the warehouse URL, then run again."
+        )
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -212,7 +221,7 @@ class AdbcWarehouse:
             raise self._translated(error) from error
 
     def _translated(self, error: Exception) -> WarehouseError:
-        says = f"{self._dialect.name} says: {error}"
+        says = f"{self._dialect.name} says: {driver_text(error)}"
         state = str(getattr(error, "sqlstate", None) or "")
         status = getattr(getattr(error, "status_code", None), "name", "")
         if state in _BUSY or status == "TIMEOUT" or "lock timeout" in says:

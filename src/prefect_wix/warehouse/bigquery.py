@@ -29,6 +29,8 @@ from itertools import chain
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from pydantic import SecretStr
+
 from prefect_wix.errors import (
     WarehouseAccessError,
     WarehouseBusyError,
@@ -40,7 +42,7 @@ from prefect_wix.planning.partitions import JobRecord, Receipt
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.spool.shield import shield_in_thread
-from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing
+from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing, driver_text
 from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive
 from prefect_wix.warehouse.transactions import STAGED, SessionTransactions
 
@@ -75,15 +77,16 @@ class BigQueryWarehouse:
         dataset: str,
         *,
         location: str | None = None,
-        credentials: str | None = None,
+        credentials: SecretStr | None = None,
     ) -> None:
         what = "A bigquery:// warehouse"
         self._duckdb = import_extra("duckdb", extra="adbc-bigquery", what_for=what)
         import_extra("adbc_driver_bigquery", extra="adbc-bigquery", what_for=what)
         self._driver: Any = import_module("adbc_driver_bigquery.dbapi")
         self._place = f"bigquery://{project}/{dataset}"
-        self._key_file = credentials
-        self._options = _options(project, location, credentials)
+        self._project = project
+        self._location = location
+        self._key_file = credentials or SecretStr("")
         self._translate = partial(googlesql, project=project, dataset=dataset)
         self._tables = SessionTransactions(dataset)
         self._statement_seconds = _STATEMENT_SECONDS
@@ -166,37 +169,44 @@ class BigQueryWarehouse:
         raise WarehouseBusyError(
             f"Another load wrote to {self._place} during each of the "
             f"{len(self._retry_waits) + 1} attempts of this one. Nothing was changed. Run fewer "
-            f"loads at once, and run again. BigQuery says: {lost}"
+            f"loads at once, and run again. BigQuery says: {driver_text(lost)}"
         ) from lost
 
     @contextmanager
     def _session(self) -> Iterator[_Session]:
-        if self._key_file and not os.path.isfile(self._key_file):  # noqa: PTH113 - never raises
+        key_file = self._key_file.get_secret_value()
+        if key_file and not os.path.isfile(key_file):  # noqa: PTH113 - never raises
             # It may be the key itself, which the driver would repeat.
             raise WarehouseAccessError(
                 f"The credentials of {self._place} are no file. Set the path of a JSON key, or "
                 "leave them out to use the application default credentials."
             )
-        connect = partial(self._driver.connect, db_kwargs=self._options, autocommit=True)
+        options = _options(self._project, self._location, key_file)
+        connect = partial(self._driver.connect, db_kwargs=options, autocommit=True)
         try:
             with closing(connect()) as connection, closing(connection.cursor()) as cursor:
                 yield _Session(cursor, self._duckdb, self._translate, self._statement_seconds)
         except self._driver.Error as error:
-            raise self._translated(str(error)) from error
+            says = str(error)
+            if not key_file or key_file not in says:
+                raise self._translated(says) from error
+            raise self._translated(says.replace(key_file, "the key file")) from None
 
     def _translated(self, says: str) -> WarehouseError:
         if _NO_ACCESS.search(says):
             return WarehouseAccessError(
                 f"{self._place} can't be reached or written. No partition was left incomplete. "
                 "Check the network, the credentials, their rights and the location, then run "
-                f"again. BigQuery says: {says}"
+                f"again. BigQuery says: {driver_text(says)}"
             )
         if _NOT_OURS.search(says):
             return WarehouseSchemaError(
                 f"The tables in {self._place} are not the ones this version writes; nothing was "
-                f"written. BigQuery says: {says}"
+                f"written. BigQuery says: {driver_text(says)}"
             )
-        return WarehouseError(f"A statement failed at {self._place}. BigQuery says: {says}")
+        return WarehouseError(
+            f"A statement failed at {self._place}. BigQuery says: {driver_text(says)}"
+        )
 
 
 # The driver passes on what Google's client says, and has no codes.

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
+
+from pydantic import SecretStr
 
 from prefect_wix.errors import (
     WarehouseAccessError,
@@ -25,7 +27,7 @@ from prefect_wix.planning.partitions import JobRecord, Receipt
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.shield import shield_in_thread
 from prefect_wix.warehouse.duckdb_connection import shared_connection, stage
-from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing
+from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing, driver_text
 from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive
 from prefect_wix.warehouse.transactions import SessionTransactions
 
@@ -41,11 +43,14 @@ class DuckDBWarehouse:
     """Sessions in a DuckDB database.
 
     Args:
-        database: a file's path, or ``md:name`` for MotherDuck.
+        database: a file's path, or ``md:name`` for MotherDuck, without the token.
         schema: the schema of the tables; created if it does not exist.
-        config: DuckDB's own settings, such as ``{"memory_limit": "2GB"}``. Without them the memory
-            limit is 512 MB and a load uses one thread.
+        config: DuckDB's own settings, such as ``memory_limit``, and MotherDuck's token. Without
+            settings the memory limit is 512 MB and a load uses one thread.
         busy_timeout_seconds: how long to wait for a file that another process has open.
+
+    Raises:
+        ValueError: DuckDB rejects a setting.
     """
 
     def __init__(
@@ -53,7 +58,7 @@ class DuckDBWarehouse:
         database: str,
         *,
         schema: str = "main",
-        config: Mapping[str, str] | None = None,
+        config: Mapping[str, SecretStr] | None = None,
         busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
     ) -> None:
         self._duckdb = import_extra("duckdb", extra="duckdb", what_for="A duckdb:// warehouse")
@@ -62,8 +67,24 @@ class DuckDBWarehouse:
         self._database = os.path.realpath(database) if self._is_file else database
         self._config = dict(config or {})
         self._busy_timeout = busy_timeout_seconds
+        if self._is_file and self._config:
+            self._check_settings()
         self._tables = SessionTransactions(schema, counts_updates=True)
         self._connection = shared_connection(self._database)
+
+    def _check_settings(self) -> None:
+        # Without this switch DuckDB downloads the extension of a setting that it does not know.
+        offline = {"autoinstall_known_extensions": "false"}
+        with suppress(self._duckdb.Error):
+            self._duckdb.connect(":memory:", config={**self._settings(), **offline}).close()
+            return
+        raise ValueError(
+            "DuckDB rejects a setting after the ? of the warehouse URL. Correct its name and its "
+            "value, or remove it."
+        )
+
+    def _settings(self) -> dict[str, str]:
+        return {name: value.get_secret_value() for name, value in self._config.items()}
 
     def kept_open(self) -> AbstractAsyncContextManager[None]:
         """See `prefect_wix.warehouse.duckdb_connection.kept_open`."""
@@ -142,7 +163,7 @@ class DuckDBWarehouse:
             Path(self._database).parent.mkdir(parents=True, exist_ok=True)
         while True:
             try:
-                connection = self._duckdb.connect(self._database, config=self._config)
+                connection = self._open()
             except self._duckdb.IOException as error:
                 if "Could not set lock" not in str(error):
                     raise
@@ -152,6 +173,17 @@ class DuckDBWarehouse:
                 self._set_limits(connection)
                 return connection
             time.sleep(_BUSY_POLL_SECONDS)
+
+    def _open(self) -> Any:
+        if self._is_file:
+            return self._duckdb.connect(self._database, config=self._settings())
+        with suppress(self._duckdb.Error):
+            return self._duckdb.connect(self._database, config=self._settings())
+        # Without DuckDB's error, which may repeat the token.
+        raise WarehouseAccessError(
+            f"{self._name} can't be opened or written; it was not changed. Check the name, the "
+            "token and the network, then run again."
+        )
 
     def _set_limits(self, connection: Any) -> None:
         # Not in the config: in one process DuckDB opens a file with one config only, and other code
@@ -175,7 +207,8 @@ class DuckDBWarehouse:
     def _busy(self, error: object) -> WarehouseBusyError:
         return WarehouseBusyError(
             f"Another process had {self._database} open for all of {self._busy_timeout:g} s. Close "
-            f"it there (a shell, a notebook, another run) and run again. DuckDB says: {error}"
+            "it there (a shell, a notebook, another run) and run again. "
+            f"DuckDB says: {driver_text(error)}"
         )
 
     @contextmanager
@@ -186,7 +219,7 @@ class DuckDBWarehouse:
         except (duckdb.CatalogException, duckdb.BinderException) as error:
             raise WarehouseSchemaError(
                 f"The tables in {self._name} are not the ones this version writes; nothing was "
-                f"written. DuckDB says: {error}"
+                f"written. DuckDB says: {driver_text(error)}"
             ) from error
         except (
             # A commit that finds the disk full is a TransactionException.
@@ -195,11 +228,11 @@ class DuckDBWarehouse:
         ) as error:
             raise WarehouseAccessError(
                 f"{self._name} can't be opened or written; it was not changed. Check the path, the "
-                f"permissions and the free space. DuckDB says: {error}"
+                f"permissions and the free space. DuckDB says: {driver_text(error)}"
             ) from error
         except duckdb.Error as error:
             raise WarehouseError(
-                f"DuckDB failed on {self._name}, which was not changed: {error}"
+                f"DuckDB failed on {self._name}, which was not changed: {driver_text(error)}"
             ) from error
 
     @property

@@ -1,29 +1,70 @@
-"""The engine for a warehouse URL. What an engine does is in its own module."""
+"""The engine for a warehouse URL. What an engine does is in its own module.
+
+A URL is parsed here and nowhere else. What may mean two things is refused, and no error quotes it:
+a piece of it may be a password. An engine gets what it needs, percent-encoded anew, so that no
+driver reads the URL in another way.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from urllib.parse import parse_qsl, unquote, urlsplit
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, unquote, urlencode
+
+from pydantic import SecretStr
 
 from prefect_wix.warehouse.adbc import POSTGRESQL, SNOWFLAKE, AdbcWarehouse
 from prefect_wix.warehouse.bigquery import BigQueryWarehouse
 from prefect_wix.warehouse.duckdb import DuckDBWarehouse
 from prefect_wix.warehouse.interface import Warehouse
 from prefect_wix.warehouse.parquet import ParquetWarehouse
-from prefect_wix.warehouse.postgres import PostgresWarehouse, redacted_url
+from prefect_wix.warehouse.postgres import PostgresWarehouse
 from prefect_wix.warehouse.stores import Folder, ObjectStore
 
 
+@dataclass(frozen=True)
+class WarehouseUrl:
+    """A warehouse URL in its parts. Only `place` is for messages.
+
+    Attributes:
+        scheme: in lower case.
+        login: ``user:password@``, percent-encoded; empty if there is none.
+        host: what is between login and path, as written: hosts, an account, a bucket, a project.
+        path: as written, with its first slash; empty if there is none.
+        settings: name -> value of the settings after ``?``, percent-decoded.
+    """
+
+    scheme: str
+    login: SecretStr
+    host: str
+    path: str
+    settings: Mapping[str, SecretStr]
+
+    @property
+    def place(self) -> str:
+        """The URL without login and settings."""
+        return f"{self.scheme}://{self.host}{self.path}"
+
+    @property
+    def address(self) -> SecretStr:
+        """Everything after ``scheme://``, for a driver."""
+        query = _encoded(self.settings)
+        login = self.login.get_secret_value()
+        return SecretStr(f"{login}{self.host}{self.path}{'?' if query else ''}{query}")
+
+
 def open_warehouse(url: str, *, schema: str | None = None) -> Warehouse:
-    """The warehouse of a URL. Opens no file and no connection.
+    """The warehouse of a URL. Opens no file and no connection to a server.
 
     Args:
         url: one of
 
             - ``duckdb:///sessions.duckdb`` (three slashes: a relative path; four: absolute), with
-              DuckDB's settings as in ``?memory_limit=2GB``; or ``md:name`` for MotherDuck;
-            - ``postgresql://user:password@host:5432/database``;
+              DuckDB's settings as in ``?memory_limit=2GB``;
+            - ``md:name`` for MotherDuck, optionally with ``?motherduck_token=…``;
+            - ``postgresql://user:password@host:5432/database``, with libpq's options such as
+              ``?sslmode=require``;
             - ``adbc+postgresql://…``: the same by ADBC;
             - ``snowflake://user:password@account/database/schema?warehouse=…``;
             - ``bigquery://project/dataset``, optionally with ``?location=EU``, and with the
@@ -35,90 +76,231 @@ def open_warehouse(url: str, *, schema: str | None = None) -> Warehouse:
             out. Parquet files have none.
 
     Raises:
-        ValueError: the URL or the schema is not valid.
+        ValueError: the URL or the schema is not valid, or the URL is ambiguous.
         MissingExtraError: the engine's package is not installed.
     """
-    if schema is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", schema):
+    if schema is not None:
+        _check_schema(schema)
+    parts = parse_url(url)
+    return _ENGINES[parts.scheme](parts, schema)
+
+
+def parse_url(url: str) -> WarehouseUrl:
+    """The parts of a warehouse URL.
+
+    Raises:
+        ValueError: the URL is of no known form, or ambiguous; the error quotes nothing of it.
+    """
+    if not url.isprintable() or url != url.strip():
         raise ValueError(
-            f"Schema {schema!r} must be letters, digits and underscores, 63 at most, "
-            "and not begin with a digit."
+            "The warehouse URL has a blank at its start or end, or a character that can't be "
+            "printed. Remove it."
         )
-    engine = _ENGINES.get(url.partition(":")[0].lower())
-    if engine is None:
+    # The form of DuckDB and the form of SQLAlchemy.
+    url = re.sub(r"^md:(?!/)", "duckdb:///md:", url, flags=re.IGNORECASE)
+    scheme, has_slashes, rest = url.partition("://")
+    if not has_slashes or scheme.lower() not in _ENGINES:
         raise ValueError(f"Unsupported warehouse URL. {_FORMS}")
-    return engine(url, schema)
+    parts = _PARTS.fullmatch(rest)
+    if parts is None:
+        raise ValueError(_AMBIGUOUS)
+    user, password, host, path, query = (part or "" for part in parts.groups())
+    login = quote(_decoded(user), safe="")
+    if password:
+        login += ":" + quote(_decoded(password), safe="")
+    _decoded(host + path)
+    return WarehouseUrl(
+        scheme=scheme.lower(),
+        login=SecretStr(f"{login}@" if login else ""),
+        host=host,
+        path=path,
+        settings=_parse_settings(query),
+    )
 
 
-def _duckdb(url: str, schema: str | None) -> Warehouse:
-    if url.startswith("md:"):
-        return DuckDBWarehouse(url, schema=schema or "main")
-    if _local_path(url) == ":memory:":
-        raise ValueError("A DuckDB database in memory is lost after each transaction. Use a file.")
-    config = dict(parse_qsl(urlsplit(url).query))
-    return DuckDBWarehouse(_local_path(url), schema=schema or "main", config=config)
+def _parse_settings(query: str) -> dict[str, SecretStr]:
+    pairs = [pair.partition("=") for pair in query.split("&")] if query else []
+    # A name of another kind, or one without a value, may be the rest of a password with an &.
+    names = {name.lower() for name, _, value in pairs if value and _SETTING.fullmatch(name)}
+    if len(names) < len(pairs):
+        raise ValueError(_AMBIGUOUS)
+    return {name: SecretStr(_decoded(value)) for name, _, value in pairs}
 
 
-def _postgres(url: str, schema: str | None) -> Warehouse:
-    return PostgresWarehouse(url, schema=schema or "public")
+def _decoded(text: str) -> str:
+    decoded = unquote(text)
+    # U+FFFD is in place of bytes that are no UTF-8.
+    if re.search(r"%(?![0-9A-Fa-f]{2})", text) or "\0" in decoded or "\ufffd" in decoded:
+        raise ValueError(_AMBIGUOUS)
+    return decoded
 
 
-def _adbc_postgres(url: str, schema: str | None) -> Warehouse:
+def _encoded(settings: Mapping[str, SecretStr]) -> str:
+    # A plus is a blank to some drivers and a plus to others.
+    values = {name: value.get_secret_value() for name, value in settings.items()}
+    return urlencode(values, quote_via=quote)
+
+
+def _check_schema(schema: str) -> None:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", schema):
+        raise ValueError(
+            "The schema of the warehouse must be letters, digits and underscores, 63 at most, and "
+            "not begin with a digit."
+        )
+
+
+# -- files and object stores -----------------------------------------------------------------------
+
+
+def _duckdb(url: WarehouseUrl, schema: str | None) -> Warehouse:
+    motherduck = re.fullmatch(r"/md:([A-Za-z0-9_.-]+)", url.path, re.IGNORECASE)
+    if motherduck and not url.login and not url.host:
+        return _motherduck(motherduck[1], url.settings, schema)
+    path = _local_path(url)
+    if path.endswith("/"):
+        raise ValueError(f"A duckdb:// URL names a file, and this one a folder. {_FORMS}")
+    return DuckDBWarehouse(path, schema=schema or "main", config=url.settings)
+
+
+def _motherduck(name: str, settings: Mapping[str, SecretStr], schema: str | None) -> Warehouse:
+    if not settings.keys() <= _MOTHERDUCK_SETTINGS:
+        raise ValueError(
+            f"An md: URL has the settings {', '.join(sorted(_MOTHERDUCK_SETTINGS))}. Remove any "
+            "other from the warehouse URL."
+        )
+    # DuckDB's errors repeat the name of the database, and the settings in it.
+    query = _encoded({one: settings[one] for one in settings if one != _TOKEN})
+    return DuckDBWarehouse(
+        f"md:{name}{'?' if query else ''}{query}",
+        schema=schema or "main",
+        config={one: settings[one] for one in settings if one == _TOKEN},
+    )
+
+
+def _parquet(url: WarehouseUrl, schema: str | None) -> Warehouse:
+    _reject_schema(schema)
+    if url.settings:
+        raise ValueError(
+            "Parquet files have no settings. Remove the ? and the rest of the warehouse URL."
+        )
+    return ParquetWarehouse(Folder(_local_path(url)))
+
+
+def _object_store(url: WarehouseUrl, schema: str | None) -> Warehouse:
+    _reject_schema(schema)
+    if url.login or url.settings or not _BUCKET_AND_PREFIX.fullmatch(url.host + url.path):
+        raise ValueError(
+            f"Write {url.scheme}://bucket/prefix as the warehouse URL: without user, port and "
+            "settings, which come from the environment, and with a prefix that has no @ % * [ and "
+            "no folder named . or .. or without a name."
+        )
+    return ParquetWarehouse(ObjectStore(url.place))
+
+
+def _local_path(url: WarehouseUrl) -> str:
+    """The path of a file or a folder on this machine."""
+    path = re.sub("/+", "/", _decoded(url.path[1:]))
+    if url.login or url.host or not path.strip("/"):
+        raise ValueError(f"A {url.scheme}:// URL has a path and no host. {_FORMS}")
+    if path != path.strip() or not path.isprintable() or _NO_PATH.search(path):
+        raise ValueError(
+            f"The path in the {url.scheme}:// URL is ambiguous. Write the path of a file or folder "
+            "on this machine, without ~ \\ * ? [ and without a scheme, a line break or a blank at "
+            "an end. A database in memory is lost after each transaction: use a file."
+        )
+    return path
+
+
+def _reject_schema(schema: str | None) -> None:
+    if schema is not None:
+        raise ValueError(
+            "Parquet files have no schema. Leave it out, or use another folder in the URL."
+        )
+
+
+# -- databases -------------------------------------------------------------------------------------
+
+
+def _postgres(url: WarehouseUrl, schema: str | None) -> Warehouse:
+    _check_postgresql(url)
+    dsn = SecretStr(f"postgresql://{url.address.get_secret_value()}")
+    return PostgresWarehouse(dsn, place=url.place, schema=schema or "public")
+
+
+def _adbc_postgres(url: WarehouseUrl, schema: str | None) -> Warehouse:
+    _check_postgresql(url)
     return AdbcWarehouse(
-        url.partition("+")[2],
-        place=redacted_url(url),
+        SecretStr(f"postgresql://{url.address.get_secret_value()}"),
+        place=url.place,
         dialect=POSTGRESQL,
         schema=schema or "public",
     )
 
 
-def _snowflake(url: str, schema: str | None) -> Warehouse:
-    names = urlsplit(url).path.split("/")[1:]
+def _check_postgresql(url: WarehouseUrl) -> None:
+    """Refuse what libpq and asyncpg understand in two ways, or quote in an error."""
+    given = {name: value.get_secret_value() for name, value in url.settings.items()}
+    listed = url.host.split(",") if url.host else []
+    hosts = given["host"].split(",") if "host" in given else []
+    ports = given["port"].split(",") if "port" in given else []
+    stated_twice = (
+        (url.host, {"host", "port"}),
+        (url.path[1:], {"dbname", "database"}),
+        ("dbname" in given, {"database"}),
+        (url.login, {"user"}),
+        (":" in url.login.get_secret_value(), {"password"}),
+    )
+    if (
+        any(stated and names & given.keys() for stated, names in stated_twice)
+        # An upper-case PASSWORD would be sent to the server as one of its own settings.
+        or any(name != name.lower() for name in given)
+        or not re.fullmatch(r"(/[^/@\s]*)?", url.path)
+        or not all(map(_is_host, listed))
+        or not all(host.startswith("/") or (_is_host(host) and ":" not in host) for host in hosts)
+        or not all(_is_host(f"host:{port}") for port in ports)
+    ):
+        raise ValueError(_AMBIGUOUS)
+
+
+def _is_host(text: str) -> bool:
+    """Whether this is a host with an optional port."""
+    host = _HOST.fullmatch(text)
+    return host is not None and 0 < int(host["port"] or 1) <= _LAST_PORT
+
+
+def _snowflake(url: WarehouseUrl, schema: str | None) -> Warehouse:
+    names = url.path.split("/")[1:]
+    if not _is_host(url.host) or len(names) > 2:  # noqa: PLR2004 - database and schema
+        raise ValueError(_AMBIGUOUS)
+    for name in names:
+        _check_schema(name)
     return AdbcWarehouse(
-        url.partition("://")[2],
-        place=redacted_url(url),
+        url.address,
+        place=url.place,
         dialect=SNOWFLAKE,
         schema=schema or (names[1] if len(names) > 1 else "public"),
     )
 
 
-def _bigquery(url: str, schema: str | None) -> Warehouse:
-    parts = urlsplit(url)
-    dataset = schema or parts.path[1:]
-    options = dict(parse_qsl(parts.query))
-    valid = re.fullmatch(r"[A-Za-z0-9.:_-]+/[A-Za-z0-9_]+", f"{parts.netloc}/{dataset}")
-    if not valid or not options.keys() <= {"location", "credentials"}:
+def _bigquery(url: WarehouseUrl, schema: str | None) -> Warehouse:
+    dataset = schema or url.path[1:]
+    valid = re.fullmatch(r"[A-Za-z0-9.:_-]+/[A-Za-z0-9_]+", f"{url.host}/{dataset}")
+    if not valid or url.login or not url.settings.keys() <= {"location", "credentials"}:
         raise ValueError(
-            "Write bigquery://project/dataset, optionally with ?location=EU and "
-            "credentials=/path/of/key.json, and without a user or a password."
+            "Write bigquery://project/dataset as the warehouse URL, optionally with ?location=EU "
+            "and credentials=/path/of/key.json, and without a user or a password."
         )
-    return BigQueryWarehouse(parts.netloc, dataset, **options)
+    location = url.settings.get("location")
+    return BigQueryWarehouse(
+        url.host,
+        dataset,
+        location=location.get_secret_value() if location else None,
+        credentials=url.settings.get("credentials"),
+    )
 
 
-def _parquet(url: str, schema: str | None) -> Warehouse:
-    _reject_schema(schema)
-    return ParquetWarehouse(Folder(_local_path(url)))
-
-
-def _object_store(url: str, schema: str | None) -> Warehouse:
-    _reject_schema(schema)
-    return ParquetWarehouse(ObjectStore(url))
-
-
-def _local_path(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.netloc or len(parts.path) < 2:  # noqa: PLR2004 - a slash and a name
-        raise ValueError(f"A {parts.scheme}:// URL has a path and no host. {_FORMS}")
-    return unquote(parts.path[1:])
-
-
-def _reject_schema(schema: str | None) -> None:
-    if schema is not None:
-        raise ValueError("Parquet files have no schema. Leave it out, or use another folder.")
-
-
-_ENGINES: dict[str, Callable[[str, str | None], Warehouse]] = {
+_ENGINES: dict[str, Callable[[WarehouseUrl, str | None], Warehouse]] = {
     "duckdb": _duckdb,
-    "md": _duckdb,
     "postgres": _postgres,
     "postgresql": _postgres,
     "postgresql+asyncpg": _postgres,
@@ -128,9 +310,33 @@ _ENGINES: dict[str, Callable[[str, str | None], Warehouse]] = {
     "parquet": _parquet,
     **dict.fromkeys(("s3", "gs", "abfs", "memory"), _object_store),
 }
+_PARTS = re.compile(
+    r"(?:([^\s:/?#@\[\]\\]*)(?::([^\s/?#@\[\]\\]*))?@)?"
+    r"([^\s/?#@\\]*)(/[^?#\\]*)?(?:\?([^\s?#@+\\]+))?"
+)
+"""Login (user, password), host, path and query; a delimiter in any other place is an error."""
+_SETTING = re.compile(r"[A-Za-z][A-Za-z0-9_.]*")
+_HOST = re.compile(
+    r"(?:(?:[A-Za-z0-9._-]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
+)
+_LAST_PORT = 65_535
+_NO_PATH = re.compile(r"^[^/]*:|^/?~|[\\*?\[]|:memory:", re.IGNORECASE)
+"""A scheme or a drive, a home folder, a Windows path, a pattern of DuckDB, no file at all."""
+_BUCKET_AND_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/(?!\.\.?(?:/|$))[^/@%*\[]+)*/?")
+_TOKEN = "motherduck_token"  # noqa: S105 - the name of a setting
+# https://motherduck.com/docs/sql-reference/connection-string-parameters/
+_MOTHERDUCK_SETTINGS = {
+    *(_TOKEN, "attach_mode", "saas_mode", "session_hint", "session_name"),
+    *("dbinstance_inactivity_ttl", "connection_timeout"),
+}
 _FORMS = (
     "Use duckdb:///sessions.duckdb or parquet:///folder (three slashes: relative; four: absolute), "
     "md:name, postgresql://user:password@host:5432/database, "
     "snowflake://user:password@account/database/schema?warehouse=name, bigquery://project/dataset, "
     "or s3://bucket/prefix (gs, abfs)."
+)
+_AMBIGUOUS = (
+    "The warehouse URL is ambiguous. Write % # ? and, in user, password and settings, also "
+    "@ : / + [ ] \\ and blanks percent-encoded (%25 %23 %3F %40 %3A %2F %2B %5B %5D %5C %20), and "
+    "each setting once, as name=value. A port is a number up to 65535."
 )

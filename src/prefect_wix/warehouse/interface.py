@@ -16,6 +16,8 @@ from prefect_wix.planning.partitions import JobRecord, JobState, Receipt
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
 
+_LONGEST_TEXT = 500
+
 
 @dataclass(frozen=True)
 class VerifiedListing:
@@ -98,6 +100,14 @@ class KeepsOpen(Protocol):
 
     def kept_open(self) -> AbstractAsyncContextManager[None]:
         """See `kept_open`."""
+
+
+def driver_text(error: object) -> str:
+    """The text of a driver's error, for a message: one line of at most 500 characters.
+
+    Only for errors that can't repeat the URL: those of a statement, and not those of a connection.
+    """
+    return " ".join(str(error).split())[:_LONGEST_TEXT] or type(error).__name__
 
 
 def kept_open(warehouse: object) -> AbstractAsyncContextManager[None]:

@@ -46,7 +46,7 @@ from prefect_wix.warehouse.decisions import (
     new_receipt,
 )
 from prefect_wix.warehouse.duckdb_connection import stage
-from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing
+from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing, driver_text
 from prefect_wix.warehouse.stores import Store
 from prefect_wix.warehouse.transactions import STAGED
 
@@ -291,12 +291,14 @@ class ParquetWarehouse:
         ) as error:
             raise WarehouseSchemaError(
                 f"A file in {self._store.name} has a format that this version does not write. "
-                f"Nothing was changed. Move it away and load its day again. Cause: {error}"
+                "Nothing was changed. Move it away and load its day again. "
+                f"Cause: {driver_text(error)}"
             ) from error
         except (duckdb.Error, OSError) as error:
             raise WarehouseAccessError(
-                f"{self._store.name} can't be read or written: {error}. No partition was left "
-                "incomplete. Check the path, the rights and the free space, then run again."
+                f"{self._store.name} can't be read or written: {driver_text(error)}. No partition "
+                "was left incomplete. Check the path, the rights and the free space, then run "
+                "again."
             ) from error
 
 

@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 from prefect_wix.errors import (
     WarehouseAccessError,
@@ -24,7 +25,7 @@ from prefect_wix.planning.partitions import JobRecord, Partition, Receipt
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.spool.shield import shield
-from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing
+from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing, driver_text
 from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive_async
 from prefect_wix.warehouse.transactions import STAGED, SessionTransactions
 
@@ -40,24 +41,23 @@ class PostgresWarehouse:
 
     Args:
         url: ``postgresql://user:password@host:port/database``, with libpq's options such as
-            ``?sslmode=require``.
+            ``?sslmode=require``; percent-encoded and unambiguous, as `factory` makes it.
+        place: the URL without login and options, for messages.
         schema: the schema of the tables; created if it does not exist.
         busy_timeout_seconds: how long to wait for a lock that another session holds.
-
-    Raises:
-        ValueError: the URL is ambiguous; see `redacted_url`.
     """
 
     def __init__(
         self,
-        url: str,
+        url: SecretStr,
         *,
+        place: str,
         schema: str = "public",
         busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
     ) -> None:
         self._asyncpg = import_extra("asyncpg", extra="postgres", what_for="A postgresql:// URL")
-        self._place = redacted_url(url)
-        self._url = "postgresql" + url[url.index("://") :]
+        self._url = url
+        self._place = place
         self._busy_timeout = busy_timeout_seconds
         self._tables = SessionTransactions(schema, keys=True, counts_updates=True)
 
@@ -119,10 +119,7 @@ class PostgresWarehouse:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Any]:
-        # No cache of prepared statements: each runs once, and connection poolers drop them.
-        connection = await self._asyncpg.connect(
-            self._url, timeout=_CONNECT_TIMEOUT_SECONDS, statement_cache_size=0
-        )
+        connection = await self._connect()
         try:
             async with connection.transaction(isolation="read_committed"):
                 milliseconds = max(1, round(self._busy_timeout * 1000))
@@ -130,6 +127,25 @@ class PostgresWarehouse:
                 yield connection
         finally:
             await _close(connection)
+
+    async def _connect(self) -> Any:
+        pg = self._asyncpg
+        url = self._url.get_secret_value()
+        try:
+            # No cache of prepared statements: each runs once, and connection poolers drop them.
+            return await pg.connect(url, timeout=_CONNECT_TIMEOUT_SECONDS, statement_cache_size=0)
+        except (
+            *(pg.InvalidAuthorizationSpecificationError, pg.InvalidCatalogNameError),
+            *(pg.InsufficientPrivilegeError, pg.InsufficientResourcesError),
+            *(pg.OperatorInterventionError, pg.PostgresConnectionError, OSError),
+        ):
+            raise
+        except Exception as error:  # noqa: BLE001 - it may quote a setting of the URL
+            kind = type(error).__name__
+        raise WarehouseAccessError(
+            f"PostgreSQL or its driver rejects the connection to {self._place} ({kind}). Nothing "
+            "was changed. Correct the settings after the ? of the warehouse URL, then run again."
+        )
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -149,7 +165,7 @@ class PostgresWarehouse:
             raise WarehouseSchemaError(
                 f"Views in {self._place} read wix_landed_sessions, which this version changes. "
                 "Nothing was changed. Drop them, run the load, and create them again. "
-                f"Cause: {error}"
+                f"Cause: {driver_text(error)}"
             ) from error
         except (
             *(pg.SyntaxOrAccessError, pg.DataError, pg.IntegrityConstraintViolationError),
@@ -157,23 +173,25 @@ class PostgresWarehouse:
             raise self._schema_error(error) from error
         except pg.PostgresError as error:
             raise WarehouseError(
-                f"PostgreSQL failed at {self._place}. Nothing was changed. Cause: {error}"
+                f"PostgreSQL failed at {self._place}. Nothing was changed. "
+                f"Cause: {driver_text(error)}"
             ) from error
 
     def _busy_error(self, error: Exception) -> WarehouseBusyError:
         return WarehouseBusyError(
             f"Another session held a lock in {self._place} for all of {self._busy_timeout:g} s. "
-            f"Nothing was changed. Find it in pg_stat_activity, then run again. Cause: {error}"
+            "Nothing was changed. Find it in pg_stat_activity, then run again. "
+            f"Cause: {driver_text(error)}"
         )
 
     def _access_error(self, error: Exception) -> WarehouseAccessError:
         if isinstance(error, self._asyncpg.InvalidAuthorizationSpecificationError):
             return WarehouseAccessError(
-                f"PostgreSQL rejected the login at {self._place}: {error}. Nothing was changed. "
-                "Correct the user and the password in the warehouse URL, then run again."
+                f"PostgreSQL rejected the login at {self._place}: {driver_text(error)}. Nothing "
+                "was changed. Correct user and password in the warehouse URL, then run again."
             )
         return WarehouseAccessError(
-            f"{self._place} can't be reached or written: {str(error) or type(error).__name__}. No "
+            f"{self._place} can't be reached or written: {driver_text(error)}. No "
             "partition was left incomplete. Check the host, the database, the rights of the user "
             "and the free space, then run again."
         )
@@ -181,7 +199,7 @@ class PostgresWarehouse:
     def _schema_error(self, error: Exception) -> WarehouseSchemaError:
         return WarehouseSchemaError(
             f"The tables in {self._place} are not the ones this version writes. Nothing was "
-            f"changed. Restore the tables, or use another schema. Cause: {error}"
+            f"changed. Restore the tables, or use another schema. Cause: {driver_text(error)}"
         )
 
 
@@ -209,19 +227,3 @@ async def _close(connection: Any) -> None:
             await connection.close(timeout=_CLOSE_TIMEOUT_SECONDS)
     finally:
         connection.terminate()
-
-
-def redacted_url(url: str) -> str:
-    """A database URL without user, password and options, for messages.
-
-    Raises:
-        ValueError: an unencoded ``@`` makes it ambiguous which part is the password.
-    """
-    parts = urlsplit(url)
-    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
-        # The parsed host may be the first half of a password.
-        raise ValueError(
-            "The warehouse URL is ambiguous. Write @ : / ? # % in its user and password "
-            "percent-encoded: %40 %3A %2F %3F %23 %25."
-        )
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

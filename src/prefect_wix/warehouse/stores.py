@@ -18,6 +18,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from prefect_wix.errors import WarehouseAccessError, WarehouseBusyError, import_extra
+from prefect_wix.warehouse.interface import driver_text
 
 _BUSY_POLL_SECONDS = 0.01
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}
@@ -208,6 +209,7 @@ class ObjectStore:
         except Exception as error:
             # Each client library has its own exceptions.
             raise WarehouseAccessError(
-                f"{self.name} can't be reached or written: {error}. No partition was left "
-                "incomplete. Check the bucket, the credentials and their rights, then run again."
+                f"{self.name} can't be reached or written: {driver_text(error)}. No partition was "
+                "left incomplete. Check the bucket, the credentials and their rights, then run "
+                "again."
             ) from error
