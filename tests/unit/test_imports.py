@@ -140,7 +140,7 @@ ALLOWED_IMPORTS = {
     "jobs": {"planning", "spool", "client", "errors", "clock", "extras"},
     "warehouse": {"planning", "spool", "errors", "extras"},
     "load": {"jobs", "warehouse", "planning", "spool", "client", "errors", "extras"},
-    "profiles": {"warehouse", "planning", "client.models", "errors", "extras"},
+    "profiles": {"warehouse", "planning", "spool.files", "client.models", "errors", "extras"},
     "blocks": {"warehouse", "client", "errors", "clock"},
     "tasks": {
         *("blocks", "profiles", "load", "jobs", "warehouse", "planning", "spool", "client"),
