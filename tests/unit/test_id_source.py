@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import socket
 import tracemalloc
+from pathlib import Path
+from uuid import uuid4
 
 import duckdb
 import pytest
@@ -63,20 +68,184 @@ async def test_a_file_of_any_format_gives_its_distinct_ids(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
-        ("ids.csv", "id\na\n", "with a column session_id"),
-        ("ids.jsonl", '{"id": "a"}\n', "with a column session_id"),
+        ("ids.csv", "id\na\n", "0 columns session_id"),
+        ("ids.jsonl", '{"id": "a"}\n', "0 columns session_id"),
         ("ids.jsonl", "a\n", "can't be read as jsonl"),
-        ("ids.jsonl", '{"session_id": 7}\n', "7 in .* is not a session ID"),
+        ("ids.jsonl", '{"session_id": "a"}\n{"session_id": 7}\n', "ID 2 in .* is not a session"),
+        ("ids.jsonl", '{"session_id": ["a"]}\n', "is not a session ID"),
+        ("ids.jsonl", '{"session_id": {"a": "b"}}\n', "is not a session ID"),
+        ("ids.jsonl", '{"session_id": true}\n', "is not a session ID"),
+        ("ids.jsonl", '{"session_id": "\\ud800"}\n', "is not a session ID"),
+        ("ids.jsonl", '["session_id"]\n', "a line is not a JSON object"),
+        ("ids.jsonl", '"session_id"\n', "a line is not a JSON object"),
+        ("ids.jsonl", "7\n", "a line is not a JSON object"),
+        ("ids.jsonl", "null\n", "a line is not a JSON object"),
+        ("ids.jsonl", "[" * 100_000, "can't be read as jsonl"),
+        ("ids.jsonl", '{"session_id": ' * 100_000, "can't be read as jsonl"),
+        ("ids.jsonl", "9" * 10_000, "can't be read as jsonl"),
+        ("ids.jsonl", '{"session_id": "a", "session_id": "b"}\n', "2 columns session_id"),
+        ("ids.csv", "session_id,session_id\na,b\n", "2 columns session_id"),
+        ("ids.csv", "session_id\na,b\n", "line 2 has 2 values for 1 column"),
+        ("ids.csv", "session_id,device\na\n", "line 2 has 1 value for 2 columns"),
+        ("ids.csv", 'session_id\n"a\nb\n', "can't be read as csv"),
+        ("ids.csv", 'session_id\n"a"b\n', "can't be read as csv"),
+        ("ids.csv", "", "0 columns session_id"),
+        ("ids.csv", "session_id\n" + "x" * 200_000, "can't be read as csv"),
         ("ids.parquet", "no parquet", "can't be read as parquet"),
+        ("ids.parquet", "", "can't be read as parquet"),
         ("ids.xls", "a", "Unknown format: .* Use a .csv"),
+        ("ids.CSV", "session_id\na\n", "Unknown format: .* Use a .csv"),
         ("ids.txt", "a\x00b", "is not a session ID"),
     ],
 )
 async def test_a_file_without_ids_is_rejected_with_one_sentence(tmp_path, name, text, sentence):
+    """The sentence does not quote the file: it may be a file of secrets."""
     path = tmp_path / name
     path.write_text(text)
-    with pytest.raises(IdSourceError, match=sentence):
+    with pytest.raises(IdSourceError, match=sentence) as caught:
         await read(IdSource(file=path))
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".ndjson", ".txt"])
+async def test_a_file_that_is_no_utf_8_is_rejected_without_its_bytes(tmp_path, suffix):
+    path = tmp_path / f"ids{suffix}"
+    path.write_bytes(b"SECRET \xff" * 100)
+    with pytest.raises(IdSourceError, match="can't be read as") as caught:
+        await read(IdSource(file=path))
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+async def test_only_a_regular_file_is_read(tmp_path, suffix):
+    """A folder, a pipe without a writer, a socket and a device end in one sentence at once."""
+    folder, pipe = tmp_path / f"folder{suffix}", tmp_path / f"pipe{suffix}"
+    listener, device = tmp_path / f"socket{suffix}", tmp_path / f"device{suffix}"
+    folder.mkdir()
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/null")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(listener))
+        for path in (folder, pipe, listener, device):
+            with pytest.raises(IdSourceError, match="is not a regular file"):
+                await asyncio.wait_for(read(IdSource(file=path)), 5)
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("s3://bucket/ids.parquet", "file is a URL"),
+        ("https://user:SECRET@example.com/ids.csv", "file is a URL"),
+        ("file:///tmp/ids.csv", "file is a URL"),
+        ("~no-such-user/ids.csv", "file begins with ~"),
+        ("a\0b.csv", "file has a character"),
+        ("\ud800.csv", "file has a character"),
+        ("", "Unknown format"),
+        (f"{'n' * 300}.csv", "can't be read"),
+    ],
+)
+async def test_a_path_that_names_no_file_is_rejected_with_one_sentence(path, sentence):
+    with pytest.raises(IdSourceError, match=sentence) as caught:
+        await read(IdSource(file=Path(path)))
+    assert "SECRET" not in str(caught.value)
+
+
+async def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "ids.txt").write_text("a")
+    assert await read(IdSource(file=Path("~/ids.txt"))) == ["a"]
+
+
+ODD_NAMES = [
+    *("ids[1].parquet", "ids*.parquet", "ids?.parquet", "[!a]ds1.parquet", "[a-z]ds1.parquet"),
+    *("ids{1,2}.parquet", "it's.parquet", 'a"b.parquet', "back\\slash.parquet", "100%20.parquet"),
+    *("$1.parquet", "~x.parquet", "a\nb.parquet", " a b .parquet", "é😀.parquet", "]x[.parquet"),
+    *("http:x.parquet", "a,b.parquet", "a#b.parquet", "x?version=1.parquet", "[.parquet"),
+    *("**/ids.parquet", "day[1]/ids.parquet", "a=1/ids.parquet", "session_id=evil/ids.parquet"),
+    *("session_id=evil/a[1]/ids*.parquet", "A=1/SESSION_ID=evil/ids.parquet"),
+]
+DECOYS = ["ids1.parquet", "idsx.parquet", "day1/ids.parquet", "backslash.parquet", "x.parquet"]
+
+
+def write_ids(path, *ids, column="session_id"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain, query = path.parent / "plain", f"SELECT unnest($1) AS {column}"
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY ({query}) TO '{plain}' (FORMAT parquet)", [list(ids)])
+    plain.rename(path)
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+async def test_a_parquet_file_is_read_by_its_literal_path(tmp_path, name, monkeypatch):
+    """DuckDB takes a path as a pattern, and `a=1` as a column; other files are never read."""
+    monkeypatch.chdir(tmp_path)
+    for decoy in DECOYS:
+        write_ids(tmp_path / decoy, "wrong")
+    path = tmp_path / name
+    parent = tmp_path / "made" / "ids.parquet"
+    write_ids(parent, "right")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parent.rename(path)
+    assert await read(IdSource(file=path)) == ["right"]
+    assert await read(IdSource(file=Path(name))) == ["right"]
+
+
+async def test_a_pattern_with_a_backslash_reads_no_other_file(tmp_path):
+    """DuckDB's patterns cannot express it: one sentence, and no file is read."""
+    for name in ("b[1.parquet", "b1.parquet", "b\\1.parquet", "b\\[1].parquet"):
+        write_ids(tmp_path / "made" / "ids.parquet", name)
+        (tmp_path / "made" / "ids.parquet").rename(tmp_path / name)
+    with pytest.raises(IdSourceError, match="backslash"):
+        await read(IdSource(file=tmp_path / "b\\[1].parquet"))
+
+
+@pytest.mark.parametrize("name", ["ids.parquet", "ids[1].parquet"])
+async def test_a_path_through_a_link_is_the_file_that_it_is_for_others(tmp_path, name):
+    """The parent of a linked folder is the parent of its target."""
+    write_ids(tmp_path / "far" / "deep" / "plain.parquet", "unused")
+    for folder, one in (("far", "right"), (".", "wrong")):
+        write_ids(tmp_path / folder / "new" / "ids.parquet", one)
+        (tmp_path / folder / "new" / "ids.parquet").rename(tmp_path / folder / name)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "deep")
+    assert await read(IdSource(file=tmp_path / "link" / ".." / name)) == ["right"]
+
+
+async def test_a_parquet_file_of_many_row_groups_is_read_completely(tmp_path):
+    path = tmp_path / "ids.parquet"
+    with duckdb.connect() as connection:
+        query = "SELECT CAST(n AS TEXT) AS SESSION_ID, n AS other FROM range(50000) AS t(n)"
+        connection.execute(f"COPY ({query}) TO '{path}' (ROW_GROUP_SIZE 2048)")
+        groups = f"SELECT count(DISTINCT row_group_id) FROM parquet_metadata('{path}')"
+        assert connection.execute(groups).fetchone()[0] > 10
+    assert len(await read(IdSource(file=path))) == 50_000
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+async def test_the_case_of_the_column_does_not_matter(tmp_path, suffix):
+    """Some databases export SESSION_ID."""
+    path = tmp_path / f"ids{suffix}"
+    if suffix == ".parquet":
+        write_ids(path, "a", column="SESSION_ID")
+    else:
+        path.write_text("Session_ID\na\n" if suffix == ".csv" else '{"SESSION_ID": "a"}\n')
+    assert await read(IdSource(file=path)) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "ids", ["1", "1.5", "'a'::BLOB", "['a']", "DATE '2024-01-01'", "{'a': 'b'}"]
+)
+async def test_a_parquet_column_that_is_no_text_is_rejected(tmp_path, ids):
+    """As text they would be other IDs: 1e5 becomes 100000.0, and ö becomes an escape."""
+    path = tmp_path / "ids.parquet"
+    duckdb.sql(f"COPY (SELECT {ids} AS session_id) TO '{path}'")
+    with pytest.raises(IdSourceError, match="is not a session ID"):
+        await read(IdSource(file=path))
+
+
+async def test_a_parquet_column_of_uuids_is_read_as_text(tmp_path):
+    path, one = tmp_path / "ids.parquet", str(uuid4())
+    duckdb.sql(f"COPY (SELECT UUID '{one}' AS session_id) TO '{path}'")
+    assert await read(IdSource(file=path)) == [one]
 
 
 async def test_a_missing_file_is_rejected_with_one_sentence(tmp_path):
@@ -122,6 +291,15 @@ async def test_a_query_without_ids_is_rejected_with_one_sentence(bench, query):
     warehouse = await bench.ready()
     with pytest.raises(IdSourceError, match=r"[Tt]he query"):
         await read(IdSource(query=query), warehouse)
+
+
+async def test_the_ids_of_a_query_are_not_quoted(bench):
+    warehouse = await bench.ready()
+    with pytest.raises(IdSourceError, match="ID 1 in the query's result is not") as caught:
+        await read(IdSource(query="SELECT 'SECRET' || chr(10) AS session_id"), warehouse)
+    with pytest.raises(IdSourceError) as also:
+        await read(IdSource(query="SELECT 'SECRET' AS other"), warehouse)
+    assert "SECRET" not in f"{caught.value} {also.value}"
 
 
 @pytest.mark.parametrize("given", [{}, {"file": "a.txt", "query": "t"}])
