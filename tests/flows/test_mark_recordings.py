@@ -125,6 +125,7 @@ async def test_invalid_sources_are_rejected_with_a_reason(shop, credentials, war
         ({"file": "a.txt", "query": "t"}, warehouse, ValueError, "Give either a file"),
         ({"file": tmp_path / "none.csv"}, warehouse, IdSourceError, "can't be read"),
         ({"file": "s3://bucket/ids.csv"}, warehouse, IdSourceError, "file is a URL"),
+        ({"query": "FROM read_csv('/etc/passwd')"}, warehouse, IdSourceError, "disabled by config"),
         ({"query": "wix_session_ids"}, lake, WarehouseUnsupportedError, "duckdb:// or postgres"),
     ]
     for source, target, kind, sentence in cases:

@@ -7,15 +7,17 @@ import json
 import os
 import socket
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 import duckdb
 import pytest
 
-from prefect_wix.errors import IdSourceError
+from prefect_wix.errors import IdSourceError, WarehouseUnsupportedError
 from prefect_wix.load.id_source import IdSource
 from prefect_wix.spool.id_spool import Spool
+from prefect_wix.warehouse.factory import open_warehouse
 from tests.warehouses import land
 
 IDS = ["b", "a", "c", "b", "ö, \"'", ""]
@@ -291,6 +293,153 @@ async def test_a_query_without_ids_is_rejected_with_one_sentence(bench, query):
     warehouse = await bench.ready()
     with pytest.raises(IdSourceError, match=r"[Tt]he query"):
         await read(IdSource(query=query), warehouse)
+
+
+CHANGES = [
+    "INSERT INTO {t} (session_id) VALUES ('z') RETURNING session_id",
+    "DELETE FROM {t} RETURNING session_id",
+    "WITH d AS (DELETE FROM {t} RETURNING session_id) SELECT session_id FROM d",
+    "SELECT 'a' AS session_id) AS s) AS i WHERE $1 = ''; DELETE FROM {t}; --",
+    "SELECT nextval('{s}.numbers')::TEXT AS session_id",
+    "COPY {t} TO '{f}'",
+    "ATTACH '{f}' AS other",
+    "DROP TABLE {t}",
+    "CREATE TABLE {s}.more AS SELECT 'a' AS session_id",
+    "SET search_path = 'x'",
+    "BEGIN",
+    "COMMIT",
+]
+
+
+@pytest.mark.parametrize("query", CHANGES)
+async def test_a_query_changes_nothing(bench, tmp_path, query):
+    """It fails with one sentence; tables, sequences and files are as they were."""
+    warehouse = await bench.ready()
+    await land(warehouse, ["a", "b"])
+    await bench.sql(f"CREATE SEQUENCE {bench.schema}.numbers START 7")
+    file = tmp_path / "copied.txt"
+    table = bench.name("wix_session_ids")
+    with pytest.raises(IdSourceError, match=r"query") as caught:
+        await read(IdSource(query=query.format(t=table, s=bench.schema, f=file)), warehouse)
+    assert len(str(caught.value).splitlines()) == 1
+    assert await bench.ids() == ["a", "b"]
+    assert (await bench.sql(f"SELECT nextval('{bench.schema}.numbers')"))[0][0] == 7
+    assert not file.exists()
+    await land(warehouse, ["c"], hours=1)
+    assert await bench.ids() == ["c"]
+
+
+FILE_READS = [
+    "SELECT * FROM read_csv('{f}')",
+    "SELECT content AS session_id FROM read_text('{f}')",
+    "SELECT content AS session_id FROM read_blob('{f}')",
+    "SELECT * FROM read_json('{f}')",
+    "SELECT file AS session_id FROM glob('{f}')",
+    "SELECT session_id FROM query('SELECT * FROM read_csv(''{f}'')')",
+    "FROM '{f}'",
+    '"{n}"',
+    "wix.peek",
+    "SELECT session_id FROM read_duckdb('{f}')",
+    "SELECT session_id FROM sqlite_scan('{f}', 'ids')",
+    "SELECT 'x' AS session_id FROM enable_logging(storage='file', storage_path='{f}.log')",
+    "SELECT getenv('WIX_TEST') AS session_id",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "PRAGMA database_list",
+    "elsewhere",
+]
+
+
+@pytest.mark.parametrize("query", FILE_READS)
+async def test_a_query_in_duckdb_reads_no_file(make_bench, tmp_path, query, monkeypatch):
+    """Also not through a view, and no setting, extension, variable of Python or environment."""
+    monkeypatch.setenv("WIX_TEST", "SECRET")
+    monkeypatch.chdir(tmp_path)
+    bench = make_bench("duckdb")
+    warehouse = await bench.ready()
+    path = tmp_path / "ids.csv"
+    path.write_text("session_id\nSECRET\n")
+    await bench.sql(f"CREATE VIEW wix.peek AS SELECT * FROM read_csv('{path}')")
+    monkeypatch.setitem(globals(), "elsewhere", duckdb.sql("SELECT 'SECRET' AS session_id"))
+    with pytest.raises(IdSourceError, match="query") as caught:
+        await read(IdSource(query=query.format(f=path, n=path.name)), warehouse)
+    assert "SECRET" not in str(caught.value)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["ids.csv", "sessions.duckdb"]
+
+
+async def test_a_load_of_this_process_goes_on_beside_a_query(make_bench):
+    """The connection of the query is read-only; the next transaction has one that can write."""
+    bench = make_bench("duckdb")
+    warehouse = await bench.ready()
+    ids = [f"{n:06}" for n in range(20_000)]
+    async with warehouse.kept_open():
+        await land(warehouse, ids)
+        assert await read(IdSource(query="wix.wix_session_ids"), warehouse) == ids
+        await land(warehouse, ids[1:], hours=1)
+    assert sorted(await bench.ids()) == ids[1:]
+
+
+async def test_a_query_beside_an_open_connection_is_rejected_with_one_sentence(make_bench):
+    """In one process DuckDB opens a file in one way only."""
+    bench = make_bench("duckdb")
+    warehouse = await bench.ready()
+    with (
+        duckdb.connect(str(bench.file)),
+        pytest.raises(IdSourceError, match="same database file with a different config"),
+    ):
+        await read(IdSource(query="wix.wix_session_ids"), warehouse)
+
+
+async def test_a_query_on_motherduck_is_refused():
+    """Its extension needs the access to the network and to files that a query must not have."""
+    warehouse = open_warehouse("md:shop")
+    with pytest.raises(WarehouseUnsupportedError, match="set file"):
+        await read(IdSource(query="wix_session_ids"), warehouse)
+
+
+async def test_a_function_of_postgres_leaves_no_large_object(make_bench):
+    """PostgreSQL 15 creates them in a READ ONLY transaction, so it is rolled back."""
+    bench = make_bench("postgres")
+    warehouse = await bench.ready()
+    with suppress(IdSourceError):  # newer servers refuse
+        await read(IdSource(query="SELECT lo_create(4711)::TEXT AS session_id"), warehouse)
+    assert await bench.sql("SELECT FROM pg_largeobject_metadata WHERE oid = 4711") == []
+
+
+SERVER_FUNCTIONS = [
+    "SELECT pg_read_file('PG_VERSION') AS session_id",
+    "SELECT pg_ls_dir('.') AS session_id",
+    "SELECT set_config('transaction_read_only', 'off', true) || nextval('{s}.numbers')::TEXT"
+    " AS session_id",
+    "SELECT {s}.bump() AS session_id",
+]
+
+
+@pytest.mark.parametrize("query", SERVER_FUNCTIONS)
+async def test_a_query_in_postgres_calls_no_function_with_an_effect(make_bench, query):
+    """Its transaction is read-only, and files of the server are a right of superusers."""
+    owner = make_bench("postgres")
+    await owner.ready()
+    s, user = owner.schema, f"u_{uuid4().hex}"
+    for statement in (
+        f"CREATE SEQUENCE {s}.numbers START 7",
+        f"CREATE FUNCTION {s}.bump() RETURNS TEXT LANGUAGE sql AS "
+        f"$$ INSERT INTO {s}.wix_session_ids (session_id) VALUES ('z') RETURNING session_id $$",
+        f"CREATE ROLE {user} LOGIN PASSWORD 'pw'",
+        f"GRANT ALL ON SCHEMA {s} TO {user}",
+        f"GRANT ALL ON ALL TABLES IN SCHEMA {s} TO {user}",
+        f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {s} TO {user}",
+    ):
+        await owner.sql(statement)
+    try:
+        url = f"postgresql://{user}:pw@127.0.0.1:{owner.server.port}/postgres"
+        with pytest.raises(IdSourceError, match="query"):
+            await read(IdSource(query=query.format(s=s)), open_warehouse(url, schema=s))
+        assert await owner.ids() == []
+        assert (await owner.sql(f"SELECT nextval('{s}.numbers')"))[0][0] == 7
+    finally:
+        await owner.sql(f"DROP OWNED BY {user}")
+        await owner.sql(f"DROP ROLE {user}")
 
 
 async def test_the_ids_of_a_query_are_not_quoted(bench):

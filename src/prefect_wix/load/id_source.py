@@ -21,6 +21,7 @@ from prefect_wix.errors import (
     IdSourceError,
     WarehouseBusyError,
     WarehouseError,
+    WarehouseUnsupportedError,
 )
 from prefect_wix.extras import import_extra
 from prefect_wix.planning.estimate import counted
@@ -41,7 +42,8 @@ class IdSource:
     Attributes:
         file: a .csv, .jsonl, .ndjson or .parquet file with a column ``session_id``, in any case, or
             a .txt file with one ID per line.
-        query: a SELECT with a column ``session_id``, or the name of a table that has one.
+        query: a SELECT with a column ``session_id``, or the name of a table that has one. It can
+            read the warehouse only; see `SqlWarehouse.read`.
 
     Raises:
         ValueError: neither or both are given.
@@ -164,14 +166,14 @@ _READERS: Mapping[str, Callable[[Path], Iterator[object]]] = {
 
 async def _read_query(query: str, spool: Spool, warehouse: SqlWarehouse) -> None:
     try:
-        await warehouse.transact(lambda _: _read_pages(_as_subquery(query), spool))
-    except WarehouseBusyError:
+        await warehouse.read(lambda _: _read_pages(_as_subquery(query), spool))
+    except (WarehouseBusyError, WarehouseUnsupportedError):
         raise
     except WarehouseError as error:
         cause = _first_line(error.__cause__ or error)
         raise IdSourceError(
-            f"The query failed or has no column {COLUMN} ({cause}). No session was marked: "
-            "correct the query and run again."
+            f"The query failed or has no column {COLUMN} ({cause}). A query can only read tables "
+            "of the warehouse. No session was marked: correct the query and run again."
         ) from error
 
 

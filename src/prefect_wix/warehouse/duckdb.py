@@ -19,6 +19,7 @@ from prefect_wix.errors import (
     WarehouseBusyError,
     WarehouseError,
     WarehouseSchemaError,
+    WarehouseUnsupportedError,
 )
 from prefect_wix.extras import import_extra
 from prefect_wix.planning.partitions import JobRecord, Receipt
@@ -35,6 +36,15 @@ BUSY_TIMEOUT_SECONDS = 60.0
 _BUSY_POLL_SECONDS = 0.05
 _MEMORY_LIMIT = "512MB"
 """Enough for a day of ten million IDs. DuckDB's default is 80 % of the machine's memory."""
+_READ_ONLY = {
+    "access_mode": "READ_ONLY",
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
+    "lock_configuration": "true",
+}
+"""The settings for foreign SQL. DuckDB can't take them back while the file is open."""
 
 
 class DuckDBWarehouse:
@@ -102,15 +112,25 @@ class DuckDBWarehouse:
         """See `SqlWarehouse.transact`."""
         return await self._run(lambda cursor: self._drive(work(self._tables), cursor))
 
-    async def _run(self, work: Callable[[Any], T]) -> T:
-        return await shield_in_thread(lambda: self._transact(work))
+    async def read(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
+        """See `SqlWarehouse.read`. The process has a connection of its own for it."""
+        if not self._is_file:
+            raise WarehouseUnsupportedError(
+                "On MotherDuck a query can't be kept from reading files. Nothing was read. Write "
+                "the IDs to a file and set file instead of query."
+            )
+        config = {"memory_limit": _MEMORY_LIMIT, **self._config, **_READ_ONLY}
+        return await self._run(lambda cursor: self._drive(work(self._tables), cursor), config)
 
-    def _transact(self, work: Callable[[Any], T]) -> T:
+    async def _run(self, work: Callable[[Any], T], config: Mapping[str, str] | None = None) -> T:
+        return await shield_in_thread(lambda: self._transact(work, config or self._config))
+
+    def _transact(self, work: Callable[[Any], T], config: Mapping[str, str]) -> T:
         deadline = time.monotonic() + self._busy_timeout
         with (
             self._errors(),
             self._connection.transaction(
-                lambda: self._connect(deadline), settings=self._config, timeout=self._busy_timeout
+                lambda: self._connect(deadline, config), settings=config, timeout=self._busy_timeout
             ) as cursor,
         ):
             return work(cursor)
@@ -137,19 +157,20 @@ class DuckDBWarehouse:
                 "the jobs in it that are still running are then submitted again."
             )
 
-    def _connect(self, deadline: float) -> Any:
+    def _connect(self, deadline: float, config: Mapping[str, str]) -> Any:
         if self._is_file:
             Path(self._database).parent.mkdir(parents=True, exist_ok=True)
         while True:
             try:
-                connection = self._duckdb.connect(self._database, config=self._config)
+                connection = self._duckdb.connect(self._database, config=config)
             except self._duckdb.IOException as error:
                 if "Could not set lock" not in str(error):
                     raise
                 if time.monotonic() >= deadline:
                     raise self._busy(error) from error
             else:
-                self._set_limits(connection)
+                if config is self._config:
+                    self._set_limits(connection)
                 return connection
             time.sleep(_BUSY_POLL_SECONDS)
 
