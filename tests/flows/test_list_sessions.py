@@ -72,12 +72,43 @@ async def test_the_artifact_shows_the_query_and_its_result(credentials, artifact
     assert listing.summary.job.job_id in artifact.data
 
 
-@pytest.mark.parametrize("name", ["out.xlsx", "out", "."])
+@pytest.mark.parametrize("name", ["out.xlsx", "out", ".", "n" * 300 + ".csv"])
 async def test_an_invalid_output_is_rejected_before_any_request(shop, credentials, tmp_path, name):
     """An output that cannot be written submits no job."""
     with pytest.raises(OutputError):
         await list_sessions(credentials, QUERY, tmp_path / name)
     assert shop.count() == 0
+
+
+@pytest.mark.parametrize("output", ["s3://bucket/ids.csv", "https://u:SECRET@host/ids.csv"])
+async def test_a_url_as_output_is_rejected_before_any_request(
+    shop, credentials, tmp_path, monkeypatch, output
+):
+    """It makes no folder s3:, and the sentence names the way into s3."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match=r"output is a URL.*load-sessions writes to s3") as caught:
+        await list_sessions(credentials, QUERY, output)
+    assert "SECRET" not in str(caught.value)
+    assert shop.count() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_tilde_in_output_is_the_home_folder(shop, credentials, tmp_path, monkeypatch):
+    """The caller gets the path of the file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    listing = await list_sessions(credentials, QUERY, "~/out.csv")
+    assert listing.output == tmp_path / "home" / "out.csv"
+    assert set(read_csv(listing.output)) == shop.answer(QUERY.to_wire())
+
+
+async def test_a_star_in_a_page_flow_is_any_page(shop, credentials):
+    """It finds what the empty text finds; as a page's name it would find nothing."""
+    dates = {"start_date": "2024-03-01", "end_date": "2024-03-08"}
+    wire = SessionsQuery(**dates, page_interactions=["/{Homepage}", ""]).to_wire()
+    query = {**dates, "page_interactions": ["/{Homepage}", "*"]}
+    listing = await list_sessions(credentials, query)
+    assert set(listing.session_ids) == shop.answer(wire) != set()
 
 
 async def test_an_incomplete_listing_keeps_the_old_file(shop, credentials, tmp_path):

@@ -62,6 +62,18 @@ async def test_the_ids_of_a_query_are_marked(shop, credentials, warehouse, datab
     assert shop.count("recorded") == 0
 
 
+async def test_only_the_recordings_of_the_given_file_are_deleted(
+    shop, credentials, warehouse, tmp_path
+):
+    """DuckDB would take ids[1].parquet as a pattern, which is ids1.parquet."""
+    ids = [shop.world.ids[place] for place in range(2)]
+    for name, one in zip(("ids[1].parquet", "ids1.parquet"), ids, strict=True):
+        duckdb.sql(f"COPY (SELECT '{one}' AS session_id) TO '{tmp_path}/{name}' (FORMAT parquet)")
+    file = tmp_path / "ids[1].parquet"
+    await mark_recordings(credentials, warehouse, DELETED, file, confirm=True)
+    assert shop.deleted == {ids[0]}
+
+
 async def test_deletion_needs_confirm(shop, credentials, warehouse, recordings):
     """Without confirm nothing is sent, and the error says what to set."""
     with pytest.raises(ValueError, match="cannot be undone and needs confirm=true"):
@@ -112,6 +124,8 @@ async def test_invalid_sources_are_rejected_with_a_reason(shop, credentials, war
         ({}, warehouse, ValueError, "Give either a file"),
         ({"file": "a.txt", "query": "t"}, warehouse, ValueError, "Give either a file"),
         ({"file": tmp_path / "none.csv"}, warehouse, IdSourceError, "can't be read"),
+        ({"file": "s3://bucket/ids.csv"}, warehouse, IdSourceError, "file is a URL"),
+        ({"query": "FROM read_csv('/etc/passwd')"}, warehouse, IdSourceError, "disabled by config"),
         ({"query": "wix_session_ids"}, lake, WarehouseUnsupportedError, "duckdb:// or postgres"),
     ]
     for source, target, kind, sentence in cases:

@@ -153,7 +153,7 @@ ALLOWED_IMPORTS = {
     "jobs": {"planning", "spool", "client", "errors", "clock"},
     "warehouse": {"planning", "spool", "errors"},
     "load": {"jobs", "warehouse", "planning", "spool", "client", "errors"},
-    "profiles": {"warehouse", "planning", "client.models", "errors"},
+    "profiles": {"warehouse", "planning", "spool.files", "client.models", "errors"},
     "blocks": {"warehouse", "client", "errors", "clock"},
     "tasks": {"blocks", *CORE},
     "flows": {"tasks", "blocks", *CORE},

@@ -95,6 +95,22 @@ def test_a_page_flow_can_include_any_page_and_the_exit(pages):
     }
 
 
+@pytest.mark.parametrize("pages", [["*"], ["/{Homepage}", "*", "__DROP__"], ["*", "", "*"]])
+def test_a_star_is_any_page(pages):
+    """Segment keys write any page as *; Wix's name of it is the empty text."""
+    query = SessionsQuery(**DAYS, page_interactions=pages)
+    sent = query.to_wire()["navigationFlow"]["pageInteractions"]
+    assert sent == ["" if page == "*" else page for page in pages]
+    assert query == SessionsQuery(**DAYS, page_interactions=sent)
+    assert "**" not in str(query)
+
+
+@pytest.mark.parametrize("page", ["/*", "**", " *", "%2A"])
+def test_a_page_with_a_star_in_its_name_is_that_page(page):
+    wire = SessionsQuery(**DAYS, page_interactions=[page]).to_wire()
+    assert wire["navigationFlow"] == {"pageInteractions": [page]}
+
+
 def test_a_time_zone_is_sent_only_if_the_query_has_one():
     assert "timezone" not in SessionsQuery(**DAYS, **MOBILE).to_wire()
     wire = SessionsQuery(**DAYS, **MOBILE, timezone="Asia/Jerusalem").to_wire()
@@ -167,7 +183,7 @@ INVALID_QUERIES = {
     "no pages": (
         {**DAYS, "page_interactions": []},
         (
-            'page_interactions is empty. Give at least one page, for example ["/{Homepage}", "", '
+            'page_interactions is empty. Give at least one page, for example ["/{Homepage}", "*", '
             '"__DROP__"], or leave it out.'
         ),
     ),

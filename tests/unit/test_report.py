@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from test_imports import PACKAGE, REFUSE
@@ -97,11 +99,29 @@ def test_a_report_that_cannot_be_written_raises_and_leaves_no_draft(tmp_path):
     """The path is a folder, or its name is too long."""
     path = tmp_path / "report.html"
     path.mkdir()
-    with pytest.raises(OutputError, match="is a folder; name an"):
+    with pytest.raises(OutputError, match="is a folder; name a file"):
         write_report(a_summary(), path)
     with pytest.raises(OutputError, match="can't be written"):
         write_report(a_summary(), tmp_path / ("n" * 300))
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_report_goes_where_its_path_says(tmp_path, monkeypatch):
+    """A tilde is the home folder; a URL and a pipe are refused; the mode of a file stays."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = write_report(a_summary(), Path("~/report.html"))
+    assert path == tmp_path / "report.html"
+    path.chmod(0o640)
+    write_report(a_summary(), path)
+    assert path.stat().st_mode & 0o777 == 0o640
+    pipe = tmp_path / "pipe.html"
+    os.mkfifo(pipe)
+    for refused in (Path("s3://bucket/report.html"), pipe):
+        with pytest.raises(OutputError, match=r"report.* is (a URL|a link)"):
+            check_report(refused)
+        with pytest.raises(OutputError, match=r"report.* is (a URL|a link)"):
+            write_report(a_summary(), refused)
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize("package", ["plotly", "jinja2"])

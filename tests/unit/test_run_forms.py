@@ -147,6 +147,15 @@ def test_valid_parameters_pass(name):
     validate(VALID[name], SCHEMAS[name], raise_on_error=True)
 
 
+def test_a_form_can_name_any_page():
+    """It sends no empty text, so any page is a star."""
+    query = {"period": "TODAY", "page_interactions": ["/{Homepage}", "*", "__DROP__"]}
+    parameters = {**VALID["list-sessions"], "query": query}
+    validate(parameters, SCHEMAS["list-sessions"], raise_on_error=True)
+    page = SCHEMAS["list-sessions"]["definitions"]["SessionsQuery"]["properties"]
+    assert "`*` any page" in page["page_interactions"]["description"]
+
+
 @pytest.mark.parametrize(("name", "invalid"), INVALID)
 def test_invalid_parameters_are_rejected_by_the_schema(name, invalid):
     """The server validates with the same schema before it creates a run."""

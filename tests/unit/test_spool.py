@@ -251,9 +251,10 @@ def test_leaving_the_spool_removes_its_files():
     spool.close()
 
 
-def test_only_the_owner_can_read_the_folder():
+def test_only_the_owner_can_read_the_folder_and_its_files():
     with Spool() as spool:
         assert spool.folder.stat().st_mode & 0o777 == 0o700
+        assert spool.lines().stat().st_mode & 0o777 == 0o600
 
 
 def test_two_spools_are_separate():

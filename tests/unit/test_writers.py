@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +13,7 @@ import duckdb
 import pytest
 from test_spool import ODD, SRC, guids, pages
 
-from prefect_wix.errors import MissingExtraError, OutputError
+from prefect_wix.errors import MissingExtraError, OutputError, SpoolError
 from prefect_wix.jobs import writers
 from prefect_wix.jobs.writers import check_output, write_session_ids
 from prefect_wix.spool.id_spool import Spool
@@ -122,10 +125,198 @@ def test_the_longest_file_name_is_accepted(spool, tmp_path):
     assert read_back(path) == ["a"]
 
 
-def test_a_longer_file_name_is_an_output_error(spool, tmp_path):
+def test_a_longer_file_name_is_an_output_error(tmp_path):
+    """Already the check before the job finds it."""
     with pytest.raises(OutputError, match=r"can't be written \(File name too long\)"):
-        write_session_ids(spool, tmp_path / f"{'n' * 252}.csv")
+        check_output(tmp_path / f"{'n' * 252}.csv")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("s3://bucket/ids.csv", r"output is a URL.*load-sessions writes to s3"),
+        ("gs://bucket/ids.parquet", "output is a URL"),
+        ("https://user:SECRET@example.com/ids.csv", "output is a URL"),
+        ("file:///tmp/ids.csv", "output is a URL"),
+        ("~no-such-user/ids.csv", "output begins with ~"),
+        ("a\0b.csv", "output has a character"),
+        ("\ud800.csv", "output has a character"),
+        ("", "is a folder"),
+    ],
+)
+def test_a_path_that_names_no_file_is_refused(tmp_path, monkeypatch, path, sentence):
+    """Nothing is created, and a password in a URL is not quoted."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match=sentence) as caught:
+        check_output(Path(path))
+    assert "SECRET" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tilde_is_the_home_folder(spool, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    path = check_output(Path("~/ids.csv"))
+    assert path == tmp_path / "home" / "ids.csv"
+    write_session_ids(spool, Path("~/ids.csv"))
+    assert read_back(path) == []
+    assert [one.name for one in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.parametrize("name", ["~x.csv", "http:x.csv", "a:b/c.csv", "x~/y.csv"])
+def test_a_name_that_only_resembles_a_home_folder_or_a_url_is_a_file(
+    spool, tmp_path, monkeypatch, name
+):
+    monkeypatch.chdir(tmp_path)
+    write_session_ids(spool, Path(name))
+    assert read_back(tmp_path / name) == []
+
+
+def test_a_folder_without_write_permission_is_refused_before_the_job(tmp_path):
+    code = f"""
+import os
+from pathlib import Path
+from prefect_wix.jobs.writers import check_output
+if os.getuid() == 0:
+    os.setuid(65534)
+check_output(Path({str(tmp_path)!r}) / "new" / "ids.csv")
+"""
+    tmp_path.chmod(0o555)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={"PYTHONPATH": SRC, "PATH": ""},
+    )
+    assert "can't be written (Permission denied)" in done.stderr
+
+
+def odd_target(folder, kind):
+    path = folder / f"{kind}.csv"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    else:
+        (folder / "target.csv").write_text("existing content")
+        targets = {"device": "/dev/null", "loop": path, "folder": folder, "file": "target.csv"}
+        path.symlink_to(targets.get(kind, "nowhere.csv"))
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind", ["pipe", "socket", "device", "loop", "folder", "file", "broken link"]
+)
+def test_only_a_regular_file_is_replaced(spool, tmp_path, kind):
+    """A link stays too: followed, it would let other users of /tmp choose the file."""
+    path = odd_target(tmp_path, kind)
+    before = path.lstat(), sorted(one.name for one in tmp_path.iterdir())
+    for use in (check_output, lambda path: write_session_ids(spool, path)):
+        with pytest.raises(OutputError, match="is a link, a pipe or a device"):
+            use(path)
+    assert (path.lstat(), sorted(one.name for one in tmp_path.iterdir())) == before
+    assert not (tmp_path / "nowhere.csv").exists()
+    if kind == "file":
+        assert path.read_text() == "existing content"
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_folder_may_be_a_link(spool, tmp_path, suffix):
+    """The parent of a linked folder is the parent of its target."""
+    (tmp_path / "far" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "deep")
+    write_session_ids(spool, tmp_path / "link" / ".." / f"ids{suffix}")
+    write_session_ids(spool, tmp_path / "link" / f"ids{suffix}")
+    assert (tmp_path / "far" / f"ids{suffix}").is_file()
+    assert (tmp_path / "far" / "deep" / f"ids{suffix}").is_file()
+    assert not (tmp_path / f"ids{suffix}").exists()
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o444])
+def test_a_replaced_file_keeps_its_mode_and_owner(spool, tmp_path, suffix, mode):
+    path = tmp_path / f"ids{suffix}"
+    path.write_text("old")
+    owner = (65534, 65534) if os.getuid() == 0 else (os.getuid(), os.getgid())
+    os.chown(path, *owner)
+    path.chmod(mode)
+    write_session_ids(spool, path)
+    status = path.stat()
+    assert (stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)) == (mode, owner)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
+def test_a_new_file_follows_the_umask(spool, tmp_path, suffix, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_session_ids(spool, tmp_path / f"ids{suffix}")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / f"ids{suffix}").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_nobody_else_can_open_or_plant_a_draft(tmp_path, suffix, monkeypatch):
+    """A draft is in a new folder of this user, so it follows no link and nobody reads it."""
+    seen = []
+
+    def look(spool, draft):
+        seen.append((stat.S_IMODE(draft.parent.stat().st_mode), draft.exists(), draft.parent))
+        draft.write_text("")
+
+    monkeypatch.setattr(writers, "_WRITERS", {suffix: look})
+    with Spool() as spool:
+        write_session_ids(spool, tmp_path / f"ids{suffix}")
+    [(mode, exists, folder)] = seen
+    assert (mode, exists, folder.parent) == (0o700, False, tmp_path)
+
+
+ODD_FOLDERS = [
+    "a[1]b*",
+    "it's",
+    "session_id=evil",
+    "a=1",
+    "~",
+    "s3:",
+    "x{1,2}",
+    "q?",
+    "back\\slash",
+]
+
+
+@pytest.mark.parametrize("name", ODD_FOLDERS)
+@pytest.mark.parametrize("folder_of", ["spool", "output"])
+def test_a_parquet_file_has_the_ids_whatever_the_folders_are_called(
+    tmp_path, monkeypatch, name, folder_of
+):
+    """DuckDB takes the path of the spool as a pattern, and `session_id=evil` as a column."""
+    folder, decoy = tmp_path / name, tmp_path / "a1bx"
+    for one in (folder, decoy):
+        one.mkdir()
+    if folder_of == "spool":
+        monkeypatch.setattr("tempfile.tempdir", str(folder))
+    with Spool() as spool:
+        spool.add(["a", "b"])
+        (decoy / spool.folder.name).mkdir()
+        (decoy / spool.folder.name / "ids.txt").write_text("wrong\n")
+        path = (folder if folder_of == "output" else tmp_path) / "ids.parquet"
+        write_session_ids(spool, path)
+    plain = path.rename(tmp_path / "plain.parquet")
+    assert read_back(plain) == ["a", "b"]
+
+
+def test_a_temporary_folder_that_duckdb_cannot_name_is_an_error(spool, tmp_path, monkeypatch):
+    folder = tmp_path / "back\\slash[1]"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    with pytest.raises(SpoolError, match="set TMPDIR"):
+        write_session_ids(spool, tmp_path / "ids.parquet")
+    assert [one.name for one in tmp_path.iterdir()] == [folder.name]
 
 
 WRITE = """

@@ -108,7 +108,7 @@ class SessionsQuery(BaseModel):
     page_interactions: tuple[str, ...] | None = Field(
         default=None, title="Page interactions", json_schema_extra={"minItems": 1}
     )
-    """Filter: a page flow. `/{Homepage}` is the home page, empty any page, `__DROP__` the exit."""
+    """Filter: a page flow. `/{Homepage}` is the home page, `*` any page, `__DROP__` the exit."""
     timezone: str | None = Field(default=None, title="Time zone")
     """IANA time zone of the dates, e.g. Asia/Jerusalem. Default: the site's time zone."""
 
@@ -125,9 +125,10 @@ class SessionsQuery(BaseModel):
         if pages is not None and not pages:
             raise _invalid(
                 "page_interactions is empty. Give at least one page, for example "
-                '["/{Homepage}", "", "__DROP__"], or leave it out.'
+                '["/{Homepage}", "*", "__DROP__"], or leave it out.'
             )
-        return pages
+        # Segment keys and run forms write any page as *; Wix's own name of it is the empty text.
+        return pages and tuple("" if page == "*" else page for page in pages)
 
     @model_validator(mode="after")
     def _one_period_and_one_filter(self) -> Self:

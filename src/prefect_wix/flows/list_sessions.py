@@ -38,7 +38,7 @@ async def list_sessions(
             which may take the same time again.
     """
     if output is not None:
-        check_output(output)
+        output = check_output(output)
     get_run_logger().info("Listing sessions of site %s: %s", credentials.site_id, query)
     job = await submit_sessions_job(credentials, query)
     listing = await collect_sessions(credentials, job, output, timeout_seconds)

@@ -43,7 +43,8 @@ async def mark_recordings(
         action: The mark to make, that a recording exists or that it is deleted.
         file: A .csv, .jsonl, .ndjson or .parquet file with a column session_id, or a .txt file with
             one session ID per line. Set either file or query.
-        query: A SELECT in the warehouse with a column session_id, or the name of a table.
+        query: A SELECT in the warehouse with a column session_id, or the name of a table. It can
+            read tables only.
         confirm: Required to mark recordings as deleted, which cannot be undone.
         dry_run: Count the IDs that would be sent, and send none.
         retry_unknown: Also send IDs that an earlier run sent without receiving a response. They may

@@ -97,7 +97,7 @@ async def profile_sessions(
     if timezone is not None:
         check_timezone(timezone)
     if report is not None:
-        check_report(report)
+        report = check_report(report)
     zone = timezone or await find_site_timezone(credentials)
     window = choose_window(start_date, end_date, days, before=as_of, timezone=zone)
     site = site_id or credentials.site_id

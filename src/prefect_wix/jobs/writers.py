@@ -1,7 +1,7 @@
 """Write a complete listing to one file: CSV, JSON Lines or Parquet, by the path's suffix.
 
-A file is written under a temporary name in the same folder and then renamed, so that readers never
-see a partial file. Files of a warehouse are in `prefect_wix.warehouse.parquet`.
+How an existing file is replaced is in `prefect_wix.spool.files`. Files of a warehouse are in
+`prefect_wix.warehouse.parquet`.
 """
 
 from __future__ import annotations
@@ -10,32 +10,35 @@ import csv
 import json
 import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from prefect_wix.errors import OutputError, import_extra
+from prefect_wix.spool.files import check_output_file, replaced_file
 from prefect_wix.spool.id_spool import Spool
 
 COLUMN = "session_id"
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path) -> Path:
     """Reject an unusable path before a job is submitted.
 
+    Returns:
+        The path, with the home folder in the place of ``~``.
+
     Raises:
-        OutputError: the suffix is not supported, or the path is a folder.
+        OutputError: the suffix is not supported, or the file can't be written; see
+            `prefect_wix.spool.files.check_output_file`.
         MissingExtraError: the format needs a package that is not installed.
     """
+    checked = check_output_file(path, "output")
     if path.suffix not in _WRITERS:
         raise OutputError(
             f"output {str(path)!r} has no supported suffix; use {', '.join(_WRITERS)}."
         )
-    if os.path.isdir(path):  # noqa: PTH112 - the method raises for a name that is too long
-        raise OutputError(f"output {str(path)!r} is a folder; name a file in it.")
     if path.suffix == ".parquet":
         _import_duckdb()
+    return checked
 
 
 def write_session_ids(spool: Spool, path: Path) -> None:
@@ -45,20 +48,9 @@ def write_session_ids(spool: Spool, path: Path) -> None:
         OutputError: the file can't be written; an existing file was not changed.
         SpoolError: the local disk could not store the IDs.
     """
-    check_output(path)
-    draft = path.with_name(f".{uuid4().hex}.draft")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path = check_output(path)
+    with replaced_file(path, "output") as draft:
         _WRITERS[path.suffix](spool, draft)
-        draft.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"output {str(path)!r} can't be written ({error.strerror}). Check the path, the "
-            "permissions and the free space. An existing file was not changed."
-        ) from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()
 
 
 def _write_csv(spool: Spool, path: Path) -> None:
@@ -81,11 +73,9 @@ def _write_parquet(spool: Spool, path: Path) -> None:
     duckdb = _import_duckdb()
     with duckdb.connect() as connection:
         try:
+            # A draft's path is absolute, and COPY takes it literally.
             connection.execute(
-                "COPY (SELECT * FROM read_csv($1, auto_detect = false, header = false, "
-                f"columns = {{'{COLUMN}': 'VARCHAR'}}, "
-                "delim = '\x01', quote = '', escape = '')) TO $2 (FORMAT parquet)",
-                [str(spool.lines()), str(path)],
+                f"COPY ({spool.query_of_lines()}) TO $1 (FORMAT parquet)", [str(path)]
             )
         except duckdb.IOException as error:
             raise OSError(None, str(error)) from error

@@ -9,19 +9,23 @@ import asyncio
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect_wix.errors import (
     IdSourceError,
-    WarehouseAccessError,
     WarehouseBusyError,
     WarehouseError,
+    WarehouseUnsupportedError,
     import_extra,
 )
+from prefect_wix.planning.estimate import counted
+from prefect_wix.spool.files import literal_path, local_path
 from prefect_wix.spool.id_spool import BATCH_SIZE, Spool
 from prefect_wix.warehouse.schema import Statement, Steps
 from prefect_wix.warehouse.transactions import SqlWarehouse
@@ -36,9 +40,10 @@ class IdSource:
     """A file of session IDs, or a query that returns them.
 
     Attributes:
-        file: a .csv, .jsonl, .ndjson or .parquet file with a column ``session_id``, or a .txt file
-            with one ID per line.
-        query: a SELECT with a column ``session_id``, or the name of a table that has one.
+        file: a .csv, .jsonl, .ndjson or .parquet file with a column ``session_id``, in any case, or
+            a .txt file with one ID per line.
+        query: a SELECT with a column ``session_id``, or the name of a table that has one. It can
+            read the warehouse only; see `SqlWarehouse.read`.
 
     Raises:
         ValueError: neither or both are given.
@@ -72,16 +77,26 @@ class IdSource:
 
 
 def _read_file(path: Path, spool: Spool) -> None:
+    try:
+        path = local_path(path, "file")
+    except ValueError as error:
+        raise IdSourceError(f"{error} No session was marked.") from error
     reader = _READERS.get(path.suffix)
     if reader is None:
         raise IdSourceError(f"Unknown format: {path}. Use a {', '.join(_READERS)} file.")
     try:
+        _check_regular(path)
         _add_ids(reader(path), spool, str(path))
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise IdSourceError(
-            f"{path} can't be read as {path.suffix[1:]} with a column {COLUMN} ({error!r}). "
-            "No session was marked: correct the file and run again."
+            f"{path} can't be read as {path.suffix[1:]} with a column {COLUMN} "
+            f"({_first_line(error)}). No session was marked: correct the file and run again."
         ) from error
+
+
+def _check_regular(path: Path) -> None:
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is not a regular file")
 
 
 def _read_text(path: Path) -> Iterator[object]:
@@ -91,22 +106,48 @@ def _read_text(path: Path) -> Iterator[object]:
 
 def _read_csv(path: Path) -> Iterator[object]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        yield from (row[COLUMN] for row in csv.DictReader(file))
+        rows = csv.reader(file, strict=True)
+        header = next(rows, [])
+        column = _find_column(header)
+        for row in filter(None, rows):
+            if len(row) != len(header):
+                # An unquoted comma in an ID would leave a part of it, which is another ID.
+                values, columns = counted(len(row), "value"), counted(len(header), "column")
+                raise ValueError(f"line {rows.line_num} has {values} for {columns}")
+            yield row[column]
 
 
 def _read_json_lines(path: Path) -> Iterator[object]:
     with path.open(encoding="utf-8-sig") as file:
-        yield from (json.loads(line)[COLUMN] for line in file if line.strip())
+        for line in filter(str.strip, file):
+            pairs = json.loads(line, object_pairs_hook=_Pairs)
+            if not isinstance(pairs, _Pairs):
+                raise ValueError("a line is not a JSON object")  # noqa: TRY004 - of the file
+            yield pairs[_find_column([name for name, _ in pairs])][1]
+
+
+class _Pairs(list[tuple[str, object]]):
+    """A JSON object, with names that are given twice."""
+
+
+def _find_column(names: Sequence[str]) -> int:
+    found = [place for place, name in enumerate(names) if name.lower() == COLUMN]
+    if len(found) != 1:
+        raise ValueError(f"it has {counted(len(found), 'column')} {COLUMN}")
+    return found[0]
 
 
 def _read_parquet(path: Path) -> Iterator[object]:
     duckdb: Any = import_extra("duckdb", extra="duckdb", what_for="A Parquet file")
     with duckdb.connect() as connection:
         try:
-            column = f"CAST({COLUMN} AS TEXT)"
-            rows = connection.execute(f"SELECT {column} FROM read_parquet($1)", [str(path)])
+            # With hive_partitioning a folder session_id=x would make every ID x.
+            rows = connection.execute(
+                f"SELECT {COLUMN} FROM read_parquet($1, hive_partitioning = false)",
+                [literal_path(path)],
+            )
             while batch := rows.fetchmany(BATCH_SIZE):
-                yield from (session_id for (session_id,) in batch)
+                yield from (str(one) if isinstance(one, UUID) else one for (one,) in batch)
         except duckdb.Error as error:
             raise ValueError(str(error)) from error
 
@@ -125,14 +166,20 @@ _READERS: Mapping[str, Callable[[Path], Iterator[object]]] = {
 
 async def _read_query(query: str, spool: Spool, warehouse: SqlWarehouse) -> None:
     try:
-        await warehouse.transact(lambda _: _read_pages(_as_subquery(query), spool))
-    except (WarehouseAccessError, WarehouseBusyError):
+        await warehouse.read(lambda _: _read_pages(_as_subquery(query), spool))
+    except (WarehouseBusyError, WarehouseUnsupportedError):
         raise
     except WarehouseError as error:
+        cause = _first_line(error.__cause__ or error)
         raise IdSourceError(
-            f"The query {query!r} failed or has no column {COLUMN} ({error.__cause__}). "
-            "No session was marked: correct the query and run again."
+            f"The query failed or has no column {COLUMN} ({cause}). A query can only read tables "
+            "of the warehouse. No session was marked: correct the query and run again."
         ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    """The error without the lines below it, which quote the query or the file."""
+    return str(error).partition("\n")[0]
 
 
 def _as_subquery(query: str) -> str:
@@ -159,12 +206,17 @@ def _read_pages(query: str, spool: Spool) -> Steps[None]:
 
 
 def _add_ids(values: Iterator[object], spool: Spool, source: str) -> None:
-    ids = (_validated(value, source) for value in values if value not in {None, ""})
+    ids = (
+        _validated(value, f"ID {number:,} in {source}")
+        for number, value in enumerate(values, start=1)
+        if value is not None and value != ""
+    )
     while batch := list(islice(ids, BATCH_SIZE)):
         spool.add(batch)
 
 
-def _validated(value: object, source: str) -> str:
+def _validated(value: object, place: str) -> str:
+    # The value is not quoted: it may be of a wrong file or column, and secret.
     if not isinstance(value, str) or not value.isprintable():
-        raise IdSourceError(f"{value!r} in {source} is not a session ID (one line of text).")
+        raise IdSourceError(f"{place} is not a session ID (one line of text).")
     return value

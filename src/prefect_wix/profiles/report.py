@@ -5,17 +5,14 @@ The values are prepared here; the page is in ``report.html.jinja``, the charts a
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, date, timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from prefect_wix.errors import OutputError, import_extra
+from prefect_wix.errors import import_extra
 from prefect_wix.profiles.charts import (
     chart_script,
     devices_chart,
@@ -30,22 +27,25 @@ from prefect_wix.profiles.summary import (
     ReconciliationRow,
     RelationState,
 )
+from prefect_wix.spool.files import check_output_file, replaced_file
 
 ROWS_SHOWN = 200
 """Most broken relations that the report lists."""
 
 
-def check_report(path: Path) -> None:
+def check_report(path: Path) -> Path:
     """Check that a report can be written, before anything is computed for it.
 
+    Returns:
+        The path, with the home folder in the place of ``~``.
+
     Raises:
-        OutputError: the path is a folder.
+        OutputError: the file can't be written.
         MissingExtraError: the ``report`` extra is not installed.
     """
     import_extra("jinja2", extra="report", what_for="A report")
     import_extra("plotly", extra="report", what_for="A report")
-    if os.path.isdir(path):  # noqa: PTH112 - the method raises for a name that is too long
-        raise OutputError(f"report {str(path)!r} is a folder; name an .html file in it.")
+    return check_output_file(path, "report")
 
 
 def write_report(summary: ProfileSummary, path: Path) -> Path:
@@ -62,20 +62,9 @@ def write_report(summary: ProfileSummary, path: Path) -> Path:
         OutputError: the file can't be written; an existing file is unchanged.
         MissingExtraError: the ``report`` extra is not installed.
     """
-    check_report(path)
-    draft = path.with_name(f".{uuid4().hex}.draft")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path = check_report(path)
+    with replaced_file(path, "report") as draft:
         draft.write_text(_render(summary), encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"report {str(path)!r} can't be written ({error.strerror}); an existing report is "
-            "unchanged. Check the path, the permissions and the free space."
-        ) from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()
     return path.absolute()
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from prefect_wix.errors import SpoolError
+from prefect_wix.spool.files import literal_path
 from prefect_wix.spool.shield import shield_in_thread
 
 BATCH_SIZE = 10_000
@@ -147,10 +148,28 @@ class Spool:
         """
         path = self.folder / "ids.txt"
         if self._adds_in_lines != self._adds:
-            with _disk_errors(), path.open("wb") as file:
-                file.writelines(self._texts())
+            with _disk_errors():
+                path.touch(mode=0o600)
+                with path.open("wb") as file:
+                    file.writelines(self._texts())
             self._adds_in_lines = self._adds
         return path
+
+    def query_of_lines(self) -> str:
+        """A DuckDB query of the IDs in order, in one column ``session_id``. It reads `lines`.
+
+        Raises:
+            SpoolError: see `lines`; or DuckDB can't read the temporary folder.
+        """
+        with _disk_errors():
+            path = literal_path(self.lines()).replace("'", "''")
+        # No separator and no quotes: a line is an ID, whatever it contains. With hive_partitioning
+        # a folder session_id=x would make every ID x.
+        return (
+            f"SELECT session_id FROM read_csv('{path}', auto_detect = false, header = false, "
+            "columns = {'session_id': 'VARCHAR'}, delim = '\x01', quote = '', escape = '', "
+            "hive_partitioning = false)"
+        )
 
     def _texts(self) -> Iterator[bytes]:
         return ("\n".join([*batch, ""]).encode() for batch in self.batches())

@@ -190,7 +190,7 @@ async def collect_sessions(
     """
     _check_site(credentials, job)
     if output is not None:
-        check_output(output)
+        output = check_output(output)
     poll_policy = PollPolicy(timeout_seconds=timeout_seconds)
     async with (
         credentials.get_client() as client,

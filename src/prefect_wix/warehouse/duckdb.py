@@ -21,6 +21,7 @@ from prefect_wix.errors import (
     WarehouseBusyError,
     WarehouseError,
     WarehouseSchemaError,
+    WarehouseUnsupportedError,
     import_extra,
 )
 from prefect_wix.planning.partitions import JobRecord, Receipt
@@ -32,11 +33,21 @@ from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive
 from prefect_wix.warehouse.transactions import SessionTransactions
 
 T = TypeVar("T")
+Config = Mapping[str, SecretStr | str]
 
 BUSY_TIMEOUT_SECONDS = 60.0
 _BUSY_POLL_SECONDS = 0.05
 _MEMORY_LIMIT = "512MB"
 """Enough for a day of ten million IDs. DuckDB's default is 80 % of the machine's memory."""
+_READ_ONLY = {
+    "access_mode": "READ_ONLY",
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
+    "lock_configuration": "true",
+}
+"""The settings for foreign SQL. DuckDB can't take them back while the file is open."""
 
 
 class DuckDBWarehouse:
@@ -76,15 +87,12 @@ class DuckDBWarehouse:
         # Without this switch DuckDB downloads the extension of a setting that it does not know.
         offline = {"autoinstall_known_extensions": "false"}
         with suppress(self._duckdb.Error):
-            self._duckdb.connect(":memory:", config={**self._settings(), **offline}).close()
+            self._duckdb.connect(":memory:", config={**_plain(self._config), **offline}).close()
             return
         raise ValueError(
             "DuckDB rejects a setting after the ? of the warehouse URL. Correct its name and its "
             "value, or remove it."
         )
-
-    def _settings(self) -> dict[str, str]:
-        return {name: value.get_secret_value() for name, value in self._config.items()}
 
     def kept_open(self) -> AbstractAsyncContextManager[None]:
         """See `prefect_wix.warehouse.duckdb_connection.kept_open`."""
@@ -123,15 +131,25 @@ class DuckDBWarehouse:
         """See `SqlWarehouse.transact`."""
         return await self._run(lambda cursor: self._drive(work(self._tables), cursor))
 
-    async def _run(self, work: Callable[[Any], T]) -> T:
-        return await shield_in_thread(lambda: self._transact(work))
+    async def read(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
+        """See `SqlWarehouse.read`. The process has a connection of its own for it."""
+        if not self._is_file:
+            raise WarehouseUnsupportedError(
+                "On MotherDuck a query can't be kept from reading files. Nothing was read. Write "
+                "the IDs to a file and set file instead of query."
+            )
+        config: Config = {"memory_limit": _MEMORY_LIMIT, **self._config, **_READ_ONLY}
+        return await self._run(lambda cursor: self._drive(work(self._tables), cursor), config)
 
-    def _transact(self, work: Callable[[Any], T]) -> T:
+    async def _run(self, work: Callable[[Any], T], config: Config | None = None) -> T:
+        return await shield_in_thread(lambda: self._transact(work, config or self._config))
+
+    def _transact(self, work: Callable[[Any], T], config: Config) -> T:
         deadline = time.monotonic() + self._busy_timeout
         with (
             self._errors(),
             self._connection.transaction(
-                lambda: self._connect(deadline), settings=self._config, timeout=self._busy_timeout
+                lambda: self._connect(deadline, config), settings=config, timeout=self._busy_timeout
             ) as cursor,
         ):
             return work(cursor)
@@ -158,27 +176,28 @@ class DuckDBWarehouse:
                 "the jobs in it that are still running are then submitted again."
             )
 
-    def _connect(self, deadline: float) -> Any:
+    def _connect(self, deadline: float, config: Config) -> Any:
         if self._is_file:
             Path(self._database).parent.mkdir(parents=True, exist_ok=True)
         while True:
             try:
-                connection = self._open()
+                connection = self._open(config)
             except self._duckdb.IOException as error:
                 if "Could not set lock" not in str(error):
                     raise
                 if time.monotonic() >= deadline:
                     raise self._busy(error) from error
             else:
-                self._set_limits(connection)
+                if config is self._config:
+                    self._set_limits(connection)
                 return connection
             time.sleep(_BUSY_POLL_SECONDS)
 
-    def _open(self) -> Any:
+    def _open(self, config: Config) -> Any:
         if self._is_file:
-            return self._duckdb.connect(self._database, config=self._settings())
+            return self._duckdb.connect(self._database, config=_plain(config))
         with suppress(self._duckdb.Error):
-            return self._duckdb.connect(self._database, config=self._settings())
+            return self._duckdb.connect(self._database, config=_plain(config))
         # Without DuckDB's error, which may repeat the token.
         raise WarehouseAccessError(
             f"{self._name} can't be opened or written; it was not changed. Check the name, the "
@@ -238,3 +257,10 @@ class DuckDBWarehouse:
     @property
     def _name(self) -> str:
         return self._database.partition("?")[0]
+
+
+def _plain(config: Config) -> dict[str, str]:
+    return {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in config.items()
+    }

@@ -171,13 +171,4 @@ def stage(connection: Any, spool: Spool) -> None:
         query = "SELECT unnest(CAST($1 AS VARCHAR[])) AS session_id"
         connection.execute(f"CREATE TEMP TABLE {STAGED} AS {query}", (ids,))
     else:
-        connection.execute(f"CREATE TEMP VIEW {STAGED} AS {_lines_of(spool.lines())}")
-
-
-def _lines_of(file: Path) -> str:
-    path = str(file).replace("'", "''")
-    # No separator and no quotes: a line is an ID, whatever it contains.
-    return (
-        f"SELECT session_id FROM read_csv('{path}', auto_detect = false, header = false, "
-        "columns = {'session_id': 'VARCHAR'}, delim = '\x01', quote = '', escape = '')"
-    )
+        connection.execute(f"CREATE TEMP VIEW {STAGED} AS {spool.query_of_lines()}")

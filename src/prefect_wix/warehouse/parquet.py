@@ -217,7 +217,8 @@ class ParquetWarehouse:
         staged = _count(connection, f"FROM {STAGED}")
         if not self._existing_file(partition):
             return PartitionContents(0, kept=0, staged=staged, receipt=None)
-        ids = f"FROM read_parquet({_literal(self._store.address(path))})"
+        address = _literal(self._store.address(path))
+        ids = f"FROM read_parquet({address}, hive_partitioning = false)"
         receipts = self._read_receipts(connection, [path])
         return PartitionContents(
             sessions=_count(connection, ids),

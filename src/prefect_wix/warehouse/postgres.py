@@ -93,6 +93,10 @@ class PostgresWarehouse:
         """See `SqlWarehouse.transact`."""
         return await self._run(work(self._tables), lock=self._lock())
 
+    async def read(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
+        """See `SqlWarehouse.read`."""
+        return await self._run(work(self._tables), read_only=True)
+
     def _lock(self, partition: Partition | None = None) -> Statement:
         """Lock a site and segment, or the schema, until the transaction ends.
 
@@ -104,13 +108,20 @@ class PostgresWarehouse:
         return Statement("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", (key,))
 
     async def _run(
-        self, steps: Steps[T], *, lock: Statement | None = None, spool: Spool | None = None
+        self,
+        steps: Steps[T],
+        *,
+        lock: Statement | None = None,
+        spool: Spool | None = None,
+        read_only: bool = False,
     ) -> T:
-        return await shield(self._transact(steps, lock, spool))
+        return await shield(self._transact(steps, lock, spool, read_only=read_only))
 
-    async def _transact(self, steps: Steps[T], lock: Statement | None, spool: Spool | None) -> T:
+    async def _transact(
+        self, steps: Steps[T], lock: Statement | None, spool: Spool | None, *, read_only: bool
+    ) -> T:
         with self._errors():
-            async with self._transaction() as connection:
+            async with self._transaction(read_only=read_only) as connection:
                 if spool is not None:
                     await _stage(connection, spool)
                 if lock is not None:
@@ -118,13 +129,18 @@ class PostgresWarehouse:
                 return await drive_async(steps, lambda one: _execute(connection, one))
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Any]:
+    async def _transaction(self, *, read_only: bool) -> AsyncIterator[Any]:
         connection = await self._connect()
         try:
-            async with connection.transaction(isolation="read_committed"):
-                milliseconds = max(1, round(self._busy_timeout * 1000))
-                await connection.execute(f"SET LOCAL lock_timeout = {milliseconds}")
-                yield connection
+            transaction = connection.transaction(isolation="read_committed", readonly=read_only)
+            await transaction.start()
+            milliseconds = max(1, round(self._busy_timeout * 1000))
+            await connection.execute(f"SET LOCAL lock_timeout = {milliseconds}")
+            yield connection
+            # Closing the connection rolls back what is not committed, such as the large objects
+            # that PostgreSQL 15 creates in a READ ONLY transaction.
+            if not read_only:
+                await transaction.commit()
         finally:
             await _close(connection)
 

@@ -18,6 +18,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from prefect_wix.errors import WarehouseAccessError, WarehouseBusyError, import_extra
+from prefect_wix.spool.files import literal_path
 from prefect_wix.warehouse.interface import driver_text
 
 _BUSY_POLL_SECONDS = 0.01
@@ -66,12 +67,12 @@ class Folder:
     """
 
     def __init__(self, root: str) -> None:
-        self._root = Path(root)
-        self.name = str(self._root)
+        self._root = Path(root).absolute()
+        self.name = root
 
     def address(self, path: str) -> str:
         """See `Store.address`."""
-        return str(self._root / path)
+        return literal_path(self._root / path)
 
     def attach(self, connection: Any) -> None:
         """See `Store.attach`. DuckDB reads local files by itself."""
@@ -146,9 +147,15 @@ class ObjectStore:
 
     One upload replaces an object, so a reader gets the old or the new one. There is no lock: if two
     loads replace a partition at once, the last write wins.
+
+    Raises:
+        ValueError: the URL is a pattern.
     """
 
     def __init__(self, url: str) -> None:
+        if set(url) & set("*?["):
+            # fsspec and DuckDB would take it as a pattern and read other folders.
+            raise ValueError("The URL of an object store must not contain * ? or [.")
         self._protocol = url.partition(":")[0]
         if self._protocol in _PACKAGES:
             extra = self._protocol

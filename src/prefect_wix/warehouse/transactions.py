@@ -229,6 +229,17 @@ class SqlWarehouse(Warehouse, Protocol):
             WarehouseError: see the tree in `prefect_wix.errors`.
         """
 
+    async def read(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
+        """Run steps of foreign SQL in a transaction that can only read the database's tables.
+
+        In DuckDB it can access no file, extension or setting. In PostgreSQL it is READ ONLY, and
+        the rights of the user limit which functions of the server it can call.
+
+        Raises:
+            WarehouseUnsupportedError: the database can't be kept from more than that: MotherDuck.
+            WarehouseError: see the tree in `prefect_wix.errors`.
+        """
+
 
 def sql_warehouse(warehouse: Warehouse, *, what_for: str) -> SqlWarehouse:
     """The warehouse, if it can run steps.

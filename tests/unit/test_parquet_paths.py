@@ -1,0 +1,56 @@
+"""A Parquet warehouse reads and writes its own files, whatever its folder is called."""
+
+from __future__ import annotations
+
+import pytest
+
+from prefect_wix.warehouse.factory import open_warehouse
+from prefect_wix.warehouse.parquet import ParquetWarehouse
+from prefect_wix.warehouse.stores import Folder
+from tests.warehouses import a_listing, ids_of, land
+
+ODD = ["a[1]b*", "it's", "session_id=evil", "a=1", "~", "s3:", "x{1,2}", "back\\slash", "a?b"]
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("relative", [True, False])
+async def test_a_folder_may_have_an_odd_name(tmp_path, monkeypatch, name, relative):
+    """The second load compares with the IDs of the first, and with no other folder's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = tmp_path / name / "lake"
+    decoy = ParquetWarehouse(Folder(str(tmp_path / "a1bx" / "lake")))
+    warehouse = ParquetWarehouse(Folder(f"{name}/lake" if relative else str(folder)))
+    for one in (decoy, warehouse):
+        await one.prepare()
+    await land(decoy, ids_of("wrong", 3))
+    await land(warehouse, ids_of("a", 3))
+    result = await land(warehouse, ids_of("a", 4), hours=1)
+    assert (result.kept, result.added, result.removed) == (3, 1, 0)
+    assert {one.name for one in tmp_path.iterdir()} == {"a1bx", name}
+    assert len(list(folder.glob("wix_session_ids/*/*/*.parquet"))) == 1
+
+
+@pytest.mark.parametrize("prefix", ["a[1]", "a*", "a?b"])
+def test_a_pattern_is_no_prefix_of_an_object_store(prefix):
+    """Its client and DuckDB would read the files of other prefixes."""
+    with pytest.raises(ValueError, match=r"must not contain \* \? or \["):
+        open_warehouse(f"memory://bucket/{prefix}")
+
+
+@pytest.mark.parametrize("name", ["a[1]b*", "it's", "session_id=evil"])
+@pytest.mark.parametrize("engine", ["duckdb", "parquet"])
+async def test_a_large_listing_lands_whatever_the_temporary_folder_is_called(
+    make_bench, tmp_path, monkeypatch, engine, name
+):
+    """DuckDB reads more than a batch of IDs from the spool's file, never from another folder's."""
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / name))
+    bench, ids = make_bench(engine), ids_of("a", 10_500)
+    warehouse = await bench.ready()
+    with a_listing(ids) as listing:
+        decoy = tmp_path / "a1bx" / listing.spool.folder.name
+        decoy.mkdir(parents=True)
+        (decoy / "ids.txt").write_text("wrong\n")
+        await warehouse.publish(listing)
+    assert sorted(await bench.ids()) == sorted(ids)
