@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.parquet import ParquetWarehouse
 from prefect_wix.warehouse.stores import Folder
 from tests.warehouses import a_listing, ids_of, land
@@ -29,13 +28,6 @@ async def test_a_folder_may_have_an_odd_name(tmp_path, monkeypatch, name, relati
     assert (result.kept, result.added, result.removed) == (3, 1, 0)
     assert {one.name for one in tmp_path.iterdir()} == {"a1bx", name}
     assert len(list(folder.glob("wix_session_ids/*/*/*.parquet"))) == 1
-
-
-@pytest.mark.parametrize("prefix", ["a[1]", "a*", "a?b"])
-def test_a_pattern_is_no_prefix_of_an_object_store(prefix):
-    """Its client and DuckDB would read the files of other prefixes."""
-    with pytest.raises(ValueError, match=r"must not contain \* \? or \["):
-        open_warehouse(f"memory://bucket/{prefix}")
 
 
 @pytest.mark.parametrize("name", ["a[1]b*", "it's", "session_id=evil"])

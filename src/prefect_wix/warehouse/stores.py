@@ -147,15 +147,9 @@ class ObjectStore:
 
     One upload replaces an object, so a reader gets the old or the new one. There is no lock: if two
     loads replace a partition at once, the last write wins.
-
-    Raises:
-        ValueError: the URL is a pattern.
     """
 
     def __init__(self, url: str) -> None:
-        if set(url) & set("*?["):
-            # fsspec and DuckDB would take it as a pattern and read other folders.
-            raise ValueError("The URL of an object store must not contain * ? or [.")
         self._protocol = url.partition(":")[0]
         if self._protocol in _PACKAGES:
             extra = self._protocol
