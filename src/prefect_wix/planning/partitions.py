@@ -88,6 +88,7 @@ class JobRecord:
     intended_at: datetime
     job_id: str | None = None
     submitted_at: datetime | None = None
+    """When the job was submitted, by the warehouse's clock."""
     ended_at: datetime | None = None
     sessions: int | None = None
     added: int | None = None
