@@ -350,6 +350,7 @@ async def test_a_claim_carries_the_clock_of_the_warehouse(warehouse):
         pytest.param(a_record(hours=24 * 365 * 100), id="of the future"),
         pytest.param(a_record(on_day(9)), id="of another day"),
         pytest.param(a_record(replace(MOBILE, timezone="UTC")), id="of another zone"),
+        pytest.param(replace(a_record(), base_url="http://127.0.0.1:80"), id="of another place"),
         pytest.param(a_record().ended(JobState.FAILED, at=NOON), id="failed"),
         pytest.param(a_record().ended(JobState.LANDED, at=NOON), id="landed"),
     ],
@@ -370,6 +371,18 @@ async def test_an_intent_without_a_job_may_be_an_orphan(warehouse):
     assert (await warehouse.claim(second, adopt_since=NOON)).orphans == 1
     await warehouse.save_record(second.ended(JobState.FAILED, at=NOON, reason="it's \\ failed"))
     assert (await warehouse.claim(third, adopt_since=NOON)).orphans == 0
+
+
+async def test_an_intent_of_another_base_url_stays(warehouse):
+    """It left no job at this one, so this claim neither counts nor closes it."""
+    here, there = (
+        JobRecord.intend(MOBILE, at=NOON, run_id=None, base_url=url)
+        for url in ("https://www.wixapis.com", "http://127.0.0.1:8077")
+    )
+    await warehouse.claim(there, adopt_since=NOON)
+    assert (await warehouse.claim(here, adopt_since=NOON)).orphans == 0
+    states = [one.state for one in await warehouse.job_records(MOBILE.site_id, MOBILE.window)]
+    assert states == [JobState.INTENDED, JobState.INTENDED]
 
 
 async def test_a_landed_job_is_not_adopted(bench, warehouse):

@@ -286,7 +286,10 @@ class PartitionLoad:
 
     def _intent(self) -> JobRecord:
         return JobRecord.intend(
-            self._partition, at=datetime.now(UTC), run_id=self._load.options.run_id
+            self._partition,
+            at=datetime.now(UTC),
+            run_id=self._load.options.run_id,
+            base_url=self._load.client.base_url,
         )
 
     def _adopt_since(self) -> datetime:

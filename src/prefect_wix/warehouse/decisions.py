@@ -36,6 +36,8 @@ def decide_claim(
 ) -> tuple[Claim, list[JobRecord]]:
     """Adopt the job that was submitted last, or grant a submit and list the records to write.
 
+    The records of another base URL, such as a sandbox's, are left alone.
+
     Args:
         record: the intent to submit.
         open_records: the partition's job records in `OPEN_STATES`, in any time zone.
@@ -43,7 +45,11 @@ def decide_claim(
         at: when the partition is claimed, by the warehouse's clock.
     """
     # The intent itself is stored already if its commit succeeded but reported an error.
-    others = [one for one in open_records if one.record_id != record.record_id]
+    others = [
+        one
+        for one in open_records
+        if one.record_id != record.record_id and one.base_url == record.base_url
+    ]
     jobs = [
         one
         for one in others
