@@ -47,17 +47,19 @@ class Wix(WixClient):
     """Wix without a network. The three IDs of each job name the job.
 
     Attributes:
+        jobs: how many jobs are polled before one finishes.
         longest: the longest delay of a request in seconds.
         submits: by job, when the request began and ended in seconds of `time.monotonic`.
-        finished: set when jobs have finished.
+        finished: set when the jobs have finished.
     """
 
-    def __init__(self, longest=0.0):
+    def __init__(self, *, jobs, longest=0.0):
         super().__init__(ApiKeyAuth("key", "site-1"), base_url="https://wix.test")
+        self.jobs = jobs
         self.longest = longest
         self.submits = {}
         self.finished = asyncio.Event()
-        self.finished.set()
+        self._polls = 0
 
     async def list_sessions_async(self, query):
         """The rate limit and then Wix delay the request."""
@@ -69,6 +71,9 @@ class Wix(WixClient):
         return job_id
 
     async def get_list_sessions_job_result(self, job_id, **page):
+        self._polls += 1
+        if self._polls == self.jobs:
+            self.finished.set()
         await self.finished.wait()
         await self._delay()
         ids = tuple(f"{job_id} {n}" for n in range(3))
@@ -110,25 +115,29 @@ def seconds_late(claim):
     return time.time() - time.monotonic() + claim.received - claim.at.timestamp()
 
 
+async def race(wix, warehouse, partition):
+    """Load the partition several times, and report the jobs."""
+    claims = observed_claims(warehouse)
+
+    async def load_later():
+        await asyncio.sleep(random.uniform(0, 0.3))
+        return await load(wix, warehouse, partition)
+
+    results = await asyncio.gather(*(load_later() for _ in range(LANDINGS)))
+    return {
+        "failed": [one.reason for one in results if one.state is JobState.FAILED],
+        "submits": wix.submits,
+        "late": max(map(seconds_late, claims)),
+    }
+
+
 async def main(url, schema, seconds):
     set_worker_clock(float(seconds))
-    warehouse = open_warehouse(url, schema=schema or None)
-    claims = observed_claims(warehouse)
-    async with Wix(longest=0.1) as wix:
-        for line in iter(sys.stdin.readline, ""):
-
-            async def land_later(partition):
-                await asyncio.sleep(random.uniform(0, 0.3))
-                return await load(wix, warehouse, partition)
-
-            partition = on_day(int(line))
-            results = await asyncio.gather(*(land_later(partition) for _ in range(LANDINGS)))
-            failed = [one.reason for one in results if one.state is JobState.FAILED]
-            landed = {"failed": failed, "submits": wix.submits}
-            landed["late"] = max(map(seconds_late, claims))
+    for line in iter(sys.stdin.readline, ""):
+        async with Wix(jobs=LANDINGS, longest=0.1) as wix:
+            warehouse = open_warehouse(url, schema=schema or None)
+            landed = await race(wix, warehouse, on_day(int(line)))
             print(json.dumps(landed), flush=True)  # noqa: T201
-            wix.submits.clear()
-            claims.clear()
 
 
 if __name__ == "__main__":

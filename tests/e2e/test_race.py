@@ -36,8 +36,7 @@ async def test_the_job_submitted_last_wins_however_wrong_clocks_are(
     Their clocks are ahead or behind by minutes.
     """
     warehouse = await bench.ready()
-    async with racer.Wix() as slow, racer.Wix() as quick:
-        slow.finished.clear()
+    async with racer.Wix(jobs=2) as slow, racer.Wix(jobs=1) as quick:
         racer.set_worker_clock(first * MINUTES, monkeypatch.setattr)
         waiting = asyncio.create_task(racer.load(slow, warehouse, MOBILE))
         while not slow.submits:
