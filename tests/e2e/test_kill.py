@@ -14,6 +14,7 @@ import signal
 import sys
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -51,6 +52,22 @@ async def test_the_load_after_a_killed_one_is_exact(engine, operation, moment, m
     bench = make_bench(engine)
     for seed in SEEDS:
         await check_kill_and_next_load(bench, kill_at(operation, moment, f"{engine} {seed}"), seed)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_restarted_sandbox_gives_each_partition_its_own_ids(engine, make_bench):
+    """The load is killed while four jobs run. The restarted sandbox does not know them."""
+    bench, world = make_bench(engine), make_world(0)
+    kill = {"operation": "save_record", "moment": "after", "number": 4, "delay": 0}
+    with running(world, job_seconds=60) as shop:
+        config = load_config(bench, shop, as_of=datetime.now(UTC))
+        assert await run_killed_load(config, kill) == -signal.SIGKILL
+    with running(world, port=urlsplit(shop.url).port) as shop:
+        # The jobs of the last days are submitted while those of the first are polled.
+        results = await loader.main({**config, "jobs_in_flight": 6})
+        assert {one.state for one in results} == {JobState.LANDED}
+        for partition, ids in truth(shop).items():
+            assert sorted(await bench.check(partition)) == ids
 
 
 async def check_kill_and_next_load(bench, kill, seed):

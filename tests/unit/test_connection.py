@@ -8,7 +8,7 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import duckdb
 import pytest
@@ -20,13 +20,11 @@ from prefect_wix.warehouse import duckdb_connection as connection
 from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import kept_open
 from prefect_wix.warehouse.schema import Statement
-from prefect_wix.warehouse.transactions import STAGED
 from tests.warehouses import (
     MOBILE,
     NOON,
     ROOT,
     a_job,
-    a_listing,
     a_record,
     another_process,
     ids_of,
@@ -315,26 +313,6 @@ async def test_a_cancelled_call_ends_when_its_transaction_has_ended(warehouse, b
     blocked.release()
     with pytest.raises(asyncio.CancelledError):
         await task
-
-
-async def test_a_listing_that_waited_does_not_replace_a_newer_one(bench, warehouse, blocked):
-    """The decision comes after the wait, because the newer job may be submitted during it."""
-
-    def land_newer(tables):
-        yield from blocked(tables)
-        newer = a_record().submitted(a_job().model_copy(update={"submitted_at": datetime.now(UTC)}))
-        with a_listing(["new"], record=newer) as listing:
-            yield Statement(f"CREATE TEMP TABLE {STAGED} AS SELECT 'new' AS session_id")
-            yield from tables.publish(listing)
-
-    first = asyncio.create_task(warehouse.transact(land_newer))
-    await blocked.begun()
-    waiting = asyncio.create_task(land(warehouse, ["old"]))
-    await asyncio.sleep(0.1)
-    blocked.release()
-    await first
-    assert (await waiting).state is JobState.SUPERSEDED
-    assert await bench.check() == ["new"]
 
 
 async def load(warehouse, intents):

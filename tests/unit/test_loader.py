@@ -17,8 +17,9 @@ from prefect_wix.load.loader import load_partitions
 from prefect_wix.load.partition_load import LoadOptions
 from prefect_wix.planning.partitions import JobState, Partition
 from prefect_wix.planning.windows import Window
-from prefect_wix.sandbox import Fault
+from prefect_wix.sandbox import Fault, running
 from prefect_wix.warehouse.factory import open_warehouse
+from tests.conftest import NOW, make_world
 
 ZONE = "Asia/Jerusalem"
 DAYS = [date(2024, 3, day) for day in range(1, 7)]
@@ -33,13 +34,15 @@ async def warehouse(tmp_path):
     return warehouse
 
 
-@pytest.fixture
-async def client(shop):
+def client_of(shop):
     auth = ApiKeyAuth(shop.api_key, shop.site_id)
     retry = RetryPolicy(times=1, first_seconds=0.01)
-    async with WixClient(
-        auth, base_url=shop.url, requests_per_minute=100_000, retry=retry
-    ) as client:
+    return WixClient(auth, base_url=shop.url, requests_per_minute=100_000, retry=retry)
+
+
+@pytest.fixture
+async def client(shop):
+    async with client_of(shop) as client:
         yield client
 
 
@@ -254,3 +257,25 @@ async def test_the_jobs_of_a_cancelled_load_are_adopted(shop, client, warehouse)
     assert all(one.adopted for one in results)
     assert {one.state for one in results} == {JobState.LANDED}
     assert len(shop.submits) == 6
+
+
+async def test_a_job_is_adopted_only_at_the_base_url_where_it_runs(shop, client, warehouse):
+    """A load at another base URL submits its own job, and leaves the record of the other."""
+    shop.faults = [Fault("job_never_finishes")]
+    short = PollPolicy(timeout_seconds=0.2, first_wait_seconds=0.01)
+    (timed_out,) = await load(client, warehouse, days=DAYS[:1], poll_policy=short)
+    assert timed_out.state is JobState.FAILED
+    with running(make_world(500), now=NOW) as other:
+        async with client_of(other) as client_of_other:
+            (landed,) = await load(client_of_other, warehouse, days=DAYS[:1])
+        assert (landed.state, landed.adopted) == (JobState.LANDED, False)
+        assert len(other.submits) == 1
+        assert landed.sessions == len(other.answer(landed.partition.query.to_wire()))
+    records = await job_records(warehouse, client)
+    assert [(one.state, one.base_url) for one in records] == [
+        (JobState.SUBMITTED, shop.url),
+        (JobState.LANDED, other.url),
+    ]
+    shop.faults = []
+    (again,) = await load(client, warehouse, days=DAYS[:1])
+    assert again.adopted

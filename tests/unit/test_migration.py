@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prefect_wix.errors import WarehouseSchemaError
-from prefect_wix.planning.partitions import UNCONFIRMED, JobState, Partition
+from prefect_wix.planning.partitions import UNCONFIRMED, JobRecord, JobState, Partition
 from prefect_wix.planning.plan import Reason, Refresh, RefreshPolicy, make_plan
 from prefect_wix.planning.windows import Window
 from prefect_wix.profiles.profiling import profile_window, summarize
@@ -64,7 +64,7 @@ async def test_receipts_and_ids_are_kept(bench):
 
 
 async def test_job_records_are_kept_without_the_derived_ones(bench):
-    """An open job can still be adopted; a derived segment had no job."""
+    """A derived segment had no job. Where an open job runs is unknown, so it is not adopted."""
     warehouse = await migrate(bench)
     records = await warehouse.job_records("site-1", WINDOW)
     assert "derived" not in {one.record_id for one in records}
@@ -76,9 +76,26 @@ async def test_job_records_are_kept_without_the_derived_ones(bench):
     timed = [one.finished_seconds for one in records if one.finished_seconds is not None]
     assert timed == [2.0, 2.0]
     running = next(one for one in records if one.record_id == "open")
-    intent = a_record(running.partition)
+    assert (running.state, running.job_id) == (JobState.SUBMITTED, "job-open")
+    url = "https://www.wixapis.com"
+    intent = JobRecord.intend(running.partition, at=NOON, run_id=None, base_url=url)
     claim = await warehouse.claim(intent, adopt_since=NOON)
-    assert (claim.adopted, claim.record.job_id) == (True, "job-open")
+    assert (claim.adopted, claim.orphans, claim.record) == (False, 0, intent)
+    assert intent in await warehouse.job_records("site-1", WINDOW)
+
+
+@pytest.mark.parametrize("engine", ["duckdb", "postgres", "adbc"])
+async def test_a_table_without_base_urls_gets_the_column(engine, make_bench):
+    """Version 5 had none. Its job records are kept."""
+    bench = make_bench(engine)
+    warehouse, record = await bench.ready(), a_record()
+    await warehouse.save_record(record)
+    await bench.sql(f"ALTER TABLE {bench.name('wix_session_jobs')} DROP COLUMN base_url")
+    await bench.sql(f"UPDATE {bench.name('wix_session_schema')} SET version = 5")
+    warehouse = await migrate(bench)
+    assert await warehouse.job_records("site-1", WINDOW) == [record]
+    versions = await bench.sql(f"SELECT max(version) FROM {bench.name('wix_session_schema')}")
+    assert versions == [(6,)]
 
 
 @pytest.mark.parametrize("refresh", list(Refresh))

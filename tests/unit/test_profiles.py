@@ -299,9 +299,11 @@ async def test_only_changed_days_and_their_neighbours_are_recomputed(bench, ware
 
 async def test_a_later_job_with_the_same_ids_recomputes_nothing(warehouse):
     """The later job confirms the receipt, and the fingerprint of the day stays the same."""
-    await land_days(warehouse, {0: {ALL: ["a"]}})
+    # A receipt from the future would be replaced.
+    submitted_at = datetime(2025, 1, 1, tzinfo=UTC)
+    await land_days(warehouse, {0: {ALL: ["a"]}}, submitted_at=submitted_at)
     await profile_window(warehouse, SITE, ONE, {})
-    await land_days(warehouse, {0: {ALL: ["a"]}}, submitted_at=NOW + ONE_DAY)
+    await land_days(warehouse, {0: {ALL: ["a"]}}, submitted_at=submitted_at + ONE_DAY)
     assert await profile_window(warehouse, SITE, ONE, {}) == []
 
 

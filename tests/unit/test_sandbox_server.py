@@ -76,7 +76,7 @@ def post_without_response(sandbox: Sandbox) -> None:
 
 
 def test_one_process_runs_several_sandboxes():
-    """Each has its own address, world and request log. The seed sets the credentials."""
+    """Each has its own address, world, jobs and request log. The seed sets the credentials."""
     with running(WORLD) as first, running(World(), seed=8) as second, running(World()) as third:
         with client(first) as wix:
             wix.post(LIST, json=BODY)
@@ -84,6 +84,15 @@ def test_one_process_runs_several_sandboxes():
         assert len({first.url, second.url, third.url}) == 3
         assert (first.count(), second.count(), third.count()) == (1, 0, 0)
         assert first.api_key == third.api_key != second.api_key
+
+
+def test_a_restarted_sandbox_repeats_no_job_id():
+    """A job of the sandbox before is unknown, and not the job of another query."""
+    job_ids = set()
+    for _ in range(2):
+        with running(WORLD) as sandbox, client(sandbox) as wix:
+            job_ids |= {wix.post(LIST, json=BODY).json()["jobId"] for _ in range(3)}
+    assert len(job_ids) == 6
 
 
 async def page_concurrently(sandbox: Sandbox) -> list[str]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -28,10 +29,11 @@ from prefect_wix.errors import (
 from prefect_wix.planning.partitions import JobRecord, JobState
 from prefect_wix.planning.segments import Segment
 from prefect_wix.planning.windows import Window
+from prefect_wix.warehouse.decisions import decide_publish
 from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import PublishResult
-from prefect_wix.warehouse.schema import SESSIONS, Statement, drive_async
-from prefect_wix.warehouse.transactions import STAGED, SessionTransactions
+from prefect_wix.warehouse.postgres import PostgresWarehouse
+from prefect_wix.warehouse.schema import SESSIONS, Statement
 from tests.warehouses import (
     MOBILE,
     NOON,
@@ -149,6 +151,47 @@ async def test_the_newest_job_wins_in_any_zone(bench, warehouse):
     assert (await land(warehouse, ["b"], hours=1)).state is JobState.SUPERSEDED
     assert (await bench.receipt(moved)).sessions == 1
     assert await bench.receipt() is None
+
+
+def submitted_in(seconds, partition=MOBILE):
+    """The record of a job with a submit time this far from now."""
+    at = datetime.now(UTC) + timedelta(seconds=seconds)
+    return a_record().submitted(a_job(partition).model_copy(update={"submitted_at": at}))
+
+
+async def test_a_receipt_from_the_future_neither_stays_nor_blocks(bench, warehouse):
+    """A clock was 10 minutes ahead once. The next listing replaces its receipt completely."""
+    await land(warehouse, ["ahead"], record=submitted_in(600))
+    await land(warehouse, ["ahead"], record=submitted_in(900))
+    correct = submitted_in(-60)
+    assert (await land(warehouse, ["a"], record=correct)).state is JobState.LANDED
+    receipt = await bench.receipt()
+    assert (receipt.job_id, receipt.confirmed_at) == (correct.job_id, correct.submitted_at)
+    assert (await land(warehouse, ["old"], record=submitted_in(-90))).state is JobState.SUPERSEDED
+    assert (await land(warehouse, ["b"], record=submitted_in(-30))).state is JobState.LANDED
+    assert await bench.check() == ["b"]
+
+
+async def test_a_receipt_from_the_future_is_not_confirmed(bench, warehouse):
+    """The same IDs land again, so that the receipt has a submit time that is true."""
+    await land(warehouse, ["a"], record=submitted_in(600))
+    correct = submitted_in(-60)
+    assert await land(warehouse, ["a"], record=correct) == PublishResult(
+        JobState.LANDED, 1, added=0, removed=0, kept=1
+    )
+    receipt = await bench.receipt()
+    assert receipt.submitted_at == receipt.confirmed_at == correct.submitted_at
+
+
+@pytest.mark.parametrize("state", [JobState.LANDED, JobState.UNCHANGED])
+async def test_a_job_that_ended_before_the_receipt_confirms_other_content(bench, warehouse, state):
+    """Only an equal result that was published after the receipt confirms it."""
+    before = datetime.now(UTC)
+    await land(warehouse, ["a"])
+    await warehouse.save_record(a_record(hours=5).ended(state, at=before))
+    receipt = await bench.receipt()
+    assert receipt.submitted_at == receipt.confirmed_at == NOON
+    assert (await land(warehouse, ["b"], hours=1)).state is JobState.LANDED
 
 
 @pytest.mark.parametrize("count", [2, 1500])
@@ -290,12 +333,24 @@ async def test_the_latest_running_job_is_adopted(warehouse):
     assert claim.record.job.query == MOBILE.query
 
 
+async def test_a_claim_carries_the_clock_of_the_warehouse(warehouse):
+    """It is read in the transaction, and continues after it."""
+    before = datetime.now(UTC)
+    claim = await warehouse.claim(JobRecord.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
+    assert before <= claim.at <= claim.now() <= datetime.now(UTC)
+    first = claim.now()
+    await asyncio.sleep(0.1)
+    assert timedelta(seconds=0.1) <= claim.now() - first < timedelta(seconds=5)
+
+
 @pytest.mark.parametrize(
     "record",
     [
         pytest.param(a_record(hours=-1), id="too old"),
+        pytest.param(a_record(hours=24 * 365 * 100), id="of the future"),
         pytest.param(a_record(on_day(9)), id="of another day"),
         pytest.param(a_record(replace(MOBILE, timezone="UTC")), id="of another zone"),
+        pytest.param(replace(a_record(), base_url="http://127.0.0.1:80"), id="of another place"),
         pytest.param(a_record().ended(JobState.FAILED, at=NOON), id="failed"),
         pytest.param(a_record().ended(JobState.LANDED, at=NOON), id="landed"),
     ],
@@ -316,6 +371,18 @@ async def test_an_intent_without_a_job_may_be_an_orphan(warehouse):
     assert (await warehouse.claim(second, adopt_since=NOON)).orphans == 1
     await warehouse.save_record(second.ended(JobState.FAILED, at=NOON, reason="it's \\ failed"))
     assert (await warehouse.claim(third, adopt_since=NOON)).orphans == 0
+
+
+async def test_an_intent_of_another_base_url_stays(warehouse):
+    """It left no job at this one, so this claim neither counts nor closes it."""
+    here, there = (
+        JobRecord.intend(MOBILE, at=NOON, run_id=None, base_url=url)
+        for url in ("https://www.wixapis.com", "http://127.0.0.1:8077")
+    )
+    await warehouse.claim(there, adopt_since=NOON)
+    assert (await warehouse.claim(here, adopt_since=NOON)).orphans == 0
+    states = [one.state for one in await warehouse.job_records(MOBILE.site_id, MOBILE.window)]
+    assert states == [JobState.INTENDED, JobState.INTENDED]
 
 
 async def test_a_landed_job_is_not_adopted(bench, warehouse):
@@ -506,6 +573,56 @@ async def test_a_lock_is_waited_for_until_the_timeout(bench, warehouse):
         assert not waiting.done()
     assert (await waiting).sessions == 1
     assert await bench.check() == ["a"]
+
+
+async def test_a_listing_that_waited_does_not_replace_a_newer_one(bench, warehouse, monkeypatch):
+    """The decision comes after the wait, because the newer job may be submitted during it."""
+    holds_lock, waits = threading.Event(), threading.Event()
+
+    def decide_late(listing, *contents):
+        if not holds_lock.is_set():
+            holds_lock.set()
+            assert waits.wait(30)
+            object.__setattr__(listing, "record", submitted_in(0))
+        return decide_publish(listing, *contents)
+
+    module = "parquet" if isinstance(bench, ParquetBench) else "transactions"
+    monkeypatch.setattr(f"prefect_wix.warehouse.{module}.decide_publish", decide_late)
+    newer = asyncio.to_thread(asyncio.run, land(bench.open(), ["new"]))
+    first = asyncio.create_task(newer)
+    await asyncio.to_thread(holds_lock.wait, 30)
+    waiting = asyncio.create_task(land(warehouse, ["old"], record=submitted_in(-0.01)))
+    await asyncio.sleep(0.3)
+    waits.set()
+    assert (await first).state is JobState.LANDED
+    assert (await waiting).state is JobState.SUPERSEDED
+    assert await bench.check() == ["new"]
+
+
+async def test_a_claim_that_waited_has_the_time_after_its_wait(postgres_server):
+    """PostgreSQL evaluates the clock after the lock, though both are in one statement."""
+    for scheme in ("postgresql", "adbc+postgresql"):
+        bench = PostgresBench(postgres_server, scheme)
+        warehouse = await bench.ready()
+        holder = await asyncpg.connect(f"postgresql://{postgres_server.address}/postgres")
+        intent = JobRecord.intend(MOBILE, at=NOON, run_id=None)
+        async with holder.transaction():
+            lock = postgres_lock(warehouse)
+            await holder.execute(lock.sql, *lock.values)
+            waiting = asyncio.create_task(warehouse.claim(intent, adopt_since=NOON))
+            await asyncio.sleep(0.3)
+            released = datetime.now(UTC)
+        assert (await waiting).at >= released
+        await holder.close()
+        await bench.close()
+
+
+def postgres_lock(warehouse):
+    """The statement with which a claim locks the partition."""
+    if isinstance(warehouse, PostgresWarehouse):
+        return warehouse._lock(MOBILE)
+    versions = warehouse._tables.name("wix_session_schema")
+    return Statement(warehouse._dialect.lock.format(versions=versions))
 
 
 async def test_a_cancelled_publish_is_complete_or_has_no_effect(bench, warehouse):
@@ -703,26 +820,6 @@ def test_a_missing_package_is_named_with_its_command(url, module, extra, monkeyp
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=rf"pip install 'prefect-wix\[{extra}\]'"):
         open_warehouse(url)
-
-
-async def test_a_listing_that_waited_for_the_lock_does_not_replace_a_newer_one(make_bench):
-    """PostgreSQL: the decision comes after the wait; the newer job may be submitted during it."""
-    bench = make_bench("postgres")
-    warehouse = await bench.ready()
-    connection = await asyncpg.connect(bench.url)
-    async with connection.transaction():
-        lock = warehouse._lock(MOBILE)
-        await connection.execute(lock.sql, *lock.values)
-        waiting = asyncio.create_task(land(warehouse, ["old"]))
-        await asyncio.sleep(0.3)
-        newer = a_record().submitted(a_job().model_copy(update={"submitted_at": datetime.now(UTC)}))
-        await connection.execute(f"CREATE TEMP TABLE {STAGED} AS SELECT 'new' AS session_id")
-        with a_listing(["new"], record=newer) as listing:
-            steps = SessionTransactions(bench.schema, keys=True).publish(listing)
-            await drive_async(steps, lambda one: connection.fetch(one.sql, *one.values))
-    await connection.close()
-    assert (await waiting).state is JobState.SUPERSEDED
-    assert await bench.check() == ["new"]
 
 
 # -- PostgreSQL alone ----------------------------------------------------------------------------

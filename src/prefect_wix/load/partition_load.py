@@ -33,7 +33,7 @@ from prefect_wix.planning.estimate import counted
 from prefect_wix.planning.partitions import JobRecord, JobState, Partition
 from prefect_wix.planning.windows import ONE_DAY, Window
 from prefect_wix.spool.shield import shield
-from prefect_wix.warehouse.interface import PublishResult, VerifiedListing, Warehouse
+from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing, Warehouse
 
 CONCURRENT_READS = 8
 """Finished jobs that are read and published concurrently; more would only slow each one down."""
@@ -222,14 +222,14 @@ class PartitionLoad:
             )
             self._record, self._adopted = claim.record, claim.adopted
             self._orphans += claim.orphans
-            return self._adopt(claim.record) if claim.adopted else await self._submit_new()
+            return self._adopt(claim.record) if claim.adopted else await self._submit_new(claim)
 
     def _adopt(self, record: JobRecord) -> SessionsJob:
         at = f"{record.job.submitted_at:%F %T} UTC"
         self._load.log.info("%s: adopted job %s, submitted %s.", self._partition, record.job_id, at)
         return record.job
 
-    async def _submit_new(self) -> SessionsJob:
+    async def _submit_new(self, claim: Claim) -> SessionsJob:
         try:
             job = await submit_job(
                 self._load.client,
@@ -244,7 +244,8 @@ class PartitionLoad:
                 await self._close_record(JobState.FAILED, str(error))
             raise
         self._load.job_accepted = True
-        await self._save_job_id(job)
+        # Workers' clocks differ; the record is compared with those of other workers.
+        await self._save_job_id(job.model_copy(update={"submitted_at": claim.now()}))
         return job
 
     async def _save_job_id(self, job: SessionsJob) -> None:
@@ -285,7 +286,10 @@ class PartitionLoad:
 
     def _intent(self) -> JobRecord:
         return JobRecord.intend(
-            self._partition, at=datetime.now(UTC), run_id=self._load.options.run_id
+            self._partition,
+            at=datetime.now(UTC),
+            run_id=self._load.options.run_id,
+            base_url=self._load.client.base_url,
         )
 
     def _adopt_since(self) -> datetime:

@@ -88,6 +88,7 @@ class JobRecord:
     intended_at: datetime
     job_id: str | None = None
     submitted_at: datetime | None = None
+    """When the job was submitted, by the warehouse's clock."""
     ended_at: datetime | None = None
     sessions: int | None = None
     added: int | None = None
@@ -98,9 +99,13 @@ class JobRecord:
     """Age of the job in seconds when a poll last found it running; None for an adopted job."""
     finished_seconds: float | None = None
     """Age of the job in seconds when a poll first found it finished; None for an adopted job."""
+    base_url: str | None = None
+    """Where the job was submitted. Its ID is known only there, so it is adopted only there."""
 
     @classmethod
-    def intend(cls, partition: Partition, *, at: datetime, run_id: str | None) -> Self:
+    def intend(
+        cls, partition: Partition, *, at: datetime, run_id: str | None, base_url: str | None = None
+    ) -> Self:
         """The record to save before a submit."""
         return cls(
             record_id=str(uuid4()),
@@ -108,6 +113,7 @@ class JobRecord:
             state=JobState.INTENDED,
             intended_at=at,
             run_id=run_id,
+            base_url=base_url,
         )
 
     def submitted(self, job: SessionsJob) -> Self:

@@ -75,7 +75,7 @@ def running(
         rules: The behaviour that Wix does not document.
         job_seconds: The duration of a job: a number, or a random number from (min, max).
         requests_per_minute: The rate limit of each site. None means no limit.
-        seed: The seed of the credentials, IDs and faults.
+        seed: The seed of the credentials, site IDs and faults. Job IDs are random.
         now: The server's clock, by default the real time: a fixed aware datetime or a function.
             It determines which sessions have arrived, predefined periods and token expiry.
         sites: The number of sites of the account, all but the main site without sessions; or the

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from prefect_wix.sandbox import requests
-from prefect_wix.sandbox.access import AccessControl, guid
+from prefect_wix.sandbox.access import AccessControl
 from prefect_wix.sandbox.faults import Faults, Page
 from prefect_wix.sandbox.query import count_sessions, find_sessions, query_days
 from prefect_wix.sandbox.responses import application_error
@@ -101,7 +102,8 @@ def _submit_job(service: Service, request: ApiRequest) -> Mapping[str, Any]:
         sessions = sorted(sessions, key=world.ids.__getitem__)
     stride = _stride(len(sessions)) if rules.sort == "random" else 1
     days = query_days(world, body, now=service.access.now(), rules=rules)
-    job = Job(guid(service.random), site_id, body, days, sessions, stride, now, ready)
+    # Random, because a restarted sandbox must not know the jobs of the one before.
+    job = Job(str(uuid4()), site_id, body, days, sessions, stride, now, ready)
     service.jobs[job.id] = job
     return {"jobId": job.id}
 

@@ -8,10 +8,10 @@ driver too. Never run against Snowflake itself: a parser has checked the stateme
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -52,6 +52,7 @@ class Dialect:
         keys: as `SessionTransactions.keys`.
         options: the driver's options.
         set_lock_timeout: sets the lock timeout to ``{seconds}``.
+        clock: selects the time by the database's clock.
         lock: locks out other loads until the transaction ends (``{versions}``: the table of the
             schema's version).
         locks_a_table: whether the lock needs that table to exist.
@@ -64,6 +65,7 @@ class Dialect:
     uppercase: bool
     keys: bool
     set_lock_timeout: str
+    clock: str
     lock: str
     locks_a_table: bool
     options: tuple[tuple[str, str], ...] = ()
@@ -81,6 +83,7 @@ POSTGRESQL = Dialect(
     uppercase=False,
     keys=True,
     set_lock_timeout="SET lock_timeout = '{seconds:g}s'",
+    clock="SELECT clock_timestamp()",
     lock="SELECT pg_advisory_xact_lock(hashtextextended('{versions}', 0))",
     locks_a_table=False,
 )
@@ -92,6 +95,7 @@ SNOWFLAKE = Dialect(
     uppercase=True,
     keys=False,
     set_lock_timeout="ALTER SESSION SET LOCK_TIMEOUT = {seconds:.0f}",
+    clock="SELECT CURRENT_TIMESTAMP()",
     # An UPDATE locks its table until the transaction ends; each later statement sees what has
     # been committed before it.
     lock="UPDATE {versions} SET version = version",
@@ -138,32 +142,33 @@ class AdbcWarehouse:
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
         # The table to lock may not exist yet; every statement of `prepare` can run twice.
-        await self._run(self._tables.prepare(SESSIONS), lock=not self._dialect.locks_a_table)
+        lock = not self._dialect.locks_a_table
+        await self._run(lambda _: self._tables.prepare(SESSIONS), lock=lock)
 
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
         """See `Warehouse.receipts`."""
-        return await self._run(self._tables.read_receipts(site_id, window), lock=False)
+        return await self._run(lambda _: self._tables.read_receipts(site_id, window), lock=False)
 
     async def job_records(self, site_id: str, window: Window) -> list[JobRecord]:
         """See `Warehouse.job_records`."""
-        return await self._run(self._tables.read_job_records(site_id, window), lock=False)
+        return await self._run(lambda _: self._tables.read_job_records(site_id, window), lock=False)
 
     async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
-        return await self._run(self._tables.claim(record, adopt_since))
+        return await self._run(lambda at: self._tables.claim(record, adopt_since, at))
 
     async def save_record(self, record: JobRecord) -> None:
         """See `Warehouse.save_record`."""
-        await self._run(self._tables.save_record(record))
+        await self._run(lambda _: self._tables.save_record(record))
 
     async def publish(self, listing: VerifiedListing) -> PublishResult:
         """See `Warehouse.publish`."""
         return await shield_in_thread(lambda: self._publish(listing))
 
-    async def _run(self, steps: Steps[T], *, lock: bool = True) -> T:
+    async def _run(self, begin: Callable[[datetime], Steps[T]], *, lock: bool = True) -> T:
         def work() -> T:
             with self._session() as session:
-                return self._transact(session, steps, lock=lock)
+                return self._transact(session, begin, lock=lock)
 
         return await shield_in_thread(work)
 
@@ -175,15 +180,18 @@ class AdbcWarehouse:
         with self._session() as session:
             try:
                 session.ingest((self._schema, name, column), listing.spool)
-                return self._transact(session, tables.publish(listing))
+                return self._transact(session, lambda at: tables.publish(listing, at))
             finally:
                 session.drop(staged)
 
-    def _transact(self, session: _Session, steps: Steps[T], *, lock: bool = True) -> T:
+    def _transact(
+        self, session: _Session, begin: Callable[[datetime], Steps[T]], *, lock: bool = True
+    ) -> T:
         if lock:
             versions = self._tables.name("wix_session_schema")
             session.execute(Statement(self._dialect.lock.format(versions=versions)))
-        value = drive(steps, session.execute)
+        [(at,)] = session.execute(Statement(self._dialect.clock))
+        value = drive(begin(at.astimezone(UTC)), session.execute)
         session.commit()
         return value
 

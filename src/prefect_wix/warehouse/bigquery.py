@@ -108,9 +108,13 @@ class BigQueryWarehouse:
 
     async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
-        return await self._run(
-            lambda session: self._transact(session, lambda: self._tables.claim(record, adopt_since))
-        )
+
+        def claim(session: _Session) -> Claim:
+            return self._transact(
+                session, lambda: self._tables.claim(record, adopt_since, session.now())
+            )
+
+        return await self._run(claim)
 
     async def save_record(self, record: JobRecord) -> None:
         """See `Warehouse.save_record`."""
@@ -144,7 +148,7 @@ class BigQueryWarehouse:
         tables = SessionTransactions(self._tables.schema, staged=staged)
         try:
             session.stage(staged, listing.spool)
-            return self._transact(session, lambda: tables.publish(listing))
+            return self._transact(session, lambda: tables.publish(listing, session.now()))
         finally:
             # Otherwise it expires.
             with suppress(self._driver.Error):
@@ -235,6 +239,12 @@ class _Session:
     def execute(self, statement: Statement) -> Rows:
         """Run a statement as `SessionTransactions` writes it."""
         return self.run(self.translate(statement))
+
+    def now(self) -> datetime:
+        """The time by BigQuery's clock."""
+        [(now,)] = self.run("SELECT CURRENT_TIMESTAMP() AS now")
+        at: datetime = now.astimezone(UTC)
+        return at
 
     def run(self, sql: str) -> Rows:
         """Run GoogleSQL to its end."""

@@ -32,31 +32,39 @@ class PartitionContents:
 
 
 def decide_claim(
-    record: JobRecord, open_records: Iterable[JobRecord], adopt_since: datetime
+    record: JobRecord, open_records: Iterable[JobRecord], adopt_since: datetime, at: datetime
 ) -> tuple[Claim, list[JobRecord]]:
     """Adopt the job that was submitted last, or grant a submit and list the records to write.
+
+    The records of another base URL, such as a sandbox's, are left alone.
 
     Args:
         record: the intent to submit.
         open_records: the partition's job records in `OPEN_STATES`, in any time zone.
         adopt_since: a job submitted before this instant is not adopted.
+        at: when the partition is claimed, by the warehouse's clock.
     """
     # The intent itself is stored already if its commit succeeded but reported an error.
-    others = [one for one in open_records if one.record_id != record.record_id]
-    jobs = [one for one in others if _may_adopt(one, record, adopt_since)]
+    others = [
+        one
+        for one in open_records
+        if one.record_id != record.record_id and one.base_url == record.base_url
+    ]
+    jobs = [
+        one
+        for one in others
+        if one.partition == record.partition
+        and one.state is JobState.SUBMITTED
+        and adopt_since <= _submitted_at(one) <= at
+    ]
     if jobs:
-        return Claim(max(jobs, key=_submitted_at), orphans=0), []
+        return Claim(max(jobs, key=_submitted_at), orphans=0, at=at), []
     orphans = [
         one.ended(JobState.ORPHANED, at=record.intended_at)
         for one in others
         if one.state is JobState.INTENDED
     ]
-    return Claim(record, orphans=len(orphans)), [*orphans, record]
-
-
-def _may_adopt(candidate: JobRecord, record: JobRecord, adopt_since: datetime) -> bool:
-    runs = candidate.partition == record.partition and candidate.state is JobState.SUBMITTED
-    return runs and _submitted_at(candidate) >= adopt_since
+    return Claim(record, orphans=len(orphans), at=at), [*orphans, record]
 
 
 def _submitted_at(record: JobRecord) -> datetime:
@@ -66,9 +74,11 @@ def _submitted_at(record: JobRecord) -> datetime:
 def decide_publish(
     listing: VerifiedListing, contents: PartitionContents, at: datetime
 ) -> PublishResult:
-    """The result of publishing the listing at an instant.
+    """The result of publishing the listing at an instant of the warehouse's clock.
 
-    Compares the IDs and not only their number, so that a partition altered by hand is replaced.
+    A receipt from the future was written by a clock that ran ahead: it proves nothing and is
+    replaced. Compares the IDs and not only their number, so that a partition altered by hand is
+    replaced.
 
     Raises:
         WarehouseError: the staging table does not contain exactly the IDs of the listing.
@@ -80,25 +90,19 @@ def decide_publish(
             f"{listing.record.partition}; an ID may contain a line break. "
             "Nothing was changed. Report this as a defect of prefect-wix."
         )
-    if _is_superseded(listing.record, contents.receipt, at):
-        return _untouched(JobState.SUPERSEDED, contents)
-    if contents.sessions == contents.kept == sessions and _is_proven(listing, contents.receipt):
-        return _untouched(JobState.UNCHANGED, contents)
+    receipt = contents.receipt
+    if receipt is not None and receipt.confirmed_at <= at:
+        if _submitted_at(listing.record) < receipt.confirmed_at:
+            return _untouched(JobState.SUPERSEDED, contents)
+        if contents.sessions == contents.kept == sessions and _is_proven(listing, receipt):
+            return _untouched(JobState.UNCHANGED, contents)
     added, removed = sessions - contents.kept, contents.sessions - contents.kept
     return PublishResult(JobState.LANDED, sessions, added, removed, contents.kept)
 
 
-def _is_superseded(record: JobRecord, receipt: Receipt | None, at: datetime) -> bool:
-    """Whether the contents came from a job submitted later, in any time zone.
-
-    A submit time in the future came from a clock that was ahead, and supersedes nothing.
-    """
-    return receipt is not None and _submitted_at(record) < receipt.confirmed_at <= at
-
-
-def _is_proven(listing: VerifiedListing, receipt: Receipt | None) -> bool:
+def _is_proven(listing: VerifiedListing, receipt: Receipt) -> bool:
     """Whether the receipt describes this listing, and a job listed it."""
-    if receipt is None or receipt.submitted_at == UNCONFIRMED:
+    if receipt.submitted_at == UNCONFIRMED:
         return False
     expected = (listing.digest, len(listing.spool), listing.record.partition.timezone)
     return (receipt.digest, receipt.sessions, receipt.partition.timezone) == expected

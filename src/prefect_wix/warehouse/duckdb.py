@@ -1,7 +1,7 @@
 """DuckDB: a file on this machine, or MotherDuck.
 
 Only one process can open a file. When another process has it open, a transaction waits for it
-until the busy timeout.
+until the busy timeout. The warehouse's clock is that of this machine.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,7 +112,9 @@ class DuckDBWarehouse:
 
     async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
-        return await self.transact(lambda tables: tables.claim(record, adopt_since))
+        return await self.transact(
+            lambda tables: tables.claim(record, adopt_since, datetime.now(UTC))
+        )
 
     async def save_record(self, record: JobRecord) -> None:
         """See `Warehouse.save_record`."""
@@ -123,7 +125,7 @@ class DuckDBWarehouse:
 
         def publish(cursor: Any) -> PublishResult:
             stage(cursor, listing.spool)
-            return self._drive(self._tables.publish(listing), cursor)
+            return self._drive(self._tables.publish(listing, datetime.now(UTC)), cursor)
 
         return await self._run(publish)
 

@@ -7,9 +7,10 @@ state before it or the state after it, never a mix.
 
 from __future__ import annotations
 
+import time
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Protocol, runtime_checkable
 
 from prefect_wix.planning.partitions import JobRecord, JobState, Receipt
@@ -41,6 +42,18 @@ class Claim:
     """The intent of the caller; or the record of the adopted job."""
     orphans: int
     """Earlier intents without a job ID, closed by this claim: each may have left a job at Wix."""
+    at: datetime
+    """When the partition was claimed, by the warehouse's clock."""
+    received: float = field(default_factory=time.monotonic, compare=False)
+    """The claim's creation in seconds of `time.monotonic`."""
+
+    def now(self) -> datetime:
+        """The time by the warehouse's clock, by which jobs of all workers are ordered.
+
+        It continues `at` by this machine's monotonic clock. So a submit is never dated later than
+        it happened, however wrong this machine's time of day is.
+        """
+        return self.at + timedelta(seconds=time.monotonic() - self.received)
 
     @property
     def adopted(self) -> bool:

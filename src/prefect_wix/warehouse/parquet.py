@@ -7,7 +7,7 @@
 A file contains its receipt, so one write replaces both. Read all sessions with
 ``wix_session_ids/*/*/*.parquet``: the files have all columns. Folders are not named ``site_id=…``,
 because readers would convert the site ``0123`` to a number. Reading and writing files is in
-`stores`.
+`stores`. The warehouse's clock is that of this machine.
 """
 
 from __future__ import annotations
@@ -167,7 +167,9 @@ class ParquetWarehouse:
 
     def _claim(self, record: JobRecord, adopt_since: datetime) -> Claim:
         self._close_landed_records(record.partition)
-        claim, to_record = decide_claim(record, self._open_records(record.partition), adopt_since)
+        claim, to_record = decide_claim(
+            record, self._open_records(record.partition), adopt_since, datetime.now(UTC)
+        )
         for one in to_record:
             self._save_record(one)
         return claim
@@ -249,13 +251,18 @@ class ParquetWarehouse:
         return [self._with_confirmed_at(_parse_receipt(text)) for (text,) in rows]
 
     def _with_confirmed_at(self, receipt: Receipt) -> Receipt:
-        """The receipt with the submit time of the last job that confirmed it, per job records."""
+        """The receipt with the submit time of the last job that confirmed it, per job records.
+
+        A job that ended before the content was published had listed other content.
+        """
         times = [
             record.submitted_at
             for record in self._records(receipt.partition)
-            if record.state in CONFIRMING
+            if record.state is JobState.UNCHANGED
             and record.partition == receipt.partition
             and record.submitted_at
+            and record.ended_at
+            and record.ended_at >= receipt.landed_at
         ]
         return replace(receipt, confirmed_at=max([receipt.submitted_at, *times]))
 

@@ -1,7 +1,8 @@
 """PostgreSQL by asyncpg, a dependency of Prefect: a connection and a transaction per operation.
 
 IDs are copied into a temporary table of the transaction. An advisory lock of the transaction
-serializes the writes to one site and segment. The statements are in `transactions`.
+serializes the writes to one site and segment. The warehouse's clock is the server's. The statements
+are in `transactions`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ T = TypeVar("T")
 BUSY_TIMEOUT_SECONDS = 60.0
 _CONNECT_TIMEOUT_SECONDS = 30.0
 _CLOSE_TIMEOUT_SECONDS = 5.0
+_NO_LOCK = Statement("SELECT NULL, clock_timestamp()")
 
 
 class PostgresWarehouse:
@@ -64,69 +66,80 @@ class PostgresWarehouse:
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
         # Concurrent CREATE TABLE IF NOT EXISTS statements fail without a lock.
-        await self._run(self._tables.prepare(SESSIONS), lock=self._lock())
+        await self._run(lambda _: self._tables.prepare(SESSIONS), lock=self._lock())
 
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
         """See `Warehouse.receipts`."""
-        return await self._run(self._tables.read_receipts(site_id, window))
+        return await self._run(lambda _: self._tables.read_receipts(site_id, window))
 
     async def job_records(self, site_id: str, window: Window) -> list[JobRecord]:
         """See `Warehouse.job_records`."""
-        return await self._run(self._tables.read_job_records(site_id, window))
+        return await self._run(lambda _: self._tables.read_job_records(site_id, window))
 
     async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
-        steps = self._tables.claim(record, adopt_since)
-        return await self._run(steps, lock=self._lock(record.partition))
+        return await self._run(
+            lambda at: self._tables.claim(record, adopt_since, at),
+            lock=self._lock(record.partition),
+        )
 
     async def save_record(self, record: JobRecord) -> None:
         """See `Warehouse.save_record`."""
-        await self._run(self._tables.save_record(record), lock=self._lock(record.partition))
+        lock = self._lock(record.partition)
+        await self._run(lambda _: self._tables.save_record(record), lock=lock)
 
     async def publish(self, listing: VerifiedListing) -> PublishResult:
         """See `Warehouse.publish`."""
-        steps = self._tables.publish(listing)
-        lock = self._lock(listing.record.partition)
-        return await self._run(steps, lock=lock, spool=listing.spool)
+        return await self._run(
+            lambda at: self._tables.publish(listing, at),
+            lock=self._lock(listing.record.partition),
+            spool=listing.spool,
+        )
 
     async def transact(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
         """See `SqlWarehouse.transact`."""
-        return await self._run(work(self._tables), lock=self._lock())
+        return await self._run(lambda _: work(self._tables), lock=self._lock())
 
     async def read(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
         """See `SqlWarehouse.read`."""
-        return await self._run(work(self._tables), read_only=True)
+        return await self._run(lambda _: work(self._tables), read_only=True)
 
     def _lock(self, partition: Partition | None = None) -> Statement:
-        """Lock a site and segment, or the schema, until the transaction ends.
+        """Lock a site and segment, or the schema, until the transaction ends; then read the clock.
 
         Without it, two loads that replace a partition at once double it or one fails: at READ
         COMMITTED, a DELETE does not see rows inserted after it began.
         """
         scope = (partition.site_id, partition.segment) if partition else ()
         key = "|".join((self._tables.name("wix_session_ids"), *scope))
-        return Statement("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", (key,))
+        locked = "pg_advisory_xact_lock(hashtextextended($1, 0))"
+        # Not now(): that is when the transaction began, before it waited.
+        return Statement(f"SELECT {locked}, clock_timestamp()", (key,))
 
     async def _run(
         self,
-        steps: Steps[T],
+        begin: Callable[[datetime], Steps[T]],
         *,
-        lock: Statement | None = None,
+        lock: Statement = _NO_LOCK,
         spool: Spool | None = None,
         read_only: bool = False,
     ) -> T:
-        return await shield(self._transact(steps, lock, spool, read_only=read_only))
+        return await shield(self._transact(begin, lock, spool, read_only=read_only))
 
     async def _transact(
-        self, steps: Steps[T], lock: Statement | None, spool: Spool | None, *, read_only: bool
+        self,
+        begin: Callable[[datetime], Steps[T]],
+        lock: Statement,
+        spool: Spool | None,
+        *,
+        read_only: bool,
     ) -> T:
         with self._errors():
             async with self._transaction(read_only=read_only) as connection:
                 if spool is not None:
                     await _stage(connection, spool)
-                if lock is not None:
-                    await _execute(connection, lock)
-                return await drive_async(steps, lambda one: _execute(connection, one))
+                [(_, at)] = await _execute(connection, lock)
+                return await drive_async(begin(at), lambda one: _execute(connection, one))
 
     @asynccontextmanager
     async def _transaction(self, *, read_only: bool) -> AsyncIterator[Any]:

@@ -122,7 +122,7 @@ JOBS = Table(
     "record_id, site_id, session_date DATE, segment, timezone, state, intended_at TIMESTAMPTZ, "
     "job_id, submitted_at TIMESTAMPTZ, ended_at TIMESTAMPTZ, sessions BIGINT, added BIGINT, "
     "removed BIGINT, reason, run_id, running_seconds DOUBLE PRECISION, "
-    "finished_seconds DOUBLE PRECISION",
+    "finished_seconds DOUBLE PRECISION, base_url",
     key="record_id",
 )
 MARKS = Table(
@@ -305,6 +305,11 @@ def _migrate_to_5(schema: Schema) -> Steps[None]:
     yield from schema.create_views(SESSIONS)
 
 
+def _migrate_to_6(schema: Schema) -> Steps[None]:
+    """Add the base URL of a job. It is unknown for older jobs, which are therefore not adopted."""
+    yield Statement(f"ALTER TABLE {schema.name(JOBS.name)} ADD COLUMN IF NOT EXISTS base_url TEXT")
+
+
 _OLD_JOBS = "wix_session_asks"
 _RENAMES_IN_5 = {
     JOBS: {"ask_id": "record_id", "gone": "removed"},
@@ -317,10 +322,10 @@ _RENAMES_IN_5 = {
 }
 SESSIONS = TableSet(
     versions="wix_session_schema",
-    version=5,
+    version=6,
     tables=(IDS, RECEIPTS, JOBS, MARKS),
     views=_VIEWS,
     indexes={"wix_session_jobs_partition": "{wix_session_jobs} (site_id, session_date, segment)"},
-    migrations={5: _migrate_to_5},
+    migrations={5: _migrate_to_5, 6: _migrate_to_6},
 )
 """The tables of landed session IDs, receipts, job records and marks."""

@@ -68,25 +68,31 @@ class SessionTransactions(Schema):
         return [_record(row) for row in rows]
 
     def _receipts(self, where: str, values: tuple[Any, ...]) -> Steps[list[Receipt]]:
+        # A job that ended before the content was published had listed other content.
+        columns = ", ".join(f"r.{name}" for name in RECEIPTS.types)
         rows = yield Statement(
-            f"SELECT r.*, c.confirmed_at FROM (SELECT {RECEIPTS.columns} "
-            f"FROM {self.name(RECEIPTS.name)} WHERE {where}) r LEFT JOIN ("
-            "SELECT site_id, session_date, segment, timezone, max(submitted_at) AS confirmed_at "
-            f"FROM {self.name(JOBS.name)} "
-            f"WHERE state IN ({_quoted(CONFIRMING)}) AND {where} "
-            "GROUP BY site_id, session_date, segment, timezone) c ON c.site_id = r.site_id "
-            "AND c.session_date = r.session_date AND c.segment = r.segment "
-            "AND c.timezone = r.timezone ORDER BY r.session_date, r.segment",
+            f"SELECT {columns}, max(c.submitted_at) AS confirmed_at FROM (SELECT * "
+            f"FROM {self.name(RECEIPTS.name)} WHERE {where}) r LEFT JOIN (SELECT * "
+            f"FROM {self.name(JOBS.name)} WHERE state = '{JobState.UNCHANGED}' AND {where}) c "
+            "ON c.site_id = r.site_id AND c.session_date = r.session_date "
+            "AND c.segment = r.segment AND c.timezone = r.timezone AND c.ended_at >= r.landed_at "
+            f"GROUP BY {columns} ORDER BY r.session_date, r.segment",
             values,
         )
         return [_receipt(row) for row in rows]
 
     # -- job records ---------------------------------------------------------------------------
 
-    def claim(self, record: JobRecord, adopt_since: datetime) -> Steps[Claim]:
-        """Adopt the open job of the partition, or insert the intent to submit one."""
+    def claim(self, record: JobRecord, adopt_since: datetime, at: datetime) -> Steps[Claim]:
+        """Adopt the open job of the partition, or insert the intent to submit one.
+
+        Args:
+            record: see `Warehouse.claim`.
+            adopt_since: see `Warehouse.claim`.
+            at: the time by the warehouse's clock, read once the engine holds the lock.
+        """
         open_records = yield from self._open_records(record.partition)
-        claim, to_save = decide_claim(record, open_records, adopt_since)
+        claim, to_save = decide_claim(record, open_records, adopt_since, at)
         known = {one.record_id for one in open_records}
         for one in to_save:
             if one.record_id in known:
@@ -118,17 +124,21 @@ class SessionTransactions(Schema):
 
     # -- publishing ----------------------------------------------------------------------------
 
-    def publish(self, listing: VerifiedListing) -> Steps[PublishResult]:
-        """Replace the partition and its receipt, unless it has the same IDs or a newer result."""
-        landed_at = datetime.now(UTC)  # The engine runs this once it has the lock.
+    def publish(self, listing: VerifiedListing, at: datetime) -> Steps[PublishResult]:
+        """Replace the partition and its receipt, unless it has the same IDs or a newer result.
+
+        Args:
+            listing: the result; the engine has staged its IDs.
+            at: the time by the warehouse's clock, read once the engine holds the lock.
+        """
         contents = yield from self._read_contents(listing.record.partition)
-        result = decide_publish(listing, contents, landed_at)
+        result = decide_publish(listing, contents, at)
         if result.state is JobState.LANDED:
             yield from self._replace_ids(listing, contents)
-            yield from self._replace_receipt(new_receipt(listing, result, landed_at), contents)
+            yield from self._replace_receipt(new_receipt(listing, result, at), contents)
         # Two runs may publish one job: the first one's record has the changes.
         if contents.receipt is None or not (yield from self._is_confirming(listing.record)):
-            yield from self.save_record(closed_record(listing.record, result, landed_at))
+            yield from self.save_record(closed_record(listing.record, result, at))
         return result
 
     def _is_confirming(self, record: JobRecord) -> Steps[bool]:
