@@ -35,8 +35,8 @@ def funnel_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
         {
             "step": one.step,
             "sessions": one.sessions,
-            "of all": _percent(one.sessions, counts[0]),
-            "of the step before": _percent(one.sessions, before),
+            "of all": percent(one.sessions, counts[0]),
+            "of the step before": percent(one.sessions, before),
         }
         for one, before in zip(summary.funnel, counts[:1] + counts, strict=False)
     ]
@@ -52,7 +52,7 @@ def device_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
         {
             "day": str(day),
             "sessions": sum(counts.values()),
-            **{name: _percent(counts.get(name, 0), sum(counts.values())) for name in devices},
+            **{name: percent(counts.get(name, 0), sum(counts.values())) for name in devices},
         }
         for day, counts in sorted(days.items(), reverse=True)[:ROWS_SHOWN]
     ]
@@ -95,7 +95,7 @@ def describe_reconciliation(summary: ProfileSummary) -> str:
     landed = sum(row.landed for row in summary.reconciliation)
     counted = sum(row.counted for row in summary.reconciliation)
     days = len(summary.reconciliation)
-    counts = f"{landed:,} landed, {counted:,} counted by Wix ({_percent(landed, counted)})"
+    counts = f"{landed:,} landed, {counted:,} counted by Wix ({percent(landed, counted)})"
     return f"{days} day{'s' * (days != 1)}: {counts}"
 
 
@@ -113,5 +113,6 @@ def reconciliation_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
     ]
 
 
-def _percent(part: int, whole: int) -> str:
+def percent(part: int, whole: int) -> str:
+    """The share of a whole, such as 17.5%; empty without a whole."""
     return f"{part / whole:.1%}" if whole else ""
