@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import date
 
 from prefect_wix.profiles.days import LandedDay
-from prefect_wix.profiles.relations import DAYS_TILE, Relation, relations
+from prefect_wix.profiles.relations import DAYS_TILE, relations
 from prefect_wix.profiles.summary import CertificateRow, RelationState
 
 
@@ -31,38 +31,15 @@ class Findings:
 
 def certify(day: date, landed: LandedDay, findings: Findings) -> Iterator[CertificateRow]:
     """Yield the certificate row of each relation of a local day."""
-    state = RelationState.HELD if landed.receipts else RelationState.BROKEN
-    yield _tested(day, DAYS_TILE, state, findings)
     for relation in relations(landed.receipts):
+        key, what = (day, relation.name), (day, relation.name, relation.description)
         missing = tuple(filter(None, map(landed.why_untestable, relation.members)))
-        yield (
-            _not_testable(day, relation, missing)
-            if missing
-            else _tested(day, relation, _state(day, relation, findings), findings)
-        )
-
-
-def _state(day: date, relation: Relation, findings: Findings) -> RelationState:
-    broken = findings.exceptions[day, relation.name]
-    return RelationState.BROKEN if broken else RelationState.HELD
-
-
-def _not_testable(day: date, relation: Relation, missing: tuple[str, ...]) -> CertificateRow:
-    return CertificateRow(
-        day, relation.name, relation.description, RelationState.NOT_TESTABLE, 0, 0, missing=missing
-    )
-
-
-def _tested(
-    day: date, relation: Relation, state: RelationState, findings: Findings
-) -> CertificateRow:
-    key = day, relation.name
-    return CertificateRow(
-        day,
-        relation.name,
-        relation.description,
-        state,
-        sessions=findings.compared[key],
-        exceptions=findings.exceptions[key],
-        examples=tuple(findings.examples[key]),
-    )
+        if missing:
+            yield CertificateRow(*what, RelationState.NOT_TESTABLE, 0, 0, missing=missing)
+            continue
+        exceptions = findings.exceptions[key]
+        # An ID on two days is no error, but a day without receipts is one.
+        held = bool(landed.receipts) if relation is DAYS_TILE else not exceptions
+        state = RelationState.HELD if held else RelationState.BROKEN
+        examples = tuple(findings.examples[key])
+        yield CertificateRow(*what, state, findings.compared[key], exceptions, examples)

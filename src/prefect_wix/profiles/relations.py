@@ -1,7 +1,7 @@
-"""Relations that the segments of a day are expected to satisfy, and which receipts are evidence.
+"""Relations that the segments of a day are expected to satisfy.
 
-Wix documents none of these relations. Pure functions over segment keys and receipts. A condition is
-SQL over one boolean per segment: whether the segment lists an ID. The statements are in `steps`.
+Wix documents none of these relations. Pure functions over segment keys. A condition is SQL over one
+boolean per segment: whether the segment lists an ID. The statements are in `steps`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from prefect_wix.client.models import FunnelStep
-from prefect_wix.planning.partitions import UNCONFIRMED, Receipt
 from prefect_wix.planning.segments import ALL_SESSIONS, DEVICES, Segment
 
 STEPS = tuple(FunnelStep)
@@ -40,7 +39,9 @@ class Relation:
         return " OR ".join(listed[member] for member in self.members) or "TRUE"
 
 
-DAYS_TILE = Relation("days_tile", "every day of the window is landed", (), "FALSE")
+ON_TWO_DAYS = "o.session_id IS NOT NULL"
+"""Condition that a neighbouring day lists an ID too."""
+DAYS_TILE = Relation("days_tile", "every day of the window is landed", (), ON_TWO_DAYS)
 """The only relation about the window; it compares no segments."""
 
 _DEVICES = Relation(
@@ -57,24 +58,17 @@ _SITE_SESSIONS = Relation(
 )
 
 
-def relations(segments: Iterable[str]) -> list[Relation]:
+def relations(segments: Iterable[str]) -> Iterator[Relation]:
     """The relations of a day: those of every day, and one for each landed exclusion."""
-    return [_DEVICES, _SITE_SESSIONS, *_nested_steps(), *_exclusions(segments)]
-
-
-def _nested_steps() -> Iterator[Relation]:
+    yield from (DAYS_TILE, _DEVICES, _SITE_SESSIONS)
     for outer, inner in pairwise(STEPS):
         name = f"{inner.lower()}_within_{outer.lower()}"
         members = (_reached(inner), _reached(outer))
         yield Relation(name, f"{inner} within {outer}", members, "{0} AND NOT {1}")
-
-
-def _exclusions(segments: Iterable[str]) -> Iterator[Relation]:
     for key in sorted(segments):
-        segment = Segment.parse(key)
-        if segment.funnel_exclude is not None:
-            reached = segment.funnel_include or FunnelStep.SITE_SESSIONS
-            missed = segment.funnel_exclude
+        missed = Segment.parse(key).funnel_exclude
+        if missed is not None:
+            reached = Segment.parse(key).funnel_include or FunnelStep.SITE_SESSIONS
             members = (key, _reached(reached), _reached(missed))
             description = f"{reached} less {missed} = {key.partition('=')[2]}"
             yield Relation(key, description, members, "{0} <> ({1} AND NOT {2})")
@@ -82,12 +76,3 @@ def _exclusions(segments: Iterable[str]) -> Iterator[Relation]:
 
 def _reached(step: FunnelStep) -> str:
     return Segment(funnel_include=step).key
-
-
-def why_untestable(receipt: Receipt) -> str | None:
-    """Why a landed partition is no evidence for any relation; None if it is evidence."""
-    if receipt.submitted_at == UNCONFIRMED:
-        return "not listed by a job"
-    if receipt.confirmed_at < receipt.partition.ends_at:
-        return "requested before its day was over"
-    return None
