@@ -97,8 +97,9 @@ def devices_chart(days: Sequence[DeviceDay]) -> str:
         }
         bars += [bar] if own else []
     yaxis = {"ticksuffix": " %", "range": [0, 100]}
-    stacked = {"barmode": "stack", "barnorm": "percent", "bargap": 0.12}
-    return _html("devices", bars, xaxis=_DATES, yaxis=yaxis, **stacked)
+    return _html(
+        "devices", bars, barmode="stack", barnorm="percent", bargap=0.12, xaxis=_DATES, yaxis=yaxis
+    )
 
 
 def reconciliation_chart(rows: Sequence[ReconciliationRow]) -> str:

@@ -102,14 +102,16 @@ class Reading:
         )
         return tuple(
             CertificateRow(
-                *what,
+                day,
+                relation,
+                description,
                 RelationState(state),
                 sessions,
                 exceptions,
                 examples=tuple(json.loads(examples)),
                 missing=tuple(json.loads(missing)),
             )
-            for *what, state, sessions, exceptions, examples, missing in rows
+            for day, relation, description, state, sessions, exceptions, examples, missing in rows
         )
 
 

@@ -14,17 +14,9 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from prefect_wix.planning.windows import ONE_DAY, Window
-from prefect_wix.profiles.certificate import Findings, certify
-from prefect_wix.profiles.days import (
-    Days,
-    Flows,
-    fingerprint,
-    landed_days,
-    name_flows,
-    neighbours,
-)
+from prefect_wix.profiles.days import Days, Flows, fingerprint, landed_days, name_flows, neighbours
 from prefect_wix.profiles.expressions import deepest_step, device, dropped_before, kind
-from prefect_wix.profiles.relations import DAYS_TILE, relations
+from prefect_wix.profiles.relations import DAYS_TILE, Findings, certify, relations
 from prefect_wix.profiles.schema import COMPLETENESS, PROFILED_DAYS
 from prefect_wix.warehouse.schema import Statement, Steps
 from prefect_wix.warehouse.transactions import SessionTransactions
