@@ -65,6 +65,7 @@ class RequestError(WixError):
     Attributes:
         endpoint: method and path, e.g. ``GET /analytics/v1/sessions/list/result``.
         request_id: Wix's ``x-wix-request-id``, for Wix support; None without a response.
+        retry_after: ``Retry-After`` in seconds; None without a usable header.
         safe_to_resend: the request had no effect, so that even a write can be sent again.
         may_have_taken_effect: it is unknown whether Wix executed the request.
         retryable: a read can succeed when it is sent again.
@@ -78,6 +79,7 @@ class RequestError(WixError):
 
     endpoint: str | None = None
     request_id: str | None = None
+    retry_after: float | None = None
 
 
 class RequestNotSentError(RequestError):
@@ -119,14 +121,12 @@ class StatusError(RequestError):
         status: the HTTP status.
         code: Wix's ``applicationError.code``; None without one.
         violations: the validation rules that the request broke; empty where Wix names none.
-        retry_after: ``Retry-After`` in seconds; None without a usable header.
         empty: the body has neither a message nor details (``{"message": "", "details": {}}``).
     """
 
     status: int = 0
     code: str | None = None
     violations: tuple[Violation, ...] = ()
-    retry_after: float | None = None
     empty: bool = False
 
 

@@ -18,13 +18,8 @@ from typing import Any
 
 import httpx
 
+from prefect_wix.client import responses
 from prefect_wix.client.masking import set_secrets
-from prefect_wix.client.responses import (
-    error_from_response,
-    oauth_error_of,
-    parse_response,
-    request_id_of,
-)
 from prefect_wix.errors import AuthenticationError, InvalidResponseError, RequestNotSentError
 
 TOKEN_PATH = "/oauth2/token"  # noqa: S105
@@ -85,24 +80,7 @@ class SiteAuth(httpx.Auth):
         return f"{type(self).__name__}(site_id={self.site_id!r})"
 
 
-class _KeyAuth(SiteAuth):
-    """An API key without an authorization scheme, and the ID of a site or account."""
-
-    _header: str
-
-    def __init__(self, api_key: str, owner_id: str) -> None:
-        self._api_key = api_key
-        self.site_id = owner_id
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add the two headers to the request."""
-        set_secrets(self._api_key)
-        request.headers["Authorization"] = self._api_key
-        request.headers[self._header] = self.site_id
-        yield request
-
-
-class ApiKeyAuth(_KeyAuth):
+class ApiKeyAuth(SiteAuth):
     """An API key for the requests of one site.
 
     Args:
@@ -116,10 +94,18 @@ class ApiKeyAuth(_KeyAuth):
     _header = "wix-site-id"
 
     def __init__(self, api_key: str, site_id: str) -> None:
-        super().__init__(header_value(api_key, "api_key"), header_value(site_id, "site_id"))
+        self._api_key = header_value(api_key, "api_key")
+        self.site_id = header_value(site_id, "site_id")
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the key, without an authorization scheme, and the ID to the request."""
+        set_secrets(self._api_key)
+        request.headers["Authorization"] = self._api_key
+        request.headers[self._header] = self.site_id
+        yield request
 
 
-class AccountKeyAuth(_KeyAuth):
+class AccountKeyAuth(ApiKeyAuth):
     """An API key for the requests of an account. Wix rejects a site ID beside the account ID.
 
     ``site_id`` holds the account's ID, so that the account has its own rate limit.
@@ -135,7 +121,7 @@ class AccountKeyAuth(_KeyAuth):
     _header = "wix-account-id"
 
     def __init__(self, api_key: str, account_id: str) -> None:
-        super().__init__(header_value(api_key, "api_key"), header_value(account_id, "account_id"))
+        super().__init__(api_key, header_value(account_id, "account_id"))
 
 
 class AppAuth(SiteAuth):
@@ -209,9 +195,9 @@ def _token_body(response: httpx.Response) -> Mapping[str, Any]:
     if response.is_server_error:
         raise token_error(f"the token endpoint returned {response.status_code}", response)
     if not response.is_success:
-        raise error_from_response(response, TOKEN_ENDPOINT)
+        raise responses.error_from_response(response, TOKEN_ENDPOINT)
     with suppress(InvalidResponseError):
-        return parse_response(response, TOKEN_ENDPOINT).body
+        return responses.parse_response(response, TOKEN_ENDPOINT).body
     raise token_error("the token response is not JSON", response)
 
 
@@ -228,16 +214,18 @@ def token_error(what: str, response: httpx.Response | None = None) -> RequestNot
     return RequestNotSentError(
         f"The request was not sent: {what}. Try again later.",
         endpoint=TOKEN_ENDPOINT,
-        request_id=request_id_of(response) if response is not None else None,
+        request_id=responses.request_id_of(response) if response is not None else None,
     )
 
 
 def _rejection(response: httpx.Response) -> AuthenticationError:
-    reason = ", ".join(filter(None, [str(response.status_code), oauth_error_of(response)]))
+    reason = ", ".join(
+        filter(None, [str(response.status_code), responses.oauth_error_of(response)])
+    )
     return AuthenticationError(
         f"Wix issued no token for the app ({reason}). "
         "Check the app ID, the app secret and that the app is installed on the instance.",
         endpoint=TOKEN_ENDPOINT,
         status=response.status_code,
-        request_id=request_id_of(response),
+        request_id=responses.request_id_of(response),
     )

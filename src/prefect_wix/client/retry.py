@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prefect_wix.errors import PermissionDeniedError, RequestError, StatusError
+from prefect_wix.errors import PermissionDeniedError, RequestError
 
 THROTTLE_TRIES = 2
 """Retries after a 403 with an empty body, which Wix sometimes returns to throttle."""
@@ -50,8 +50,3 @@ def should_retry(error: RequestError, *, reads: bool, retries: int) -> bool:
     if isinstance(error, PermissionDeniedError):
         return reads and error.empty and retries < THROTTLE_TRIES
     return error.retryable if reads else error.safe_to_resend
-
-
-def retry_after_seconds(error: RequestError) -> float:
-    """``Retry-After`` of the response in seconds; 0 without one."""
-    return (error.retry_after or 0.0) if isinstance(error, StatusError) else 0.0
