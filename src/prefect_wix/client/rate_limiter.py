@@ -70,9 +70,11 @@ class RateLimiter:
     def __init__(
         self, requests_per_minute: int = REQUESTS_PER_MINUTE, *, clock: Clock = SYSTEM_CLOCK
     ) -> None:
+        if requests_per_minute < 1:
+            raise ValueError(f"requests_per_minute must be at least 1, not {requests_per_minute}.")
         self._clock = clock
         self._lock = threading.Lock()
-        self._limit = _check_limit(requests_per_minute)
+        self._limit = requests_per_minute
         self._sent: deque[float] = deque(maxlen=self._limit)
         self._paused_until = 0.0
         self._waiting: list[_Ticket] = []
@@ -121,7 +123,7 @@ class RateLimiter:
     def lower_limit(self, requests_per_minute: int) -> None:
         """Lower the limit to ``requests_per_minute``; a higher value has no effect."""
         with self._lock:
-            self._limit = min(self._limit, _check_limit(requests_per_minute))
+            self._limit = min(self._limit, requests_per_minute)
 
     def _grant(self, caller: _Ticket) -> Awaitable[None] | None:
         """Grant free slots by priority until none is free or the caller has one.
@@ -168,12 +170,6 @@ class RateLimiter:
                 self._waiting.remove(ticket)
             if not self._waiting:
                 self._global_slots = 0
-
-
-def _check_limit(requests_per_minute: int) -> int:
-    if requests_per_minute < 1:
-        raise ValueError(f"requests_per_minute must be at least 1, not {requests_per_minute}.")
-    return requests_per_minute
 
 
 _rate_limiters: dict[tuple[str, str, Clock], RateLimiter] = {}
