@@ -13,16 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from prefect_wix.client.client import Log, WixClient
 from prefect_wix.client.models import JobPage, SessionsJob, SessionsQuery
-from prefect_wix.errors import (
-    IncompleteListingError,
-    JobFailedError,
-    RequestError,
-    UnknownJobError,
-)
+from prefect_wix.errors import IncompleteListingError, JobFailedError, RequestError, UnknownJobError
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.jobs.poll_schedule import JobTimer, PollSchedule
 from prefect_wix.jobs.polling import JobReader
@@ -37,13 +32,12 @@ STALE_PASSES = 4
 MAX_PASSES = 20
 """Passes over a result before it fails as incomplete. If the order of IDs changes within ties, each
 pass lacks at most a fraction 1 / e of those still missing: about 15 passes find 1,000,000 IDs."""
+_DRIFT = "Job %s: %d distinct IDs after pass %d, total %s; reading all pages again."
 _LOG = logging.getLogger(__name__)
 
 
-class ListingSummary(BaseModel):
+class ListingSummary(BaseModel, frozen=True):
     """Counts of a complete listing."""
-
-    model_config = ConfigDict(frozen=True)
 
     job: SessionsJob
     sessions: int
@@ -300,7 +294,7 @@ class Listing:
                 return
             if this_pass.stale_passes >= STALE_PASSES or this_pass.number >= MAX_PASSES:
                 raise _incomplete(this_pass)
-            self._log_drift(this_pass)
+            self._log.info(_DRIFT, result.job, this_pass.known, this_pass.number, this_pass.total)
             await result.pause()
             page = await result.page(0)
             this_pass = this_pass.next()
@@ -321,7 +315,7 @@ class Listing:
             result = JobReader(self._client, job, self._poll_policy, deadline, self._log)
             self.job, self._result = job, result
             try:
-                self._finished = result, await result.poll_until_finished(self.timer)
+                self._finished = result, await result.page(0, self.timer)
             except (JobFailedError, UnknownJobError) as error:
                 if self.resubmitted:
                     raise
@@ -329,7 +323,8 @@ class Listing:
             else:
                 return self._finished
             finally:
-                self._stop_timer()
+                if self.timer is not None:
+                    self.timer.end()
             job, self.resubmitted = await self._submit_timed(), True
             self._earlier_requests += result.requests + 1
             self._earlier_orphans += result.job.possible_orphans
@@ -340,10 +335,6 @@ class Listing:
         # A caller's submit may return a job adopted from an earlier run, of unknown age.
         self.timer = self._schedule.timer(self._query) if job.submitted_at >= now else None
         return job
-
-    def _stop_timer(self) -> None:
-        if self.timer is not None:
-            self.timer.end()
 
     async def _read_pass(
         self, pages: PagePrefetcher, page: JobPage, this_pass: _Pass
@@ -376,15 +367,6 @@ class Listing:
             requests=self.requests,
             possible_orphans=self.possible_orphans,
             resubmitted=self.resubmitted,
-        )
-
-    def _log_drift(self, this_pass: _Pass) -> None:
-        self._log.info(
-            "Job %s: %d distinct IDs after pass %d, total %s; reading all pages again.",
-            this_pass.result.job.job_id,
-            this_pass.known,
-            this_pass.number,
-            this_pass.total,
         )
 
 

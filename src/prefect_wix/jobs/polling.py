@@ -75,10 +75,11 @@ class JobReader:
         """The largest number of IDs in a page; lowered after a refusal or a 504."""
         return min(self._limit, self._client.page_limit)
 
-    async def poll_until_finished(self, timer: JobTimer | None = None) -> JobPage:
-        """Poll until the job is finished. The response of the last poll is page one.
+    async def page(self, offset: int, timer: JobTimer | None = None) -> JobPage:
+        """The page that starts after ``offset`` IDs; polls until the job is finished.
 
         Args:
+            offset: the number of IDs before the page. The response of the last poll is page one.
             timer: the poll times, for a job whose submit was observed; without it an exponential
                 backoff.
 
@@ -88,27 +89,13 @@ class JobReader:
             JobTimeoutError: the deadline passed.
             RequestError: a poll failed with an error that is not retryable.
         """
-        return await self._finished_page(0, timer or BackoffTimer(self._poll_policy))
-
-    async def page(self, offset: int) -> JobPage:
-        """The page of a finished job that starts after ``offset`` IDs.
-
-        Raises:
-            See `poll_until_finished`.
-        """
-        return await self._finished_page(offset, BackoffTimer(self._poll_policy))
-
-    async def pause(self) -> None:
-        """Sleep for the first wait of the backoff, before something is fetched again."""
-        await self._sleep(next(self._poll_policy.waits()))
-
-    async def _finished_page(self, offset: int, timer: JobTimer | BackoffTimer) -> JobPage:
+        poll_times = timer or BackoffTimer(self._poll_policy)
         not_found, backoff = 0, self._poll_policy.waits()
         wait = next(backoff)
         while True:
-            async with timer.poll(self._sleep):
+            async with poll_times.poll(self._sleep):
                 try:
-                    page = await self._fetch(offset, timer.probability)
+                    page = await self._fetch(offset, poll_times.probability)
                 except NotFoundError as error:
                     not_found += 1
                     if not_found > NOT_FOUND_RETRIES:
@@ -119,27 +106,20 @@ class JobReader:
                     self._log.warning(_RETRYING, error, self.job.job_id, wait)
                 else:
                     if self._is_finished(page):
-                        timer.mark_finished()
+                        poll_times.mark_finished()
                         return page
-                    timer.mark_running()
+                    poll_times.mark_running()
                     continue
             await self._sleep(wait)
             wait = next(backoff)
 
-    async def _fetch(self, offset: int, priority: Priority) -> JobPage:
-        for retries_left in reversed(range(MAX_GATEWAY_TIMEOUTS)):
-            limit = self.page_limit
-            try:
-                return await self._fetch_within_limit(offset, priority)
-            except ServerError as error:
-                if error.status != GATEWAY_TIMEOUT or not retries_left:
-                    raise
-            # Wix documents a smaller page as the remedy for a 504.
-            self._limit = min(self._limit, max(limit // 2, SMALLEST_PAGE_LIMIT))
-            await self.pause()
-        raise AssertionError("the last request returns or raises")
+    async def pause(self) -> None:
+        """Sleep for the first wait of the backoff, before something is fetched again."""
+        await self._sleep(next(self._poll_policy.waits()))
 
-    async def _fetch_within_limit(self, offset: int, priority: Priority) -> JobPage:
+    async def _fetch(self, offset: int, priority: Priority) -> JobPage:
+        """The page, with fewer IDs where Wix rejects the limit or does not respond in time."""
+        timeouts = 0
         while True:
             limit = self.page_limit
             try:
@@ -149,9 +129,16 @@ class JobReader:
                 if smaller is None:
                     raise
                 self._client.page_limit = min(smaller, self._client.page_limit)
-                continue
-            self.request_id = page.request_id
-            return page
+            except ServerError as error:
+                timeouts += 1
+                if error.status != GATEWAY_TIMEOUT or timeouts == MAX_GATEWAY_TIMEOUTS:
+                    raise
+                # Wix documents a smaller page as the remedy for a 504.
+                self._limit = min(self._limit, max(limit // 2, SMALLEST_PAGE_LIMIT))
+                await self.pause()
+            else:
+                self.request_id = page.request_id
+                return page
 
     async def _fetch_once(self, limit: int, offset: int, priority: Priority) -> JobPage:
         self.requests += 1
@@ -171,17 +158,14 @@ class JobReader:
             case JobStatus.IN_PROGRESS:
                 return False
             case JobStatus.UNKNOWN:
-                self._log_undocumented(page.status_text)
+                if page.status_text not in self._logged_statuses:
+                    self._logged_statuses.add(page.status_text)
+                    self._log.warning(_UNDOCUMENTED, self.job.job_id, page.status_text)
                 return False
             case JobStatus.ERROR:
                 raise self._failed()
             case _:  # pragma: no cover
                 assert_never(page.status)
-
-    def _log_undocumented(self, status: str) -> None:
-        if status not in self._logged_statuses:
-            self._logged_statuses.add(status)
-            self._log.warning(_UNDOCUMENTED, self.job.job_id, status)
 
     async def _sleep(self, seconds: float) -> None:
         await self._client.clock.sleep(min(seconds, self._seconds_left()))

@@ -55,7 +55,9 @@ class PagePrefetcher:
         if not self._last.session_ids:
             await self._result.pause()
         if self._is_full(self._last) and offset not in self._ahead:
-            await self._restart(offset)
+            await self._cancel()  # the buffered offsets are no longer page boundaries
+            self._next = offset
+            self._prefetch()
         page = await (self._ahead.get(offset) or self._result.page(offset))
         pages = self._take(offset, page)
         self._last = pages[-1]
@@ -72,11 +74,6 @@ class PagePrefetcher:
             pages.append(task.result())
             offset += len(pages[-1].session_ids)
         return pages
-
-    async def _restart(self, offset: int) -> None:
-        await self._cancel()  # the buffered offsets are no longer page boundaries
-        self._next = offset
-        self._prefetch()
 
     async def _cancel(self) -> None:
         self._stop()
