@@ -8,10 +8,11 @@ verifies the pages.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from prefect_wix.client.client import Log, WixClient
-from prefect_wix.client.models import JobPage, JobStatus, SessionsJob
+from prefect_wix.client.models import PAGE_LIMIT, JobPage, JobStatus, SessionsJob
 from prefect_wix.client.rate_limiter import Priority
 from prefect_wix.errors import (
     BadRequestError,
@@ -39,41 +40,29 @@ MAX_GATEWAY_TIMEOUTS = 5
 """Requests for one page that may end in a 504; each has half the page limit of the one before."""
 
 
+@dataclass(eq=False)
 class JobReader:
-    """The result of one job: its polls and its pages.
+    """The result of one job: its polls and its pages."""
 
-    Args:
-        client: sends the requests.
-        job: the submitted job.
-        poll_policy: the waits between polls, and after failed requests.
-        deadline: when to stop, on the client's clock.
-        log: gets a warning for a failed poll and for an undocumented status.
-    """
-
-    def __init__(
-        self,
-        client: WixClient,
-        job: SessionsJob,
-        poll_policy: PollPolicy,
-        deadline: float,
-        log: Log,
-    ) -> None:
-        self.job = job
-        self.requests = 0
-        """Number of polls and page requests sent."""
-        self.request_id: str | None = None
-        """The latest ``x-wix-request-id``."""
-        self._client = client
-        self._poll_policy = poll_policy
-        self._deadline = deadline
-        self._log = log
-        self._limit = client.page_limit
-        self._logged_statuses: set[str] = set()
+    client: WixClient
+    job: SessionsJob
+    poll_policy: PollPolicy
+    """The waits between polls, and after failed requests."""
+    deadline: float
+    """When to stop, on the client's clock."""
+    log: Log
+    """Gets a warning for a failed poll and for an undocumented status."""
+    requests: int = 0
+    """Number of polls and page requests sent."""
+    request_id: str | None = None
+    """The latest ``x-wix-request-id``."""
+    _limit: int = PAGE_LIMIT
+    _logged_statuses: set[str] = field(default_factory=set)
 
     @property
     def page_limit(self) -> int:
         """The largest number of IDs in a page; lowered after a refusal or a 504."""
-        return min(self._limit, self._client.page_limit)
+        return min(self._limit, self.client.page_limit)
 
     async def page(self, offset: int, timer: JobTimer | None = None) -> JobPage:
         """The page that starts after ``offset`` IDs; polls until the job is finished.
@@ -89,8 +78,8 @@ class JobReader:
             JobTimeoutError: the deadline passed.
             RequestError: a poll failed with an error that is not retryable.
         """
-        poll_times = timer or BackoffTimer(self._poll_policy)
-        not_found, backoff = 0, self._poll_policy.waits()
+        poll_times = timer or BackoffTimer(self.poll_policy)
+        not_found, backoff = 0, self.poll_policy.waits()
         wait = next(backoff)
         while True:
             async with poll_times.poll(self._sleep):
@@ -103,7 +92,7 @@ class JobReader:
                 except _OUTAGE as error:
                     if not error.retryable:
                         raise
-                    self._log.warning(_RETRYING, error, self.job.job_id, wait)
+                    self.log.warning(_RETRYING, error, self.job.job_id, wait)
                 else:
                     if self._is_finished(page):
                         poll_times.mark_finished()
@@ -115,7 +104,7 @@ class JobReader:
 
     async def pause(self) -> None:
         """Sleep for the first wait of the backoff, before something is fetched again."""
-        await self._sleep(next(self._poll_policy.waits()))
+        await self._sleep(next(self.poll_policy.waits()))
 
     async def _fetch(self, offset: int, priority: Priority) -> JobPage:
         """The page, with fewer IDs where Wix rejects the limit or does not respond in time."""
@@ -128,7 +117,7 @@ class JobReader:
                 smaller = _smaller_limit(error, limit)
                 if smaller is None:
                     raise
-                self._client.page_limit = min(smaller, self._client.page_limit)
+                self.client.page_limit = min(smaller, self.client.page_limit)
             except ServerError as error:
                 timeouts += 1
                 if error.status != GATEWAY_TIMEOUT or timeouts == MAX_GATEWAY_TIMEOUTS:
@@ -145,7 +134,7 @@ class JobReader:
         seconds = self._seconds_left()
         try:
             async with asyncio.timeout(seconds):
-                return await self._client.get_list_sessions_job_result(
+                return await self.client.get_list_sessions_job_result(
                     self.job.job_id, limit=limit, offset=offset, priority=priority
                 )
         except TimeoutError as error:
@@ -160,7 +149,7 @@ class JobReader:
             case JobStatus.UNKNOWN:
                 if page.status_text not in self._logged_statuses:
                     self._logged_statuses.add(page.status_text)
-                    self._log.warning(_UNDOCUMENTED, self.job.job_id, page.status_text)
+                    self.log.warning(_UNDOCUMENTED, self.job.job_id, page.status_text)
                 return False
             case JobStatus.ERROR:
                 raise self._failed()
@@ -168,11 +157,11 @@ class JobReader:
                 assert_never(page.status)
 
     async def _sleep(self, seconds: float) -> None:
-        await self._client.clock.sleep(min(seconds, self._seconds_left()))
+        await self.client.clock.sleep(min(seconds, self._seconds_left()))
         self._seconds_left()
 
     def _seconds_left(self) -> float:
-        seconds = self._deadline - self._client.clock.now()
+        seconds = self.deadline - self.client.clock.now()
         if seconds <= 0:
             raise self._timeout()
         return seconds
@@ -180,7 +169,7 @@ class JobReader:
     def _timeout(self) -> JobTimeoutError:
         return JobTimeoutError(
             f"Job {self.job.job_id} ({self.job.query}) was not finished and read after "
-            f"{self._poll_policy.timeout_seconds:g} s. It may still be running at Wix: wait for "
+            f"{self.poll_policy.timeout_seconds:g} s. It may still be running at Wix: wait for "
             f"the same job again or increase timeout_seconds.{self._request_id_note()}",
             job_id=self.job.job_id,
             request_id=self.request_id,

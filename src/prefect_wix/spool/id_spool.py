@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -131,14 +130,8 @@ class Spool:
         Raises:
             SpoolError: the local disk is full or failing, or the spool is closed.
         """
-        with _disk_errors(), self._content() as content:
+        with _disk_errors(), self.lines().open("rb") as content:
             return hashlib.file_digest(content, _fingerprint).hexdigest()
-
-    def _content(self) -> BufferedReader | BytesIO:
-        # A load of more than a batch needs the file anyway.
-        if len(self) > BATCH_SIZE:
-            return self.lines().open("rb")
-        return BytesIO(b"".join(self._texts()))
 
     def lines(self) -> Path:
         """A text file in ``folder`` with the IDs in order, one per line; rewritten after an `add`.
