@@ -76,7 +76,7 @@ async def complete_listing(
             return
     days = _days(job.query)
     # The days have as many pages as the finished job, and less time to read them.
-    was_read_too_slowly = isinstance(outcome, JobTimeoutError) and whole.has_finished_job
+    was_read_too_slowly = isinstance(outcome, JobTimeoutError) and whole.finished is not None
     if len(days) <= 1 or was_read_too_slowly:
         raise outcome
     log.warning("%s Splitting the query into %d days.", outcome, len(days))
