@@ -145,10 +145,9 @@ class PermissionDeniedError(StatusError):
 
     affects_site = True
 
-    @property
-    def retryable(self) -> bool:  # type: ignore[override]
-        """True with an empty body, since that can be throttling."""
-        return self.empty
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.retryable = self.empty
 
 
 class NotFoundError(StatusError):
@@ -173,22 +172,16 @@ class RateLimitError(StatusError):
 
 
 class ServerError(StatusError):
-    """5xx. A 503 means that the request had no effect; a 504 that the page was too large."""
+    """5xx. A 503 means that the request had no effect; other statuses can follow an executed one.
 
-    @property
-    def safe_to_resend(self) -> bool:  # type: ignore[override]
-        """True for 503 only: the other statuses can follow an executed request."""
-        return self.status == 503  # noqa: PLR2004
+    After a 504 the request must be made smaller, as Wix documents.
+    """
 
-    @property
-    def may_have_taken_effect(self) -> bool:  # type: ignore[override]
-        """True for every status except 503."""
-        return not self.safe_to_resend
-
-    @property
-    def retryable(self) -> bool:  # type: ignore[override]
-        """False for 504: Wix documents that the request must be made smaller."""
-        return self.status != 504  # noqa: PLR2004
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.safe_to_resend = self.status == 503  # noqa: PLR2004
+        self.may_have_taken_effect = not self.safe_to_resend
+        self.retryable = self.status != 504  # noqa: PLR2004
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -1,7 +1,7 @@
 """The Wix API as a client: a method per endpoint, with rate limit, timeout and retries.
 
 A method returns a parsed response or raises an error of `prefect_wix.errors`. Polling a job and
-reading all of its pages are in `prefect_wix.jobs.listing`. To add an endpoint: an `_Endpoint` and a
+reading all of its pages are in `prefect_wix.jobs.listing`. To add an endpoint: a constant and a
 method here, a parser in `responses`, its data in `models`, a handler in the sandbox.
 """
 
@@ -11,7 +11,6 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import date
 from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -66,25 +65,15 @@ T = TypeVar("T")
 Log = logging.Logger | logging.LoggerAdapter[Any]
 
 
-@dataclass(frozen=True)
-class _Endpoint:
-    method: str
-    path: str
-    reads: bool
-    """The request has no effect at Wix, so that it can be sent again."""
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path}"
-
-
-_LIST = _Endpoint("POST", "/analytics/v1/sessions/list/async", reads=False)
-_RESULT = _Endpoint("GET", "/analytics/v1/sessions/list/result", reads=True)
-_RECORDED = _Endpoint("POST", "/analytics/v1/sessions/session-recorded", reads=False)
-_DELETED = _Endpoint("POST", "/analytics/v1/sessions/recordings-deleted", reads=False)
-_PROPERTIES = _Endpoint("GET", "/site-properties/v4/properties", reads=True)
-_COUNTS = _Endpoint("GET", "/analytics/v2/site-analytics/data", reads=True)
-_SITES = _Endpoint("POST", "/site-list/v2/sites/query", reads=True)
-
+_LIST = "POST /analytics/v1/sessions/list/async"
+_RESULT = "GET /analytics/v1/sessions/list/result"
+_RECORDED = "POST /analytics/v1/sessions/session-recorded"
+_DELETED = "POST /analytics/v1/sessions/recordings-deleted"
+_PROPERTIES = "GET /site-properties/v4/properties"
+_COUNTS = "GET /analytics/v2/site-analytics/data"
+_SITES = "POST /site-list/v2/sites/query"
+_WRITES = (_LIST, _RECORDED, _DELETED)
+"""The other endpoints have no effect at Wix, so that their requests can be sent again."""
 _NOT_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -297,7 +286,7 @@ class WixClient:
 
     async def _call(
         self,
-        endpoint: _Endpoint,
+        endpoint: str,
         parse: Callable[[JsonResponse], T],
         priority: Priority = page_priority,
         **content: Any,
@@ -307,19 +296,17 @@ class WixClient:
             try:
                 return parse(await self._call_once(endpoint, priority, **content))
             except RequestError as error:
-                if not should_retry(error, reads=endpoint.reads, retries=retries):
+                if not should_retry(error, reads=endpoint not in _WRITES, retries=retries):
                     raise
                 await self.clock.sleep(max(wait, error.retry_after or 0.0))
         return parse(await self._call_once(endpoint, priority, **content))
 
-    async def _call_once(
-        self, endpoint: _Endpoint, priority: Priority, **content: Any
-    ) -> JsonResponse:
+    async def _call_once(self, endpoint: str, priority: Priority, **content: Any) -> JsonResponse:
         await self.rate_limiter.acquire(priority, global_limiter=self._global_limiter)
         response = await self._send(endpoint, **content)
         if response.is_success:
-            return responses.parse_response(response, str(endpoint))
-        error = responses.error_from_response(response, str(endpoint))
+            return responses.parse_response(response, endpoint)
+        error = responses.error_from_response(response, endpoint)
         if isinstance(error, RateLimitError):
             seconds = RATE_LIMIT_PAUSE_SECONDS if error.retry_after is None else error.retry_after
             self.log.warning("%s All requests of the site are paused for %g s.", error, seconds)
@@ -331,12 +318,13 @@ class WixClient:
         if request.extensions.pop(_ACQUIRED, None) is None:
             self.rate_limiter.count_request()
 
-    async def _send(self, endpoint: _Endpoint, **content: Any) -> httpx.Response:
+    async def _send(self, endpoint: str, **content: Any) -> httpx.Response:
         try:
             with without_logged_content():
+                method, path = endpoint.split()
                 async with asyncio.timeout(self._timeout):
                     return await self._http.request(
-                        endpoint.method, endpoint.path, extensions={_ACQUIRED: True}, **content
+                        method, path, extensions={_ACQUIRED: True}, **content
                     )
         except httpx.RequestError as error:
             failure = _transport_error(error, endpoint)
@@ -364,23 +352,23 @@ def mark_outcome(session_ids: tuple[str, ...], error: RequestError | None) -> Ma
     )
 
 
-def _transport_error(error: httpx.RequestError, endpoint: _Endpoint) -> RequestError:
+def _transport_error(error: httpx.RequestError, endpoint: str) -> RequestError:
     cause = responses.clean(f"{type(error).__name__}: {error}".removesuffix(": "))
     if error.request.url.path.endswith(TOKEN_PATH):
         return token_error(f"the token request failed ({cause})")
     if isinstance(error, responses.InvalidBodyError):
         request_id = responses.request_id_of(error.response)
-        return JsonResponse({}, str(endpoint), request_id).invalid(str(error))
+        return JsonResponse({}, endpoint, request_id).invalid(str(error))
     if isinstance(error, _NOT_SENT):
         return RequestNotSentError(
             f"{endpoint} could not be sent: {cause}. Check the network and the base URL.",
-            endpoint=str(endpoint),
+            endpoint=endpoint,
         )
     return _response_lost(cause, endpoint)
 
 
-def _response_lost(cause: str, endpoint: _Endpoint) -> ResponseLostError:
+def _response_lost(cause: str, endpoint: str) -> ResponseLostError:
     return ResponseLostError(
         f"The response to {endpoint} was lost: {cause}. The request may have taken effect.",
-        endpoint=str(endpoint),
+        endpoint=endpoint,
     )

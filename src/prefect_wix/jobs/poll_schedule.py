@@ -11,6 +11,7 @@ failures are in `prefect_wix.jobs.polling`.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 from contextlib import asynccontextmanager
 
@@ -89,13 +90,15 @@ class PollSchedule:
         """Estimated requests of the partitions that have not started."""
         self._started_at = clock.now()
         self._utilization = utilization
-        self._kinds: dict[Hashable, _JobKind] = {}
+        self._kinds: defaultdict[Hashable, _JobKind] = defaultdict(
+            lambda: _JobKind(Latency(poll_policy))
+        )
         for query, running, finished in history:
-            self._kind(query).latency.observe(running, finished)
+            self._kinds[job_kind(query)].latency.observe(running, finished)
 
     def timer(self, query: SessionsQuery) -> JobTimer:
         """The timer of a job that was submitted just now."""
-        return JobTimer(self, self._kind(query))
+        return JobTimer(self, self._kinds[job_kind(query)])
 
     @property
     def required_probability(self) -> float:
@@ -104,12 +107,6 @@ class PollSchedule:
         utilization = self._utilization(self.expected_requests if is_starting else 0)
         scarcity = max(0.0, (utilization - _BUSY_ABOVE) / (1 - _BUSY_ABOVE))
         return PROBABILITY_IDLE + (_PROBABILITY_BUSY - PROBABILITY_IDLE) * scarcity
-
-    def _kind(self, query: SessionsQuery) -> _JobKind:
-        kind = job_kind(query)
-        if kind not in self._kinds:
-            self._kinds[kind] = _JobKind(Latency(self.poll_policy))
-        return self._kinds[kind]
 
 
 class JobTimer:

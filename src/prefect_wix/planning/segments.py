@@ -83,13 +83,7 @@ class Segment:
     def query(self, window: Window) -> SessionsQuery:
         """The query for the sessions of this segment in a window."""
         return SessionsQuery(
-            start_date=window.start,
-            end_date=window.end,
-            timezone=window.timezone,
-            device_type=self.device_type,
-            funnel_include=self.funnel_include,
-            funnel_exclude=self.funnel_exclude,
-            page_interactions=self.page_interactions,
+            start_date=window.start, end_date=window.end, timezone=window.timezone, **vars(self)
         )
 
 
