@@ -20,21 +20,9 @@ from typing import Any, cast
 
 import httpx
 
+from prefect_wix import errors
 from prefect_wix.client.masking import mask
 from prefect_wix.client.models import JobPage, JobStatus, Site, SitesPage
-from prefect_wix.errors import (
-    AuthenticationError,
-    BadRequestError,
-    ConflictError,
-    InvalidResponseError,
-    NotFoundError,
-    PermissionDeniedError,
-    PreconditionError,
-    RateLimitError,
-    ServerError,
-    StatusError,
-    Violation,
-)
 
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 """The upper limit of ``Retry-After``, so that a wrong header does not stop a site for good."""
@@ -51,21 +39,23 @@ _TERMINAL_CODE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b."
 )
 
+_UNAUTHORIZED = "The API key or app secret is invalid or expired: replace it."
+_CONFLICT = "Another request changed it at the same time; check it and try again."
 _FORBIDDEN = (
     'Likely causes: the key lacks the permission "Manage Session Recording Analytics", the site '
     "ID is wrong or missing, the site is not in the Sessions beta, or Wix throttles the site."
 )
-_ERRORS: Mapping[int, tuple[type[StatusError], str]] = {
-    400: (BadRequestError, "Correct the request."),
-    401: (AuthenticationError, "The API key or app secret is invalid or expired: replace it."),
-    403: (PermissionDeniedError, _FORBIDDEN),
-    404: (NotFoundError, "Check the ID and the base URL."),
-    409: (ConflictError, "Another request changed it at the same time; check it and try again."),
-    428: (PreconditionError, "Check that the app is installed on the site."),
-    429: (RateLimitError, "The site exceeded its 200 requests a minute; wait a minute."),
+_ERRORS: Mapping[int, tuple[type[errors.StatusError], str]] = {
+    400: (errors.BadRequestError, "Correct the request."),
+    401: (errors.AuthenticationError, _UNAUTHORIZED),
+    403: (errors.PermissionDeniedError, _FORBIDDEN),
+    404: (errors.NotFoundError, "Check the ID and the base URL."),
+    409: (errors.ConflictError, _CONFLICT),
+    428: (errors.PreconditionError, "Check that the app is installed on the site."),
+    429: (errors.RateLimitError, "The site exceeded its 200 requests a minute; wait a minute."),
 }
-_SERVER_ERROR = (ServerError, "Wix failed; try again later.")
-_OTHER = (StatusError, "Wix does not document this status; check the base URL.")
+_SERVER_ERROR = (errors.ServerError, "Wix failed; try again later.")
+_OTHER = (errors.StatusError, "Wix does not document this status; check the base URL.")
 
 
 def clean(value: object) -> str:
@@ -144,9 +134,9 @@ class JsonResponse:
     endpoint: str
     request_id: str | None
 
-    def invalid(self, what: str) -> InvalidResponseError:
+    def invalid(self, what: str) -> errors.InvalidResponseError:
         """The error for an undocumented response, which contains ``what``."""
-        return InvalidResponseError(
+        return errors.InvalidResponseError(
             f"Wix returned {what} for {self.endpoint}. Try again; if it fails again, report "
             f"request ID {self.request_id or 'unknown'} to Wix support.",
             endpoint=self.endpoint,
@@ -168,7 +158,7 @@ def parse_response(response: httpx.Response, endpoint: str) -> JsonResponse:
     return parsed
 
 
-def error_from_response(response: httpx.Response, endpoint: str) -> StatusError:
+def error_from_response(response: httpx.Response, endpoint: str) -> errors.StatusError:
     """The error of the tree for a response with an error status.
 
     Args:
@@ -328,10 +318,10 @@ def _details_of(response: httpx.Response) -> tuple[Mapping[str, Any], str]:
     return details, clean(_mapping(body).get("message")) or clean(described)
 
 
-def _parse_violations(details: Mapping[str, Any]) -> tuple[Violation, ...]:
+def _parse_violations(details: Mapping[str, Any]) -> tuple[errors.Violation, ...]:
     violations = _mapping(details.get("validationError")).get("fieldViolations")
     return tuple(
-        Violation(
+        errors.Violation(
             field=clean(one.get("field")),
             description=clean(one.get("description")),
             rule=clean(one.get("ruleName") or one.get("violatedRule")) or None,

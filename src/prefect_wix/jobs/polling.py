@@ -11,20 +11,10 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import assert_never
 
+from prefect_wix import errors
 from prefect_wix.client.client import Log, WixClient
 from prefect_wix.client.models import PAGE_LIMIT, JobPage, JobStatus, SessionsJob
 from prefect_wix.client.rate_limiter import Priority
-from prefect_wix.errors import (
-    BadRequestError,
-    JobFailedError,
-    JobTimeoutError,
-    NotFoundError,
-    RequestError,
-    RequestNotSentError,
-    ResponseLostError,
-    ServerError,
-    UnknownJobError,
-)
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.jobs.poll_schedule import BackoffTimer, JobTimer
 
@@ -34,7 +24,7 @@ NOT_FOUND_RETRIES = 3
 """404 responses that are retried, since Wix may not know a new job at once."""
 _RETRYING = "Poll failed (%s); job %s continues at Wix, retrying in %.1f s."
 _UNDOCUMENTED = "Job %s has the undocumented status %r; treated as running."
-_OUTAGE = (RequestNotSentError, ResponseLostError, ServerError)
+_OUTAGE = (errors.RequestNotSentError, errors.ResponseLostError, errors.ServerError)
 GATEWAY_TIMEOUT = 504
 MAX_GATEWAY_TIMEOUTS = 5
 """Requests for one page that may end in a 504; each has half the page limit of the one before."""
@@ -85,7 +75,7 @@ class JobReader:
             async with poll_times.poll(self._sleep):
                 try:
                     page = await self._fetch(offset, poll_times.probability)
-                except NotFoundError as error:
+                except errors.NotFoundError as error:
                     not_found += 1
                     if not_found > NOT_FOUND_RETRIES:
                         raise self._unknown(error) from error
@@ -113,12 +103,12 @@ class JobReader:
             limit = self.page_limit
             try:
                 page = await self._fetch_once(limit, offset, priority)
-            except BadRequestError as error:
+            except errors.BadRequestError as error:
                 smaller = _smaller_limit(error, limit)
                 if smaller is None:
                     raise
                 self.client.page_limit = min(smaller, self.client.page_limit)
-            except ServerError as error:
+            except errors.ServerError as error:
                 timeouts += 1
                 if error.status != GATEWAY_TIMEOUT or timeouts == MAX_GATEWAY_TIMEOUTS:
                     raise
@@ -166,8 +156,8 @@ class JobReader:
             raise self._timeout()
         return seconds
 
-    def _timeout(self) -> JobTimeoutError:
-        return JobTimeoutError(
+    def _timeout(self) -> errors.JobTimeoutError:
+        return errors.JobTimeoutError(
             f"Job {self.job.job_id} ({self.job.query}) was not finished and read after "
             f"{self.poll_policy.timeout_seconds:g} s. It may still be running at Wix: wait for "
             f"the same job again or increase timeout_seconds.{self._request_id_note()}",
@@ -175,16 +165,16 @@ class JobReader:
             request_id=self.request_id,
         )
 
-    def _failed(self) -> JobFailedError:
-        return JobFailedError(
+    def _failed(self) -> errors.JobFailedError:
+        return errors.JobFailedError(
             f"Job {self.job.job_id} ({self.job.query}) ended with the status ERROR; Wix names no "
             f"reason. Run again later, or for fewer days.{self._request_id_note()}",
             job_id=self.job.job_id,
             request_id=self.request_id,
         )
 
-    def _unknown(self, error: RequestError) -> UnknownJobError:
-        return UnknownJobError(
+    def _unknown(self, error: errors.RequestError) -> errors.UnknownJobError:
+        return errors.UnknownJobError(
             f"Wix does not know job {self.job.job_id} ({self.job.query}), submitted "
             f"{self.job.submitted_at:%Y-%m-%d %H:%M:%S} UTC. Wix may have deleted its result: "
             f"submit the query again (request ID {error.request_id or 'unknown'}).",
@@ -196,7 +186,7 @@ class JobReader:
         return f" (request ID {self.request_id})" if self.request_id else ""
 
 
-def _smaller_limit(error: BadRequestError, limit: int) -> int | None:
+def _smaller_limit(error: errors.BadRequestError, limit: int) -> int | None:
     """The next lower page limit; None if the error has another cause or the limit is not lower."""
     violations = [one for one in error.violations if one.field.split(".")[-1] == "limit"]
     if not violations:
