@@ -40,8 +40,6 @@ A message states the cause, the request or job, and what to do. No message, attr
 contains a credential. Every error can be pickled.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from datetime import date
 from importlib import import_module

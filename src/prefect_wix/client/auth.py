@@ -7,8 +7,6 @@ expired at the same time renew it once. Credentials blocks are in `prefect_wix.b
 Source: Wix, "About API keys" and "OAuth: client credentials".
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 import time

@@ -5,8 +5,6 @@ reading all of its pages are in `prefect_wix.jobs.listing`. To add an endpoint: 
 method here, a parser in `responses`, its data in `models`, a handler in the sandbox.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import ssl

@@ -8,8 +8,6 @@ Prefect server is in `prefect_wix.blocks.shared_limit`.
 Source: Wix, "Rate limits" (200 requests a minute for one app instance).
 """
 
-from __future__ import annotations
-
 import threading
 from bisect import bisect_right
 from collections import deque

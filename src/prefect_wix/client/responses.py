@@ -5,8 +5,6 @@ every field may be missing. Three functions make it harmless: `limit_body` for b
 texts, `_are_ids` for IDs. Requests are sent by `prefect_wix.client.client`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import zlib

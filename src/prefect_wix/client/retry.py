@@ -4,8 +4,6 @@ A read is retried when it can succeed. A write is retried only when it had no ef
 reach Wix, or Wix returned 429 or 503.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass

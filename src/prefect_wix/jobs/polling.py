@@ -5,8 +5,6 @@ deadline. When to poll is decided in `prefect_wix.jobs.poll_schedule`; `prefect_
 verifies the pages.
 """
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass, field
 from typing import assert_never

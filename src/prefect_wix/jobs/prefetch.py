@@ -3,8 +3,6 @@
 How one page is fetched is in `prefect_wix.jobs.polling`.
 """
 
-from __future__ import annotations
-
 import asyncio
 from typing import Self
 

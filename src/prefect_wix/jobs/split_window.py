@@ -5,8 +5,6 @@ the day. One listing is in `prefect_wix.jobs.listing`; partitions of one day are
 `prefect_wix.load.loader`.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

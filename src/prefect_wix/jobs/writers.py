@@ -4,8 +4,6 @@ How an existing file is replaced is in `prefect_wix.spool.files`. Files of a war
 `prefect_wix.warehouse.parquet`.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import os

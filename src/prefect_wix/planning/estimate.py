@@ -4,8 +4,6 @@ The sizes of recently loaded days predict the sizes of the days to load: their m
 their minimum and maximum are the range. The limit that needs confirmation is in the flow.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

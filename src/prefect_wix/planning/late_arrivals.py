@@ -5,8 +5,6 @@ ended; each later load counts the changes since the load before it. Days without
 ignored. Stale days are selected in `prefect_wix.planning.plan`.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass

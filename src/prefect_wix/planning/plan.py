@@ -4,8 +4,6 @@ The receipts show partition by partition what has landed; there is no cursor. A 
 without a receipt. How a partition is loaded is in `prefect_wix.load`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta

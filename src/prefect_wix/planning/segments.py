@@ -6,8 +6,6 @@ Warehouses store the keys, so their format never changes. The days are in
 `prefect_wix.planning.windows`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self

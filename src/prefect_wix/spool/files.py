@@ -3,8 +3,6 @@
 The content of files is in `prefect_wix.jobs.writers` and `prefect_wix.load.id_source`.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -4,8 +4,6 @@ They are in a private temporary SQLite database, which moves to local disk once 
 is full. Files for users are in `prefect_wix.jobs.writers`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sqlite3

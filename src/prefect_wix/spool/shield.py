@@ -1,7 +1,5 @@
 """Short work that must not stop halfway: a cancellation is delayed until the work is done."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
