@@ -29,7 +29,6 @@ LIFETIME_SECONDS = 14_400.0
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 TOKEN_LIMIT = 8192
 """The longest token, in characters."""
-UNAUTHORIZED = 401
 
 
 def header_value(text: str, name: str) -> str:
@@ -159,7 +158,7 @@ class AppAuth(SiteAuth):
                 await self._store((yield self._token_request()))
         used = self._token
         response = yield self._authorize(request)
-        if response.status_code != UNAUTHORIZED:
+        if response.status_code != httpx.codes.UNAUTHORIZED:
             return
         async with self._renewal_lock:
             if self._token == used:
@@ -188,8 +187,16 @@ class AppAuth(SiteAuth):
 
 
 def _token_body(response: httpx.Response) -> Mapping[str, Any]:
-    if response.status_code in (400, UNAUTHORIZED, 403):
-        raise _rejection(response)
+    if response.status_code in (400, httpx.codes.UNAUTHORIZED, 403):
+        error = responses.oauth_error_of(response)
+        reason = ", ".join(filter(None, [str(response.status_code), error]))
+        raise AuthenticationError(
+            f"Wix issued no token for the app ({reason}). "
+            "Check the app ID, the app secret and that the app is installed on the instance.",
+            endpoint=TOKEN_ENDPOINT,
+            status=response.status_code,
+            request_id=responses.request_id_of(response),
+        )
     if response.is_server_error:
         raise token_error(f"the token endpoint returned {response.status_code}", response)
     if not response.is_success:
@@ -213,17 +220,4 @@ def token_error(what: str, response: httpx.Response | None = None) -> RequestNot
         f"The request was not sent: {what}. Try again later.",
         endpoint=TOKEN_ENDPOINT,
         request_id=responses.request_id_of(response) if response is not None else None,
-    )
-
-
-def _rejection(response: httpx.Response) -> AuthenticationError:
-    reason = ", ".join(
-        filter(None, [str(response.status_code), responses.oauth_error_of(response)])
-    )
-    return AuthenticationError(
-        f"Wix issued no token for the app ({reason}). "
-        "Check the app ID, the app secret and that the app is installed on the instance.",
-        endpoint=TOKEN_ENDPOINT,
-        status=response.status_code,
-        request_id=responses.request_id_of(response),
     )

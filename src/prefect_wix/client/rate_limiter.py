@@ -136,7 +136,10 @@ class RateLimiter:
                     return self._clock.sleep(wait)
                 first = max(self._waiting, key=lambda ticket: ticket.priority())
                 if first.global_limiter is not None and not self._global_slots:
-                    return self._acquire_globally(caller.global_limiter)
+                    if self._is_acquiring or caller.global_limiter is None:
+                        return self._clock.sleep(_GLOBAL_LIMIT_POLL_SECONDS)
+                    self._is_acquiring = True
+                    return self._acquire_slots(caller.global_limiter)
                 self._waiting.remove(first)
                 first.granted = True
                 self._global_slots = max(0, self._global_slots - 1)
@@ -147,12 +150,6 @@ class RateLimiter:
         if len(self._sent) < self._limit:
             return self._paused_until
         return max(self._paused_until, self._sent[-self._limit] + WINDOW_SECONDS)
-
-    def _acquire_globally(self, global_limiter: GlobalLimiter | None) -> Awaitable[None]:
-        if self._is_acquiring or global_limiter is None:
-            return self._clock.sleep(_GLOBAL_LIMIT_POLL_SECONDS)
-        self._is_acquiring = True
-        return self._acquire_slots(global_limiter)
 
     async def _acquire_slots(self, global_limiter: GlobalLimiter) -> None:
         slots = min(len(self._waiting), GLOBAL_LIMIT_BATCH)

@@ -7,7 +7,7 @@ verifies the pages.
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 from prefect_wix import errors
 from prefect_wix.client.client import Log, WixClient
@@ -26,6 +26,8 @@ _OUTAGE = (errors.RequestNotSentError, errors.ResponseLostError, errors.ServerEr
 GATEWAY_TIMEOUT = 504
 MAX_GATEWAY_TIMEOUTS = 5
 """Requests for one page that may end in a 504; each has half the page limit of the one before."""
+
+E = TypeVar("E", bound=errors.ListingError)
 
 
 @dataclass(eq=False)
@@ -76,7 +78,8 @@ class JobReader:
                 except errors.NotFoundError as error:
                     not_found += 1
                     if not_found > NOT_FOUND_RETRIES:
-                        raise self._unknown(error) from error
+                        self.request_id = error.request_id
+                        raise self._unknown() from error
                 except _OUTAGE as error:
                     if not error.retryable:
                         raise
@@ -140,7 +143,11 @@ class JobReader:
                     self.log.warning(_UNDOCUMENTED, self.job.job_id, page.status_text)
                 return False
             case JobStatus.ERROR:
-                raise self._failed()
+                raise self._error(
+                    errors.JobFailedError,
+                    f"Job {self.job.job_id} ({self.job.query}) ended with the status ERROR; Wix "
+                    "names no reason. Run again later, or for fewer days.",
+                )
             case _:  # pragma: no cover
                 assert_never(page.status)
 
@@ -155,33 +162,24 @@ class JobReader:
         return seconds
 
     def _timeout(self) -> errors.JobTimeoutError:
-        return errors.JobTimeoutError(
+        return self._error(
+            errors.JobTimeoutError,
             f"Job {self.job.job_id} ({self.job.query}) was not finished and read after "
             f"{self.poll_policy.timeout_seconds:g} s. It may still be running at Wix: wait for "
-            f"the same job again or increase timeout_seconds.{self._request_id_note()}",
-            job_id=self.job.job_id,
-            request_id=self.request_id,
+            "the same job again or increase timeout_seconds.",
         )
 
-    def _failed(self) -> errors.JobFailedError:
-        return errors.JobFailedError(
-            f"Job {self.job.job_id} ({self.job.query}) ended with the status ERROR; Wix names no "
-            f"reason. Run again later, or for fewer days.{self._request_id_note()}",
-            job_id=self.job.job_id,
-            request_id=self.request_id,
-        )
-
-    def _unknown(self, error: errors.RequestError) -> errors.UnknownJobError:
-        return errors.UnknownJobError(
+    def _unknown(self) -> errors.UnknownJobError:
+        return self._error(
+            errors.UnknownJobError,
             f"Wix does not know job {self.job.job_id} ({self.job.query}), submitted "
             f"{self.job.submitted_at:%Y-%m-%d %H:%M:%S} UTC. Wix may have deleted its result: "
-            f"submit the query again (request ID {error.request_id or 'unknown'}).",
-            job_id=self.job.job_id,
-            request_id=error.request_id,
+            "submit the query again.",
         )
 
-    def _request_id_note(self) -> str:
-        return f" (request ID {self.request_id})" if self.request_id else ""
+    def _error(self, kind: type[E], message: str) -> E:
+        note = f" (request ID {self.request_id})" if self.request_id else ""
+        return kind(f"{message}{note}", job_id=self.job.job_id, request_id=self.request_id)
 
 
 def _smaller_limit(error: errors.BadRequestError, limit: int) -> int | None:

@@ -86,6 +86,8 @@ def replaced_file(path: Path, name: str) -> Iterator[Path]:
             # DuckDB takes a relative path such as s3:/x for a URL.
             draft = Path(os.path.realpath(folder)) / "draft"
             yield draft
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
             _copy_mode_and_owner(path, draft)
             draft.replace(path)
 
