@@ -230,16 +230,19 @@ _ONE_PERIOD: dict[str, Any] = {
 }
 
 
-class SessionsJob(BaseModel, frozen=True, extra="forbid"):
+class SessionsJob(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """The serializable handle of a submitted query. It contains no secret."""
 
-    job_id: str = Field(description="Wix's ID of the job.")
-    query: SessionsQuery = Field(description="The query of the job.")
-    site_id: str = Field(description="The ID of the site or app instance.")
-    submitted_at: datetime = Field(description="The time of the submit, in UTC.")
-    possible_orphans: int = Field(
-        default=0, description="Submits whose response was lost; each may have created a job."
-    )
+    job_id: str
+    """Wix's ID of the job."""
+    query: SessionsQuery
+    """The query of the job."""
+    site_id: str
+    """The ID of the site or app instance."""
+    submitted_at: datetime
+    """The time of the submit, in UTC."""
+    possible_orphans: int = 0
+    """Submits whose response was lost; each may have created a job."""
 
     def __str__(self) -> str:
         return self.job_id

@@ -74,14 +74,11 @@ class PagePrefetcher:
         return pages
 
     async def _cancel(self) -> None:
-        self._stop()
+        self._next = self._end
         for task in self._ahead.values():
             task.cancel()
         await asyncio.gather(*self._ahead.values(), return_exceptions=True)
         self._ahead.clear()
-
-    def _stop(self) -> None:
-        self._next = self._end
 
     def _prefetch(self) -> None:
         in_flight = (offset for offset, task in self._ahead.items() if not task.done())
@@ -98,11 +95,11 @@ class PagePrefetcher:
         try:
             page = await self._result.page(offset)
         except BaseException:
-            self._stop()
+            self._next = self._end
             raise
         # Before this task is done: its callback fetches ahead.
         if not self._is_full(page):
-            self._stop()
+            self._next = self._end
         return page
 
     def _is_full(self, page: JobPage) -> bool:
