@@ -106,7 +106,11 @@ class RateLimiter:
             while (next_wait := self._grant(ticket)) is not None:
                 await next_wait
         finally:
-            self._leave(ticket)
+            with self._lock:
+                if not ticket.granted:
+                    self._waiting.remove(ticket)
+                if not self._waiting:
+                    self._global_slots = 0
 
     def count_request(self) -> None:
         """Count a request that was sent without `acquire`, such as a token request."""
@@ -158,13 +162,6 @@ class RateLimiter:
             self._global_slots = slots
         finally:
             self._is_acquiring = False
-
-    def _leave(self, ticket: _Ticket) -> None:
-        with self._lock:
-            if not ticket.granted:
-                self._waiting.remove(ticket)
-            if not self._waiting:
-                self._global_slots = 0
 
 
 _rate_limiters: dict[tuple[str, str, Clock], RateLimiter] = {}
