@@ -42,7 +42,7 @@ from prefect_wix.client.rate_limiter import (
     shared_rate_limiter,
     submit_priority,
 )
-from prefect_wix.client.responses import JsonResponse
+from prefect_wix.client.responses import JsonResponse, limit_body
 from prefect_wix.client.retry import RetryPolicy, should_retry
 from prefect_wix.clock import SYSTEM_CLOCK, Clock
 from prefect_wix.errors import RateLimitError, RequestError, RequestNotSentError, ResponseLostError
@@ -137,10 +137,7 @@ class WixClient:
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             # A proxy of the environment cannot reach this machine, and would read the key.
             mounts=dict.fromkeys(_LOOPBACK_URLS),
-            event_hooks={
-                "request": [self._count_extra_request],
-                "response": [responses.limit_body],
-            },
+            event_hooks={"request": [self._count_extra_request], "response": [limit_body]},
         )
 
     async def __aenter__(self) -> Self:
