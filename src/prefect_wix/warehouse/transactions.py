@@ -132,7 +132,7 @@ class SessionTransactions(Schema):
         if contents.receipt is None or not (
             yield from self._job_records(is_confirming, (listing.record.record_id,))
         ):
-            yield from self.save_record(closed_record(listing.record, result, at))
+            yield from self.save_record(closed_record(listing.record, result.state, result, at))
         return result
 
     def _read_contents(self, partition: Partition) -> Steps[PartitionContents]:
