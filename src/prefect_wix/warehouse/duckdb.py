@@ -87,7 +87,7 @@ class DuckDBWarehouse(SqlWarehouse):
         )
 
     def kept_open(self) -> AbstractAsyncContextManager[None]:
-        """See `prefect_wix.warehouse.duckdb_connection.kept_open`."""
+        """See `SharedConnection.kept_open`."""
         return self._connection.kept_open()
 
     async def read(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:

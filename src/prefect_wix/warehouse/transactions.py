@@ -128,12 +128,17 @@ class SessionTransactions(Schema):
         if result.state is JobState.LANDED:
             yield from self._replace(contents, new_receipt(listing, result, at))
         # Two runs may publish one job: the first one's record has the changes.
-        is_confirming = f"record_id = $1 AND state IN ({_quoted(CONFIRMING)})"
-        if contents.receipt is None or not (
-            yield from self._job_records(is_confirming, (listing.record.record_id,))
-        ):
+        if contents.receipt is None or not (yield from self._is_confirming(listing.record)):
             yield from self.save_record(closed_record(listing.record, result.state, result, at))
         return result
+
+    def _is_confirming(self, record: JobRecord) -> Steps[bool]:
+        rows = yield Statement(
+            f"SELECT count(*) FROM {self.name(JOBS.name)} "
+            f"WHERE record_id = $1 AND state IN ({_quoted(CONFIRMING)})",
+            (record.record_id,),
+        )
+        return bool(rows[0][0])
 
     def _read_contents(self, partition: Partition) -> Steps[PartitionContents]:
         ids = f"FROM {self.name(IDS.name)} WHERE {_PARTITION}"
