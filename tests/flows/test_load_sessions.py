@@ -165,16 +165,16 @@ async def test_a_run_that_prefect_times_out_finishes_its_transaction(
     """The transaction ends before the run does, and the next run finds its partitions landed."""
     began, ended = [], []
 
-    def transact_slowly(self, work, config):
-        def publish_slowly(cursor):
-            began.append(work)
+    def transact_slowly(self, begin, config, spool=None):
+        def publish_slowly(at):
+            began.append(begin)
             time.sleep(max(0, start + 10 - time.monotonic()))
-            return work(cursor)
+            return begin(at)
 
-        if work.__name__ != "publish":
-            return transact(self, work, config)
-        result = transact(self, publish_slowly, config)
-        ended.append(work)
+        if spool is None:
+            return transact(self, begin, config)
+        result = transact(self, publish_slowly, config, spool)
+        ended.append(begin)
         return result
 
     transact = DuckDBWarehouse._transact

@@ -517,8 +517,8 @@ def use_next_version(monkeypatch, *statements):
     number = SESSIONS.version + 1
     migrations = {**SESSIONS.migrations, number: migrate}
     newer = replace(SESSIONS, version=number, migrations=migrations)
-    for engine in ("duckdb", "postgres", "adbc", "bigquery"):
-        monkeypatch.setattr(f"prefect_wix.warehouse.{engine}.SESSIONS", newer)
+    for module in ("transactions", "adbc", "bigquery"):
+        monkeypatch.setattr(f"prefect_wix.warehouse.{module}.SESSIONS", newer)
 
 
 async def test_an_older_schema_is_migrated_with_its_rows(sql_bench, monkeypatch):
@@ -620,7 +620,7 @@ async def test_a_claim_that_waited_has_the_time_after_its_wait(postgres_server):
 def postgres_lock(warehouse):
     """The statement with which a claim locks the partition."""
     if isinstance(warehouse, PostgresWarehouse):
-        return warehouse._lock(MOBILE)
+        return warehouse._lock((MOBILE.site_id, MOBILE.segment))
     versions = warehouse._tables.name("wix_session_schema")
     return Statement(warehouse._dialect.lock.format(versions=versions))
 

@@ -50,9 +50,8 @@ async def load_partitions(
         One result per partition, in the order of ``partitions``.
     """
     async with kept_open(warehouse):
-        load = LoadState(
-            client, warehouse, options, await observed_jobs(warehouse, partitions), log
-        )
+        history = await observed_jobs(warehouse, partitions)
+        load = LoadState(client, warehouse, options, history, log)
         load.pending = len(partitions)
         load.schedule.expected_requests = REQUESTS_PER_JOB * len(partitions)
 

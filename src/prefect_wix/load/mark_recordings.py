@@ -158,18 +158,14 @@ class _MarkRun:
             return [MarkOutcome(session_ids=ids, state=MarkState.NOT_SENT)]
         error = await self._send(ids)
         self._check_failure(error)
-        if not isinstance(error, ConflictError | NotFoundError):
-            return [mark_outcome(ids, error)]
-        if len(ids) > 1:
-            return await self._call_halves(ids)
+        if len(ids) > 1 and isinstance(error, ConflictError | NotFoundError):
+            # Split the refused call, so that one refused ID does not block the others.
+            half = len(ids) // 2
+            return [*await self._call(ids[:half]), *await self._call(ids[half:])]
         outcome = mark_outcome(ids, error)
-        is_done = isinstance(error, ConflictError)
-        return [outcome.model_copy(update={"state": MarkState.DONE}) if is_done else outcome]
-
-    async def _call_halves(self, ids: tuple[str, ...]) -> list[MarkOutcome]:
-        """Split a refused call, so that one refused ID does not block the others."""
-        half = len(ids) // 2
-        return [*await self._call(ids[:half]), *await self._call(ids[half:])]
+        if isinstance(error, ConflictError):
+            outcome = outcome.model_copy(update={"state": MarkState.DONE})
+        return [outcome]
 
     async def _send(self, ids: tuple[str, ...]) -> RequestError | None:
         try:
@@ -187,18 +183,18 @@ class _MarkRun:
             self._consecutive_failures = 0
             return
         self._consecutive_failures += 1
-        if self._affects_all(error) or self._consecutive_failures >= _MAX_CONSECUTIVE_FAILURES:
+        # Where Wix has accepted marks with this key, an empty 403 is throttling.
+        is_throttled = (
+            isinstance(error, PermissionDeniedError) and error.empty and self.summary.done
+        )
+        affects_all = error.affects_site and not is_throttled
+        if affects_all or self._consecutive_failures >= _MAX_CONSECUTIVE_FAILURES:
             self._log.error("Stopped: the remaining session IDs would fail the same way. %s", error)
             self.summary = replace(self.summary, stopped=str(error))
 
-    def _affects_all(self, error: RequestError) -> bool:
-        if isinstance(error, PermissionDeniedError) and error.empty and self.summary.done:
-            # Wix has accepted marks with this key, so an empty 403 is throttling.
-            return False
-        return error.affects_site
-
     def _count(self, outcome: MarkOutcome) -> None:
-        ids, is_done = len(outcome.session_ids), outcome.state is MarkState.DONE
+        ids = len(outcome.session_ids)
         if outcome.state is not MarkState.NOT_SENT:
             self.summary = self.summary.plus(**{outcome.state.value: ids})
-        self.summary = self.summary.plus(already=ids if is_done and outcome.reason else 0)
+        if outcome.state is MarkState.DONE and outcome.reason:
+            self.summary = self.summary.plus(already=ids)

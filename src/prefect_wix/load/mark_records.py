@@ -6,13 +6,12 @@ killed run had sent stay unknown. The calls are in `prefect_wix.load.mark_record
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from prefect_wix.client.models import MarkAction, MarkOutcome, MarkState
-from prefect_wix.warehouse.schema import Statement, Steps
+from prefect_wix.warehouse.schema import MARKS, Statement, Steps
 from prefect_wix.warehouse.transactions import SessionTransactions, SqlWarehouse
 
 SENT = "Sent; no response was recorded."
@@ -58,10 +57,9 @@ class MarkRecords:
         """Select the IDs to send and record them as sent; of two runs only one gets an ID."""
         return await self.warehouse.transact(lambda tables: self._claim(tables, session_ids))
 
-    async def record(self, outcomes: Iterable[MarkOutcome]) -> None:
+    async def record(self, outcomes: Sequence[MarkOutcome]) -> None:
         """Record outcomes; the record of an ID that was not sent is deleted."""
-        rows = _MarkRows.of(outcomes)
-        await self.warehouse.transact(lambda tables: self._write(tables, rows))
+        await self.warehouse.transact(lambda tables: self._write(tables, outcomes))
 
     async def unmarked(self, most: int) -> list[MarkOutcome]:
         """Refused and unknown IDs, latest first, at most ``most``."""
@@ -69,7 +67,7 @@ class MarkRecords:
 
     def _choose(self, tables: SessionTransactions, session_ids: Sequence[str]) -> Steps[Choice]:
         rows = yield Statement(
-            f"SELECT session_id, state FROM {tables.name(_TABLE)} WHERE {_MATCHES}",
+            f"SELECT session_id, state FROM {tables.name(MARKS.name)} WHERE {_MATCHES}",
             (self.site_id, self.action.value, list(session_ids)),
         )
         states = {session_id: MarkState(state) for session_id, state in rows}
@@ -84,12 +82,17 @@ class MarkRecords:
     def _claim(self, tables: SessionTransactions, session_ids: Sequence[str]) -> Steps[Choice]:
         choice = yield from self._choose(tables, session_ids)
         sent = MarkOutcome(session_ids=choice.to_send, state=MarkState.UNKNOWN, reason=SENT)
-        yield from self._write(tables, _MarkRows.of([sent]))
+        yield from self._write(tables, [sent])
         return choice
 
-    def _write(self, tables: SessionTransactions, rows: _MarkRows) -> Steps[None]:
-        marks, key = tables.name(_TABLE), (self.site_id, self.action.value)
-        ids, *values = rows.columns
+    def _write(self, tables: SessionTransactions, outcomes: Sequence[MarkOutcome]) -> Steps[None]:
+        marks, key = tables.name(MARKS.name), (self.site_id, self.action.value)
+        rows = [
+            (session_id, one.state.value, one.reason, one.request_id)
+            for one in outcomes
+            for session_id in one.session_ids
+        ]
+        ids, *values = [[row[column] for row in rows] for column in range(4)]
         yield Statement(f"DELETE FROM {marks} WHERE {_MATCHES}", (*key, ids))
         yield Statement(
             f"INSERT INTO {marks} (site_id, action, session_id, state, reason, request_id, "
@@ -103,7 +106,7 @@ class MarkRecords:
 
     def _unmarked(self, tables: SessionTransactions, most: int) -> Steps[list[MarkOutcome]]:
         rows = yield Statement(
-            f"SELECT session_id, state, reason, request_id FROM {tables.name(_TABLE)} "
+            f"SELECT session_id, state, reason, request_id FROM {tables.name(MARKS.name)} "
             f"WHERE site_id = $1 AND action = $2 AND state <> '{MarkState.DONE}' "
             "ORDER BY noted_at DESC, session_id LIMIT $3",
             (self.site_id, self.action.value, most),
@@ -112,23 +115,3 @@ class MarkRecords:
             MarkOutcome(session_ids=(one,), state=MarkState(state), reason=reason, request_id=rid)
             for one, state, reason, rid in rows
         ]
-
-
-@dataclass(frozen=True)
-class _MarkRows:
-    """Outcomes as one list per column, one entry per ID."""
-
-    columns: tuple[list[Any], ...]
-    """IDs, states, reasons and request IDs."""
-
-    @classmethod
-    def of(cls, outcomes: Iterable[MarkOutcome]) -> _MarkRows:
-        rows = [
-            (session_id, one.state.value, one.reason, one.request_id)
-            for one in outcomes
-            for session_id in one.session_ids
-        ]
-        return cls(tuple(map(list, zip(*rows, strict=True))) or ([], [], [], []))
-
-
-_TABLE = "wix_session_marks"

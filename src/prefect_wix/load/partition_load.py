@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
 from prefect_wix.client.client import Log, WixClient
@@ -26,14 +26,14 @@ from prefect_wix.errors import (
     WarehouseError,
     WixError,
 )
-from prefect_wix.jobs.listing import Listing, ListingSummary, submit_job
+from prefect_wix.jobs.listing import Listing, submit_job
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.jobs.poll_schedule import PollSchedule
 from prefect_wix.planning.estimate import counted
 from prefect_wix.planning.partitions import JobRecord, JobState, Partition
 from prefect_wix.planning.windows import ONE_DAY, Window
 from prefect_wix.spool.shield import shield
-from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing, Warehouse
+from prefect_wix.warehouse.interface import Claim, VerifiedListing, Warehouse
 
 CONCURRENT_READS = 8
 """Finished jobs that are read and published concurrently; more would only slow each one down."""
@@ -105,47 +105,38 @@ async def observed_jobs(
     ]
 
 
+@dataclass
 class LoadState:
     """State that the partitions of one load share."""
 
-    def __init__(
-        self,
-        client: WixClient,
-        warehouse: Warehouse,
-        options: LoadOptions,
-        history: Iterable[tuple[SessionsQuery, float, float]],
-        log: Log,
-    ) -> None:
-        self.client = client
-        self.warehouse = warehouse
-        self.options = options
-        self.log = log
-        self.schedule = PollSchedule(
-            client.clock, options.poll_policy, client.rate_limiter.utilization, history
-        )
-        self.running = asyncio.Semaphore(options.jobs_in_flight)
+    client: WixClient
+    warehouse: Warehouse
+    options: LoadOptions
+    history: InitVar[Iterable[tuple[SessionsQuery, float, float]]]
+    """See `observed_jobs`."""
+    log: Log
+    job_accepted: bool = False
+    """Wix has accepted a submit of this load, so an empty 403 is throttling."""
+    pending: int = 0
+    """Partitions without a result."""
+    stopped: WixError | None = None
+    """The failure that affects every partition; nothing is submitted after it."""
+
+    def __post_init__(self, history: Iterable[tuple[SessionsQuery, float, float]]) -> None:
+        utilization, policy = self.client.rate_limiter.utilization, self.options.poll_policy
+        self.schedule = PollSchedule(self.client.clock, policy, utilization, history)
+        self.running = asyncio.Semaphore(self.options.jobs_in_flight)
         """Slots for jobs that run at Wix."""
         self.reading = asyncio.Semaphore(CONCURRENT_READS)
         """Slots for finished jobs that are read and published."""
-        self.in_progress = asyncio.Semaphore(options.jobs_in_flight + CONCURRENT_READS)
+        self.in_progress = asyncio.Semaphore(self.options.jobs_in_flight + CONCURRENT_READS)
         """Slots for all jobs that are not published yet: their spools use memory and disk."""
         self.submitting = asyncio.Lock()
-        self.job_accepted = False
-        """Wix has accepted a submit of this load, so an empty 403 is throttling."""
-        self.pending = 0
-        """Partitions without a result."""
-        self.stopped: WixError | None = None
-        """The failure that affects every partition; nothing is submitted after it."""
 
     def raise_if_stopped(self) -> None:
         """Raise the failure that affects every partition, if there is one."""
         if self.stopped is not None:
             raise self.stopped
-
-    def report_failure(self, partition: Partition, error: WixError) -> None:
-        """Log that a partition failed, and stop the load if the failure affects every partition."""
-        self.log.error("%s failed: %s", partition, error)
-        self.stop_if_affected(error)
 
     def stop_if_affected(self, error: WixError) -> None:
         """Stop the load if the failure affects every partition."""
@@ -169,7 +160,8 @@ class PartitionLoad:
     def __init__(self, load: LoadState, partition: Partition) -> None:
         self._load = load
         self._partition = partition
-        self._record: JobRecord | None = None
+        self._record = self._intent()
+        """Not stored before the first claim."""
         self._adopted = False
         self._orphans = 0
 
@@ -180,41 +172,41 @@ class PartitionLoad:
             return await self._list_and_publish()
         except (ListingError, RequestError, WarehouseError) as error:
             if error is not self._load.stopped:
-                self._load.report_failure(self._partition, error)
+                self._load.log.error("%s failed: %s", self._partition, error)  # noqa: TRY400
+                self._load.stop_if_affected(error)
                 await self._record_failure(error)
             return self._result(JobState.FAILED, reason=str(error))
 
     async def _list_and_publish(self) -> PartitionResult:
-        async with self._load.in_progress, self._listing() as listing:
-            self._load.schedule.expected_requests -= REQUESTS_PER_JOB
-            async with self._load.running:
-                await listing.poll_until_finished()
-            async with self._load.reading:
-                summary = await listing.read_all()
-                verified = await self._verified_listing(listing, summary)
-                published = await self._load.warehouse.publish(verified)
-        return self._published(published, summary)
-
-    def _listing(self) -> Listing:
-        return Listing(
-            self._load.client,
+        load = self._load
+        listing = Listing(
+            load.client,
             self._partition.query,
             submit=self._submit,
-            poll_policy=self._load.options.poll_policy,
-            schedule=self._load.schedule,
-            log=self._load.log,
+            poll_policy=load.options.poll_policy,
+            schedule=load.schedule,
+            log=load.log,
         )
-
-    async def _verified_listing(self, listing: Listing, summary: ListingSummary) -> VerifiedListing:
-        digest = await listing.spool.run(listing.spool.digest)
-        record = self._current_record
-        if listing.timer is not None:
-            record = record.timed(listing.timer.running, listing.timer.finished)
-        return VerifiedListing(record, listing.spool, digest, summary.duplicates)
+        async with load.in_progress, listing:
+            load.schedule.expected_requests -= REQUESTS_PER_JOB
+            async with load.running:
+                await listing.poll_until_finished()
+            async with load.reading:
+                summary = await listing.read_all()
+                digest = await listing.spool.run(listing.spool.digest)
+                record = self._record
+                if listing.timer is not None:
+                    record = record.timed(listing.timer.running, listing.timer.finished)
+                verified = VerifiedListing(record, listing.spool, digest, summary.duplicates)
+                published = await load.warehouse.publish(verified)
+        return self._result(
+            **asdict(published), duplicates=summary.duplicates, requests=summary.requests
+        )
 
     async def _submit(self) -> SessionsJob:
         """Adopt the partition's running job, or submit a new one between two record writes."""
-        await self._abandon_record()
+        if self._record.state is JobState.SUBMITTED:
+            await self._close_record(JobState.FAILED, "job failed or unknown; submitted again")
         async with self._load.submitting:
             self._load.raise_if_stopped()
             claim = await self._load.warehouse.claim(
@@ -222,12 +214,14 @@ class PartitionLoad:
             )
             self._record, self._adopted = claim.record, claim.adopted
             self._orphans += claim.orphans
-            return self._adopt(claim.record) if claim.adopted else await self._submit_new(claim)
-
-    def _adopt(self, record: JobRecord) -> SessionsJob:
-        at = f"{record.job.submitted_at:%F %T} UTC"
-        self._load.log.info("%s: adopted job %s, submitted %s.", self._partition, record.job_id, at)
-        return record.job
+            if not claim.adopted:
+                return await self._submit_new(claim)
+            job = claim.record.job
+            at = f"{job.submitted_at:%F %T} UTC"
+            self._load.log.info(
+                "%s: adopted job %s, submitted %s.", self._partition, job.job_id, at
+            )
+            return job
 
     async def _submit_new(self, claim: Claim) -> SessionsJob:
         try:
@@ -249,7 +243,7 @@ class PartitionLoad:
         return job
 
     async def _save_job_id(self, job: SessionsJob) -> None:
-        self._record = self._current_record.submitted(job)
+        self._record = self._record.submitted(job)
         try:
             await shield(self._load.warehouse.save_record(self._record))
         except WarehouseError as error:
@@ -266,11 +260,6 @@ class PartitionLoad:
         self._record = self._intent()
         await self._load.warehouse.save_record(self._record)
 
-    async def _abandon_record(self) -> None:
-        """Close the record of a failed job before the query is submitted again."""
-        if self._record is not None:
-            await self._close_record(JobState.FAILED, "job failed or unknown; submitted again")
-
     async def _record_failure(self, error: WixError) -> None:
         if not isinstance(error, _TERMINAL_JOB_ERRORS):
             return
@@ -281,7 +270,7 @@ class PartitionLoad:
             self._load.stop_if_affected(another)
 
     async def _close_record(self, state: JobState, reason: str) -> None:
-        self._record = self._current_record.ended(state, at=datetime.now(UTC), reason=reason)
+        self._record = self._record.ended(state, at=datetime.now(UTC), reason=reason)
         await self._load.warehouse.save_record(self._record)
 
     def _intent(self) -> JobRecord:
@@ -298,32 +287,15 @@ class PartitionLoad:
         since = datetime.now(UTC) - ADOPT_MAX_AGE
         return max(since, ends_at) if ends_at <= as_of else since
 
-    @property
-    def _current_record(self) -> JobRecord:
-        if self._record is None:  # pragma: no cover
-            raise AssertionError("a job record is saved before its submit")
-        return self._record
-
-    def _published(self, published: PublishResult, summary: ListingSummary) -> PartitionResult:
-        return self._result(
-            published.state,
-            sessions=published.sessions,
-            added=published.added,
-            removed=published.removed,
-            kept=published.kept,
-            duplicates=summary.duplicates,
-            requests=summary.requests,
-        )
-
     def _result(
         self, state: JobState, *, reason: str | None = None, **counts: int
     ) -> PartitionResult:
-        result = PartitionResult(
+        return PartitionResult(
             partition=self._partition,
             state=state,
-            job_id=self._record.job_id if self._record else None,
+            job_id=self._record.job_id,
             adopted=self._adopted,
             possible_orphans=self._orphans,
             reason=reason,
+            **counts,
         )
-        return replace(result, **counts)  # type: ignore[arg-type]

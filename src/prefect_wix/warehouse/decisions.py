@@ -32,7 +32,7 @@ class PartitionContents:
 
 
 def decide_claim(
-    record: JobRecord, open_records: Iterable[JobRecord], adopt_since: datetime, at: datetime
+    record: JobRecord, records: Iterable[JobRecord], adopt_since: datetime, at: datetime
 ) -> tuple[Claim, list[JobRecord]]:
     """Adopt the job that was submitted last, or grant a submit and list the records to write.
 
@@ -40,14 +40,14 @@ def decide_claim(
 
     Args:
         record: the intent to submit.
-        open_records: the partition's job records in `OPEN_STATES`, in any time zone.
+        records: the partition's job records, at least those in `OPEN_STATES`, in any time zone.
         adopt_since: a job submitted before this instant is not adopted.
         at: when the partition is claimed, by the warehouse's clock.
     """
     # The intent itself is stored already if its commit succeeded but reported an error.
     others = [
         one
-        for one in open_records
+        for one in records
         if one.record_id != record.record_id and one.base_url == record.base_url
     ]
     jobs = [
@@ -112,16 +112,12 @@ def _untouched(state: JobState, contents: PartitionContents) -> PublishResult:
     return PublishResult(state, contents.sessions, added=0, removed=0, kept=contents.sessions)
 
 
-def closed_record(record: JobRecord, result: PublishResult, at: datetime) -> JobRecord:
-    """The job record after its listing was published with this result."""
-    ended = record.ended(result.state, at=at)
-    return replace(ended, sessions=result.sessions, added=result.added, removed=result.removed)
-
-
-def landed_record(record: JobRecord, receipt: Receipt) -> JobRecord:
-    """The job record of the job that the receipt names."""
-    ended = record.ended(JobState.LANDED, at=receipt.landed_at)
-    return replace(ended, sessions=receipt.sessions, added=receipt.added, removed=receipt.removed)
+def closed_record(
+    record: JobRecord, state: JobState, counts: PublishResult | Receipt, at: datetime
+) -> JobRecord:
+    """The job record after its listing was published with this state and these counts."""
+    ended = record.ended(state, at=at)
+    return replace(ended, sessions=counts.sessions, added=counts.added, removed=counts.removed)
 
 
 def new_receipt(listing: VerifiedListing, result: PublishResult, at: datetime) -> Receipt:

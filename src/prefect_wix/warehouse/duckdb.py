@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,21 +25,17 @@ from prefect_wix.errors import (
     WarehouseUnsupportedError,
     import_extra,
 )
-from prefect_wix.planning.partitions import JobRecord, Receipt
-from prefect_wix.planning.windows import Window
+from prefect_wix.spool.id_spool import Spool
 from prefect_wix.spool.shield import shield_in_thread
-from prefect_wix.warehouse.duckdb_connection import shared_connection, stage
-from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing, driver_text
-from prefect_wix.warehouse.schema import SESSIONS, Rows, Statement, Steps, drive
-from prefect_wix.warehouse.transactions import SessionTransactions
+from prefect_wix.warehouse.duckdb_connection import MEMORY_LIMIT, shared_connection, stage
+from prefect_wix.warehouse.interface import BUSY_TIMEOUT_SECONDS, driver_text
+from prefect_wix.warehouse.schema import Steps, drive
+from prefect_wix.warehouse.transactions import Begin, Lock, SessionTransactions, SqlWarehouse
 
 T = TypeVar("T")
 Config = Mapping[str, SecretStr | str]
 
-BUSY_TIMEOUT_SECONDS = 60.0
 _BUSY_POLL_SECONDS = 0.05
-_MEMORY_LIMIT = "512MB"
-"""Enough for a day of ten million IDs. DuckDB's default is 80 % of the machine's memory."""
 _READ_ONLY = {
     "access_mode": "READ_ONLY",
     "enable_external_access": "false",
@@ -50,7 +47,7 @@ _READ_ONLY = {
 """The settings for foreign SQL. DuckDB can't take them back while the file is open."""
 
 
-class DuckDBWarehouse:
+class DuckDBWarehouse(SqlWarehouse):
     """Sessions in a DuckDB database.
 
     Args:
@@ -58,29 +55,24 @@ class DuckDBWarehouse:
         schema: the schema of the tables; created if it does not exist.
         config: DuckDB's own settings, such as ``memory_limit``, and MotherDuck's token. Without
             settings the memory limit is 512 MB and a load uses one thread.
-        busy_timeout_seconds: how long to wait for a file that another process has open.
 
     Raises:
         ValueError: DuckDB rejects a setting.
     """
 
     def __init__(
-        self,
-        database: str,
-        *,
-        schema: str = "main",
-        config: Mapping[str, SecretStr] | None = None,
-        busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
+        self, database: str, *, schema: str = "main", config: Mapping[str, SecretStr]
     ) -> None:
         self._duckdb = import_extra("duckdb", extra="duckdb", what_for="A duckdb:// warehouse")
         self._is_file = not database.startswith("md:")
         # One name per file, whatever link leads to it: the process has one connection to it.
         self._database = os.path.realpath(database) if self._is_file else database
-        self._config = dict(config or {})
-        self._busy_timeout = busy_timeout_seconds
+        self._name = self._database.partition("?")[0]
+        self._config = config
+        self._busy_timeout = BUSY_TIMEOUT_SECONDS
         if self._is_file and self._config:
             self._check_settings()
-        self._tables = SessionTransactions(schema, counts_updates=True)
+        self._tables = SessionTransactions(schema)
         self._connection = shared_connection(self._database)
 
     def _check_settings(self) -> None:
@@ -95,43 +87,8 @@ class DuckDBWarehouse:
         )
 
     def kept_open(self) -> AbstractAsyncContextManager[None]:
-        """See `prefect_wix.warehouse.duckdb_connection.kept_open`."""
+        """See `SharedConnection.kept_open`."""
         return self._connection.kept_open()
-
-    async def prepare(self) -> None:
-        """See `Warehouse.prepare`."""
-        await self.transact(self._prepare)
-
-    async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
-        """See `Warehouse.receipts`."""
-        return await self.transact(lambda tables: tables.read_receipts(site_id, window))
-
-    async def job_records(self, site_id: str, window: Window) -> list[JobRecord]:
-        """See `Warehouse.job_records`."""
-        return await self.transact(lambda tables: tables.read_job_records(site_id, window))
-
-    async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
-        """See `Warehouse.claim`."""
-        return await self.transact(
-            lambda tables: tables.claim(record, adopt_since, datetime.now(UTC))
-        )
-
-    async def save_record(self, record: JobRecord) -> None:
-        """See `Warehouse.save_record`."""
-        await self.transact(lambda tables: tables.save_record(record))
-
-    async def publish(self, listing: VerifiedListing) -> PublishResult:
-        """See `Warehouse.publish`."""
-
-        def publish(cursor: Any) -> PublishResult:
-            stage(cursor, listing.spool)
-            return self._drive(self._tables.publish(listing, datetime.now(UTC)), cursor)
-
-        return await self._run(publish)
-
-    async def transact(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
-        """See `SqlWarehouse.transact`."""
-        return await self._run(lambda cursor: self._drive(work(self._tables), cursor))
 
     async def read(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
         """See `SqlWarehouse.read`. The process has a connection of its own for it."""
@@ -140,36 +97,33 @@ class DuckDBWarehouse:
                 "On MotherDuck a query can't be kept from reading files. Nothing was read. Write "
                 "the IDs to a file and set file instead of query."
             )
-        config: Config = {"memory_limit": _MEMORY_LIMIT, **self._config, **_READ_ONLY}
-        return await self._run(lambda cursor: self._drive(work(self._tables), cursor), config)
+        config: Config = {"memory_limit": MEMORY_LIMIT, **self._config, **_READ_ONLY}
+        return await shield_in_thread(lambda: self._transact(lambda _: work(self._tables), config))
 
-    async def _run(self, work: Callable[[Any], T], config: Config | None = None) -> T:
-        return await shield_in_thread(lambda: self._transact(work, config or self._config))
+    async def _run(
+        self,
+        begin: Begin[T],
+        lock: Lock = None,  # noqa: ARG002 - the connection runs one transaction at a time
+        spool: Spool | None = None,
+    ) -> T:
+        return await shield_in_thread(lambda: self._transact(begin, self._config, spool))
 
-    def _transact(self, work: Callable[[Any], T], config: Config) -> T:
+    def _transact(self, begin: Begin[T], config: Config, spool: Spool | None = None) -> T:
         deadline = time.monotonic() + self._busy_timeout
-        with (
-            self._errors(),
-            self._connection.transaction(
-                lambda: self._connect(deadline, config), settings=config, timeout=self._busy_timeout
-            ) as cursor,
-        ):
-            return work(cursor)
+        transaction = self._connection.transaction(
+            lambda: self._connect(deadline, config), settings=config, timeout=self._busy_timeout
+        )
+        try:
+            with transaction as cursor:
+                if spool is not None:
+                    stage(cursor, spool)
+                execute = partial(self._connection.execute, cursor)
+                return drive(begin(datetime.now(UTC)), execute)
+        except (self._duckdb.Error, OSError) as error:
+            raise self._translated(error) from error
 
-    def _drive(self, steps: Steps[T], cursor: Any) -> T:
-        def execute(statement: Statement) -> Rows:
-            parsed = self._connection.parse(cursor, statement.sql)
-            rows: Rows = cursor.execute(parsed, statement.values).fetchall()
-            return rows
-
-        return drive(steps, execute)
-
-    def _prepare(self, tables: SessionTransactions) -> Steps[None]:
+    def _prepare(self) -> Steps[None]:
         # Not before this process has the file: a running load of that version removes its journal.
-        self._refuse_journal()
-        yield from tables.prepare(SESSIONS)
-
-    def _refuse_journal(self) -> None:
         journal = Path(f"{self._database}.{self._tables.schema.lower()}.asks")
         if self._is_file and journal.exists():
             raise WarehouseSchemaError(
@@ -177,6 +131,7 @@ class DuckDBWarehouse:
                 "database; nothing was changed. Load once with that version, or delete the file: "
                 "the jobs in it that are still running are then submitted again."
             )
+        yield from super()._prepare()
 
     def _connect(self, deadline: float, config: Config) -> Any:
         if self._is_file:
@@ -188,7 +143,11 @@ class DuckDBWarehouse:
                 if "Could not set lock" not in str(error):
                     raise
                 if time.monotonic() >= deadline:
-                    raise self._busy(error) from error
+                    raise WarehouseBusyError(
+                        f"Another process had {self._database} open for all of "
+                        f"{self._busy_timeout:g} s. Close it there (a shell, a notebook, another "
+                        f"run) and run again. DuckDB says: {driver_text(error)}"
+                    ) from error
             else:
                 if config is self._config:
                     self._set_limits(connection)
@@ -209,56 +168,33 @@ class DuckDBWarehouse:
     def _set_limits(self, connection: Any) -> None:
         # Not in the config: in one process DuckDB opens a file with one config only, and other code
         # of this process may open it with none.
-        if self._is_alone(connection):
-            limits = {"memory_limit": f"'{_MEMORY_LIMIT}'"}
-            if self._connection.is_kept_open:
-                # A load runs small transactions, which take three quarters of the time on 1 thread.
-                limits["threads"] = "1"
-            for name in limits.keys() - self._config.keys():
+        limits = {"memory_limit": f"'{MEMORY_LIMIT}'"}
+        if self._connection.loads:
+            # A load runs small transactions, which take three quarters of the time on 1 thread.
+            limits["threads"] = "1"
+        with suppress(self._duckdb.CatalogException):  # an old DuckDB can't count connections
+            counted = connection.execute("FROM duckdb_connection_count()").fetchone()
+            # The limits apply to all connections of the process.
+            for name in limits.keys() - self._config.keys() if counted == (1,) else ():
                 connection.execute(f"SET {name} = {limits[name]}")
 
-    def _is_alone(self, connection: Any) -> bool:
-        """Whether this is the only connection of the process: the limits apply to all of them."""
-        try:
-            counted = connection.execute("FROM duckdb_connection_count()").fetchone()
-        except self._duckdb.CatalogException:  # an old DuckDB has no such function
-            return False
-        return bool(counted == (1,))
-
-    def _busy(self, error: object) -> WarehouseBusyError:
-        return WarehouseBusyError(
-            f"Another process had {self._database} open for all of {self._busy_timeout:g} s. Close "
-            "it there (a shell, a notebook, another run) and run again. "
-            f"DuckDB says: {driver_text(error)}"
-        )
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        duckdb = self._duckdb
-        try:
-            yield
-        except (duckdb.CatalogException, duckdb.BinderException) as error:
-            raise WarehouseSchemaError(
+    def _translated(self, error: Exception) -> WarehouseError:
+        duckdb, cause = self._duckdb, f"DuckDB says: {driver_text(error)}"
+        if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
+            return WarehouseSchemaError(
                 f"The tables in {self._name} are not the ones this version writes; nothing was "
-                f"written. DuckDB says: {driver_text(error)}"
-            ) from error
-        except (
-            # A commit that finds the disk full is a TransactionException.
-            *(duckdb.IOException, duckdb.InvalidInputException, duckdb.TransactionException),
-            OSError,
-        ) as error:
-            raise WarehouseAccessError(
+                f"written. {cause}"
+            )
+        # A commit that finds the disk full is a TransactionException.
+        no_access = duckdb.IOException, duckdb.InvalidInputException, duckdb.TransactionException
+        if isinstance(error, (*no_access, OSError)):
+            return WarehouseAccessError(
                 f"{self._name} can't be opened or written; it was not changed. Check the path, the "
-                f"permissions and the free space. DuckDB says: {driver_text(error)}"
-            ) from error
-        except duckdb.Error as error:
-            raise WarehouseError(
-                f"DuckDB failed on {self._name}, which was not changed: {driver_text(error)}"
-            ) from error
-
-    @property
-    def _name(self) -> str:
-        return self._database.partition("?")[0]
+                f"permissions and the free space. {cause}"
+            )
+        return WarehouseError(
+            f"DuckDB failed on {self._name}, which was not changed: {driver_text(error)}"
+        )
 
 
 def _plain(config: Config) -> dict[str, str]:

@@ -11,11 +11,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import (
-    asynccontextmanager,
-    closing,
-    contextmanager,
-)
+from contextlib import asynccontextmanager, closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,8 +19,12 @@ from typing import Any
 from prefect_wix.errors import WarehouseBusyError
 from prefect_wix.spool.id_spool import BATCH_SIZE, Spool
 from prefect_wix.spool.shield import shield_in_thread
+from prefect_wix.warehouse.schema import Rows, Statement
 from prefect_wix.warehouse.transactions import STAGED
 
+MEMORY_LIMIT = "512MB"
+"""Enough for a day of ten million IDs; DuckDB spills the rest to disk. Its default is 80 % of the
+machine's memory."""
 IDLE_SECONDS = 0.2
 """A connection that was not used for this long is closed."""
 LONGEST_SECONDS = 5.0
@@ -42,16 +42,12 @@ class SharedConnection:
     def __init__(self, database: str) -> None:
         self._database = database
         self._lock = threading.Lock()
-        self._loads: set[object] = set()
+        self.loads: set[object] = set()
+        """The loads that keep it open between transactions."""
         self._connection: Any | None = None
         self._opened_with: object = None
         self._parsed: dict[str, Any] = {}
         self._opened_at = self._used_at = 0.0
-
-    @property
-    def is_kept_open(self) -> bool:
-        """Whether a load keeps it open between transactions."""
-        return bool(self._loads)
 
     @contextmanager
     def transaction(
@@ -86,7 +82,7 @@ class SharedConnection:
             raise
         else:
             self._used_at = time.monotonic()
-            if not self._loads:
+            if not self.loads:
                 self._close()
         finally:
             self._lock.release()
@@ -102,14 +98,15 @@ class SharedConnection:
             self._opened_at = time.monotonic()
         return self._connection
 
-    def parse(self, cursor: Any, sql: str) -> Any:
-        """A parsed statement, kept while the connection is open.
+    def execute(self, cursor: Any, statement: Statement) -> Rows:
+        """Execute a statement, which stays parsed while the connection is open.
 
         A load runs the same few statements for each job: parsing took 0.4 ms per transaction.
         """
-        if sql not in self._parsed:
-            [self._parsed[sql]] = cursor.extract_statements(sql)
-        return self._parsed[sql]
+        if statement.sql not in self._parsed:
+            [self._parsed[statement.sql]] = cursor.extract_statements(statement.sql)
+        rows: Rows = cursor.execute(self._parsed[statement.sql], statement.values).fetchall()
+        return rows
 
     def _close(self) -> None:
         self._parsed.clear()
@@ -121,28 +118,24 @@ class SharedConnection:
     async def kept_open(self) -> AsyncIterator[None]:
         """Keep it open between transactions; closed when the last such block is left."""
         load = object()
-        self._loads.add(load)
+        self.loads.add(load)
         idle_check = asyncio.create_task(self._close_when_idle())
         try:
             yield
         finally:
-            self._loads.discard(load)
+            self.loads.discard(load)
             idle_check.cancel()
             await shield_in_thread(self._close_if_unused)
 
     async def _close_when_idle(self) -> None:
         while True:
             await asyncio.sleep(IDLE_SECONDS / 2)
-            if self._is_idle():
-                await asyncio.to_thread(self._close_if_unused)
+            await asyncio.to_thread(self._close_if_unused)
 
     def _close_if_unused(self) -> None:
         with self._lock:
-            if not self._loads or self._is_idle():
+            if not self.loads or time.monotonic() - self._used_at > IDLE_SECONDS:
                 self._close()
-
-    def _is_idle(self) -> bool:
-        return self._connection is not None and time.monotonic() - self._used_at > IDLE_SECONDS
 
 
 @cache

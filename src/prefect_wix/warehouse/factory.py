@@ -49,9 +49,8 @@ class WarehouseUrl:
     @property
     def address(self) -> SecretStr:
         """Everything after ``scheme://``, for a driver."""
-        query = _encoded(self.settings)
         login = self.login.get_secret_value()
-        return SecretStr(f"{login}{self.host}{self.path}{'?' if query else ''}{query}")
+        return SecretStr(f"{login}{self.host}{self.path}{_encoded(self.settings)}")
 
 
 def open_warehouse(url: str, *, schema: str | None = None) -> Warehouse:
@@ -136,9 +135,10 @@ def _decoded(text: str) -> str:
 
 
 def _encoded(settings: Mapping[str, SecretStr]) -> str:
-    # A plus is a blank to some drivers and a plus to others.
+    """The settings as the end of a URL, with their ``?``."""
     values = {name: value.get_secret_value() for name, value in settings.items()}
-    return urlencode(values, quote_via=quote)
+    # A plus is a blank to some drivers and a plus to others.
+    return f"?{urlencode(values, quote_via=quote)}" if values else ""
 
 
 def _check_schema(schema: str) -> None:
@@ -169,12 +169,9 @@ def _motherduck(name: str, settings: Mapping[str, SecretStr], schema: str | None
             "other from the warehouse URL."
         )
     # DuckDB's errors repeat the name of the database, and the settings in it.
-    query = _encoded({one: settings[one] for one in settings if one != _TOKEN})
-    return DuckDBWarehouse(
-        f"md:{name}{'?' if query else ''}{query}",
-        schema=schema or "main",
-        config={one: settings[one] for one in settings if one == _TOKEN},
-    )
+    others = {one: settings[one] for one in settings if one != _TOKEN}
+    token = {one: settings[one] for one in settings if one == _TOKEN}
+    return DuckDBWarehouse(f"md:{name}{_encoded(others)}", schema=schema or "main", config=token)
 
 
 def _parquet(url: WarehouseUrl, schema: str | None) -> Warehouse:

@@ -17,6 +17,8 @@ from prefect_wix.planning.partitions import JobRecord, JobState, Receipt
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
 
+BUSY_TIMEOUT_SECONDS = 60.0
+"""How long an operation waits for a lock, or for a file that another process has open."""
 _LONGEST_TEXT = 500
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from hashlib import blake2b
@@ -34,41 +34,35 @@ from prefect_wix.planning.partitions import (
     Receipt,
 )
 from prefect_wix.planning.windows import Window
-from prefect_wix.spool.id_spool import Spool
 from prefect_wix.spool.shield import shield_in_thread
 from prefect_wix.warehouse.decisions import (
-    OPEN_STATES,
     PartitionContents,
     closed_record,
     decide_claim,
     decide_publish,
-    landed_record,
     new_receipt,
 )
-from prefect_wix.warehouse.duckdb_connection import stage
-from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing, driver_text
+from prefect_wix.warehouse.duckdb_connection import MEMORY_LIMIT, stage
+from prefect_wix.warehouse.interface import (
+    BUSY_TIMEOUT_SECONDS,
+    Claim,
+    PublishResult,
+    VerifiedListing,
+    driver_text,
+)
+from prefect_wix.warehouse.schema import RENAMED, check_not_newer
 from prefect_wix.warehouse.stores import Store
 from prefect_wix.warehouse.transactions import STAGED
 
 T = TypeVar("T")
 
-BUSY_TIMEOUT_SECONDS = 60.0
 _VERSION = 2
 _VERSION_FILE = "wix_session_schema/version.json"
 _JOBS = "wix_session_jobs"
 _OLD_JOBS = "wix_session_asks"
-_RENAMES_IN_2 = {
-    "ask_id": "record_id",
-    "asked_at": "submitted_at",
-    "gone": "removed",
-    "stayed": "kept",
-    "repeats": "duplicates",
-}
 _RECEIPT = "prefect_wix_receipt"
 _RECEIPTS = TypeAdapter(Receipt)
 _RECORDS = TypeAdapter(JobRecord)
-# Enough for a day of 10 million IDs; DuckDB spills the rest to disk.
-_MEMORY_LIMIT = "512MB"
 _LONGEST_NAME = 150
 
 
@@ -77,17 +71,16 @@ class ParquetWarehouse:
 
     Args:
         store: the storage of the files.
-        busy_timeout_seconds: how long to wait for the lock of another process.
     """
 
-    def __init__(self, store: Store, *, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS) -> None:
+    def __init__(self, store: Store) -> None:
         self._duckdb = import_extra("duckdb", extra="duckdb", what_for="A Parquet warehouse")
         self._store = store
-        self._busy_timeout = busy_timeout_seconds
+        self._busy_timeout = BUSY_TIMEOUT_SECONDS
 
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
-        await self._run(self._prepare)
+        await self._run(self._prepare, lock=_VERSION_FILE)
 
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
         """See `Warehouse.receipts`."""
@@ -99,7 +92,8 @@ class ParquetWarehouse:
 
     async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
-        return await self._run(lambda: self._claim(record, adopt_since), record.partition)
+        lock = _lock_name(record.partition)
+        return await self._run(lambda: self._claim(record, adopt_since), lock)
 
     async def save_record(self, record: JobRecord) -> None:
         """See `Warehouse.save_record`."""
@@ -107,36 +101,28 @@ class ParquetWarehouse:
 
     async def publish(self, listing: VerifiedListing) -> PublishResult:
         """See `Warehouse.publish`."""
-        return await self._run(lambda: self._publish(listing), listing.record.partition)
+        lock = _lock_name(listing.record.partition)
+        return await self._run(lambda: self._publish(listing), lock)
 
-    async def _run(self, work: Callable[[], T], lock: Partition | None = None) -> T:
+    async def _run(self, work: Callable[[], T], lock: str | None = None) -> T:
         def locked() -> T:
-            with self._errors():
-                if lock is None:
-                    return work()
-                with self._store.locked(f"{lock.site_id} {lock.segment}", self._busy_timeout):
-                    return work()
+            held = self._store.locked(lock, self._busy_timeout) if lock else nullcontext()
+            with self._errors(), held:
+                return work()
 
         return await shield_in_thread(locked)
 
     # -- operations ----------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        with self._store.locked(_VERSION_FILE, self._busy_timeout):
-            if not self._store.files("wix_session_schema"):
-                self._write_version()
-            version = json.loads(self._store.read([_VERSION_FILE])[0])["version"]
-            if version > _VERSION:
-                raise WarehouseSchemaError(
-                    f"{self._store.name} has version {version}, made by a newer prefect-wix; this "
-                    f"one supports version {_VERSION}. Nothing was written. Upgrade prefect-wix or "
-                    "use another folder."
-                )
-            if version < _VERSION:
-                self._migrate_to_2()
+        found = self._store.files("wix_session_schema")
+        version = json.loads(self._store.read([_VERSION_FILE])[0])["version"] if found else 0
+        check_not_newer(self._store.name, version, _VERSION, other="folder")
+        if version < _VERSION:
+            self._migrate_to_2()
 
     def _migrate_to_2(self) -> None:
-        """Move the job records to the folder of this version. Safe to run again.
+        """Move the job records, if any, to the folder of this version. Safe to run again.
 
         Receipts stay unchanged in their files; `_parse_receipt` reads both versions.
         """
@@ -147,9 +133,6 @@ class ParquetWarehouse:
             if not record.get("derived_from"):
                 self._put_text(json.dumps(_renamed(record)), path.replace(_OLD_JOBS, _JOBS, 1))
         self._store.delete(old)
-        self._write_version()
-
-    def _write_version(self) -> None:
         self._put_text(json.dumps({"version": _VERSION}), _VERSION_FILE)
 
     def _receipts_of(self, site_id: str, window: Window) -> list[Receipt]:
@@ -167,10 +150,9 @@ class ParquetWarehouse:
 
     def _claim(self, record: JobRecord, adopt_since: datetime) -> Claim:
         self._close_landed_records(record.partition)
-        claim, to_record = decide_claim(
-            record, self._open_records(record.partition), adopt_since, datetime.now(UTC)
-        )
-        for one in to_record:
+        records = self._records(record.partition)
+        claim, to_save = decide_claim(record, records, adopt_since, datetime.now(UTC))
+        for one in to_save:
             self._save_record(one)
         return claim
 
@@ -182,7 +164,8 @@ class ParquetWarehouse:
             job = (JobState.SUBMITTED, receipt.job_id, receipt.submitted_at)
             for record in self._records(partition):
                 if (record.state, record.job_id, record.submitted_at) == job:
-                    self._save_record(landed_record(record, receipt))
+                    closed = closed_record(record, JobState.LANDED, receipt, receipt.landed_at)
+                    self._save_record(closed)
 
     def _existing_file(self, partition: Partition) -> list[str]:
         """The path of the partition's file; empty if there is none."""
@@ -195,51 +178,43 @@ class ParquetWarehouse:
 
     def _publish(self, listing: VerifiedListing) -> PublishResult:
         record, landed_at = listing.record, datetime.now(UTC)
-        with self._connection(listing.spool) as connection:
+        with self._connection(temp_directory=str(listing.spool.folder)) as connection:
+            stage(connection, listing.spool)
             contents = self._read_contents(connection, record.partition)
             result = decide_publish(listing, contents, landed_at)
             if result.state is JobState.LANDED:
                 self._replace(connection, new_receipt(listing, result, landed_at))
         # Two runs may publish one job; the first has recorded the counts.
-        if not self._is_confirmed(record):
-            self._save_record(closed_record(record, result, landed_at))
-        return result
-
-    def _open_records(self, partition: Partition) -> list[JobRecord]:
-        return [one for one in self._records(partition) if one.state in OPEN_STATES]
-
-    def _is_confirmed(self, record: JobRecord) -> bool:
         records = self._records(record.partition)
-        return any(one.record_id == record.record_id and one.state in CONFIRMING for one in records)
+        if record.record_id not in {one.record_id for one in records if one.state in CONFIRMING}:
+            self._save_record(closed_record(record, result.state, result, landed_at))
+        return result
 
     # -- files ---------------------------------------------------------------------------------
 
     def _read_contents(self, connection: Any, partition: Partition) -> PartitionContents:
-        path = _file(partition)
-        staged = _count(connection, f"FROM {STAGED}")
-        if not self._existing_file(partition):
+        paths, staged = self._existing_file(partition), _count(connection, f"FROM {STAGED}")
+        if not paths:
             return PartitionContents(0, kept=0, staged=staged, receipt=None)
-        address = _literal(self._store.address(path))
+        address = _literal(self._store.address(paths[0]))
         ids = f"FROM read_parquet({address}, hive_partitioning = false)"
-        receipts = self._read_receipts(connection, [path])
         return PartitionContents(
             sessions=_count(connection, ids),
             kept=_count(connection, f"FROM {STAGED} WHERE session_id IN (SELECT session_id {ids})"),
             staged=staged,
-            receipt=receipts[0] if receipts else None,
+            receipt=next(iter(self._read_receipts(connection, paths)), None),
         )
 
     def _replace(self, connection: Any, receipt: Receipt) -> None:
         site_id, day, segment = receipt.partition.key
         metadata = _literal(_RECEIPTS.dump_json(receipt).decode())
-        with self._store.draft() as draft:
+        with self._store.new_file(_file(receipt.partition)) as draft:
             connection.execute(
                 f"COPY (SELECT {_literal(site_id)} AS site_id, DATE {_literal(str(day))} AS "
                 f"session_date, {_literal(segment)} AS segment, session_id, "
                 f"{_literal(receipt.job_id)} AS job_id FROM {STAGED}) TO {_literal(str(draft))} "
                 f"(FORMAT parquet, KV_METADATA {{{_RECEIPT}: {metadata}}})"
             )
-            self._store.put(draft, _file(receipt.partition))
 
     def _read_receipts(self, connection: Any, paths: list[str]) -> list[Receipt]:
         if not paths:
@@ -271,21 +246,15 @@ class ParquetWarehouse:
         return [_RECORDS.validate_json(text) for text in self._store.read(paths)]
 
     def _put_text(self, text: str, path: str) -> None:
-        with self._store.draft() as draft:
+        with self._store.new_file(path) as draft:
             draft.write_text(text, encoding="utf-8")
-            self._store.put(draft, path)
 
     # -- DuckDB --------------------------------------------------------------------------------
 
     @contextmanager
-    def _connection(self, spool: Spool | None = None) -> Iterator[Any]:
-        config = {"memory_limit": _MEMORY_LIMIT}
-        if spool is not None:
-            config["temp_directory"] = str(spool.folder)
-        with self._duckdb.connect(config=config) as connection:
+    def _connection(self, **config: str) -> Iterator[Any]:
+        with self._duckdb.connect(config={"memory_limit": MEMORY_LIMIT, **config}) as connection:
             self._store.attach(connection)
-            if spool is not None:
-                stage(connection, spool)
             yield connection
 
     @contextmanager
@@ -312,7 +281,7 @@ class ParquetWarehouse:
 
 def _renamed(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a version 1 file, with the names of this version."""
-    return {_RENAMES_IN_2.get(name, name): value for name, value in fields.items()}
+    return {RENAMED.get(name, name): value for name, value in fields.items()}
 
 
 def _parse_receipt(text: str) -> Receipt:
@@ -320,6 +289,10 @@ def _parse_receipt(text: str) -> Receipt:
     if fields.pop("derived_from", None):
         fields["submitted_at"] = UNCONFIRMED
     return _RECEIPTS.validate_python(fields)
+
+
+def _lock_name(partition: Partition) -> str:
+    return f"{partition.site_id} {partition.segment}"
 
 
 def _path(partition: Partition) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count, islice
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from prefect_wix.errors import WarehouseSchemaError
 from prefect_wix.planning.partitions import UNCONFIRMED
@@ -36,25 +36,22 @@ Steps = Generator[Statement, Rows, T]
 
 def drive(steps: Steps[T], execute: Callable[[Statement], Rows]) -> T:
     """Execute the yielded statements with a blocking driver; the generator's return value."""
-    rows: Rows | None = None
     try:
+        statement = next(steps)
         while True:
-            rows = execute(next(steps) if rows is None else steps.send(rows))
+            statement = steps.send(execute(statement))
     except StopIteration as end:
-        value: T = end.value
-        return value
+        return cast("T", end.value)
 
 
 async def drive_async(steps: Steps[T], execute: Callable[[Statement], Awaitable[Rows]]) -> T:
     """Execute the yielded statements with an async driver; the generator's return value."""
-    rows: Rows | None = None
-    while True:
-        try:
-            step = next(steps) if rows is None else steps.send(rows)
-        except StopIteration as end:
-            value: T = end.value
-            return value
-        rows = await execute(step)
+    try:
+        statement = next(steps)
+        while True:
+            statement = steps.send(await execute(statement))
+    except StopIteration as end:
+        return cast("T", end.value)
 
 
 @dataclass(frozen=True)
@@ -130,6 +127,14 @@ MARKS = Table(
     "site_id, session_id, action, state, reason, request_id, noted_at TIMESTAMPTZ, run_id",
     key="site_id, action, session_id",
 )
+RENAMED = {
+    "ask_id": "record_id",
+    "asked_at": "submitted_at",
+    "gone": "removed",
+    "stayed": "kept",
+    "repeats": "duplicates",
+}
+"""This version's name by the first edition's, for columns and for attributes in files."""
 _VIEWS = {
     "wix_landed_sessions": (
         "SELECT i.site_id, i.session_date, r.timezone, i.segment, i.session_id, i.job_id, "
@@ -171,7 +176,12 @@ class Schema:
         Raises:
             WarehouseSchemaError: the version is newer or too old, or columns are missing.
         """
-        version = yield from self._version(tables)
+        versions = self.name(tables.versions)
+        if tables.versions not in (yield from self.columns()):
+            yield from self._create_schema()
+            yield Statement(f"CREATE TABLE IF NOT EXISTS {versions} (version BIGINT NOT NULL)")
+        [(found,)] = yield Statement(f"SELECT max(version) FROM {versions}")
+        version = found or 0
         if version == 0:
             yield from self._create(tables)
         else:
@@ -179,22 +189,17 @@ class Schema:
             for number in range(version + 1, tables.version + 1):
                 yield from tables.migrations[number](self)
         if version < tables.version:
-            versions = self.name(tables.versions)
             yield Statement(f"INSERT INTO {versions} VALUES ($1)", (tables.version,))
         yield from self._check_columns(tables)
 
-    def create_views(self, tables: TableSet) -> Steps[None]:
-        """Create or replace the views of a set."""
-        names = {table.name: self.name(table.name) for table in tables.tables}
-        for view, query in tables.views.items():
-            sql = f"CREATE OR REPLACE VIEW {self.name(view)} AS {query.format(**names)}"
-            yield Statement(sql)
-
-    def create_indexes(self, tables: TableSet) -> Steps[None]:
-        """Create the indexes of a set, if the engine profits from them."""
+    def create_views_and_indexes(self, tables: TableSet) -> Steps[None]:
+        """Create or replace the views of a set, and its indexes if the engine profits from them."""
         names = {table.name: self.name(table.name) for table in tables.tables}
         for index, columns in tables.indexes.items() if self.keys else ():
             yield Statement(f"CREATE INDEX IF NOT EXISTS {index} ON {columns.format(**names)}")
+        for view, query in tables.views.items():
+            sql = f"CREATE OR REPLACE VIEW {self.name(view)} AS {query.format(**names)}"
+            yield Statement(sql)
 
     def columns(self) -> Steps[dict[str, set[str]]]:
         """Column names by table or view of the schema, all in lower case."""
@@ -221,14 +226,6 @@ class Schema:
         into = f"INSERT INTO {self.name(table.name)} ({table.columns})"
         return Statement(f"{into} VALUES {placeholders}", tuple(chain.from_iterable(rows)))
 
-    def _version(self, tables: TableSet) -> Steps[int]:
-        versions = self.name(tables.versions)
-        if tables.versions not in (yield from self.columns()):
-            yield from self._create_schema()
-            yield Statement(f"CREATE TABLE IF NOT EXISTS {versions} (version BIGINT NOT NULL)")
-        rows = yield Statement(f"SELECT max(version) FROM {versions}")
-        return rows[0][0] or 0
-
     def _create_schema(self) -> Steps[None]:
         found = yield Statement(
             "SELECT count(*) FROM information_schema.schemata "
@@ -245,16 +242,10 @@ class Schema:
                 columns.append(f"PRIMARY KEY ({table.key})")
             name = self.name(table.name)
             yield Statement(f"CREATE TABLE IF NOT EXISTS {name} ({', '.join(columns)})")
-        yield from self.create_indexes(tables)
-        yield from self.create_views(tables)
+        yield from self.create_views_and_indexes(tables)
 
     def _check_version(self, version: int, tables: TableSet) -> None:
-        if version > tables.version:
-            raise WarehouseSchemaError(
-                f"Schema {self.schema} has version {version}, made by a newer prefect-wix; this "
-                f"one supports version {tables.version}. Nothing was written. Upgrade prefect-wix "
-                "or use another schema."
-            )
+        check_not_newer(f"Schema {self.schema}", version, tables.version, other="schema")
         oldest = min(tables.migrations, default=tables.version + 1) - 1
         if version < oldest:
             raise WarehouseSchemaError(
@@ -274,6 +265,19 @@ class Schema:
                 )
 
 
+def check_not_newer(place: str, version: int, supported: int, *, other: str) -> None:
+    """Check that this code can write a version of the tables or files.
+
+    Raises:
+        WarehouseSchemaError: the version is newer.
+    """
+    if version > supported:
+        raise WarehouseSchemaError(
+            f"{place} has version {version}, made by a newer prefect-wix; this one supports "
+            f"version {supported}. Nothing was written. Upgrade prefect-wix or use another {other}."
+        )
+
+
 def _migrate_to_5(schema: Schema) -> Steps[None]:
     """Rename tables and columns to standard terms; mark derived partitions as unconfirmed.
 
@@ -285,24 +289,24 @@ def _migrate_to_5(schema: Schema) -> Steps[None]:
     yield Statement(f"DROP VIEW IF EXISTS {schema.name('wix_landed_sessions')}")
     if _OLD_JOBS in found:
         yield Statement(f"ALTER TABLE {schema.name(_OLD_JOBS)} RENAME TO {JOBS.name}")
-    jobs = found.get(_OLD_JOBS) or found.get(JOBS.name, set())
-    columns = {JOBS: jobs, RECEIPTS: found.get(RECEIPTS.name, set())}
-    for table, renames in _RENAMES_IN_5.items():
-        for old in renames.keys() & columns[table]:
-            alter = f"ALTER TABLE {schema.name(table.name)} RENAME COLUMN {old} TO {renames[old]}"
-            yield Statement(alter)
-    if "derived_from" in columns[RECEIPTS]:
-        receipts, derived = schema.name(RECEIPTS.name), "WHERE derived_from IS NOT NULL"
+    jobs, receipts = schema.name(JOBS.name), schema.name(RECEIPTS.name)
+    columns = {
+        jobs: found.get(_OLD_JOBS) or found.get(JOBS.name, set()),
+        receipts: found.get(RECEIPTS.name, set()),
+    }
+    for table, names in columns.items():
+        for old in RENAMED.keys() & names:
+            yield Statement(f"ALTER TABLE {table} RENAME COLUMN {old} TO {RENAMED[old]}")
+    derived = "WHERE derived_from IS NOT NULL"
+    if "derived_from" in columns[receipts]:
         yield Statement(f"UPDATE {receipts} SET submitted_at = $1 {derived}", (UNCONFIRMED,))
         yield Statement(f"ALTER TABLE {receipts} DROP COLUMN derived_from")
-    if "derived_from" in columns[JOBS]:
-        name = schema.name(JOBS.name)
-        yield Statement(f"DELETE FROM {name} WHERE derived_from IS NOT NULL")
-        yield Statement(f"ALTER TABLE {name} DROP COLUMN derived_from")
+    if "derived_from" in columns[jobs]:
+        yield Statement(f"DELETE FROM {jobs} {derived}")
+        yield Statement(f"ALTER TABLE {jobs} DROP COLUMN derived_from")
     if schema.keys:
         yield Statement(f"DROP INDEX IF EXISTS {schema.name(_OLD_JOBS)}_partition")
-    yield from schema.create_indexes(SESSIONS)
-    yield from schema.create_views(SESSIONS)
+    yield from schema.create_views_and_indexes(SESSIONS)
 
 
 def _migrate_to_6(schema: Schema) -> Steps[None]:
@@ -311,15 +315,6 @@ def _migrate_to_6(schema: Schema) -> Steps[None]:
 
 
 _OLD_JOBS = "wix_session_asks"
-_RENAMES_IN_5 = {
-    JOBS: {"ask_id": "record_id", "gone": "removed"},
-    RECEIPTS: {
-        "asked_at": "submitted_at",
-        "gone": "removed",
-        "stayed": "kept",
-        "repeats": "duplicates",
-    },
-}
 SESSIONS = TableSet(
     versions="wix_session_schema",
     version=6,

@@ -7,14 +7,16 @@ in `prefect_wix.warehouse.decisions`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 from prefect_wix.errors import WarehouseUnsupportedError
 from prefect_wix.planning.partitions import CONFIRMING, JobRecord, JobState, Partition, Receipt
 from prefect_wix.planning.windows import Window
+from prefect_wix.spool.id_spool import Spool
 from prefect_wix.warehouse.decisions import (
     OPEN_STATES,
     PartitionContents,
@@ -24,14 +26,28 @@ from prefect_wix.warehouse.decisions import (
     new_receipt,
 )
 from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing, Warehouse
-from prefect_wix.warehouse.schema import IDS, JOBS, RECEIPTS, Schema, Statement, Steps, Table
+from prefect_wix.warehouse.schema import (
+    IDS,
+    JOBS,
+    RECEIPTS,
+    SESSIONS,
+    Schema,
+    Statement,
+    Steps,
+    Table,
+)
 
 T = TypeVar("T")
+Begin = Callable[[datetime], Steps[T]]
+"""Begins the steps of a transaction, given the time by the warehouse's clock."""
+Lock = tuple[str, ...] | None
+"""A site and segment, the whole schema (an empty tuple), or nothing."""
 
 STAGED = "wix_staged_ids"
 """The temporary table, with the column ``session_id``, that an engine stages a listing's IDs in."""
 _PARTITION_COLUMNS = ("site_id", "session_date", "segment", "timezone")
 _PARTITION = "site_id = $1 AND session_date = $2 AND segment = $3"
+_WINDOW = "site_id = $1 AND session_date >= $2 AND session_date < $3"
 
 
 @dataclass(frozen=True)
@@ -40,30 +56,24 @@ class SessionTransactions(Schema):
 
     Attributes:
         staged: the table that the engine stages a listing's IDs in.
-        counts_updates: whether the engine returns the number of rows that an UPDATE changed.
     """
 
     staged: str = STAGED
-    counts_updates: bool = False
 
     # -- reading -------------------------------------------------------------------------------
 
     def read_receipts(self, site_id: str, window: Window) -> Steps[list[Receipt]]:
         """The receipts of a site in a window, each with the time of the last confirming job."""
-        return (
-            yield from self._receipts(
-                "site_id = $1 AND session_date >= $2 AND session_date < $3",
-                (site_id, window.start, window.end),
-            )
-        )
+        return self._receipts(_WINDOW, (site_id, window.start, window.end))
 
     def read_job_records(self, site_id: str, window: Window) -> Steps[list[JobRecord]]:
         """The job records of a site in a window, oldest intent first."""
+        return self._job_records(_WINDOW, (site_id, window.start, window.end))
+
+    def _job_records(self, where: str, values: tuple[Any, ...]) -> Steps[list[JobRecord]]:
         rows = yield Statement(
-            f"SELECT {JOBS.columns} FROM {self.name(JOBS.name)} "
-            "WHERE site_id = $1 AND session_date >= $2 AND session_date < $3 "
-            "ORDER BY intended_at",
-            (site_id, window.start, window.end),
+            f"SELECT {JOBS.columns} FROM {self.name(JOBS.name)} WHERE {where} ORDER BY intended_at",
+            values,
         )
         return [_record(row) for row in rows]
 
@@ -91,36 +101,18 @@ class SessionTransactions(Schema):
             adopt_since: see `Warehouse.claim`.
             at: the time by the warehouse's clock, read once the engine holds the lock.
         """
-        open_records = yield from self._open_records(record.partition)
+        is_open = f"{_PARTITION} AND state IN ({_quoted(OPEN_STATES)})"
+        open_records = yield from self._job_records(is_open, record.partition.key)
         claim, to_save = decide_claim(record, open_records, adopt_since, at)
-        known = {one.record_id for one in open_records}
         for one in to_save:
-            if one.record_id in known:
-                yield from self.save_record(one)
-            else:
-                yield self.insert(JOBS, [_values(JOBS, one)])
+            yield from self.save_record(one)
         return claim
 
-    def _open_records(self, partition: Partition) -> Steps[list[JobRecord]]:
-        """The job records of a partition, in any time zone, that are intended or submitted."""
-        rows = yield Statement(
-            f"SELECT {JOBS.columns} FROM {self.name(JOBS.name)} "
-            f"WHERE state IN ({_quoted(OPEN_STATES)}) AND {_PARTITION}",
-            partition.key,
-        )
-        return [_record(row) for row in rows]
-
     def save_record(self, record: JobRecord) -> Steps[None]:
-        """Write the state of a job: update its record, or insert the first one."""
-        jobs, values = self.name(JOBS.name), _values(JOBS, record)
-        if self.counts_updates:
-            changes = ", ".join(f"{name} = ${n}" for n, name in enumerate(JOBS.types, start=1))
-            updated = yield Statement(f"UPDATE {jobs} SET {changes} WHERE record_id = $1", values)
-            if updated[0][0]:
-                return
-        else:
-            yield Statement(f"DELETE FROM {jobs} WHERE record_id = $1", (record.record_id,))
-        yield self.insert(JOBS, [values])
+        """Write the state of a job; it replaces the record with the same ID."""
+        jobs = self.name(JOBS.name)
+        yield Statement(f"DELETE FROM {jobs} WHERE record_id = $1", (record.record_id,))
+        yield self.insert(JOBS, [_values(JOBS, record)])
 
     # -- publishing ----------------------------------------------------------------------------
 
@@ -134,11 +126,10 @@ class SessionTransactions(Schema):
         contents = yield from self._read_contents(listing.record.partition)
         result = decide_publish(listing, contents, at)
         if result.state is JobState.LANDED:
-            yield from self._replace_ids(listing, contents)
-            yield from self._replace_receipt(new_receipt(listing, result, at), contents)
+            yield from self._replace(contents, new_receipt(listing, result, at))
         # Two runs may publish one job: the first one's record has the changes.
         if contents.receipt is None or not (yield from self._is_confirming(listing.record)):
-            yield from self.save_record(closed_record(listing.record, result, at))
+            yield from self.save_record(closed_record(listing.record, result.state, result, at))
         return result
 
     def _is_confirming(self, record: JobRecord) -> Steps[bool]:
@@ -167,24 +158,21 @@ class SessionTransactions(Schema):
             f"SELECT count(*) FROM {self.staged} WHERE session_id IN (SELECT session_id {ids})",
             partition.key,
         )
-        found = yield from self._receipts(_PARTITION, partition.key)
-        receipt = found[0] if found else None
+        receipt = next(iter((yield from self._receipts(_PARTITION, partition.key))), None)
         return PartitionContents(sessions, kept=kept[0][0], staged=staged, receipt=receipt)
 
-    def _replace_ids(self, listing: VerifiedListing, contents: PartitionContents) -> Steps[None]:
-        partition = listing.record.partition
+    def _replace(self, contents: PartitionContents, receipt: Receipt) -> Steps[None]:
+        partition = receipt.partition
         if contents.sessions:
             yield self._delete(IDS, partition)
         yield Statement(
             f"INSERT INTO {self.name(IDS.name)} ({IDS.columns}) SELECT "
             "CAST($1 AS TEXT), CAST($2 AS DATE), CAST($3 AS TEXT), session_id, CAST($4 AS TEXT) "
             f"FROM {self.staged}",
-            (*partition.key, listing.record.job_id),
+            (*partition.key, receipt.job_id),
         )
-
-    def _replace_receipt(self, receipt: Receipt, contents: PartitionContents) -> Steps[None]:
         if contents.receipt is not None:
-            yield self._delete(RECEIPTS, receipt.partition)
+            yield self._delete(RECEIPTS, partition)
         yield self.insert(RECEIPTS, [_values(RECEIPTS, receipt)])
 
     def _delete(self, table: Table, partition: Partition) -> Statement:
@@ -197,8 +185,8 @@ def _quoted(states: Iterable[JobState]) -> str:
 
 def _values(table: Table, row: JobRecord | Receipt) -> tuple[Any, ...]:
     """The values of a row, in the order of the table's columns."""
-    where = dict(zip(_PARTITION_COLUMNS, (*row.partition.key, row.partition.timezone), strict=True))
-    values = (where[name] if name in where else getattr(row, name) for name in table.types)
+    fields = vars(row) | dict(zip(_PARTITION_COLUMNS, astuple(row.partition), strict=True))
+    values = (fields[name] for name in table.types)
     # Drivers take plain text.
     return tuple(str(value) if isinstance(value, JobState) else value for value in values)
 
@@ -222,23 +210,25 @@ def _receipt(row: Sequence[Any]) -> Receipt:
     return Receipt(**fields | {"confirmed_at": fields["confirmed_at"] or fields["submitted_at"]})
 
 
-@runtime_checkable
-class SqlWarehouse(Warehouse, Protocol):
+class SqlWarehouse(ABC):
     """A warehouse that runs any steps over its tables: DuckDB and PostgreSQL.
 
-    Profiles are computed in it and marks are kept in it, beside the verbs of `Warehouse`.
+    Profiles are computed in it and marks are kept in it, beside the operations of `Warehouse`.
     """
 
-    async def transact(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
-        """Run the steps in one transaction. Only one such transaction runs at a time.
+    _tables: SessionTransactions
 
-        In PostgreSQL loads publish meanwhile: two SELECTs of one transaction may see different
-        versions of a partition.
+    @abstractmethod
+    async def _run(self, begin: Begin[T], lock: Lock = None, spool: Spool | None = None) -> T:
+        """Run steps in one transaction.
 
-        Raises:
-            WarehouseError: see the tree in `prefect_wix.errors`.
+        Args:
+            begin: called once the lock is held.
+            lock: what to lock against other transactions.
+            spool: the IDs to stage in the table `STAGED`.
         """
 
+    @abstractmethod
     async def read(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
         """Run steps of foreign SQL in a transaction that can only read the database's tables.
 
@@ -249,6 +239,54 @@ class SqlWarehouse(Warehouse, Protocol):
             WarehouseUnsupportedError: the database can't be kept from more than that: MotherDuck.
             WarehouseError: see the tree in `prefect_wix.errors`.
         """
+
+    async def transact(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
+        """Run the steps in one transaction. Only one such transaction runs at a time.
+
+        In PostgreSQL loads publish meanwhile: two SELECTs of one transaction may see different
+        versions of a partition.
+
+        Raises:
+            WarehouseError: see the tree in `prefect_wix.errors`.
+        """
+        return await self._run(lambda _: work(self._tables), lock=())
+
+    async def prepare(self) -> None:
+        """See `Warehouse.prepare`."""
+        # Concurrent CREATE TABLE IF NOT EXISTS statements fail without a lock.
+        await self._run(lambda _: self._prepare(), lock=())
+
+    def _prepare(self) -> Steps[None]:
+        return self._tables.prepare(SESSIONS)
+
+    async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
+        """See `Warehouse.receipts`."""
+        return await self._run(lambda _: self._tables.read_receipts(site_id, window))
+
+    async def job_records(self, site_id: str, window: Window) -> list[JobRecord]:
+        """See `Warehouse.job_records`."""
+        return await self._run(lambda _: self._tables.read_job_records(site_id, window))
+
+    async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
+        """See `Warehouse.claim`."""
+        return await self._run(
+            lambda at: self._tables.claim(record, adopt_since, at), _lock(record.partition)
+        )
+
+    async def save_record(self, record: JobRecord) -> None:
+        """See `Warehouse.save_record`."""
+        await self._run(lambda _: self._tables.save_record(record), _lock(record.partition))
+
+    async def publish(self, listing: VerifiedListing) -> PublishResult:
+        """See `Warehouse.publish`."""
+        lock = _lock(listing.record.partition)
+        return await self._run(
+            lambda at: self._tables.publish(listing, at), lock, spool=listing.spool
+        )
+
+
+def _lock(partition: Partition) -> Lock:
+    return partition.site_id, partition.segment
 
 
 def sql_warehouse(warehouse: Warehouse, *, what_for: str) -> SqlWarehouse:
