@@ -285,7 +285,7 @@ def start_marking(bench, shop, ids):
         "ids": ids,
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.unit.killed_marking", json.dumps(config)],
+        [sys.executable, "-m", "tests.engines.killed_marking", json.dumps(config)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
