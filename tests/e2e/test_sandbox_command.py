@@ -54,7 +54,7 @@ def test_the_command_runs_until_a_signal(command: subprocess.Popen[str], number:
     with httpx.Client(base_url=url, headers=headers, verify=False) as wix:
         statuses = [wix.post(LIST, json=BODY).status_code for _ in range(2)]
     command.send_signal(number)
-    output, errors = command.communicate(timeout=5)
+    output, errors = command.communicate(timeout=60)
 
     assert statuses == [503, 200]
     assert (command.returncode, output, errors) == (0, "", "")
@@ -113,7 +113,7 @@ def test_the_settings_file_is_private_and_replaces_only_its_own_kind(tmp_path: P
     assert process.stdout is not None
     line = process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
 
     settings = dotenv_values(file)
     assert f"at {settings['WIX_BASE_URL']} with 50 sessions" in line
