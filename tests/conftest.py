@@ -46,6 +46,11 @@ def pytest_report_header(config):
     return postgres_used()
 
 
+def pytest_make_parametrize_id(val):
+    """Shorten the test IDs of long texts: the processes of pytest-xdist exchange all of them."""
+    return f"{val[:40]}-{len(val)}" if isinstance(val, str | bytes) and len(val) > 100 else None
+
+
 @pytest.fixture(scope="session")
 def postgres_server():
     """A real PostgreSQL server; skips the test if there is none."""
