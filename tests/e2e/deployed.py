@@ -36,10 +36,7 @@ from tests.warehouses import PostgresBench
 ZONE = "Asia/Jerusalem"
 SITES = repeated(8, soak=20)
 WORKERS = ("one", "two")
-SETTINGS = {
-    "PREFECT_WORKER_QUERY_SECONDS": "2",
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # the minimum
-}
+SETTINGS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}  # the minimum
 WITHIN_SECONDS = {run_died().name: 60.0, nothing_landed(DoNothing()).name: 10.0}
 """Shorter periods for automations that would wait for minutes or hours."""
 FINAL_STATES = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}

@@ -34,7 +34,7 @@ SEGMENTS = (
 """With the exclusions, each segment is part of a relation that is an equation."""
 FAULTY = (1, 5, 12, 3, 6, 8, 10)[: repeated(3, soak=7)]
 WINDOW = Window(START, START + len(FAULTY) * ONE_DAY, "UTC")
-WORLD = World.generate(sessions=1_000, days=len(FAULTY), start=START, timezone="UTC")
+WORLD = World.generate(sessions=400, days=len(FAULTY), start=START, timezone="UTC")
 QUICK = PollPolicy(first_wait_seconds=0.001)
 
 
