@@ -1,7 +1,5 @@
 """The clock that every wait uses, as a protocol: simulations and tests pass their own."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from typing import Protocol

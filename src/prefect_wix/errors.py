@@ -40,24 +40,30 @@ A message states the cause, the request or job, and what to do. No message, attr
 contains a credential. Every error can be pickled.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from importlib import import_module
 from typing import Any
 
 
+@dataclass(eq=False, repr=False)
 class WixError(Exception):
     """The base class of all errors of this package."""
 
+    message: str
 
+    def __post_init__(self) -> None:
+        super().__init__(self.message)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class RequestError(WixError):
     """One request to Wix failed.
 
     Attributes:
         endpoint: method and path, e.g. ``GET /analytics/v1/sessions/list/result``.
         request_id: Wix's ``x-wix-request-id``, for Wix support; None without a response.
+        retry_after: ``Retry-After`` in seconds; None without a usable header.
         safe_to_resend: the request had no effect, so that even a write can be sent again.
         may_have_taken_effect: it is unknown whether Wix executed the request.
         retryable: a read can succeed when it is sent again.
@@ -69,12 +75,9 @@ class RequestError(WixError):
     may_have_taken_effect = False
     retryable = False
 
-    def __init__(
-        self, message: str, *, endpoint: str | None = None, request_id: str | None = None
-    ) -> None:
-        super().__init__(message)
-        self.endpoint = endpoint
-        self.request_id = request_id
+    endpoint: str | None = None
+    request_id: str | None = None
+    retry_after: float | None = None
 
 
 class RequestNotSentError(RequestError):
@@ -108,6 +111,7 @@ class Violation:
     data: dict[str, Any] | None = None
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class StatusError(RequestError):
     """Wix returned an error status.
 
@@ -115,28 +119,13 @@ class StatusError(RequestError):
         status: the HTTP status.
         code: Wix's ``applicationError.code``; None without one.
         violations: the validation rules that the request broke; empty where Wix names none.
-        retry_after: ``Retry-After`` in seconds; None without a usable header.
         empty: the body has neither a message nor details (``{"message": "", "details": {}}``).
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        endpoint: str | None = None,
-        request_id: str | None = None,
-        status: int = 0,
-        code: str | None = None,
-        violations: tuple[Violation, ...] = (),
-        retry_after: float | None = None,
-        empty: bool = False,
-    ) -> None:
-        super().__init__(message, endpoint=endpoint, request_id=request_id)
-        self.status = status
-        self.code = code
-        self.violations = violations
-        self.retry_after = retry_after
-        self.empty = empty
+    status: int = 0
+    code: str | None = None
+    violations: tuple[Violation, ...] = ()
+    empty: bool = False
 
 
 class BadRequestError(StatusError):
@@ -154,10 +143,9 @@ class PermissionDeniedError(StatusError):
 
     affects_site = True
 
-    @property
-    def retryable(self) -> bool:  # type: ignore[override]
-        """True with an empty body, since that can be throttling."""
-        return self.empty
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.retryable = self.empty
 
 
 class NotFoundError(StatusError):
@@ -182,24 +170,19 @@ class RateLimitError(StatusError):
 
 
 class ServerError(StatusError):
-    """5xx. A 503 means that the request had no effect; a 504 that the page was too large."""
+    """5xx. A 503 means that the request had no effect; other statuses can follow an executed one.
 
-    @property
-    def safe_to_resend(self) -> bool:  # type: ignore[override]
-        """True for 503 only: the other statuses can follow an executed request."""
-        return self.status == 503  # noqa: PLR2004
+    After a 504 the request must be made smaller, as Wix documents.
+    """
 
-    @property
-    def may_have_taken_effect(self) -> bool:  # type: ignore[override]
-        """True for every status except 503."""
-        return not self.safe_to_resend
-
-    @property
-    def retryable(self) -> bool:  # type: ignore[override]
-        """False for 504: Wix documents that the request must be made smaller."""
-        return self.status != 504  # noqa: PLR2004
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.safe_to_resend = self.status == 503  # noqa: PLR2004
+        self.may_have_taken_effect = not self.safe_to_resend
+        self.retryable = self.status != 504  # noqa: PLR2004
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class ListingError(WixError):
     """A job did not end in a complete listing; no part of its result is used.
 
@@ -208,12 +191,8 @@ class ListingError(WixError):
         request_id: the last ``x-wix-request-id`` of the job.
     """
 
-    def __init__(
-        self, message: str, *, job_id: str | None = None, request_id: str | None = None
-    ) -> None:
-        super().__init__(message)
-        self.job_id = job_id
-        self.request_id = request_id
+    job_id: str | None = None
+    request_id: str | None = None
 
 
 class JobFailedError(ListingError):
@@ -228,6 +207,7 @@ class UnknownJobError(ListingError):
     """Wix has no such job: it was not created, or Wix no longer keeps it."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class IncompleteListingError(ListingError):
     """The IDs received do not match the total that Wix reported, or no page ended the list.
 
@@ -236,20 +216,11 @@ class IncompleteListingError(ListingError):
         total: the last total that Wix reported; None without one.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        job_id: str | None = None,
-        request_id: str | None = None,
-        received: int = 0,
-        total: int | None = None,
-    ) -> None:
-        super().__init__(message, job_id=job_id, request_id=request_id)
-        self.received = received
-        self.total = total
+    received: int = 0
+    total: int | None = None
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class DaysFailedError(ListingError):
     """A window failed, and so did some of its days as jobs of their own. No result is used.
 
@@ -258,24 +229,15 @@ class DaysFailedError(ListingError):
         untried: the days without a job of their own, oldest first.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        job_id: str | None = None,
-        request_id: str | None = None,
-        days: tuple[date, ...] = (),
-        untried: tuple[date, ...] = (),
-    ) -> None:
-        super().__init__(message, job_id=job_id, request_id=request_id)
-        self.days = days
-        self.untried = untried
+    days: tuple[date, ...] = ()
+    untried: tuple[date, ...] = ()
 
 
 class SpoolError(ListingError):
     """The IDs of a listing could not be written to the local disk."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class MarkError(WixError):
     """Some session IDs could not be marked.
 
@@ -283,9 +245,7 @@ class MarkError(WixError):
         outcomes: one ``prefect_wix.client.models.MarkOutcome`` a request.
     """
 
-    def __init__(self, message: str, *, outcomes: tuple[Any, ...] = ()) -> None:
-        super().__init__(message)
-        self.outcomes = outcomes
+    outcomes: tuple[Any, ...] = ()
 
 
 class IdSourceError(WixError):
@@ -320,6 +280,7 @@ class LoadLimitError(WixError):
     """A load needs more requests than its limit. Nothing was submitted."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class LoadError(WixError):
     """Some partitions of a load failed. The others are published; a rerun loads the failed ones.
 
@@ -328,18 +289,11 @@ class LoadError(WixError):
         outcomes: one ``prefect_wix.load.loader.PartitionResult`` a partition.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        failures: dict[str, str] | None = None,
-        outcomes: tuple[Any, ...] = (),
-    ) -> None:
-        super().__init__(message)
-        self.failures = failures or {}
-        self.outcomes = outcomes
+    failures: dict[str, str] = field(default_factory=dict)
+    outcomes: tuple[Any, ...] = ()
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class SitesError(WixError):
     """Some sites of an account were not loaded completely. The others were.
 
@@ -347,9 +301,7 @@ class SitesError(WixError):
         failures: site ID -> error message.
     """
 
-    def __init__(self, message: str, *, failures: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.failures = failures or {}
+    failures: dict[str, str] = field(default_factory=dict)
 
 
 class CompletenessError(WixError):

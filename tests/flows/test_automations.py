@@ -29,7 +29,7 @@ async def remove():
     for name in NAMES:
         try:
             await (await Automation.aread(name=name)).adelete()
-        except DeploymentError:
+        except ValueError:
             continue
 
 

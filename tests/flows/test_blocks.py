@@ -15,7 +15,7 @@ from prefect_wix import (
     WixCredentials,
 )
 from prefect_wix.blocks.documents import save_documents
-from prefect_wix.blocks.shared_limit import rate_limit_for
+from prefect_wix.blocks.shared_limit import limit_for
 from prefect_wix.client.rate_limiter import GLOBAL_LIMIT_BATCH
 from prefect_wix.client.sites import list_sites
 
@@ -135,7 +135,7 @@ async def test_documents_are_created_from_variables():
 @pytest.mark.parametrize("requests_per_minute", [10, 60, 200, 1000])
 def test_the_shared_limit_admits_at_most_the_rate_limit_in_any_minute(requests_per_minute):
     """The worst minute acquires all slots at once plus the slots that decay within it."""
-    rate = rate_limit_for(requests_per_minute)
+    rate = limit_for("site", requests_per_minute)
     assert rate.limit + 60 * rate.slot_decay_per_second <= requests_per_minute
     assert rate.limit + 60 * rate.slot_decay_per_second >= 0.6 * requests_per_minute
     assert rate.limit >= GLOBAL_LIMIT_BATCH

@@ -165,15 +165,15 @@ async def test_a_run_that_prefect_times_out_finishes_its_transaction(
     """The transaction ends before the run does, and the next run finds its partitions landed."""
     began, ended = [], []
 
-    def transact_slowly(self, work):
+    def transact_slowly(self, work, config):
         def publish_slowly(cursor):
             began.append(work)
             time.sleep(max(0, start + 10 - time.monotonic()))
             return work(cursor)
 
         if work.__name__ != "publish":
-            return transact(self, work)
-        result = transact(self, publish_slowly)
+            return transact(self, work, config)
+        result = transact(self, publish_slowly, config)
         ended.append(work)
         return result
 

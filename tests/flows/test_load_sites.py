@@ -18,8 +18,8 @@ from prefect.states import Completed, Failed, Scheduled
 from prefect_wix import WixAccountCredentials
 from prefect_wix.blocks.shared_limit import (
     add_missing_limit,
+    limit_for,
     limit_name,
-    rate_limit_for,
     save_limit,
 )
 from prefect_wix.errors import SitesError, WixError
@@ -135,7 +135,7 @@ async def test_each_site_gets_a_limit_and_an_existing_one_is_kept(account, wareh
     async with get_client() as client:
         new = await client.read_global_concurrency_limit_by_name(limit_name("site-2"))
         old = await client.read_global_concurrency_limit_by_name(limit_name("site-3"))
-    assert (new.limit, old.limit) == (rate_limit_for(RATE_LIMIT).limit, rate_limit_for(60).limit)
+    assert (new.limit, old.limit) == (limit_for("x", RATE_LIMIT).limit, limit_for("x", 60).limit)
     assert new.slot_decay_per_second > old.slot_decay_per_second > 0
 
 

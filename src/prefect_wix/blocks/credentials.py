@@ -6,25 +6,20 @@ never the key. The warehouse block is in `prefect_wix.blocks.warehouse`.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 from prefect.blocks.core import Block
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
-from pydantic import (
-    AfterValidator,
-    ConfigDict,
-    Field,
-    HttpUrl,
-    SecretStr,
-    ValidationInfo,
-)
+from pydantic import AfterValidator, ConfigDict, Field, HttpUrl, SecretStr, ValidationInfo
 
 from prefect_wix.blocks.shared_limit import SharedLimit
 from prefect_wix.client.auth import (
     AccountKeyAuth,
     ApiKeyAuth,
     AppAuth,
+    SiteAuth,
     check_base_url,
     header_value,
 )
@@ -64,16 +59,24 @@ _HeaderSecret = Annotated[SecretStr, AfterValidator(_check_header_secret)]
 _BaseUrl = Annotated[str, AfterValidator(check_base_url)]
 
 
-def _log_and_limiter(site_id: str) -> tuple[Log, GlobalLimiter | None]:
-    """The logger of the current run, and the site's shared limit on the Prefect server.
+def _make_client(auth: SiteAuth, base_url: str, requests_per_minute: int) -> WixClient:
+    """A client with the logger of the current run and the site's limit on the Prefect server.
 
     Outside of a run: the package's logger, and no limit, since there may be no server.
     """
-    try:
+    log: Log = get_logger("prefect_wix")
+    limiter: GlobalLimiter | None = None
+    with suppress(MissingContextError):
         log = get_run_logger()
-    except MissingContextError:
-        return get_logger("prefect_wix"), None
-    return log, SharedLimit(site_id, log)
+        # No shared limit for an account: listing its sites takes only a few requests.
+        limiter = None if isinstance(auth, AccountKeyAuth) else SharedLimit(auth.site_id, log)
+    return WixClient(
+        auth,
+        base_url=base_url,
+        requests_per_minute=requests_per_minute,
+        global_limiter=limiter,
+        log=log,
+    )
 
 
 class WixCredentials(Block):
@@ -98,13 +101,11 @@ class WixCredentials(Block):
     _documentation_url = _KEYS_URL
 
     api_key: _HeaderSecret = Field(
-        default=...,
         title="API key",
         description="The key from the Wix API Keys Manager, with the permission "
         "to manage session recording analytics.",
     )
     site_id: _HeaderText = Field(
-        default=...,
         title="Site ID",
         description="The site ID: the part of the dashboard's URL after /dashboard/.",
     )
@@ -113,14 +114,8 @@ class WixCredentials(Block):
 
     def get_client(self) -> WixClient:
         """A new client for the site. Use it as ``async with``, one client for many requests."""
-        log, global_limiter = _log_and_limiter(self.site_id)
-        return WixClient(
-            ApiKeyAuth(self.api_key.get_secret_value(), self.site_id),
-            base_url=self.base_url,
-            requests_per_minute=self.requests_per_minute,
-            global_limiter=global_limiter,
-            log=log,
-        )
+        auth = ApiKeyAuth(self.api_key.get_secret_value(), self.site_id)
+        return _make_client(auth, self.base_url, self.requests_per_minute)
 
 
 class WixAccountCredentials(Block):
@@ -148,13 +143,11 @@ class WixAccountCredentials(Block):
     _documentation_url = _KEYS_URL
 
     api_key: _HeaderSecret = Field(
-        default=...,
         title="API key",
         description="The key from the Wix API Keys Manager, for all sites, with the permissions "
         "to manage session recording analytics and to list the account's sites.",
     )
     account_id: _HeaderText = Field(
-        default=...,
         title="Account ID",
         description="The account ID, from the API Keys Manager.",
     )
@@ -176,14 +169,8 @@ class WixAccountCredentials(Block):
 
     def get_client(self) -> WixClient:
         """A new client for the account, to list its sites. Use it as ``async with``."""
-        # No shared limit: listing the sites takes only a few requests.
-        log, _ = _log_and_limiter(self.account_id)
-        return WixClient(
-            AccountKeyAuth(self.api_key.get_secret_value(), self.account_id),
-            base_url=self.base_url,
-            requests_per_minute=self.requests_per_minute,
-            log=log,
-        )
+        auth = AccountKeyAuth(self.api_key.get_secret_value(), self.account_id)
+        return _make_client(auth, self.base_url, self.requests_per_minute)
 
 
 class WixAppCredentials(Block):
@@ -208,13 +195,12 @@ class WixAppCredentials(Block):
     _documentation_url = _APPS_URL
 
     app_id: _HeaderText = Field(
-        default=..., title="App ID", description="The app ID, from the app's OAuth page."
+        title="App ID", description="The app ID, from the app's OAuth page."
     )
     app_secret: _HeaderSecret = Field(
-        default=..., title="App secret", description="The app's secret key, from its OAuth page."
+        title="App secret", description="The app's secret key, from its OAuth page."
     )
     instance_id: _HeaderText = Field(
-        default=...,
         title="Instance ID",
         description="The ID of the app's instance on the site; it is used as the site ID.",
     )
@@ -229,14 +215,8 @@ class WixAppCredentials(Block):
     def get_client(self) -> WixClient:
         """A new client for the site. Use it as ``async with``, one client for many requests."""
         secret = self.app_secret.get_secret_value()
-        log, global_limiter = _log_and_limiter(self.site_id)
-        return WixClient(
-            AppAuth(self.app_id, secret, self.instance_id, base_url=self.base_url),
-            base_url=self.base_url,
-            requests_per_minute=self.requests_per_minute,
-            global_limiter=global_limiter,
-            log=log,
-        )
+        auth = AppAuth(self.app_id, secret, self.instance_id, base_url=self.base_url)
+        return _make_client(auth, self.base_url, self.requests_per_minute)
 
 
 AnyWixCredentials = WixCredentials | WixAppCredentials

@@ -14,11 +14,7 @@ from dotenv import dotenv_values
 from prefect.blocks.core import Block
 from pydantic import ValidationError
 
-from prefect_wix.blocks.credentials import (
-    WixAccountCredentials,
-    WixAppCredentials,
-    WixCredentials,
-)
+from prefect_wix.blocks.credentials import WixAccountCredentials, WixAppCredentials, WixCredentials
 from prefect_wix.blocks.shared_limit import save_limit
 from prefect_wix.blocks.warehouse import SessionsWarehouse
 from prefect_wix.errors import MissingExtraError
@@ -42,21 +38,6 @@ class Document:
     def slug(self) -> str:
         """The slug by which deployments refer to the document."""
         return f"{self.block_type.get_block_type_slug()}/{self.name}"
-
-    def missing(self, settings: Settings) -> list[str]:
-        """The required variables that are not set."""
-        return [variable for variable in self.required.values() if not settings.get(variable)]
-
-    def make_block(self, settings: Settings) -> Block:
-        """The block with the values of the variables that are set.
-
-        Raises:
-            ValidationError: a value is invalid.
-            MissingExtraError: the warehouse needs a package that is not installed.
-        """
-        fields = {**self.required, **self.optional}
-        values = {field: settings[name] for field, name in fields.items() if settings.get(name)}
-        return self.block_type(**values)
 
 
 DOCUMENTS = (
@@ -98,11 +79,7 @@ def read_settings(folder: Path) -> Settings:
     not set.
     """
     from_file = dotenv_values(folder / ".env", interpolate=False)
-    return {name: value for name, value in {**from_file, **_environment()}.items() if value}
-
-
-def _environment() -> Settings:
-    return {name: value for name, value in os.environ.items() if value}
+    return {name: value for name, value in [*from_file.items(), *os.environ.items()] if value}
 
 
 async def save_documents(
@@ -129,31 +106,25 @@ async def save_documents(
 
 async def _save(document: Document, settings: Settings, echo: Callable[[str], None]) -> bool:
     await document.block_type.aregister_type_and_schema()
-    missing = document.missing(settings)
+    missing = [variable for variable in document.required.values() if not settings.get(variable)]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         echo(f"skipped   {document.slug}: {' and '.join(missing)} {verb} not set")
         return True
+    variables = {**document.required, **document.optional}
+    fields = {field: settings[name] for field, name in variables.items() if settings.get(name)}
     try:
-        block = document.make_block(settings)
-    except (ValidationError, MissingExtraError) as error:
-        echo(f"invalid   {document.slug}: {_describe(error)}")
+        block = document.block_type(**fields)
+    except MissingExtraError as error:
+        echo(f"invalid   {document.slug}: {error}")
+        return False
+    except ValidationError as error:
+        reasons = (one["msg"].removeprefix("Value error, ") for one in error.errors())
+        echo(f"invalid   {document.slug}: {'; '.join(reasons)}")
         return False
     await block.asave(document.name, overwrite=True)
     echo(f"saved     {document.slug}")
     if isinstance(block, WixCredentials | WixAppCredentials):
-        await _save_limit(block, echo)
+        name = await save_limit(block.site_id, block.requests_per_minute)
+        echo(f"saved     limit {name}: {block.requests_per_minute} requests a minute")
     return True
-
-
-def _describe(error: ValidationError | MissingExtraError) -> str:
-    if isinstance(error, MissingExtraError):
-        return str(error)
-    return "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors())
-
-
-async def _save_limit(
-    credentials: WixCredentials | WixAppCredentials, echo: Callable[[str], None]
-) -> None:
-    name = await save_limit(credentials.site_id, credentials.requests_per_minute)
-    echo(f"saved     limit {name}: {credentials.requests_per_minute} requests a minute")

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import (
@@ -29,7 +28,6 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect_wix.client.client import Log
 from prefect_wix.client.rate_limiter import GLOBAL_LIMIT_BATCH
 
-_MINUTE = 60.0
 _MARGIN = 0.02
 """Unused share of the limit: requests that leave in one minute may arrive at Wix in another."""
 
@@ -39,49 +37,36 @@ def limit_name(site_id: str) -> str:
     return f"wix-{re.sub(r'[^A-Za-z0-9_.-]', '-', site_id)}"
 
 
-@dataclass(frozen=True)
-class RateLimit:
-    """The settings of a global concurrency limit with slot decay, as Prefect names them."""
-
-    limit: int
-    """Slots that can be acquired at once."""
-    slot_decay_per_second: float
-    """Slots that are released each second."""
-
-
-def rate_limit_for(requests_per_minute: int) -> RateLimit:
-    """The limit that admits at most ``requests_per_minute`` requests in any minute.
+def limit_for(site_id: str, requests_per_minute: int) -> GlobalConcurrencyLimitCreate:
+    """The site's limit, which admits at most ``requests_per_minute`` requests in any minute.
 
     The worst minute takes all slots at once plus those that decay within it; the two add up to the
     rate limit. Valid from 10 requests per minute.
     """
     burst = max(GLOBAL_LIMIT_BATCH, requests_per_minute // 20)
-    decayed = requests_per_minute * (1 - _MARGIN) - burst
-    return RateLimit(burst, max(decayed, 1.0) / _MINUTE)
+    decayed = max(requests_per_minute * (1 - _MARGIN) - burst, 1.0)
+    return GlobalConcurrencyLimitCreate(
+        name=limit_name(site_id), limit=burst, slot_decay_per_second=decayed / 60
+    )
 
 
 async def save_limit(site_id: str, requests_per_minute: int) -> str:
     """Create or update the limit of a site on the server and return its name."""
-    name, rate = limit_name(site_id), rate_limit_for(requests_per_minute)
+    new = limit_for(site_id, requests_per_minute)
     async with get_client() as client:
-        await client.upsert_global_concurrency_limit_by_name(name, rate.limit)
-        update = GlobalConcurrencyLimitUpdate(slot_decay_per_second=rate.slot_decay_per_second)
-        await client.update_global_concurrency_limit(name, update)
-    return name
+        await client.upsert_global_concurrency_limit_by_name(new.name, new.limit)
+        update = GlobalConcurrencyLimitUpdate(slot_decay_per_second=new.slot_decay_per_second)
+        await client.update_global_concurrency_limit(new.name, update)
+    return new.name
 
 
 async def add_missing_limit(site_id: str, requests_per_minute: int) -> None:
     """Create the limit of a site unless it exists; an existing limit is not changed."""
-    name, rate = limit_name(site_id), rate_limit_for(requests_per_minute)
+    new = limit_for(site_id, requests_per_minute)
     async with get_client() as client:
         try:
-            await client.read_global_concurrency_limit_by_name(name)
+            await client.read_global_concurrency_limit_by_name(new.name)
         except ObjectNotFound:
-            new = GlobalConcurrencyLimitCreate(
-                name=name,
-                limit=rate.limit,
-                slot_decay_per_second=rate.slot_decay_per_second,
-            )
             # Another run of the site may have created it since the read.
             with suppress(ObjectAlreadyExists):
                 await client.create_global_concurrency_limit(new)

@@ -8,19 +8,11 @@ from __future__ import annotations
 from typing import Self
 
 from prefect.blocks.core import Block
-from pydantic import (
-    ConfigDict,
-    Field,
-    HttpUrl,
-    SecretStr,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, HttpUrl, SecretStr, model_validator
 
 from prefect_wix.blocks.credentials import LOGO_URL
 from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import Warehouse
-
-_DUCKDB_URL = HttpUrl("https://duckdb.org/docs/stable/connect/overview")
 
 
 class SessionsWarehouse(Block):
@@ -41,10 +33,9 @@ class SessionsWarehouse(Block):
     _block_type_name = "Wix Sessions Warehouse"
     _block_type_slug = "wix-sessions-warehouse"
     _logo_url = LOGO_URL
-    _documentation_url = _DUCKDB_URL
+    _documentation_url = HttpUrl("https://duckdb.org/docs/stable/connect/overview")
 
     url: SecretStr = Field(
-        default=...,
         title="URL",
         description="Such as duckdb:///sessions.duckdb, postgresql://user:password@host/database, "
         "parquet:///folder or s3://bucket/prefix. Three slashes begin a relative path, four an "

@@ -19,7 +19,7 @@ from prefect_wix.blocks.credentials import WixCredentials
 from prefect_wix.blocks.warehouse import SessionsWarehouse
 from prefect_wix.errors import import_extra
 from prefect_wix.flows import load_sessions
-from prefect_wix.sandbox import Sandbox, World, running
+from prefect_wix.sandbox import World, running
 
 DAYS = 30
 DATABASE = Path("demo-sessions.duckdb")
@@ -62,21 +62,17 @@ def run() -> None:
             f"Loading the last {DAYS} complete days x 3 devices: {DAYS * 3} jobs, each submitted, "
             "polled, read page by page, verified and published.\n"
         )
-        asyncio.run(_load(sandbox))
+        credentials = WixCredentials(
+            api_key=sandbox.api_key, site_id=sandbox.site_id, base_url=sandbox.url
+        )
+        warehouse = SessionsWarehouse(url=f"duckdb:///{DATABASE}")
+        asyncio.run(load_sessions(credentials, warehouse, days=DAYS))
         requests = sandbox.count()
     console.rule("Loaded sessions")
     console.print(_by_day_and_device())
     console.print(f"\n{requests} requests for {DAYS * 3} jobs. The sessions are in {DATABASE}.")
     console.print("A second load submits jobs only for days that may have changed. Query it:\n")
     console.print(_query_line(), soft_wrap=True, highlight=False)
-
-
-async def _load(sandbox: Sandbox) -> None:
-    await load_sessions(
-        WixCredentials(api_key=sandbox.api_key, site_id=sandbox.site_id, base_url=sandbox.url),
-        SessionsWarehouse(url=f"duckdb:///{DATABASE}"),
-        days=DAYS,
-    )
 
 
 def _by_day_and_device() -> Table:

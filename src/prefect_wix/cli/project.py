@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import prefect_wix
@@ -18,8 +17,16 @@ def init(folder: Path = Path()) -> None:
     Args:
         folder: The folder, which is created if it does not exist. No existing file is replaced.
     """
-    source = _starter()
-    files = [path.relative_to(source) for path in _files(source)]
+    # In the wheel, or the root of a checkout.
+    package = Path(prefect_wix.__file__).parent
+    in_wheel = package / "starter"
+    source = in_wheel if in_wheel.is_dir() else package.parents[1]
+    files = [
+        path.relative_to(source)
+        for name in FOLDERS
+        for path in sorted((source / name).rglob("*"))
+        if path.is_file() and not _SKIPPED & set(path.parts)
+    ]
     taken = [str(folder / file) for file in files if (folder / file).exists()]
     if taken:
         raise FileExistsError(f"{taken[0]} already exists; nothing was copied. Use a new folder.")
@@ -27,17 +34,3 @@ def init(folder: Path = Path()) -> None:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / file, folder / file)
     print(f"Copied {len(files)} files to {folder.resolve()}. Read flows/README.md next.")  # noqa: T201
-
-
-def _starter() -> Path:
-    """The folder of the starter project: in the wheel, or the root of a checkout."""
-    package = Path(prefect_wix.__file__).parent
-    in_wheel = package / "starter"
-    return in_wheel if in_wheel.is_dir() else package.parents[1]
-
-
-def _files(source: Path) -> Iterator[Path]:
-    for folder in FOLDERS:
-        for path in sorted((source / folder).rglob("*")):
-            if path.is_file() and not _SKIPPED & set(path.parts):
-                yield path

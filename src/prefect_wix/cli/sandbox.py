@@ -83,36 +83,32 @@ def sandbox(
 
 
 def _show(server: Sandbox, env_file: Path | None) -> None:
-    title, settings = _title(server), _settings(server)
-    if env_file is None:
-        print(f"{title}\n{settings}", flush=True)  # noqa: T201
-        return
-    _write_private(env_file, f"{title}\n{settings}\n")
-    print(f"{title.removeprefix('# ')} Its settings are in {env_file}.", flush=True)  # noqa: T201
-
-
-def _title(server: Sandbox) -> str:
     world, sites = server.world, len(server.worlds)
-    return (
+    title = (
         f"{_TITLE}{server.url} with {len(world):,} sessions ({world.timezone}) "
         f"and {sites} site{'s' * (sites != 1)}. Press Ctrl-C to stop it."
     )
-
-
-def _settings(server: Sandbox) -> str:
-    """The address and credentials, with the names that `prefect_wix.blocks.documents` reads."""
-    return "\n".join(
-        (
-            f"WIX_BASE_URL={server.url}",
-            f"WIX_API_KEY={server.api_key}",
-            f"WIX_SITE_ID={server.site_id}",
-            f"WIX_ACCOUNT_API_KEY={server.api_key}",
-            f"WIX_ACCOUNT_ID={server.account_id}",
-            f"WIX_APP_ID={server.app_id}",
-            f"WIX_APP_SECRET={server.app_secret}",
-            f"WIX_INSTANCE_ID={server.instance_id}",
-        )
-    )
+    # The names that `prefect_wix.blocks.documents` reads.
+    settings = {
+        "WIX_BASE_URL": server.url,
+        "WIX_API_KEY": server.api_key,
+        "WIX_SITE_ID": server.site_id,
+        "WIX_ACCOUNT_API_KEY": server.api_key,
+        "WIX_ACCOUNT_ID": server.account_id,
+        "WIX_APP_ID": server.app_id,
+        "WIX_APP_SECRET": server.app_secret,
+        "WIX_INSTANCE_ID": server.instance_id,
+    }
+    text = "\n".join([title, *(f"{name}={value}" for name, value in settings.items())])
+    if env_file is None:
+        print(text, flush=True)  # noqa: T201
+        return
+    # A new file, which only its owner can read.
+    env_file.unlink(missing_ok=True)
+    file = os.open(env_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600)
+    with os.fdopen(file, "w", encoding="utf-8") as opened:
+        opened.write(f"{text}\n")
+    print(f"{title.removeprefix('# ')} Its settings are in {env_file}.", flush=True)  # noqa: T201
 
 
 def _check_replaceable(env_file: Path | None) -> None:
@@ -126,14 +122,6 @@ def _check_replaceable(env_file: Path | None) -> None:
             f"{env_file} exists and has other settings than a sandbox's; it was not changed. "
             "Move it away, or choose another name."
         )
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replace the file by one that only its owner can read."""
-    path.unlink(missing_ok=True)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600)
-    with os.fdopen(file, "w", encoding="utf-8") as opened:
-        opened.write(text)
 
 
 def _seconds(text: str) -> tuple[float, float]:

@@ -59,20 +59,16 @@ def automations(*, notify: str | None = None) -> None:
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
     async def run() -> Any:
-        await _check_server()
+        async with get_client() as client:
+            error = await client.api_healthcheck()
+        if error is not None:
+            raise DeploymentError(
+                f"No Prefect server responds at {client.api_url} ({error or type(error).__name__})."
+                " Start one with `prefect server start`, or correct PREFECT_API_URL."
+            )
         return await work
 
     try:
         return asyncio.run(run())
     finally:
         work.close()
-
-
-async def _check_server() -> None:
-    async with get_client() as client:
-        error = await client.api_healthcheck()
-        if error is not None:
-            raise DeploymentError(
-                f"No Prefect server responds at {client.api_url} ({error or type(error).__name__})."
-                " Start one with `prefect server start`, or correct PREFECT_API_URL."
-            )

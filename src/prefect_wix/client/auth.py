@@ -7,8 +7,6 @@ expired at the same time renew it once. Credentials blocks are in `prefect_wix.b
 Source: Wix, "About API keys" and "OAuth: client credentials".
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 import time
@@ -18,13 +16,8 @@ from typing import Any
 
 import httpx
 
+from prefect_wix.client import responses
 from prefect_wix.client.masking import set_secrets
-from prefect_wix.client.responses import (
-    error_from_response,
-    oauth_error_of,
-    parse_response,
-    request_id_of,
-)
 from prefect_wix.errors import AuthenticationError, InvalidResponseError, RequestNotSentError
 
 TOKEN_PATH = "/oauth2/token"  # noqa: S105
@@ -36,7 +29,6 @@ LIFETIME_SECONDS = 14_400.0
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 TOKEN_LIMIT = 8192
 """The longest token, in characters."""
-UNAUTHORIZED = 401
 
 
 def header_value(text: str, name: str) -> str:
@@ -85,24 +77,7 @@ class SiteAuth(httpx.Auth):
         return f"{type(self).__name__}(site_id={self.site_id!r})"
 
 
-class _KeyAuth(SiteAuth):
-    """An API key without an authorization scheme, and the ID of a site or account."""
-
-    _header: str
-
-    def __init__(self, api_key: str, owner_id: str) -> None:
-        self._api_key = api_key
-        self.site_id = owner_id
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add the two headers to the request."""
-        set_secrets(self._api_key)
-        request.headers["Authorization"] = self._api_key
-        request.headers[self._header] = self.site_id
-        yield request
-
-
-class ApiKeyAuth(_KeyAuth):
+class ApiKeyAuth(SiteAuth):
     """An API key for the requests of one site.
 
     Args:
@@ -116,10 +91,18 @@ class ApiKeyAuth(_KeyAuth):
     _header = "wix-site-id"
 
     def __init__(self, api_key: str, site_id: str) -> None:
-        super().__init__(header_value(api_key, "api_key"), header_value(site_id, "site_id"))
+        self._api_key = header_value(api_key, "api_key")
+        self.site_id = header_value(site_id, "site_id")
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the key, without an authorization scheme, and the ID to the request."""
+        set_secrets(self._api_key)
+        request.headers["Authorization"] = self._api_key
+        request.headers[self._header] = self.site_id
+        yield request
 
 
-class AccountKeyAuth(_KeyAuth):
+class AccountKeyAuth(ApiKeyAuth):
     """An API key for the requests of an account. Wix rejects a site ID beside the account ID.
 
     ``site_id`` holds the account's ID, so that the account has its own rate limit.
@@ -135,7 +118,7 @@ class AccountKeyAuth(_KeyAuth):
     _header = "wix-account-id"
 
     def __init__(self, api_key: str, account_id: str) -> None:
-        super().__init__(header_value(api_key, "api_key"), header_value(account_id, "account_id"))
+        super().__init__(api_key, header_value(account_id, "account_id"))
 
 
 class AppAuth(SiteAuth):
@@ -175,7 +158,7 @@ class AppAuth(SiteAuth):
                 await self._store((yield self._token_request()))
         used = self._token
         response = yield self._authorize(request)
-        if response.status_code != UNAUTHORIZED:
+        if response.status_code != httpx.codes.UNAUTHORIZED:
             return
         async with self._renewal_lock:
             if self._token == used:
@@ -204,14 +187,22 @@ class AppAuth(SiteAuth):
 
 
 def _token_body(response: httpx.Response) -> Mapping[str, Any]:
-    if response.status_code in (400, UNAUTHORIZED, 403):
-        raise _rejection(response)
+    if response.status_code in (400, httpx.codes.UNAUTHORIZED, 403):
+        error = responses.oauth_error_of(response)
+        reason = ", ".join(filter(None, [str(response.status_code), error]))
+        raise AuthenticationError(
+            f"Wix issued no token for the app ({reason}). "
+            "Check the app ID, the app secret and that the app is installed on the instance.",
+            endpoint=TOKEN_ENDPOINT,
+            status=response.status_code,
+            request_id=responses.request_id_of(response),
+        )
     if response.is_server_error:
         raise token_error(f"the token endpoint returned {response.status_code}", response)
     if not response.is_success:
-        raise error_from_response(response, TOKEN_ENDPOINT)
+        raise responses.error_from_response(response, TOKEN_ENDPOINT)
     with suppress(InvalidResponseError):
-        return parse_response(response, TOKEN_ENDPOINT).body
+        return responses.parse_response(response, TOKEN_ENDPOINT).body
     raise token_error("the token response is not JSON", response)
 
 
@@ -228,16 +219,5 @@ def token_error(what: str, response: httpx.Response | None = None) -> RequestNot
     return RequestNotSentError(
         f"The request was not sent: {what}. Try again later.",
         endpoint=TOKEN_ENDPOINT,
-        request_id=request_id_of(response) if response is not None else None,
-    )
-
-
-def _rejection(response: httpx.Response) -> AuthenticationError:
-    reason = ", ".join(filter(None, [str(response.status_code), oauth_error_of(response)]))
-    return AuthenticationError(
-        f"Wix issued no token for the app ({reason}). "
-        "Check the app ID, the app secret and that the app is installed on the instance.",
-        endpoint=TOKEN_ENDPOINT,
-        status=response.status_code,
-        request_id=request_id_of(response),
+        request_id=responses.request_id_of(response) if response is not None else None,
     )

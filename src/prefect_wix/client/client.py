@@ -1,17 +1,14 @@
 """The Wix API as a client: a method per endpoint, with rate limit, timeout and retries.
 
 A method returns a parsed response or raises an error of `prefect_wix.errors`. Polling a job and
-reading all of its pages are in `prefect_wix.jobs.listing`. To add an endpoint: an `_Endpoint` and a
+reading all of its pages are in `prefect_wix.jobs.listing`. To add an endpoint: a constant and a
 method here, a parser in `responses`, its data in `models`, a handler in the sandbox.
 """
-
-from __future__ import annotations
 
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -20,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from prefect_wix.client import responses
 from prefect_wix.client.auth import (
     LOOPBACK_HOSTS,
     TOKEN_PATH,
@@ -44,29 +42,10 @@ from prefect_wix.client.rate_limiter import (
     shared_rate_limiter,
     submit_priority,
 )
-from prefect_wix.client.responses import (
-    InvalidBodyError,
-    JsonResponse,
-    clean,
-    error_from_response,
-    limit_body,
-    parse_counts,
-    parse_job_id,
-    parse_nothing,
-    parse_page,
-    parse_response,
-    parse_sites,
-    parse_timezone,
-    request_id_of,
-)
-from prefect_wix.client.retry import RetryPolicy, retry_after_seconds, should_retry
+from prefect_wix.client.responses import JsonResponse, limit_body
+from prefect_wix.client.retry import RetryPolicy, should_retry
 from prefect_wix.clock import SYSTEM_CLOCK, Clock
-from prefect_wix.errors import (
-    RateLimitError,
-    RequestError,
-    RequestNotSentError,
-    ResponseLostError,
-)
+from prefect_wix.errors import RateLimitError, RequestError, RequestNotSentError, ResponseLostError
 
 BASE_URL = "https://www.wixapis.com"
 MARK_LIMIT = 100
@@ -84,25 +63,15 @@ T = TypeVar("T")
 Log = logging.Logger | logging.LoggerAdapter[Any]
 
 
-@dataclass(frozen=True)
-class _Endpoint:
-    method: str
-    path: str
-    reads: bool
-    """The request has no effect at Wix, so that it can be sent again."""
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path}"
-
-
-_LIST = _Endpoint("POST", "/analytics/v1/sessions/list/async", reads=False)
-_RESULT = _Endpoint("GET", "/analytics/v1/sessions/list/result", reads=True)
-_RECORDED = _Endpoint("POST", "/analytics/v1/sessions/session-recorded", reads=False)
-_DELETED = _Endpoint("POST", "/analytics/v1/sessions/recordings-deleted", reads=False)
-_PROPERTIES = _Endpoint("GET", "/site-properties/v4/properties", reads=True)
-_COUNTS = _Endpoint("GET", "/analytics/v2/site-analytics/data", reads=True)
-_SITES = _Endpoint("POST", "/site-list/v2/sites/query", reads=True)
-
+_LIST = "POST /analytics/v1/sessions/list/async"
+_RESULT = "GET /analytics/v1/sessions/list/result"
+_RECORDED = "POST /analytics/v1/sessions/session-recorded"
+_DELETED = "POST /analytics/v1/sessions/recordings-deleted"
+_PROPERTIES = "GET /site-properties/v4/properties"
+_COUNTS = "GET /analytics/v2/site-analytics/data"
+_SITES = "POST /site-list/v2/sites/query"
+_WRITES = (_LIST, _RECORDED, _DELETED)
+"""The other endpoints have no effect at Wix, so that their requests can be sent again."""
 _NOT_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -188,7 +157,7 @@ class WixClient:
             RequestError: see the tree in `prefect_wix.errors`.
         """
         body = query.to_wire()
-        return await self._call(_LIST, parse_job_id, priority=submit_priority, json=body)
+        return await self._call(_LIST, responses.parse_job_id, priority=submit_priority, json=body)
 
     async def get_list_sessions_job_result(
         self,
@@ -211,7 +180,7 @@ class WixClient:
             RequestError: see the tree in `prefect_wix.errors`.
         """
         params = {"jobId": job_id, "limit": limit, "offset": offset}
-        parse = partial(parse_page, limit=limit)
+        parse = partial(responses.parse_page, limit=limit)
         return await self._call(_RESULT, parse, priority=priority, params=params)
 
     async def mark_session_as_recorded(self, session_id: str) -> None:
@@ -221,7 +190,7 @@ class WixClient:
             RequestError: see the tree in `prefect_wix.errors`. After a `ResponseLostError`
                 the session may be marked.
         """
-        await self._call(_RECORDED, parse_nothing, json={"sessionId": session_id})
+        await self._call(_RECORDED, responses.parse_nothing, json={"sessionId": session_id})
 
     async def mark_recordings_as_deleted(self, session_ids: Iterable[str]) -> list[MarkOutcome]:
         """Mark any number of recordings as deleted, in requests of 100 session IDs.
@@ -239,13 +208,18 @@ class WixClient:
             raise TypeError("session_ids must be a list of IDs, not one string.")
         outcomes: list[MarkOutcome] = []
         stopped = False
-        for ids in _batches_of_ids(session_ids):
+        remaining = iter(session_ids)
+        while ids := tuple(islice(remaining, MARK_LIMIT)):
             if stopped:
                 outcomes.append(MarkOutcome(session_ids=ids, state=MarkState.NOT_SENT))
                 continue
-            error = await self._mark_deleted(ids)
-            outcomes.append(mark_outcome(ids, error))
-            stopped = error is not None and error.affects_site
+            try:
+                await self.mark_batch_as_deleted(ids)
+            except RequestError as error:
+                outcomes.append(mark_outcome(ids, error))
+                stopped = error.affects_site
+            else:
+                outcomes.append(mark_outcome(ids, None))
         return outcomes
 
     async def mark_batch_as_deleted(self, session_ids: Sequence[str]) -> None:
@@ -255,7 +229,7 @@ class WixClient:
             RequestError: see the tree in `prefect_wix.errors`. After a `ResponseLostError`
                 the recordings may be marked.
         """
-        await self._call(_DELETED, parse_nothing, json={"sessionIds": list(session_ids)})
+        await self._call(_DELETED, responses.parse_nothing, json={"sessionIds": list(session_ids)})
 
     async def get_site_timezone(self) -> str | None:
         """The site's IANA time zone from Site Properties; None where the site has none.
@@ -263,7 +237,9 @@ class WixClient:
         Raises:
             RequestError: see the tree in `prefect_wix.errors`.
         """
-        return await self._call(_PROPERTIES, parse_timezone, params={"fields.paths": "timeZone"})
+        return await self._call(
+            _PROPERTIES, responses.parse_timezone, params={"fields.paths": "timeZone"}
+        )
 
     async def get_total_sessions(self, start: date, end: date, timezone: str) -> dict[date, int]:
         """Wix's count of sessions per local day (Wix: "Get Analytics Data", TOTAL_SESSIONS).
@@ -285,7 +261,7 @@ class WixClient:
             "dateRange.endDate": str(end),
             "timeZone": timezone,
         }
-        return await self._call(_COUNTS, parse_counts, params=params)
+        return await self._call(_COUNTS, responses.parse_counts, params=params)
 
     async def query_sites(self, cursor: str | None = None) -> SitesPage:
         """Fetch a page of the account's sites (Wix: "Query Sites").
@@ -299,18 +275,13 @@ class WixClient:
             RequestError: see the tree in `prefect_wix.errors`. 403 without `AccountKeyAuth`.
         """
         paging = {"limit": SITES_LIMIT} | ({"cursor": cursor} if cursor else {})
-        return await self._call(_SITES, parse_sites, json={"query": {"cursorPaging": paging}})
-
-    async def _mark_deleted(self, session_ids: tuple[str, ...]) -> RequestError | None:
-        try:
-            await self.mark_batch_as_deleted(session_ids)
-        except RequestError as error:
-            return error
-        return None
+        return await self._call(
+            _SITES, responses.parse_sites, json={"query": {"cursorPaging": paging}}
+        )
 
     async def _call(
         self,
-        endpoint: _Endpoint,
+        endpoint: str,
         parse: Callable[[JsonResponse], T],
         priority: Priority = page_priority,
         **content: Any,
@@ -320,39 +291,35 @@ class WixClient:
             try:
                 return parse(await self._call_once(endpoint, priority, **content))
             except RequestError as error:
-                if not should_retry(error, reads=endpoint.reads, retries=retries):
+                if not should_retry(error, reads=endpoint not in _WRITES, retries=retries):
                     raise
-                await self.clock.sleep(max(wait, retry_after_seconds(error)))
+                await self.clock.sleep(max(wait, error.retry_after or 0.0))
         return parse(await self._call_once(endpoint, priority, **content))
 
-    async def _call_once(
-        self, endpoint: _Endpoint, priority: Priority, **content: Any
-    ) -> JsonResponse:
+    async def _call_once(self, endpoint: str, priority: Priority, **content: Any) -> JsonResponse:
         await self.rate_limiter.acquire(priority, global_limiter=self._global_limiter)
         response = await self._send(endpoint, **content)
         if response.is_success:
-            return parse_response(response, str(endpoint))
-        error = error_from_response(response, str(endpoint))
+            return responses.parse_response(response, endpoint)
+        error = responses.error_from_response(response, endpoint)
         if isinstance(error, RateLimitError):
-            self._pause(error)
+            seconds = RATE_LIMIT_PAUSE_SECONDS if error.retry_after is None else error.retry_after
+            self.log.warning("%s All requests of the site are paused for %g s.", error, seconds)
+            self.rate_limiter.pause(seconds)
         raise error
-
-    def _pause(self, error: RateLimitError) -> None:
-        seconds = RATE_LIMIT_PAUSE_SECONDS if error.retry_after is None else error.retry_after
-        self.log.warning("%s All requests of the site are paused for %g s.", error, seconds)
-        self.rate_limiter.pause(seconds)
 
     async def _count_extra_request(self, request: httpx.Request) -> None:
         """Count a request that did not acquire a slot: a token request, or a resend after a 401."""
         if request.extensions.pop(_ACQUIRED, None) is None:
             self.rate_limiter.count_request()
 
-    async def _send(self, endpoint: _Endpoint, **content: Any) -> httpx.Response:
+    async def _send(self, endpoint: str, **content: Any) -> httpx.Response:
         try:
             with without_logged_content():
+                method, path = endpoint.split()
                 async with asyncio.timeout(self._timeout):
                     return await self._http.request(
-                        endpoint.method, endpoint.path, extensions={_ACQUIRED: True}, **content
+                        method, path, extensions={_ACQUIRED: True}, **content
                     )
         except httpx.RequestError as error:
             failure = _transport_error(error, endpoint)
@@ -368,12 +335,6 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _batches_of_ids(session_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    remaining = iter(session_ids)
-    while ids := tuple(islice(remaining, MARK_LIMIT)):
-        yield ids
-
-
 def mark_outcome(session_ids: tuple[str, ...], error: RequestError | None) -> MarkOutcome:
     """The outcome of a mark request that succeeded or raised ``error``."""
     if error is None:
@@ -386,23 +347,23 @@ def mark_outcome(session_ids: tuple[str, ...], error: RequestError | None) -> Ma
     )
 
 
-def _transport_error(error: httpx.RequestError, endpoint: _Endpoint) -> RequestError:
-    cause = clean(f"{type(error).__name__}: {error}".removesuffix(": "))
+def _transport_error(error: httpx.RequestError, endpoint: str) -> RequestError:
+    cause = responses.clean(f"{type(error).__name__}: {error}".removesuffix(": "))
     if error.request.url.path.endswith(TOKEN_PATH):
         return token_error(f"the token request failed ({cause})")
-    if isinstance(error, InvalidBodyError):
-        request_id = request_id_of(error.response)
-        return JsonResponse({}, str(endpoint), request_id).invalid(str(error))
+    if isinstance(error, responses.InvalidBodyError):
+        request_id = responses.request_id_of(error.response)
+        return JsonResponse({}, endpoint, request_id).invalid(str(error))
     if isinstance(error, _NOT_SENT):
         return RequestNotSentError(
             f"{endpoint} could not be sent: {cause}. Check the network and the base URL.",
-            endpoint=str(endpoint),
+            endpoint=endpoint,
         )
     return _response_lost(cause, endpoint)
 
 
-def _response_lost(cause: str, endpoint: _Endpoint) -> ResponseLostError:
+def _response_lost(cause: str, endpoint: str) -> ResponseLostError:
     return ResponseLostError(
         f"The response to {endpoint} was lost: {cause}. The request may have taken effect.",
-        endpoint=str(endpoint),
+        endpoint=endpoint,
     )

@@ -4,8 +4,6 @@ A server can repeat a key: whole or cut, with escapes or encoded. `prefect_wix.c
 secrets of a request, and `clean` in `prefect_wix.client.responses` masks them.
 """
 
-from __future__ import annotations
-
 import html
 import logging
 import re

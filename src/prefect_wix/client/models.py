@@ -6,13 +6,12 @@ All are flat frozen pydantic models. Requests are sent by `prefect_wix.client.cl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 TIMEZONE_MAX_LENGTH = 100
@@ -76,6 +75,41 @@ class JobStatus(StrEnum):
         return cls.UNKNOWN
 
 
+def check_timezone(zone: str) -> str:
+    """The time zone, checked as an IANA name of at most 100 characters.
+
+    Raises:
+        PydanticCustomError: it is not. Pydantic shows the message of this ``ValueError`` unchanged.
+    """
+    if len(zone) > TIMEZONE_MAX_LENGTH:
+        raise _invalid(
+            f"timezone has {len(zone)} characters; Wix takes an IANA name of at most 100."
+        )
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise _invalid(
+            f"timezone {zone!r} is not an IANA time zone. Use a name such as Europe/Berlin."
+        ) from None
+    return zone
+
+
+def _invalid(message: str) -> PydanticCustomError:
+    # Pydantic shows the message of a custom error without a prefix. The message is passed as a
+    # value, since braces in a template are placeholders.
+    return PydanticCustomError("sessions_query", "{message}", {"message": message})
+
+
+def _check_pages(pages: tuple[str, ...]) -> tuple[str, ...]:
+    if not pages:
+        raise _invalid(
+            "page_interactions is empty. Give at least one page, for example "
+            '["/{Homepage}", "*", "__DROP__"], or leave it out.'
+        )
+    # Segment keys and run forms write any page as *; Wix's own name of it is the empty text.
+    return tuple("" if page == "*" else page for page in pages)
+
+
 class SessionsQuery(BaseModel):
     """The input of one job: a time period, a session filter and a time zone.
 
@@ -105,30 +139,14 @@ class SessionsQuery(BaseModel):
     """Filter: sessions that reached this step of the conversion funnel."""
     funnel_exclude: FunnelStep | None = Field(default=None, title="Funnel: did not reach")
     """Filter: sessions that did not reach this step. Can be combined with a reached step."""
-    page_interactions: tuple[str, ...] | None = Field(
+    page_interactions: Annotated[tuple[str, ...], AfterValidator(_check_pages)] | None = Field(
         default=None, title="Page interactions", json_schema_extra={"minItems": 1}
     )
     """Filter: a page flow. `/{Homepage}` is the home page, `*` any page, `__DROP__` the exit."""
-    timezone: str | None = Field(default=None, title="Time zone")
+    timezone: Annotated[str, AfterValidator(check_timezone)] | None = Field(
+        default=None, title="Time zone"
+    )
     """IANA time zone of the dates, e.g. Asia/Jerusalem. Default: the site's time zone."""
-
-    @field_validator("timezone")
-    @classmethod
-    def _check_timezone(cls, zone: str | None) -> str | None:
-        if zone is not None:
-            check_timezone(zone)
-        return zone
-
-    @field_validator("page_interactions")
-    @classmethod
-    def _check_page_interactions(cls, pages: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if pages is not None and not pages:
-            raise _invalid(
-                "page_interactions is empty. Give at least one page, for example "
-                '["/{Homepage}", "*", "__DROP__"], or leave it out.'
-            )
-        # Segment keys and run forms write any page as *; Wix's own name of it is the empty text.
-        return pages and tuple("" if page == "*" else page for page in pages)
 
     @model_validator(mode="after")
     def _one_period_and_one_filter(self) -> Self:
@@ -151,7 +169,12 @@ class SessionsQuery(BaseModel):
             )
 
     def _check_filter(self) -> None:
-        given = [name for name, fields in _FILTERS.items() if any(map(self._is_set, fields))]
+        filters = {
+            "device_type": self.device_type,
+            "funnel_include/funnel_exclude": self.funnel_include or self.funnel_exclude,
+            "page_interactions": self.page_interactions,
+        }
+        given = [name for name, value in filters.items() if value]
         if not given:
             raise _invalid(
                 "No session filter: give device_type (ALL for every session), funnel_include "
@@ -160,23 +183,19 @@ class SessionsQuery(BaseModel):
         if len(given) > 1:
             raise _invalid(f"One session filter a query, but {' and '.join(given)} are given.")
 
-    def _is_set(self, field: str) -> bool:
-        return getattr(self, field) is not None
-
     def to_wire(self) -> dict[str, Any]:
         """The documented JSON body of "List Sessions Async" for this query."""
-        return {**self._period_to_wire(), **self._filter_to_wire(), **self._zone_to_wire()}
+        dates = {"startDate": str(self.start_date), "endDate": str(self.end_date)}
+        period: dict[str, Any] = {"customTimePeriod": dates}
+        if self.period is not None:
+            period = {"predefinedTimePeriod": self.period.value}
+        zone = {"timezone": self.timezone} if self.timezone else {}
+        return {**period, **self._filter_to_wire(), **zone}
 
     @property
     def filter_kind(self) -> str:
         """The filter's name in Wix's JSON body, e.g. ``deviceType``."""
         return next(iter(self._filter_to_wire()))
-
-    def _period_to_wire(self) -> dict[str, Any]:
-        if self.period is not None:
-            return {"predefinedTimePeriod": self.period.value}
-        dates = {"startDate": str(self.start_date), "endDate": str(self.end_date)}
-        return {"customTimePeriod": dates}
 
     def _filter_to_wire(self) -> dict[str, Any]:
         if self.device_type is not None:
@@ -185,9 +204,6 @@ class SessionsQuery(BaseModel):
             return {"navigationFlow": {"pageInteractions": list(self.page_interactions)}}
         steps = {"include": self.funnel_include, "exclude": self.funnel_exclude}
         return {"conversionFunnel": {way: step.value for way, step in steps.items() if step}}
-
-    def _zone_to_wire(self) -> dict[str, Any]:
-        return {} if self.timezone is None else {"timezone": self.timezone}
 
     def __str__(self) -> str:
         """The query as one line, for logs and messages."""
@@ -213,61 +229,30 @@ _ONE_PERIOD: dict[str, Any] = {
     "else": {"properties": {"start_date": {"type": "null"}, "end_date": {"type": "null"}}},
 }
 
-_FILTERS: Mapping[str, tuple[str, ...]] = {
-    "device_type": ("device_type",),
-    "funnel_include/funnel_exclude": ("funnel_include", "funnel_exclude"),
-    "page_interactions": ("page_interactions",),
-}
 
-
-def check_timezone(zone: str) -> None:
-    """Check that ``zone`` is an IANA time zone of at most 100 characters.
-
-    Raises:
-        PydanticCustomError: it is not. Pydantic shows the message of this ``ValueError`` unchanged.
-    """
-    if len(zone) > TIMEZONE_MAX_LENGTH:
-        raise _invalid(
-            f"timezone has {len(zone)} characters; Wix takes an IANA name of at most 100."
-        )
-    try:
-        ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise _invalid(
-            f"timezone {zone!r} is not an IANA time zone. Use a name such as Europe/Berlin."
-        ) from None
-
-
-def _invalid(message: str) -> PydanticCustomError:
-    # Pydantic shows the message of a custom error without a prefix. The message is passed as a
-    # value, since braces in a template are placeholders.
-    return PydanticCustomError("sessions_query", "{message}", {"message": message})
-
-
-class SessionsJob(BaseModel):
+class SessionsJob(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """The serializable handle of a submitted query. It contains no secret."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    job_id: str = Field(description="Wix's ID of the job.")
-    query: SessionsQuery = Field(description="The query of the job.")
-    site_id: str = Field(description="The ID of the site or app instance.")
-    submitted_at: datetime = Field(description="The time of the submit, in UTC.")
-    possible_orphans: int = Field(
-        default=0, description="Submits whose response was lost; each may have created a job."
-    )
+    job_id: str
+    """Wix's ID of the job."""
+    query: SessionsQuery
+    """The query of the job."""
+    site_id: str
+    """The ID of the site or app instance."""
+    submitted_at: datetime
+    """The time of the submit, in UTC."""
+    possible_orphans: int = 0
+    """Submits whose response was lost; each may have created a job."""
 
     def __str__(self) -> str:
         return self.job_id
 
 
-class JobPage(BaseModel):
+class JobPage(BaseModel, frozen=True):
     """A response of "Get List Sessions Job Result".
 
     The session IDs of a page are a result only when its status is FINISHED.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     status: JobStatus
     status_text: str
@@ -278,10 +263,8 @@ class JobPage(BaseModel):
     request_id: str | None = None
 
 
-class Site(BaseModel):
+class Site(BaseModel, frozen=True):
     """One site of an account."""
-
-    model_config = ConfigDict(frozen=True)
 
     id: str
     name: str = ""
@@ -291,10 +274,8 @@ class Site(BaseModel):
         return f"{self.name} ({self.id})" if self.name else self.id
 
 
-class SitesPage(BaseModel):
+class SitesPage(BaseModel, frozen=True):
     """A response of "Query Sites"."""
-
-    model_config = ConfigDict(frozen=True)
 
     sites: tuple[Site, ...]
     cursor: str | None
@@ -323,10 +304,8 @@ class MarkState(StrEnum):
     """The request was not sent, since an earlier failure affects all requests of the site."""
 
 
-class MarkOutcome(BaseModel):
+class MarkOutcome(BaseModel, frozen=True):
     """The outcome of one mark request, with its session IDs."""
-
-    model_config = ConfigDict(frozen=True)
 
     session_ids: tuple[str, ...]
     state: MarkState

@@ -8,8 +8,6 @@ Prefect server is in `prefect_wix.blocks.shared_limit`.
 Source: Wix, "Rate limits" (200 requests a minute for one app instance).
 """
 
-from __future__ import annotations
-
 import threading
 from bisect import bisect_right
 from collections import deque
@@ -70,9 +68,11 @@ class RateLimiter:
     def __init__(
         self, requests_per_minute: int = REQUESTS_PER_MINUTE, *, clock: Clock = SYSTEM_CLOCK
     ) -> None:
+        if requests_per_minute < 1:
+            raise ValueError(f"requests_per_minute must be at least 1, not {requests_per_minute}.")
         self._clock = clock
         self._lock = threading.Lock()
-        self._limit = _check_limit(requests_per_minute)
+        self._limit = requests_per_minute
         self._sent: deque[float] = deque(maxlen=self._limit)
         self._paused_until = 0.0
         self._waiting: list[_Ticket] = []
@@ -106,7 +106,11 @@ class RateLimiter:
             while (next_wait := self._grant(ticket)) is not None:
                 await next_wait
         finally:
-            self._leave(ticket)
+            with self._lock:
+                if not ticket.granted:
+                    self._waiting.remove(ticket)
+                if not self._waiting:
+                    self._global_slots = 0
 
     def count_request(self) -> None:
         """Count a request that was sent without `acquire`, such as a token request."""
@@ -121,7 +125,7 @@ class RateLimiter:
     def lower_limit(self, requests_per_minute: int) -> None:
         """Lower the limit to ``requests_per_minute``; a higher value has no effect."""
         with self._lock:
-            self._limit = min(self._limit, _check_limit(requests_per_minute))
+            self._limit = min(self._limit, requests_per_minute)
 
     def _grant(self, caller: _Ticket) -> Awaitable[None] | None:
         """Grant free slots by priority until none is free or the caller has one.
@@ -136,7 +140,10 @@ class RateLimiter:
                     return self._clock.sleep(wait)
                 first = max(self._waiting, key=lambda ticket: ticket.priority())
                 if first.global_limiter is not None and not self._global_slots:
-                    return self._acquire_globally(caller.global_limiter)
+                    if self._is_acquiring or caller.global_limiter is None:
+                        return self._clock.sleep(_GLOBAL_LIMIT_POLL_SECONDS)
+                    self._is_acquiring = True
+                    return self._acquire_slots(caller.global_limiter)
                 self._waiting.remove(first)
                 first.granted = True
                 self._global_slots = max(0, self._global_slots - 1)
@@ -148,12 +155,6 @@ class RateLimiter:
             return self._paused_until
         return max(self._paused_until, self._sent[-self._limit] + WINDOW_SECONDS)
 
-    def _acquire_globally(self, global_limiter: GlobalLimiter | None) -> Awaitable[None]:
-        if self._is_acquiring or global_limiter is None:
-            return self._clock.sleep(_GLOBAL_LIMIT_POLL_SECONDS)
-        self._is_acquiring = True
-        return self._acquire_slots(global_limiter)
-
     async def _acquire_slots(self, global_limiter: GlobalLimiter) -> None:
         slots = min(len(self._waiting), GLOBAL_LIMIT_BATCH)
         try:
@@ -161,19 +162,6 @@ class RateLimiter:
             self._global_slots = slots
         finally:
             self._is_acquiring = False
-
-    def _leave(self, ticket: _Ticket) -> None:
-        with self._lock:
-            if not ticket.granted:
-                self._waiting.remove(ticket)
-            if not self._waiting:
-                self._global_slots = 0
-
-
-def _check_limit(requests_per_minute: int) -> int:
-    if requests_per_minute < 1:
-        raise ValueError(f"requests_per_minute must be at least 1, not {requests_per_minute}.")
-    return requests_per_minute
 
 
 _rate_limiters: dict[tuple[str, str, Clock], RateLimiter] = {}

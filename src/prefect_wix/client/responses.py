@@ -5,12 +5,10 @@ every field may be missing. Three functions make it harmless: `limit_body` for b
 texts, `_are_ids` for IDs. Requests are sent by `prefect_wix.client.client`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import zlib
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -20,21 +18,9 @@ from typing import Any, cast
 
 import httpx
 
+from prefect_wix import errors
 from prefect_wix.client.masking import mask
 from prefect_wix.client.models import JobPage, JobStatus, Site, SitesPage
-from prefect_wix.errors import (
-    AuthenticationError,
-    BadRequestError,
-    ConflictError,
-    InvalidResponseError,
-    NotFoundError,
-    PermissionDeniedError,
-    PreconditionError,
-    RateLimitError,
-    ServerError,
-    StatusError,
-    Violation,
-)
 
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 """The upper limit of ``Retry-After``, so that a wrong header does not stop a site for good."""
@@ -51,21 +37,23 @@ _TERMINAL_CODE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b."
 )
 
+_UNAUTHORIZED = "The API key or app secret is invalid or expired: replace it."
+_CONFLICT = "Another request changed it at the same time; check it and try again."
 _FORBIDDEN = (
     'Likely causes: the key lacks the permission "Manage Session Recording Analytics", the site '
     "ID is wrong or missing, the site is not in the Sessions beta, or Wix throttles the site."
 )
-_ERRORS: Mapping[int, tuple[type[StatusError], str]] = {
-    400: (BadRequestError, "Correct the request."),
-    401: (AuthenticationError, "The API key or app secret is invalid or expired: replace it."),
-    403: (PermissionDeniedError, _FORBIDDEN),
-    404: (NotFoundError, "Check the ID and the base URL."),
-    409: (ConflictError, "Another request changed it at the same time; check it and try again."),
-    428: (PreconditionError, "Check that the app is installed on the site."),
-    429: (RateLimitError, "The site exceeded its 200 requests a minute; wait a minute."),
+_ERRORS: Mapping[int, tuple[type[errors.StatusError], str]] = {
+    400: (errors.BadRequestError, "Correct the request."),
+    401: (errors.AuthenticationError, _UNAUTHORIZED),
+    403: (errors.PermissionDeniedError, _FORBIDDEN),
+    404: (errors.NotFoundError, "Check the ID and the base URL."),
+    409: (errors.ConflictError, _CONFLICT),
+    428: (errors.PreconditionError, "Check that the app is installed on the site."),
+    429: (errors.RateLimitError, "The site exceeded its 200 requests a minute; wait a minute."),
 }
-_SERVER_ERROR = (ServerError, "Wix failed; try again later.")
-_OTHER = (StatusError, "Wix does not document this status; check the base URL.")
+_SERVER_ERROR = (errors.ServerError, "Wix failed; try again later.")
+_OTHER = (errors.StatusError, "Wix does not document this status; check the base URL.")
 
 
 def clean(value: object) -> str:
@@ -115,31 +103,21 @@ class _Body(httpx.AsyncByteStream):
         self._encoding = response.headers.pop("content-encoding", "identity").strip().lower()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._encoding == "identity":
-            content = self._limit(self._stream)
-        elif self._encoding == "gzip":
-            content = self._limit(self._unzip())
-        else:
+        if self._encoding not in {"identity", "gzip"}:
             raise InvalidBodyError("a body with an unsupported content encoding", self._response)
-        async for chunk in content:
-            yield chunk
-
-    async def _limit(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-        size = 0
-        async for chunk in chunks:
-            size += len(chunk)
-            if size > BODY_LIMIT:
-                raise InvalidBodyError("a body of more than 8 MiB", self._response)
-            yield chunk
-
-    async def _unzip(self) -> AsyncIterator[bytes]:
-        unzip = zlib.decompressobj(wbits=31)
-        async for chunk in self._limit(self._stream):
+        unzip = zlib.decompressobj(wbits=31) if self._encoding == "gzip" else None
+        received = decoded = 0
+        async for chunk in self._stream:
+            received += len(chunk)
             try:
-                yield unzip.decompress(chunk, BODY_LIMIT + 1)
+                content = unzip.decompress(chunk, BODY_LIMIT + 1) if unzip else chunk
             except zlib.error:
                 break
-        if not unzip.eof:
+            decoded += len(content)
+            if max(received, decoded) > BODY_LIMIT:
+                raise InvalidBodyError("a body of more than 8 MiB", self._response)
+            yield content
+        if unzip and not unzip.eof:
             raise InvalidBodyError("a body with broken compression", self._response)
 
     async def aclose(self) -> None:
@@ -154,9 +132,9 @@ class JsonResponse:
     endpoint: str
     request_id: str | None
 
-    def invalid(self, what: str) -> InvalidResponseError:
+    def invalid(self, what: str) -> errors.InvalidResponseError:
         """The error for an undocumented response, which contains ``what``."""
-        return InvalidResponseError(
+        return errors.InvalidResponseError(
             f"Wix returned {what} for {self.endpoint}. Try again; if it fails again, report "
             f"request ID {self.request_id or 'unknown'} to Wix support.",
             endpoint=self.endpoint,
@@ -178,7 +156,7 @@ def parse_response(response: httpx.Response, endpoint: str) -> JsonResponse:
     return parsed
 
 
-def error_from_response(response: httpx.Response, endpoint: str) -> StatusError:
+def error_from_response(response: httpx.Response, endpoint: str) -> errors.StatusError:
     """The error of the tree for a response with an error status.
 
     Args:
@@ -188,7 +166,7 @@ def error_from_response(response: httpx.Response, endpoint: str) -> StatusError:
     status, request_id = response.status_code, request_id_of(response)
     details, text = _details_of(response)
     kind, advice = _SERVER_ERROR if status >= 500 else _ERRORS.get(status, _OTHER)  # noqa: PLR2004
-    violations = tuple(_parse_violations(details))
+    violations = _parse_violations(details)
     text = clean("; ".join(f"{v.field}: {v.description}" for v in violations)) or text
     return kind(
         f"Wix returned {status} for {endpoint}{': ' if text else ''}{text}. {advice}"
@@ -259,12 +237,15 @@ def parse_counts(response: JsonResponse) -> dict[date, int]:
     Raises:
         InvalidResponseError: a day is not an ISO date, or a value is not a whole number.
     """
-    return {
-        _parse_day(value, response): _parse_count(value, response)
-        for measured in _mappings(response.body.get("data"))
-        if measured.get("type") == "TOTAL_SESSIONS"
-        for value in _mappings(measured.get("values"))
-    }
+    counts: dict[date, int] = {}
+    for measured in _mappings(response.body.get("data")):
+        if measured.get("type") == "TOTAL_SESSIONS":
+            for value in _mappings(measured.get("values")):
+                day, count = _parse_day(value.get("date")), _parse_total(value.get("value"))
+                if day is None or count is None:
+                    raise response.invalid("a count without a valid day and a whole number")
+                counts[day] = count
+    return counts
 
 
 def parse_sites(response: JsonResponse) -> SitesPage:
@@ -295,18 +276,10 @@ def _parse_site(site: Mapping[str, Any], response: JsonResponse) -> Site:
     return Site(id=site_id, name=clean(site.get("name")))
 
 
-def _parse_day(value: Mapping[str, Any], response: JsonResponse) -> date:
+def _parse_day(value: object) -> date | None:
     with suppress(ValueError):
-        return date.fromisoformat(clean(value.get("date")))
-    # Outside of the handler, since the ValueError quotes Wix's text.
-    raise response.invalid("a count without a valid day")
-
-
-def _parse_count(value: Mapping[str, Any], response: JsonResponse) -> int:
-    count = _parse_total(value.get("value"))
-    if count is None:
-        raise response.invalid("a count that is not a whole number")
-    return count
+        return date.fromisoformat(clean(value))
+    return None
 
 
 def _are_ids(values: list[Any]) -> bool:
@@ -343,22 +316,20 @@ def _details_of(response: httpx.Response) -> tuple[Mapping[str, Any], str]:
     return details, clean(_mapping(body).get("message")) or clean(described)
 
 
-def _parse_violations(details: Mapping[str, Any]) -> list[Violation]:
+def _parse_violations(details: Mapping[str, Any]) -> tuple[errors.Violation, ...]:
     violations = _mapping(details.get("validationError")).get("fieldViolations")
-    return list(map(_parse_violation, _mappings(violations)[:_ENTRIES_LIMIT]))
-
-
-def _parse_violation(violation: Mapping[str, Any]) -> Violation:
-    data = violation.get("data")
-    return Violation(
-        field=clean(violation.get("field")),
-        description=clean(violation.get("description")),
-        rule=clean(violation.get("ruleName") or violation.get("violatedRule")) or None,
-        data=_parse_data(data) if isinstance(data, dict) else None,
+    return tuple(
+        errors.Violation(
+            field=clean(one.get("field")),
+            description=clean(one.get("description")),
+            rule=clean(one.get("ruleName") or one.get("violatedRule")) or None,
+            data=_parse_data(_mapping(one.get("data"))) or None,
+        )
+        for one in _mappings(violations)[:_ENTRIES_LIMIT]
     )
 
 
-def _parse_data(data: dict[str, Any]) -> dict[str, Any]:
+def _parse_data(data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         clean(name): value if isinstance(value, int | float | None) else clean(value)
         for name, value in islice(data.items(), _ENTRIES_LIMIT)

@@ -4,13 +4,11 @@ A read is retried when it can succeed. A write is retried only when it had no ef
 reach Wix, or Wix returned 429 or 503.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prefect_wix.errors import PermissionDeniedError, RequestError, StatusError
+from prefect_wix.errors import PermissionDeniedError, RequestError
 
 THROTTLE_TRIES = 2
 """Retries after a 403 with an empty body, which Wix sometimes returns to throttle."""
@@ -50,8 +48,3 @@ def should_retry(error: RequestError, *, reads: bool, retries: int) -> bool:
     if isinstance(error, PermissionDeniedError):
         return reads and error.empty and retries < THROTTLE_TRIES
     return error.retryable if reads else error.safe_to_resend
-
-
-def retry_after_seconds(error: RequestError) -> float:
-    """``Retry-After`` of the response in seconds; 0 without one."""
-    return (error.retry_after or 0.0) if isinstance(error, StatusError) else 0.0

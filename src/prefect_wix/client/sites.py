@@ -1,7 +1,5 @@
 """All sites of an account, from the pages of `WixClient.query_sites`."""
 
-from __future__ import annotations
-
 from prefect_wix.client.client import WixClient
 from prefect_wix.client.models import Site
 from prefect_wix.errors import InvalidResponseError

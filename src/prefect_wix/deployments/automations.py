@@ -67,7 +67,6 @@ def nothing_landed(action: Action) -> AutomationCore:
             expect={LANDED_EVENT},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
-            threshold=1,
             within=A_DAY_AND_ITS_RETRIES,
         ),
         actions=[action],
@@ -85,7 +84,6 @@ def run_died() -> AutomationCore:
             expect={HEARTBEAT} | FAILED | OTHER_ENDS,
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
-            threshold=1,
             within=THREE_HEARTBEATS,
         ),
         actions=[

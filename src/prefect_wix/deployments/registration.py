@@ -6,11 +6,12 @@ package and no checkout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from prefect import aserve
 from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron
@@ -43,7 +44,13 @@ async def deploy(
         DeploymentError: the pool or a block document does not exist; nothing was changed.
     """
     async with get_client() as client:
-        await _check_pool(client, pool)
+        try:
+            await client.read_work_pool(pool)
+        except ObjectNotFound:
+            raise DeploymentError(
+                f"The server has no work pool {pool}; nothing was deployed. Create it with "
+                f"`prefect work-pool create {pool} --type process`, or choose another with --pool."
+            ) from None
         deployments = await _make_deployments(client, cron, timezone, echo, pool=pool)
     for deployment in deployments:
         await deployment.aapply(work_pool_name=pool)
@@ -68,31 +75,15 @@ async def serve(
     """
     async with get_client() as client:
         for definition in DEPLOYMENTS:
-            await _refuse_deployed(client, definition)
+            found = await _find_deployment(client, definition)
+            if found and found.work_pool_name:
+                raise DeploymentError(
+                    f"{definition.full_name} belongs to the work pool {found.work_pool_name}; "
+                    "nothing was served. Start a worker of that pool, or delete the deployment "
+                    "first."
+                )
         deployments = await _make_deployments(client, cron, timezone, echo)
     await aserve(*deployments, pause_on_shutdown=False)
-
-
-async def _check_pool(client: PrefectClient, pool: str) -> None:
-    try:
-        await client.read_work_pool(pool)
-    except ObjectNotFound:
-        raise DeploymentError(
-            f"The server has no work pool {pool}; nothing was deployed. Create it with "
-            f"`prefect work-pool create {pool} --type process`, or choose another with --pool."
-        ) from None
-
-
-async def _refuse_deployed(client: PrefectClient, definition: Definition) -> None:
-    try:
-        deployment = await client.read_deployment_by_name(definition.full_name)
-    except ObjectNotFound:
-        return
-    if deployment.work_pool_name:
-        raise DeploymentError(
-            f"{definition.full_name} belongs to the work pool {deployment.work_pool_name}; nothing "
-            "was served. Start a worker of that pool, or delete the deployment first."
-        )
 
 
 async def _make_deployments(
@@ -106,14 +97,17 @@ async def _make_deployments(
     deployments = []
     for definition in DEPLOYMENTS:
         try:
-            blocks = await _resolve_blocks(client, definition)
+            blocks = {
+                parameter: await _find_block(client, slugs)
+                for parameter, slugs in definition.blocks.items()
+            }
         except DeploymentError as error:
             if ACCOUNT not in definition.blocks.values():
                 raise
             # Most users load one site and have no key of an account.
             echo(f"skipped   {definition.full_name}: {error}")
             continue
-        keeps_schedule = not (cron or timezone) and await _exists(client, definition)
+        keeps_schedule = not (cron or timezone) and await _find_deployment(client, definition)
         deployment = await definition.flow.ato_deployment(
             definition.name,
             description=definition.description,
@@ -140,30 +134,25 @@ def _schedule(definition: Definition, cron: str | None, timezone: str | None) ->
     return {"schedule": Cron(cron or DEFAULT_CRON, timezone=zone, active=definition.is_daily)}
 
 
-async def _exists(client: PrefectClient, definition: Definition) -> bool:
+async def _find_deployment(
+    client: PrefectClient, definition: Definition
+) -> DeploymentResponse | None:
     try:
-        await client.read_deployment_by_name(definition.full_name)
+        return await client.read_deployment_by_name(definition.full_name)
     except ObjectNotFound:
-        return False
-    return True
+        return None
 
 
-async def _resolve_blocks(client: PrefectClient, definition: Definition) -> Mapping[str, Any]:
-    # By ID: the pickers of the run forms show nothing for a reference by slug.
-    return {
-        parameter: {"$ref": {"block_document_id": await _find_block(client, slugs)}}
-        for parameter, slugs in definition.blocks.items()
-    }
-
-
-async def _find_block(client: PrefectClient, slugs: tuple[str, ...]) -> str:
+async def _find_block(client: PrefectClient, slugs: tuple[str, ...]) -> dict[str, Any]:
+    """A reference to the first block that exists."""
     for slug in slugs:
         block_type, _, name = slug.partition("/")
         try:
             document = await client.read_block_document_by_name(name, block_type)
         except ObjectNotFound:
             continue
-        return str(document.id)
+        # By ID: the pickers of the run forms show nothing for a reference by slug.
+        return {"$ref": {"block_document_id": str(document.id)}}
     raise DeploymentError(
         f"The server has no block {' or '.join(slugs)}. Run `prefect-wix setup` first."
     )

@@ -19,10 +19,10 @@ from prefect_wix.errors import LoadError, LoadLimitError
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.load.partition_load import LoadOptions, PartitionResult
 from prefect_wix.planning.estimate import Estimate, counted
-from prefect_wix.planning.late_arrivals import LateArrivals
-from prefect_wix.planning.plan import Plan, Refresh, RefreshPolicy
+from prefect_wix.planning.plan import Refresh, RefreshPolicy
 from prefect_wix.planning.segments import DEVICES, parse_segments
 from prefect_wix.planning.windows import Window, choose_window
+from prefect_wix.tasks import reports
 from prefect_wix.tasks.artifacts import show_table
 from prefect_wix.tasks.events import emit_landed
 from prefect_wix.tasks.forms import SegmentKeys, Timezone
@@ -31,15 +31,6 @@ from prefect_wix.tasks.loads import (
     load_sessions_partitions,
     measure_late_arrivals,
     plan_sessions_load,
-)
-from prefect_wix.tasks.reports import (
-    describe_late_arrivals,
-    describe_load,
-    describe_plan,
-    failures_of,
-    late_arrival_rows,
-    plan_rows,
-    result_rows,
 )
 from prefect_wix.tasks.schedule import scheduled_time
 
@@ -102,9 +93,11 @@ async def load_sessions(
         catch_up=start_date is None,
         requests_per_minute=credentials.requests_per_minute,
     )
-    await _show_plan(plan, estimate, window, credentials.site_id)
+    sentences = f"Site {credentials.site_id}, {window}: {reports.describe_plan(plan)}. {estimate}"
+    await show_table(sentences.removesuffix("."), reports.plan_rows(plan), key=PLAN_KEY)
     if dry_run:
-        _log_plan(plan)
+        for row in reports.plan_rows(plan):
+            get_run_logger().info("Would load %(day)s %(segment)s (%(reason)s, 1 job)", row)
     if dry_run or not plan.to_load:
         return []
     if not confirm:
@@ -118,14 +111,12 @@ async def load_sessions(
     results = await load_sessions_partitions(credentials, warehouse, [*plan.to_load], options)
     await emit_landed(credentials.site_id, window, results)
     await _show_results(results, window)
-    await _show_late_arrivals(await measure_late_arrivals(warehouse, credentials.site_id, window))
+    curve = await measure_late_arrivals(warehouse, credentials.site_id, window)
+    if curve:
+        sentence = reports.describe_late_arrivals(curve)
+        await show_table(sentence, reports.late_arrival_rows(curve), key=LATE_ARRIVALS_KEY)
     _raise_if_failed(results)
     return results
-
-
-async def _show_plan(plan: Plan, estimate: Estimate, window: Window, site_id: str) -> None:
-    sentences = f"Site {site_id}, {window}: {describe_plan(plan)}. {estimate}"
-    await show_table(sentences.removesuffix("."), plan_rows(plan), key=PLAN_KEY)
 
 
 def _check_size(estimate: Estimate, confirm_above: int) -> None:
@@ -137,26 +128,14 @@ def _check_size(estimate: Estimate, confirm_above: int) -> None:
         )
 
 
-def _log_plan(plan: Plan) -> None:
-    for row in plan_rows(plan):
-        get_run_logger().info("Would load %(day)s %(segment)s (%(reason)s, 1 job)", row)
-
-
 async def _show_results(results: list[PartitionResult], window: Window) -> None:
-    level = logging.WARNING if failures_of(results) else logging.INFO
-    sentence = f"{window}: {describe_load(results)}"
-    await show_table(sentence, result_rows(results), key=RESULT_KEY, level=level)
-
-
-async def _show_late_arrivals(curve: list[LateArrivals]) -> None:
-    if curve:
-        await show_table(
-            describe_late_arrivals(curve), late_arrival_rows(curve), key=LATE_ARRIVALS_KEY
-        )
+    level = logging.WARNING if reports.failures_of(results) else logging.INFO
+    sentence = f"{window}: {reports.describe_load(results)}"
+    await show_table(sentence, reports.result_rows(results), key=RESULT_KEY, level=level)
 
 
 def _raise_if_failed(results: list[PartitionResult]) -> None:
-    failures = failures_of(results)
+    failures = reports.failures_of(results)
     if failures:
         partition, reason = next(iter(failures.items()))
         summary = f"{len(failures):,} of {counted(len(results), 'partition')} failed"

@@ -7,6 +7,7 @@ from datetime import date
 from typing import Annotated
 
 from prefect import flow
+from prefect.artifacts import acreate_table_artifact
 from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_wix import SessionsWarehouse, WixAccountCredentials
@@ -18,7 +19,7 @@ from prefect_wix.planning.plan import Refresh
 from prefect_wix.planning.segments import DEVICES
 from prefect_wix.tasks.forms import SegmentKeys, Timezone
 from prefect_wix.tasks.reports import count_results, describe_load
-from prefect_wix.tasks.sites import save_counts
+from prefect_wix.tasks.sites import COUNTS_KEY
 
 
 class SiteLoad(BaseModel):
@@ -71,4 +72,5 @@ async def load_site(
 
 
 async def _save_counts(site_id: str, results: Sequence[PartitionResult]) -> None:
-    await save_counts({"site": site_id, **count_results(results)}, describe_load(results))
+    counts = {"site": site_id, **count_results(results)}
+    await acreate_table_artifact([counts], key=COUNTS_KEY, description=describe_load(results))

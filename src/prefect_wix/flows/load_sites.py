@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 from uuid import UUID
 
 from prefect import flow, get_run_logger
@@ -64,16 +65,17 @@ async def load_sites(
     """
     selected = await _find_sites(account, sites)
     get_run_logger().info("Loading %s", counted(len(selected), "site"))
+    run_site: RunSite
     if deployment is None:
-        run_site = _run_in_process(account, warehouse, load)
+        run_site = partial(_run_in_process, account, warehouse, load)
     else:
         await check_deployment(deployment)
-        parameters = {
+        shared = {
             "account": reference_to(account),
             "warehouse": reference_to(warehouse),
             "load": load.model_dump(mode="json"),
         }
-        run_site = _run_on_workers(deployment, parameters, site_timeout_seconds)
+        run_site = partial(run_for_site, deployment, shared, site_timeout_seconds)
     runs = await _load_each(selected, run_site, sites_in_flight)
     level = logging.INFO if all(run.completed for run in runs) else logging.WARNING
     await show_table(describe_sites(runs), site_rows(runs), key=RESULT_KEY, level=level)
@@ -91,24 +93,13 @@ async def _find_sites(account: WixAccountCredentials, ids: list[str] | None) -> 
     return sites
 
 
-def _run_in_process(
-    account: WixAccountCredentials, warehouse: SessionsWarehouse, load: SiteLoad
-) -> RunSite:
-    async def run_site(site: Site) -> tuple[UUID | None, State | None]:
-        # Not a string: Prefect formats it with the parameters, so a site name could read the key.
-        named_flow = load_site.with_options(flow_run_name=lambda: site_run_name(site))
-        state = await named_flow(account, warehouse, site.id, load, return_state=True)
-        return state.state_details.flow_run_id, state
-
-    return run_site
-
-
-def _run_on_workers(deployment: str, shared: dict[str, Any], timeout_seconds: float) -> RunSite:
-    async def run_site(site: Site) -> tuple[UUID | None, State | None]:
-        parameters = {**shared, "site_id": site.id}
-        return await run_for_site(deployment, site, parameters, timeout_seconds)
-
-    return run_site
+async def _run_in_process(
+    account: WixAccountCredentials, warehouse: SessionsWarehouse, load: SiteLoad, site: Site
+) -> tuple[UUID | None, State | None]:
+    # Not a string: Prefect formats it with the parameters, so a site name could read the key.
+    named_flow = load_site.with_options(flow_run_name=lambda: site_run_name(site))
+    state = await named_flow(account, warehouse, site.id, load, return_state=True)
+    return state.state_details.flow_run_id, state
 
 
 async def _load_each(sites: list[Site], run_site: RunSite, sites_in_flight: int) -> list[SiteRun]:
@@ -116,18 +107,14 @@ async def _load_each(sites: list[Site], run_site: RunSite, sites_in_flight: int)
 
     async def load(site: Site) -> SiteRun:
         async with slots:
-            run = await _load_one(site, run_site)
+            try:
+                run = await read_site_run(site, *await run_site(site))
+            except Exception as error:  # noqa: BLE001  # the other sites must be loaded
+                run = SiteRun(site, state="Unknown", completed=False, run="", reason=str(error))
         log.info("%d of %s: %s", next(ended), counted(len(sites), "site"), describe_site(run))
         return run
 
     return await asyncio.gather(*map(load, sites))
-
-
-async def _load_one(site: Site, run_site: RunSite) -> SiteRun:
-    try:
-        return await read_site_run(site, *await run_site(site))
-    except Exception as error:  # noqa: BLE001  # an error of one site must not stop the others
-        return SiteRun(site, state="Unknown", completed=False, run="", reason=str(error))
 
 
 def _raise_if_failed(runs: list[SiteRun]) -> None:

@@ -58,7 +58,11 @@ async def mark_recordings(
             warehouse, credentials.site_id, action, source, retry_unknown=retry_unknown
         )
         return await _show(plan, f"Dry run, {counted(plan.to_send, 'ID')} to send. ")
-    _check_confirmed(action, confirmed=confirm)
+    if action is MarkAction.DELETED and not confirm:
+        raise ValueError(
+            "Marking recordings as deleted cannot be undone and needs confirm=true; nothing was "
+            "sent. Set confirm=true, or dry_run=true to count the recordings."
+        )
     summary = await mark_many_sessions(
         credentials,
         warehouse,
@@ -69,17 +73,8 @@ async def mark_recordings(
     )
     await _show(summary)
     if not summary.complete:
-        await _show_unmarked(warehouse, summary)
-        raise MarkError(_incomplete_message(summary))
+        await _raise_incomplete(warehouse, summary)
     return summary
-
-
-def _check_confirmed(action: MarkAction, *, confirmed: bool) -> None:
-    if action is MarkAction.DELETED and not confirmed:
-        raise ValueError(
-            "Marking recordings as deleted cannot be undone and needs confirm=true; nothing was "
-            "sent. Set confirm=true, or dry_run=true to count the recordings."
-        )
 
 
 async def _show(summary: MarkSummary, prefix: str = "") -> MarkSummary:
@@ -89,15 +84,14 @@ async def _show(summary: MarkSummary, prefix: str = "") -> MarkSummary:
     return summary
 
 
-async def _show_unmarked(warehouse: SessionsWarehouse, summary: MarkSummary) -> None:
+async def _raise_incomplete(warehouse: SessionsWarehouse, summary: MarkSummary) -> None:
     found = await find_unmarked_sessions(warehouse, summary.site_id, summary.action)
     if found:
         sentence = "Sessions whose mark was refused or is unknown, newest first"
         await show_table(sentence, unmarked_rows(found), key=UNMARKED_KEY, level=logging.WARNING)
-
-
-def _incomplete_message(summary: MarkSummary) -> str:
     stopped = f" Stopped: {summary.stopped}" if summary.stopped else ""
     unknown = summary.unknown + summary.unknown_before
     retry = " Set retry_unknown=true to send the unknown IDs again." if unknown else ""
-    return f"{describe_marks(summary)}. A rerun sends refused and unsent IDs.{retry}{stopped}"
+    raise MarkError(
+        f"{describe_marks(summary)}. A rerun sends refused and unsent IDs.{retry}{stopped}"
+    )

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from datetime import date
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 from prefect import flow, get_run_logger
@@ -20,18 +19,9 @@ from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
 from prefect_wix.client.models import check_timezone
 from prefect_wix.errors import CompletenessError
 from prefect_wix.planning.windows import choose_window
+from prefect_wix.profiles import tables
 from prefect_wix.profiles.report import check_report, write_report
 from prefect_wix.profiles.summary import ProfileSummary
-from prefect_wix.profiles.tables import (
-    certificate_rows,
-    describe_broken,
-    describe_certificate,
-    describe_profiles,
-    describe_reconciliation,
-    device_rows,
-    funnel_rows,
-    reconciliation_rows,
-)
 from prefect_wix.tasks.artifacts import show_table
 from prefect_wix.tasks.events import emit_profiled
 from prefect_wix.tasks.forms import NavigationFlow, ReportFile, Timezone
@@ -110,31 +100,28 @@ async def profile_sessions(
     emit_profiled(summary, computed)
     await _show(summary)
     if report is not None:
-        await _link(await asyncio.to_thread(write_report, summary, report))
+        written = await asyncio.to_thread(write_report, summary, report)
+        get_run_logger().info("Wrote report %s.", written)
+        # The link text is the full path, to be copied: browsers block file links on server pages.
+        await acreate_link_artifact(written.as_uri(), link_text=str(written), key=REPORT_KEY)
     _report_broken(summary, on_broken)
     return summary
 
 
 async def _show(summary: ProfileSummary) -> None:
-    await show_table(describe_profiles(summary), funnel_rows(summary), key=FUNNEL_KEY)
+    await show_table(tables.describe_profiles(summary), tables.funnel_rows(summary), key=FUNNEL_KEY)
     sentence = f"{summary.window}: sessions by device"
-    await show_table(sentence, device_rows(summary), key=DEVICES_KEY)
-    sentence = f"{summary.window}: {describe_certificate(summary)}"
+    await show_table(sentence, tables.device_rows(summary), key=DEVICES_KEY)
+    sentence = f"{summary.window}: {tables.describe_certificate(summary)}"
     level = logging.WARNING if summary.broken else logging.INFO
-    await show_table(sentence, certificate_rows(summary), key=CERTIFICATE_KEY, level=level)
+    await show_table(sentence, tables.certificate_rows(summary), key=CERTIFICATE_KEY, level=level)
     if summary.reconciliation:
-        sentence = describe_reconciliation(summary)
-        await show_table(sentence, reconciliation_rows(summary), key=RECONCILIATION_KEY)
-
-
-async def _link(report: Path) -> None:
-    get_run_logger().info("Wrote report %s.", report)
-    # The link text is the full path, to be copied: browsers block file links on server pages.
-    await acreate_link_artifact(report.as_uri(), link_text=str(report), key=REPORT_KEY)
+        sentence = tables.describe_reconciliation(summary)
+        await show_table(sentence, tables.reconciliation_rows(summary), key=RECONCILIATION_KEY)
 
 
 def _report_broken(summary: ProfileSummary, on_broken: OnBroken) -> None:
-    sentences = list(describe_broken(summary))
+    sentences = list(tables.describe_broken(summary))
     for sentence in sentences[:BROKEN_LOGGED]:
         get_run_logger().warning("%s", sentence)
     if sentences and on_broken is OnBroken.FAIL:

@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from prefect_wix.client.client import Log, WixClient
 from prefect_wix.client.models import JobPage, SessionsJob, SessionsQuery
-from prefect_wix.errors import (
-    IncompleteListingError,
-    JobFailedError,
-    RequestError,
-    UnknownJobError,
-)
+from prefect_wix.errors import IncompleteListingError, JobFailedError, RequestError, UnknownJobError
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.jobs.poll_schedule import JobTimer, PollSchedule
 from prefect_wix.jobs.polling import JobReader
@@ -37,13 +33,12 @@ STALE_PASSES = 4
 MAX_PASSES = 20
 """Passes over a result before it fails as incomplete. If the order of IDs changes within ties, each
 pass lacks at most a fraction 1 / e of those still missing: about 15 passes find 1,000,000 IDs."""
+_DRIFT = "Job %s: %d distinct IDs after pass %d, total %s; reading all pages again."
 _LOG = logging.getLogger(__name__)
 
 
-class ListingSummary(BaseModel):
+class ListingSummary(BaseModel, frozen=True):
     """Counts of a complete listing."""
-
-    model_config = ConfigDict(frozen=True)
 
     job: SessionsJob
     sessions: int
@@ -135,13 +130,12 @@ class _Pass:
         self.distinct += fresh
         self.known = known
         self.stale_pages = 0 if fresh else self.stale_pages + len(pages)
-        self.has_end = self._is_end(len(pages[-1].session_ids))
-
-    def _is_end(self, length: int) -> bool:
+        length = len(pages[-1].session_ids)
         if self.total is not None and self.distinct >= self.total:
             # More pages may follow a full one, for example if Wix caps the total.
-            return length < self.result.page_limit
-        return length == 0 and self.received >= (self.total or 0)
+            self.has_end = length < self.result.page_limit
+        else:
+            self.has_end = length == 0 and self.received >= (self.total or 0)
 
     @property
     def is_over(self) -> bool:
@@ -182,7 +176,6 @@ class _Pass:
             self.result,
             number=self.number + 1,
             known_before=self.known,
-            known=self.known,
             total=self.total,
             total_changed_in=self.total_changed_in,
             stale_before=self.stale_passes,
@@ -190,6 +183,7 @@ class _Pass:
         )
 
 
+@dataclass(eq=False)
 class Listing:
     """The complete result of one query. Iterate it once, inside ``async with``.
 
@@ -224,36 +218,25 @@ class Listing:
         SpoolError: the local disk could not store the IDs.
     """
 
-    def __init__(
-        self,
-        client: WixClient,
-        query: SessionsQuery,
-        *,
-        job: SessionsJob | None = None,
-        submit: Callable[[], Awaitable[SessionsJob]] | None = None,
-        poll_policy: PollPolicy = PollPolicy(),
-        schedule: PollSchedule | None = None,
-        log: Log = _LOG,
-    ) -> None:
-        self.job = job
-        self.timer: JobTimer | None = None
-        """The ages at which the job was observed; None if it was not submitted here."""
-        self.spool = Spool()
-        self.summary: ListingSummary | None = None
-        """Set once the listing is complete."""
-        self.resubmitted = False
-        """Whether the query was submitted once more."""
-        self._client = client
-        self._submit = submit or (lambda: submit_job(client, query, log=log))
-        self._query = query
-        self._poll_policy = poll_policy
-        self._schedule = schedule or PollSchedule(
-            client.clock, poll_policy, client.rate_limiter.utilization
-        )
-        self._log = log
-        self._finished: tuple[JobReader, JobPage] | None = None
-        self._result: JobReader | None = None
-        self._earlier_requests = self._earlier_orphans = self._duplicates = 0
+    client: WixClient
+    query: SessionsQuery
+    _: KW_ONLY
+    job: SessionsJob | None = None
+    submit: Callable[[], Awaitable[SessionsJob]] | None = None
+    poll_policy: PollPolicy = PollPolicy()
+    schedule: PollSchedule | None = None
+    log: Log = _LOG
+
+    timer: JobTimer | None = field(default=None, init=False)
+    """The ages at which the job was observed; None if it was not submitted here."""
+    spool: Spool = field(default_factory=Spool, init=False)
+    finished: tuple[JobReader, JobPage] | None = field(default=None, init=False)
+    """The result of the finished job and its first page; None while no job is finished."""
+    summary: ListingSummary | None = field(default=None, init=False)
+    """Set once the listing is complete."""
+    _readers: list[JobReader] = field(default_factory=list, init=False)
+    """The result of each submitted job: at most two."""
+    _duplicates: int = field(default=0, init=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -262,19 +245,19 @@ class Listing:
         self.spool.close()
 
     @property
-    def has_finished_job(self) -> bool:
-        """Whether the job finished; a timeout after that means that reading was too slow."""
-        return self._finished is not None
-
-    @property
     def requests(self) -> int:
         """Requests after the first submit, so far."""
-        return self._earlier_requests + (self._result.requests if self._result else 0)
+        return max(0, sum(reader.requests + 1 for reader in self._readers) - 1)
 
     @property
     def possible_orphans(self) -> int:
         """Submits whose response was lost, so far."""
-        return self._earlier_orphans + (self.job.possible_orphans if self.job else 0)
+        return sum(reader.job.possible_orphans for reader in self._readers)
+
+    @property
+    def resubmitted(self) -> bool:
+        """Whether the query was submitted once more."""
+        return len(self._readers) > 1
 
     async def read_all(self) -> ListingSummary:
         """Iterate to the end; then all IDs are in ``spool``.
@@ -289,7 +272,7 @@ class Listing:
         return self.summary
 
     async def __aiter__(self) -> AsyncIterator[list[str]]:
-        result, page = self._finished or await self.poll_until_finished()
+        result, page = self.finished or await self.poll_until_finished()
         this_pass = _Pass(result)
         while True:
             async with PagePrefetcher(result, page) as pages:
@@ -300,7 +283,7 @@ class Listing:
                 return
             if this_pass.stale_passes >= STALE_PASSES or this_pass.number >= MAX_PASSES:
                 raise _incomplete(this_pass)
-            self._log_drift(this_pass)
+            self.log.info(_DRIFT, result.job, this_pass.known, this_pass.number, this_pass.total)
             await result.pause()
             page = await result.page(0)
             this_pass = this_pass.next()
@@ -316,56 +299,53 @@ class Listing:
         """
         job = self.job or await self._submit_timed()
         # The timeout starts after the submit, which may have waited for the rate limit.
-        deadline = self._client.clock.now() + self._poll_policy.timeout_seconds
+        deadline = self.client.clock.now() + self.poll_policy.timeout_seconds
         while True:
-            result = JobReader(self._client, job, self._poll_policy, deadline, self._log)
-            self.job, self._result = job, result
+            self.job, result = (
+                job,
+                JobReader(self.client, job, self.poll_policy, deadline, self.log),
+            )
+            self._readers.append(result)
             try:
-                self._finished = result, await result.poll_until_finished(self.timer)
+                self.finished = result, await result.page(0, self.timer)
             except (JobFailedError, UnknownJobError) as error:
                 if self.resubmitted:
                     raise
-                self._log.warning("%s Submitting the query once more.", error)
+                self.log.warning("%s Submitting the query once more.", error)
             else:
-                return self._finished
+                return self.finished
             finally:
-                self._stop_timer()
-            job, self.resubmitted = await self._submit_timed(), True
-            self._earlier_requests += result.requests + 1
-            self._earlier_orphans += result.job.possible_orphans
+                if self.timer is not None:
+                    self.timer.end()
+            job = await self._submit_timed()
 
     async def _submit_timed(self) -> SessionsJob:
         now = datetime.now(UTC)
-        job = await self._submit()
+        submit = self.submit or partial(submit_job, self.client, self.query, log=self.log)
+        job = await submit()
+        schedule = self.schedule or PollSchedule(
+            self.client.clock, self.poll_policy, self.client.rate_limiter.utilization
+        )
         # A caller's submit may return a job adopted from an earlier run, of unknown age.
-        self.timer = self._schedule.timer(self._query) if job.submitted_at >= now else None
+        self.timer = schedule.timer(self.query) if job.submitted_at >= now else None
         return job
-
-    def _stop_timer(self) -> None:
-        if self.timer is not None:
-            self.timer.end()
 
     async def _read_pass(
         self, pages: PagePrefetcher, page: JobPage, this_pass: _Pass
     ) -> AsyncIterator[list[str]]:
         received = [page]
         while True:
-            unseen = await self._add_pages(received, this_pass)
-            if unseen:
-                yield unseen
+            # Pages received while the disk is busy are added together: that costs less per page.
+            ids = [session_id for one in received for session_id in one.session_ids]
+            add = partial(self.spool.add, ids, in_pass=this_pass.number)
+            added = await self.spool.run(add, adding=len(ids))
+            self._duplicates += len(ids) - added.fresh
+            this_pass.add(received, fresh=added.fresh, known=len(self.spool))
+            if added.unseen:
+                yield added.unseen
             if this_pass.is_over:
                 return
             received = await pages.pages(this_pass.received)
-
-    async def _add_pages(self, received: list[JobPage], this_pass: _Pass) -> list[str]:
-        # Pages received while the disk is busy are added together: that costs less per page.
-        ids = [session_id for page in received for session_id in page.session_ids]
-        added = await self.spool.run(
-            lambda: self.spool.add(ids, in_pass=this_pass.number), adding=len(ids)
-        )
-        self._duplicates += len(ids) - added.fresh
-        this_pass.add(received, fresh=added.fresh, known=len(self.spool))
-        return added.unseen
 
     def _summarize(self, last_pass: _Pass) -> ListingSummary:
         return ListingSummary(
@@ -376,15 +356,6 @@ class Listing:
             requests=self.requests,
             possible_orphans=self.possible_orphans,
             resubmitted=self.resubmitted,
-        )
-
-    def _log_drift(self, this_pass: _Pass) -> None:
-        self._log.info(
-            "Job %s: %d distinct IDs after pass %d, total %s; reading all pages again.",
-            this_pass.result.job.job_id,
-            this_pass.known,
-            this_pass.number,
-            this_pass.total,
         )
 
 

@@ -3,8 +3,6 @@
 The waits that follow from observed jobs are in `prefect_wix.jobs.poll_schedule`.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass

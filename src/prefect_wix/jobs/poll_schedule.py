@@ -11,8 +11,10 @@ failures are in `prefect_wix.jobs.polling`.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
 
 from prefect_wix.client.models import SessionsQuery
 from prefect_wix.client.rate_limiter import page_priority
@@ -35,26 +37,14 @@ _SHORTEST_SLEEP = 0.02
 _NOW_SECONDS = 0.001
 
 
+@dataclass(eq=False)
 class _JobKind:
     """The distribution of one kind of job, and its running jobs in this load."""
 
-    def __init__(self, latency: Latency) -> None:
-        self.latency = latency
-        self.active: set[JobTimer] = set()
-        self.probing = asyncio.Lock()
-
-    @asynccontextmanager
-    async def probe(self, longest_wait_seconds: float) -> AsyncIterator[None]:
-        """Hold the probe lock; continue without it if another poll holds it for too long."""
-        try:
-            await asyncio.wait_for(self.probing.acquire(), longest_wait_seconds)
-        except TimeoutError:
-            yield
-            return
-        try:
-            yield
-        finally:
-            self.probing.release()
+    latency: Latency
+    active: set[JobTimer] = field(default_factory=set)
+    probing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a job is polled, until the distribution is calibrated."""
 
     def posterior(self, timer: JobTimer) -> Latency:
         """The distribution; until it is calibrated, given that the other jobs are running."""
@@ -89,13 +79,15 @@ class PollSchedule:
         """Estimated requests of the partitions that have not started."""
         self._started_at = clock.now()
         self._utilization = utilization
-        self._kinds: dict[Hashable, _JobKind] = {}
+        self._kinds: defaultdict[Hashable, _JobKind] = defaultdict(
+            lambda: _JobKind(Latency(poll_policy))
+        )
         for query, running, finished in history:
-            self._kind(query).latency.observe(running, finished)
+            self._kinds[job_kind(query)].latency.observe(running, finished)
 
     def timer(self, query: SessionsQuery) -> JobTimer:
         """The timer of a job that was submitted just now."""
-        return JobTimer(self, self._kind(query))
+        return JobTimer(self, self._kinds[job_kind(query)])
 
     @property
     def required_probability(self) -> float:
@@ -104,12 +96,6 @@ class PollSchedule:
         utilization = self._utilization(self.expected_requests if is_starting else 0)
         scarcity = max(0.0, (utilization - _BUSY_ABOVE) / (1 - _BUSY_ABOVE))
         return PROBABILITY_IDLE + (_PROBABILITY_BUSY - PROBABILITY_IDLE) * scarcity
-
-    def _kind(self, query: SessionsQuery) -> _JobKind:
-        kind = job_kind(query)
-        if kind not in self._kinds:
-            self._kinds[kind] = _JobKind(Latency(self.poll_policy))
-        return self._kinds[kind]
 
 
 class JobTimer:
@@ -129,11 +115,13 @@ class JobTimer:
     async def poll(self, sleep: Sleep) -> AsyncIterator[None]:
         """Wait for the poll time; the body polls, under the probe lock until calibrated."""
         await self._wait_until_likely(sleep)
-        if self._kind.latency.is_calibrated:
-            yield
-            return
-        async with self._kind.probe(self._schedule.poll_policy.longest_wait_seconds):
-            await self._wait_until_likely(sleep)
+        async with AsyncExitStack() as stack:
+            if not self._kind.latency.is_calibrated:
+                # Continue without the lock if another poll holds it for too long.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._schedule.poll_policy.longest_wait_seconds):
+                        await stack.enter_async_context(self._kind.probing)
+                await self._wait_until_likely(sleep)
             yield
 
     def probability(self) -> float:

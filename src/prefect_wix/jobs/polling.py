@@ -5,25 +5,14 @@ deadline. When to poll is decided in `prefect_wix.jobs.poll_schedule`; `prefect_
 verifies the pages.
 """
 
-from __future__ import annotations
-
 import asyncio
-from typing import assert_never
+from dataclasses import dataclass, field
+from typing import TypeVar, assert_never
 
+from prefect_wix import errors
 from prefect_wix.client.client import Log, WixClient
-from prefect_wix.client.models import JobPage, JobStatus, SessionsJob
+from prefect_wix.client.models import PAGE_LIMIT, JobPage, JobStatus, SessionsJob
 from prefect_wix.client.rate_limiter import Priority
-from prefect_wix.errors import (
-    BadRequestError,
-    JobFailedError,
-    JobTimeoutError,
-    NotFoundError,
-    RequestError,
-    RequestNotSentError,
-    ResponseLostError,
-    ServerError,
-    UnknownJobError,
-)
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.jobs.poll_schedule import BackoffTimer, JobTimer
 
@@ -33,52 +22,43 @@ NOT_FOUND_RETRIES = 3
 """404 responses that are retried, since Wix may not know a new job at once."""
 _RETRYING = "Poll failed (%s); job %s continues at Wix, retrying in %.1f s."
 _UNDOCUMENTED = "Job %s has the undocumented status %r; treated as running."
-_OUTAGE = (RequestNotSentError, ResponseLostError, ServerError)
+_OUTAGE = (errors.RequestNotSentError, errors.ResponseLostError, errors.ServerError)
 GATEWAY_TIMEOUT = 504
 MAX_GATEWAY_TIMEOUTS = 5
 """Requests for one page that may end in a 504; each has half the page limit of the one before."""
 
+E = TypeVar("E", bound=errors.ListingError)
 
+
+@dataclass(eq=False)
 class JobReader:
-    """The result of one job: its polls and its pages.
+    """The result of one job: its polls and its pages."""
 
-    Args:
-        client: sends the requests.
-        job: the submitted job.
-        poll_policy: the waits between polls, and after failed requests.
-        deadline: when to stop, on the client's clock.
-        log: gets a warning for a failed poll and for an undocumented status.
-    """
-
-    def __init__(
-        self,
-        client: WixClient,
-        job: SessionsJob,
-        poll_policy: PollPolicy,
-        deadline: float,
-        log: Log,
-    ) -> None:
-        self.job = job
-        self.requests = 0
-        """Number of polls and page requests sent."""
-        self.request_id: str | None = None
-        """The latest ``x-wix-request-id``."""
-        self._client = client
-        self._poll_policy = poll_policy
-        self._deadline = deadline
-        self._log = log
-        self._limit = client.page_limit
-        self._logged_statuses: set[str] = set()
+    client: WixClient
+    job: SessionsJob
+    poll_policy: PollPolicy
+    """The waits between polls, and after failed requests."""
+    deadline: float
+    """When to stop, on the client's clock."""
+    log: Log
+    """Gets a warning for a failed poll and for an undocumented status."""
+    requests: int = 0
+    """Number of polls and page requests sent."""
+    request_id: str | None = None
+    """The latest ``x-wix-request-id``."""
+    _limit: int = PAGE_LIMIT
+    _logged_statuses: set[str] = field(default_factory=set)
 
     @property
     def page_limit(self) -> int:
         """The largest number of IDs in a page; lowered after a refusal or a 504."""
-        return min(self._limit, self._client.page_limit)
+        return min(self._limit, self.client.page_limit)
 
-    async def poll_until_finished(self, timer: JobTimer | None = None) -> JobPage:
-        """Poll until the job is finished. The response of the last poll is page one.
+    async def page(self, offset: int, timer: JobTimer | None = None) -> JobPage:
+        """The page that starts after ``offset`` IDs; polls until the job is finished.
 
         Args:
+            offset: the number of IDs before the page. The response of the last poll is page one.
             timer: the poll times, for a job whose submit was observed; without it an exponential
                 backoff.
 
@@ -88,77 +68,64 @@ class JobReader:
             JobTimeoutError: the deadline passed.
             RequestError: a poll failed with an error that is not retryable.
         """
-        return await self._finished_page(0, timer or BackoffTimer(self._poll_policy))
-
-    async def page(self, offset: int) -> JobPage:
-        """The page of a finished job that starts after ``offset`` IDs.
-
-        Raises:
-            See `poll_until_finished`.
-        """
-        return await self._finished_page(offset, BackoffTimer(self._poll_policy))
-
-    async def pause(self) -> None:
-        """Sleep for the first wait of the backoff, before something is fetched again."""
-        await self._sleep(next(self._poll_policy.waits()))
-
-    async def _finished_page(self, offset: int, timer: JobTimer | BackoffTimer) -> JobPage:
-        not_found, backoff = 0, self._poll_policy.waits()
+        poll_times = timer or BackoffTimer(self.poll_policy)
+        not_found, backoff = 0, self.poll_policy.waits()
         wait = next(backoff)
         while True:
-            async with timer.poll(self._sleep):
+            async with poll_times.poll(self._sleep):
                 try:
-                    page = await self._fetch(offset, timer.probability)
-                except NotFoundError as error:
+                    page = await self._fetch(offset, poll_times.probability)
+                except errors.NotFoundError as error:
                     not_found += 1
                     if not_found > NOT_FOUND_RETRIES:
-                        raise self._unknown(error) from error
+                        self.request_id = error.request_id
+                        raise self._unknown() from error
                 except _OUTAGE as error:
                     if not error.retryable:
                         raise
-                    self._log.warning(_RETRYING, error, self.job.job_id, wait)
+                    self.log.warning(_RETRYING, error, self.job.job_id, wait)
                 else:
                     if self._is_finished(page):
-                        timer.mark_finished()
+                        poll_times.mark_finished()
                         return page
-                    timer.mark_running()
+                    poll_times.mark_running()
                     continue
             await self._sleep(wait)
             wait = next(backoff)
 
-    async def _fetch(self, offset: int, priority: Priority) -> JobPage:
-        for retries_left in reversed(range(MAX_GATEWAY_TIMEOUTS)):
-            limit = self.page_limit
-            try:
-                return await self._fetch_within_limit(offset, priority)
-            except ServerError as error:
-                if error.status != GATEWAY_TIMEOUT or not retries_left:
-                    raise
-            # Wix documents a smaller page as the remedy for a 504.
-            self._limit = min(self._limit, max(limit // 2, SMALLEST_PAGE_LIMIT))
-            await self.pause()
-        raise AssertionError("the last request returns or raises")
+    async def pause(self) -> None:
+        """Sleep for the first wait of the backoff, before something is fetched again."""
+        await self._sleep(next(self.poll_policy.waits()))
 
-    async def _fetch_within_limit(self, offset: int, priority: Priority) -> JobPage:
+    async def _fetch(self, offset: int, priority: Priority) -> JobPage:
+        """The page, with fewer IDs where Wix rejects the limit or does not respond in time."""
+        timeouts = 0
         while True:
             limit = self.page_limit
             try:
                 page = await self._fetch_once(limit, offset, priority)
-            except BadRequestError as error:
+            except errors.BadRequestError as error:
                 smaller = _smaller_limit(error, limit)
                 if smaller is None:
                     raise
-                self._client.page_limit = min(smaller, self._client.page_limit)
-                continue
-            self.request_id = page.request_id
-            return page
+                self.client.page_limit = min(smaller, self.client.page_limit)
+            except errors.ServerError as error:
+                timeouts += 1
+                if error.status != GATEWAY_TIMEOUT or timeouts == MAX_GATEWAY_TIMEOUTS:
+                    raise
+                # Wix documents a smaller page as the remedy for a 504.
+                self._limit = min(self._limit, max(limit // 2, SMALLEST_PAGE_LIMIT))
+                await self.pause()
+            else:
+                self.request_id = page.request_id
+                return page
 
     async def _fetch_once(self, limit: int, offset: int, priority: Priority) -> JobPage:
         self.requests += 1
         seconds = self._seconds_left()
         try:
             async with asyncio.timeout(seconds):
-                return await self._client.get_list_sessions_job_result(
+                return await self.client.get_list_sessions_job_result(
                     self.job.job_id, limit=limit, offset=offset, priority=priority
                 )
         except TimeoutError as error:
@@ -171,59 +138,51 @@ class JobReader:
             case JobStatus.IN_PROGRESS:
                 return False
             case JobStatus.UNKNOWN:
-                self._log_undocumented(page.status_text)
+                if page.status_text not in self._logged_statuses:
+                    self._logged_statuses.add(page.status_text)
+                    self.log.warning(_UNDOCUMENTED, self.job.job_id, page.status_text)
                 return False
             case JobStatus.ERROR:
-                raise self._failed()
+                raise self._error(
+                    errors.JobFailedError,
+                    f"Job {self.job.job_id} ({self.job.query}) ended with the status ERROR; Wix "
+                    "names no reason. Run again later, or for fewer days.",
+                )
             case _:  # pragma: no cover
                 assert_never(page.status)
 
-    def _log_undocumented(self, status: str) -> None:
-        if status not in self._logged_statuses:
-            self._logged_statuses.add(status)
-            self._log.warning(_UNDOCUMENTED, self.job.job_id, status)
-
     async def _sleep(self, seconds: float) -> None:
-        await self._client.clock.sleep(min(seconds, self._seconds_left()))
+        await self.client.clock.sleep(min(seconds, self._seconds_left()))
         self._seconds_left()
 
     def _seconds_left(self) -> float:
-        seconds = self._deadline - self._client.clock.now()
+        seconds = self.deadline - self.client.clock.now()
         if seconds <= 0:
             raise self._timeout()
         return seconds
 
-    def _timeout(self) -> JobTimeoutError:
-        return JobTimeoutError(
+    def _timeout(self) -> errors.JobTimeoutError:
+        return self._error(
+            errors.JobTimeoutError,
             f"Job {self.job.job_id} ({self.job.query}) was not finished and read after "
-            f"{self._poll_policy.timeout_seconds:g} s. It may still be running at Wix: wait for "
-            f"the same job again or increase timeout_seconds.{self._request_id_note()}",
-            job_id=self.job.job_id,
-            request_id=self.request_id,
+            f"{self.poll_policy.timeout_seconds:g} s. It may still be running at Wix: wait for "
+            "the same job again or increase timeout_seconds.",
         )
 
-    def _failed(self) -> JobFailedError:
-        return JobFailedError(
-            f"Job {self.job.job_id} ({self.job.query}) ended with the status ERROR; Wix names no "
-            f"reason. Run again later, or for fewer days.{self._request_id_note()}",
-            job_id=self.job.job_id,
-            request_id=self.request_id,
-        )
-
-    def _unknown(self, error: RequestError) -> UnknownJobError:
-        return UnknownJobError(
+    def _unknown(self) -> errors.UnknownJobError:
+        return self._error(
+            errors.UnknownJobError,
             f"Wix does not know job {self.job.job_id} ({self.job.query}), submitted "
             f"{self.job.submitted_at:%Y-%m-%d %H:%M:%S} UTC. Wix may have deleted its result: "
-            f"submit the query again (request ID {error.request_id or 'unknown'}).",
-            job_id=self.job.job_id,
-            request_id=error.request_id,
+            "submit the query again.",
         )
 
-    def _request_id_note(self) -> str:
-        return f" (request ID {self.request_id})" if self.request_id else ""
+    def _error(self, kind: type[E], message: str) -> E:
+        note = f" (request ID {self.request_id})" if self.request_id else ""
+        return kind(f"{message}{note}", job_id=self.job.job_id, request_id=self.request_id)
 
 
-def _smaller_limit(error: BadRequestError, limit: int) -> int | None:
+def _smaller_limit(error: errors.BadRequestError, limit: int) -> int | None:
     """The next lower page limit; None if the error has another cause or the limit is not lower."""
     violations = [one for one in error.violations if one.field.split(".")[-1] == "limit"]
     if not violations:

@@ -3,8 +3,6 @@
 How one page is fetched is in `prefect_wix.jobs.polling`.
 """
 
-from __future__ import annotations
-
 import asyncio
 from typing import Self
 
@@ -55,7 +53,9 @@ class PagePrefetcher:
         if not self._last.session_ids:
             await self._result.pause()
         if self._is_full(self._last) and offset not in self._ahead:
-            await self._restart(offset)
+            await self._cancel()  # the buffered offsets are no longer page boundaries
+            self._next = offset
+            self._prefetch()
         page = await (self._ahead.get(offset) or self._result.page(offset))
         pages = self._take(offset, page)
         self._last = pages[-1]
@@ -73,20 +73,12 @@ class PagePrefetcher:
             offset += len(pages[-1].session_ids)
         return pages
 
-    async def _restart(self, offset: int) -> None:
-        await self._cancel()  # the buffered offsets are no longer page boundaries
-        self._next = offset
-        self._prefetch()
-
     async def _cancel(self) -> None:
-        self._stop()
+        self._next = self._end
         for task in self._ahead.values():
             task.cancel()
         await asyncio.gather(*self._ahead.values(), return_exceptions=True)
         self._ahead.clear()
-
-    def _stop(self) -> None:
-        self._next = self._end
 
     def _prefetch(self) -> None:
         in_flight = (offset for offset, task in self._ahead.items() if not task.done())
@@ -103,11 +95,11 @@ class PagePrefetcher:
         try:
             page = await self._result.page(offset)
         except BaseException:
-            self._stop()
+            self._next = self._end
             raise
         # Before this task is done: its callback fetches ahead.
         if not self._is_full(page):
-            self._stop()
+            self._next = self._end
         return page
 
     def _is_full(self, page: JobPage) -> bool:

@@ -5,8 +5,6 @@ the day. One listing is in `prefect_wix.jobs.listing`; partitions of one day are
 `prefect_wix.load.loader`.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,15 +13,9 @@ from datetime import date
 from functools import partial
 from typing import NoReturn
 
+from prefect_wix import errors
 from prefect_wix.client.client import Log, WixClient
 from prefect_wix.client.models import SessionsJob, SessionsQuery
-from prefect_wix.errors import (
-    DaysFailedError,
-    IncompleteListingError,
-    JobFailedError,
-    JobTimeoutError,
-    ListingError,
-)
 from prefect_wix.jobs.listing import Listing, ListingSummary
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.planning.windows import ONE_DAY
@@ -34,10 +26,10 @@ MAX_FAILED_DAYS = 5
 """Stop after this many failed days if none succeeded: then the days are not the cause."""
 _ALL_FAILED = "all days failed so far: run again later"
 _NO_TIME = "the timeout was reached: increase timeout_seconds"
-_SPLITTABLE = (JobFailedError, JobTimeoutError, IncompleteListingError)
+_SPLITTABLE = (errors.JobFailedError, errors.JobTimeoutError, errors.IncompleteListingError)
 _LOG = logging.getLogger(__name__)
 
-_Outcome = ListingSummary | ListingError
+_Outcome = ListingSummary | errors.ListingError
 
 
 @asynccontextmanager
@@ -76,7 +68,7 @@ async def complete_listing(
             return
     days = _days(job.query)
     # The days have as many pages as the finished job, and less time to read them.
-    was_read_too_slowly = isinstance(outcome, JobTimeoutError) and whole.has_finished_job
+    was_read_too_slowly = isinstance(outcome, errors.JobTimeoutError) and whole.finished is not None
     if len(days) <= 1 or was_read_too_slowly:
         raise outcome
     log.warning("%s Splitting the query into %d days.", outcome, len(days))
@@ -125,7 +117,7 @@ async def _list_days(
 
 
 def _all_failed(outcomes: dict[date, _Outcome]) -> bool:
-    failed = [isinstance(one, ListingError) for one in outcomes.values()]
+    failed = [isinstance(one, errors.ListingError) for one in outcomes.values()]
     return len(failed) >= MAX_FAILED_DAYS and all(failed)
 
 
@@ -135,9 +127,9 @@ def _copy(spool: Spool, union: Spool) -> None:
 
 
 def _raise_days_failed(
-    query: SessionsQuery, outcomes: dict[date, _Outcome], failure: ListingError
+    query: SessionsQuery, outcomes: dict[date, _Outcome], failure: errors.ListingError
 ) -> NoReturn:
-    failed = {day: one for day, one in outcomes.items() if isinstance(one, ListingError)}
+    failed = {day: one for day, one in outcomes.items() if isinstance(one, errors.ListingError)}
     days = sorted(failed)
     untried = [day for day in _days(query) if day not in outcomes]
     first = failed[days[0]] if days else failure
@@ -145,7 +137,7 @@ def _raise_days_failed(
     if untried:
         reason = _ALL_FAILED if _all_failed(outcomes) else _NO_TIME
         named += f"Days before {untried[-1] + ONE_DAY} were not tried, since {reason}. "
-    raise DaysFailedError(
+    raise errors.DaysFailedError(
         f"{query} failed as a whole and day by day; none of its sessions were used. {named}"
         "List the other days, or load them with load_sessions, and retry these later. "
         f"First failure: {first}",

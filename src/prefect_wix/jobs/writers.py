@@ -4,11 +4,8 @@ How an existing file is replaced is in `prefect_wix.spool.files`. Files of a war
 `prefect_wix.warehouse.parquet`.
 """
 
-from __future__ import annotations
-
 import csv
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,14 +56,12 @@ def _write_csv(spool: Spool, path: Path) -> None:
         writer.writerow([COLUMN])
         for batch in spool.batches():
             writer.writerows([session_id] for session_id in batch)
-        os.fsync(file.fileno())
 
 
 def _write_json_lines(spool: Spool, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for batch in spool.batches():
             file.writelines(json.dumps({COLUMN: session_id}) + "\n" for session_id in batch)
-        os.fsync(file.fileno())
 
 
 def _write_parquet(spool: Spool, path: Path) -> None:

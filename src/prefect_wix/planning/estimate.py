@@ -4,8 +4,6 @@ The sizes of recently loaded days predict the sizes of the days to load: their m
 their minimum and maximum are the range. The limit that needs confirmation is in the flow.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +88,9 @@ def estimate_load(
     jobs = Counter(partition.segment for partition in partitions)
     recent = _recent_sizes(receipts)
     sizes = {segment: recent.get(segment, [0]) for segment in jobs}
-    requests = {segment: [_requests_of_job(size) for size in sizes[segment]] for segment in jobs}
+    # One submit, and one request per page up to the first that is not full. The poll that finds
+    # the job finished is page one.
+    requests = {segment: [2 + one // PAGE_LIMIT for one in sizes[segment]] for segment in jobs}
     return Estimate(
         jobs=len(partitions),
         sessions=_total(jobs, sizes),
@@ -108,14 +108,6 @@ def _recent_sizes(receipts: Iterable[Receipt]) -> Mapping[str, Sequence[int]]:
     for receipt in sorted(complete, key=lambda one: one.partition.day, reverse=True):
         sizes[receipt.partition.segment].append(receipt.sessions)
     return {segment: newest_first[:_RECENT_DAYS] for segment, newest_first in sizes.items()}
-
-
-def _requests_of_job(sessions: int) -> int:
-    """One submit, and one request per page up to the first that is not full.
-
-    The poll that finds the job finished is page one.
-    """
-    return 2 + sessions // PAGE_LIMIT
 
 
 def _total(jobs: Mapping[str, int], history: Mapping[str, Sequence[int]]) -> Range:

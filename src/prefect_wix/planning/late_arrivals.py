@@ -5,17 +5,14 @@ ended; each later load counts the changes since the load before it. Days without
 ignored. Stale days are selected in `prefect_wix.planning.plan`.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from math import ceil
 
 from prefect_wix.planning.partitions import CONFIRMING, JobRecord, Partition
-
-ONE_DAY = timedelta(days=1)
+from prefect_wix.planning.windows import ONE_DAY
 
 MIN_RELOADS = 7
 """Unchanged reloads needed to recommend a lookback: a week of daily loads."""

@@ -3,8 +3,6 @@
 How warehouses store them is in `prefect_wix.warehouse`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum

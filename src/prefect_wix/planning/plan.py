@@ -4,13 +4,10 @@ The receipts show partition by partition what has landed; there is no cursor. A 
 without a receipt. How a partition is loaded is in `prefect_wix.load`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Self
 
 from prefect_wix.planning.partitions import UNCONFIRMED, Partition, Receipt
 from prefect_wix.planning.segments import Segment
@@ -63,10 +60,6 @@ class RefreshPolicy:
     lookback: timedelta
     as_of: datetime
     now: datetime
-
-    def for_earlier(self) -> Self:
-        """The policy for days before the range: `Refresh.ALL` does not apply to them."""
-        return replace(self, refresh=Refresh.STALE) if self.refresh is Refresh.ALL else self
 
 
 @dataclass(frozen=True)
@@ -124,17 +117,16 @@ def make_plan(
     landed = {receipt.partition.key: receipt for receipt in receipts}
     begun = [one for one in partitions if one.begins_at <= policy.now]
     reasons = {one: _reason(one, landed.get(one.key), policy) for one in begun}
-    catch_up = {one: _reason(one, landed.get(one.key), policy.for_earlier()) for one in earlier}
+    # `Refresh.ALL` does not apply to days before the range.
+    gaps = replace(policy, refresh=Refresh.STALE) if policy.refresh is Refresh.ALL else policy
+    catch_up = {one: _reason(one, landed.get(one.key), gaps) for one in earlier}
     to_load = {one: reason for one, reason in (reasons | catch_up).items() if reason}
+    order = list(Reason)
     return Plan(
-        to_load=dict(sorted(to_load.items(), key=_urgency)),
+        to_load=dict(sorted(to_load.items(), key=lambda planned: order.index(planned[1]))),
         settled=tuple(one for one, reason in reasons.items() if reason is None),
         not_begun=tuple(one for one in partitions if one.begins_at > policy.now),
     )
-
-
-def _urgency(planned: tuple[Partition, Reason]) -> int:
-    return list(Reason).index(planned[1])
 
 
 def _reason(partition: Partition, receipt: Receipt | None, policy: RefreshPolicy) -> Reason | None:

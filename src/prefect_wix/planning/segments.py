@@ -6,9 +6,6 @@ Warehouses store the keys, so their format never changes. The days are in
 `prefect_wix.planning.windows`.
 """
 
-from __future__ import annotations
-
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
@@ -17,7 +14,6 @@ from urllib.parse import quote, unquote
 from prefect_wix.client.models import DeviceType, FunnelStep, SessionsQuery
 from prefect_wix.planning.windows import Window
 
-_FUNNEL_KEY = re.compile(r"(?:\+(?P<include>[A-Z_]+))?(?:-(?P<exclude>[A-Z_]+))?")
 _ANY_PAGE = "*"
 _STEP = ">"
 # Not percent-encoded, to keep keys readable. `*`, `>` and `%` are, since they structure a key.
@@ -55,22 +51,17 @@ class Segment:
 
     @classmethod
     def _parse_filter(cls, kind: str, value: str) -> Self | None:
+        # `parse` rejects a segment with another key, such as one with a misplaced sign.
         match kind:
             case "device_type":
                 return cls(device_type=DeviceType(value))
             case "conversion_funnel" if value:
-                return cls._parse_funnel(value)
+                steps = value.removeprefix("+").partition("-")[::2]
+                include, exclude = (FunnelStep(step) if step else None for step in steps)
+                return cls(funnel_include=include, funnel_exclude=exclude)
             case "navigation_flow":
                 return cls(page_interactions=tuple(map(_decode_page, value.split(_STEP))))
         return None
-
-    @classmethod
-    def _parse_funnel(cls, value: str) -> Self:
-        found = _FUNNEL_KEY.fullmatch(value)
-        if found is None:
-            raise ValueError(value)
-        steps = {key: FunnelStep(step) if step else None for key, step in found.groupdict().items()}
-        return cls(funnel_include=steps["include"], funnel_exclude=steps["exclude"])
 
     @property
     def key(self) -> str:
@@ -78,7 +69,8 @@ class Segment:
         if self.device_type is not None:
             return f"device_type={self.device_type}"
         if self.page_interactions is not None:
-            return f"navigation_flow={_STEP.join(map(_encode_page, self.page_interactions))}"
+            pages = (quote(page, safe=_READABLE) or _ANY_PAGE for page in self.page_interactions)
+            return f"navigation_flow={_STEP.join(pages)}"
         include = f"+{self.funnel_include}" if self.funnel_include else ""
         exclude = f"-{self.funnel_exclude}" if self.funnel_exclude else ""
         return f"conversion_funnel={include}{exclude}"
@@ -89,13 +81,7 @@ class Segment:
     def query(self, window: Window) -> SessionsQuery:
         """The query for the sessions of this segment in a window."""
         return SessionsQuery(
-            start_date=window.start,
-            end_date=window.end,
-            timezone=window.timezone,
-            device_type=self.device_type,
-            funnel_include=self.funnel_include,
-            funnel_exclude=self.funnel_exclude,
-            page_interactions=self.page_interactions,
+            start_date=window.start, end_date=window.end, timezone=window.timezone, **vars(self)
         )
 
 
@@ -118,10 +104,6 @@ def parse_segments(keys: Iterable[str]) -> list[Segment]:
     if not segments:
         raise ValueError("No segments: name at least one, such as device_type=ALL.")
     return segments
-
-
-def _encode_page(page: str) -> str:
-    return quote(page, safe=_READABLE) or _ANY_PAGE
 
 
 def _decode_page(text: str) -> str:

@@ -4,8 +4,6 @@ A local day lasts from its first midnight to the next day's first midnight: 23, 
 zero hours where a zone skipped a date. Which days are loaded is in `prefect_wix.planning.plan`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta

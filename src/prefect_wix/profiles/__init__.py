@@ -3,6 +3,4 @@
 `profiling` has the functions to call. Prefect tasks for them are in `tasks.profiles`.
 """
 
-from __future__ import annotations
-
 __all__ = ()

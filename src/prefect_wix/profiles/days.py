@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from hashlib import blake2b
 
-from prefect_wix.planning.partitions import Receipt
+from prefect_wix.planning.partitions import UNCONFIRMED, Receipt
 from prefect_wix.planning.segments import Segment
 from prefect_wix.planning.windows import ONE_DAY, Window
-from prefect_wix.profiles.relations import why_untestable
 
 Flows = Mapping[str, str]
 """Flow name -> segment key of a navigation flow."""
@@ -35,23 +34,32 @@ class LandedDay:
     def why_untestable(self, segment: str) -> str | None:
         """The segment's key and why it is no evidence for a relation; None if it is evidence."""
         if segment in self.receipts:
-            reason = why_untestable(self.receipts[segment])
-            return reason and f"{segment} ({reason})"
+            receipt = self.receipts[segment]
+            if receipt.submitted_at == UNCONFIRMED:
+                return f"{segment} (not listed by a job)"
+            if receipt.confirmed_at < receipt.partition.ends_at:
+                return f"{segment} (requested before its day was over)"
+            return None
         if segment in self.other_zone:
             zone = self.other_zone[segment].partition.timezone
             return f"{segment} (landed as a day of {zone})"
         return segment
 
 
-def landed_days(window: Window, receipts: Iterable[Receipt]) -> dict[date, LandedDay]:
-    """The receipts by local day; days without any are left out."""
+Days = defaultdict[date, LandedDay]
+"""The receipts by local day; a day without any has none."""
+
+
+def landed_days(window: Window, receipts: Iterable[Receipt]) -> Days:
+    """The receipts by local day."""
     own: defaultdict[date, dict[str, Receipt]] = defaultdict(dict)
     other: defaultdict[date, dict[str, Receipt]] = defaultdict(dict)
     for receipt in receipts:
         partition = receipt.partition
         receipts_by_day = own if partition.timezone == window.timezone else other
         receipts_by_day[partition.day][partition.segment] = receipt
-    return {day: LandedDay(own[day], other[day]) for day in {*own, *other}}
+    landed = {day: LandedDay(own[day], other[day]) for day in {*own, *other}}
+    return defaultdict(LandedDay, landed)
 
 
 def neighbours(day: date) -> tuple[date, date, date]:
@@ -59,18 +67,18 @@ def neighbours(day: date) -> tuple[date, date, date]:
     return day - ONE_DAY, day, day + ONE_DAY
 
 
-def fingerprint(day: date, days: Mapping[date, LandedDay], flows: Flows) -> str:
+def fingerprint(day: date, days: Days, flows: Flows) -> str:
     """A hash of everything that the profile of a day is computed from.
 
     It covers the neighbouring days, which decide whether a session continued over midnight.
     """
-    landed = days.get(day, LandedDay())
+    landed = days[day]
     parts = [_VERSION, *(f"{name}={key}" for name, key in name_flows(landed.receipts, flows))]
     parts += sorted(
         filter(None, map(landed.why_untestable, {*landed.receipts, *landed.other_zone}))
     )
     for each in neighbours(day):
-        for segment, receipt in sorted(days.get(each, LandedDay()).receipts.items()):
+        for segment, receipt in sorted(days[each].receipts.items()):
             parts += [str(each), segment, receipt.digest, receipt.job_id]
     return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 

@@ -13,13 +13,12 @@ from itertools import combinations
 
 from prefect_wix.client.models import FunnelStep
 from prefect_wix.planning.segments import ALL_SESSIONS, DEVICES, Segment
-from prefect_wix.profiles.relations import SITE_SESSIONS, STEPS
+from prefect_wix.profiles.relations import ON_TWO_DAYS, SITE_SESSIONS, STEPS
 
 Listed = Mapping[str, str]
 """Segment key -> SQL condition that the segment lists the session."""
 
 _DEVICE_KEYS = {str(one.device_type): one.key for one in DEVICES}
-_NULL = "CAST(NULL AS TEXT)"
 
 
 class Kind(StrEnum):
@@ -42,7 +41,7 @@ def device(listed: Listed) -> str:
     """The device; NULL if it is unknown or ambiguous."""
     known = {name: listed[key] for name, key in _DEVICE_KEYS.items() if key in listed}
     cases = {f"'{name}'": condition for name, condition in known.items()}
-    return _case({"NULL": _two_devices(listed), **cases}) if cases else _NULL
+    return _case({"NULL": _two_devices(listed), **cases})
 
 
 def deepest_step(listed: Listed) -> str:
@@ -50,8 +49,8 @@ def deepest_step(listed: Listed) -> str:
 
     Every session has reached the first step.
     """
-    if not any(map(_is_funnel, listed)):
-        return _NULL
+    if not any(one.funnel_include or one.funnel_exclude for one in map(Segment.parse, listed)):
+        return "CAST(NULL AS TEXT)"
     cases = {f"'{step}'": _reached(step, listed) for step in reversed(STEPS[1:])}
     return _case(cases, otherwise=f"'{STEPS[0]}'")
 
@@ -64,19 +63,22 @@ def dropped_before(listed: Listed) -> str:
     return _case({f"'{step}'": _not_reached(step, listed) for step in STEPS[1:]})
 
 
-def kind(listed: Listed, *, on_two_days: str) -> str:
-    """The `Kind` of the session.
-
-    Args:
-        listed: segment key -> condition that the segment lists the session.
-        on_two_days: condition that a neighbouring day lists the session.
-    """
+def kind(listed: Listed) -> str:
+    """The `Kind` of the session."""
+    # Only if all three devices are landed: NOT TRUE stands for one that is not.
+    no_device = (f"NOT {listed.get(key, 'TRUE')}" for key in _DEVICE_KEYS.values())
     conditions = {
         Kind.TWO_DEVICES: _two_devices(listed),
-        Kind.OUTSIDE_ALL: _outside_all(listed),
-        Kind.BROKEN_FUNNEL: _broken_funnel(listed),
-        Kind.NO_DEVICE: _no_device(listed),
-        Kind.ON_TWO_DAYS: on_two_days,
+        Kind.OUTSIDE_ALL: _any(
+            f"NOT {listed[key]}" for key in (ALL_SESSIONS.key, SITE_SESSIONS) if key in listed
+        ),
+        Kind.BROKEN_FUNNEL: _any(
+            f"({_not_reached(step, listed)}) AND "
+            f"({_any(_reached(one, listed) for one in STEPS[at:])})"
+            for at, step in enumerate(STEPS[1:], start=1)
+        ),
+        Kind.NO_DEVICE: " AND ".join(no_device),
+        Kind.ON_TWO_DAYS: ON_TWO_DAYS,
     }
     cases = {f"'{one}'": condition for one, condition in conditions.items()}
     return _case(cases, otherwise=f"'{Kind.REGULAR}'")
@@ -85,23 +87,6 @@ def kind(listed: Listed, *, on_two_days: str) -> str:
 def _two_devices(listed: Listed) -> str:
     devices = [listed[key] for key in _DEVICE_KEYS.values() if key in listed]
     return _any(f"{one} AND {other}" for one, other in combinations(devices, 2))
-
-
-def _no_device(listed: Listed) -> str:
-    if not listed.keys() >= set(_DEVICE_KEYS.values()):
-        return "FALSE"
-    return " AND ".join(f"NOT {listed[key]}" for key in _DEVICE_KEYS.values())
-
-
-def _outside_all(listed: Listed) -> str:
-    return _any(f"NOT {listed[key]}" for key in (ALL_SESSIONS.key, SITE_SESSIONS) if key in listed)
-
-
-def _broken_funnel(listed: Listed) -> str:
-    return _any(
-        f"({_not_reached(step, listed)}) AND ({_any(_reached(one, listed) for one in STEPS[at:])})"
-        for at, step in enumerate(STEPS[1:], start=1)
-    )
 
 
 def _reached(step: FunnelStep, listed: Listed) -> str:
@@ -116,11 +101,6 @@ def _not_reached(step: FunnelStep, listed: Listed) -> str:
     ]
     reached = listed.get(Segment(funnel_include=step).key)
     return _any([*missed, *([f"NOT {reached}"] if reached else [])])
-
-
-def _is_funnel(key: str) -> bool:
-    segment = Segment.parse(key)
-    return bool(segment.funnel_include or segment.funnel_exclude)
 
 
 def _any(conditions: Iterable[str]) -> str:

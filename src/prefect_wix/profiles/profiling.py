@@ -5,10 +5,9 @@ The transactions are in `steps` and `reading`; the tables are in `schema`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import partial
-from typing import Any
 
 from prefect_wix.planning.windows import ONE_DAY, Window
 from prefect_wix.profiles.days import Flows, check_flows
@@ -46,9 +45,13 @@ async def profile_window(
     check_flows(flows)
     database = await _prepared(warehouse)
     computed: list[date] = []
-    for chunk in _chunks(window):
+    start = window.start
+    while start < window.end:
+        end = min(start + DAYS_AT_ONCE * ONE_DAY, window.end)
+        chunk = Window(start, end, window.timezone)
         work = partial(_profile, site_id=site_id, window=chunk, flows=flows)
         computed += await database.transact(work)
+        start = end
     return computed
 
 
@@ -65,9 +68,19 @@ async def store_counts(
     """
     database = await _prepared(warehouse)
     now = datetime.now(UTC)
-    rows = [(site_id, day, timezone, counted, now) for day, counted in counts.items()]
-    if rows:
-        await database.transact(partial(_replace_counts, rows=rows))
+
+    def replace_counts(tables: SessionTransactions) -> Steps[None]:
+        for day in counts:
+            yield Statement(
+                f"DELETE FROM {tables.name('wix_session_counts')} "
+                "WHERE site_id = $1 AND session_date = $2 AND timezone = $3",
+                (site_id, day, timezone),
+            )
+        rows = [(site_id, day, timezone, counted, now) for day, counted in counts.items()]
+        yield tables.insert(COUNTS, rows)
+
+    if counts:
+        await database.transact(replace_counts)
 
 
 async def summarize(
@@ -84,25 +97,7 @@ async def _prepared(warehouse: Warehouse) -> SqlWarehouse:
     return database
 
 
-def _chunks(window: Window) -> Iterator[Window]:
-    start = window.start
-    while start < window.end:
-        end = min(start + DAYS_AT_ONCE * ONE_DAY, window.end)
-        yield Window(start, end, window.timezone)
-        start = end
-
-
 def _profile(
     tables: SessionTransactions, *, site_id: str, window: Window, flows: Flows
 ) -> Steps[list[date]]:
     return Profiling(tables, site_id, window, flows, datetime.now(UTC)).compute()
-
-
-def _replace_counts(tables: SessionTransactions, *, rows: list[tuple[Any, ...]]) -> Steps[None]:
-    for site_id, day, timezone, *_ in rows:
-        yield Statement(
-            f"DELETE FROM {tables.name('wix_session_counts')} "
-            "WHERE site_id = $1 AND session_date = $2 AND timezone = $3",
-            (site_id, day, timezone),
-        )
-    yield tables.insert(COUNTS, rows)

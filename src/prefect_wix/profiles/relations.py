@@ -1,18 +1,22 @@
-"""Relations that the segments of a day are expected to satisfy, and which receipts are evidence.
+"""Relations that the segments of a day are expected to satisfy, and the certificate of a day.
 
 Wix documents none of these relations. Pure functions over segment keys and receipts. A condition is
-SQL over one boolean per segment: whether the segment lists an ID. The statements are in `steps`.
+SQL over one boolean per segment: whether the segment lists an ID. The statements that count are in
+`steps`.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from itertools import pairwise
 
 from prefect_wix.client.models import FunnelStep
-from prefect_wix.planning.partitions import UNCONFIRMED, Receipt
 from prefect_wix.planning.segments import ALL_SESSIONS, DEVICES, Segment
+from prefect_wix.profiles.days import LandedDay
+from prefect_wix.profiles.summary import CertificateRow, RelationState
 
 STEPS = tuple(FunnelStep)
 """The steps of the conversion funnel, widest first."""
@@ -40,7 +44,9 @@ class Relation:
         return " OR ".join(listed[member] for member in self.members) or "TRUE"
 
 
-DAYS_TILE = Relation("days_tile", "every day of the window is landed", (), "FALSE")
+ON_TWO_DAYS = "o.session_id IS NOT NULL"
+"""Condition that a neighbouring day lists an ID too."""
+DAYS_TILE = Relation("days_tile", "every day of the window is landed", (), ON_TWO_DAYS)
 """The only relation about the window; it compares no segments."""
 
 _DEVICES = Relation(
@@ -57,24 +63,20 @@ _SITE_SESSIONS = Relation(
 )
 
 
-def relations(segments: Iterable[str]) -> list[Relation]:
+def relations(segments: Iterable[str]) -> Iterator[Relation]:
     """The relations of a day: those of every day, and one for each landed exclusion."""
-    return [_DEVICES, _SITE_SESSIONS, *_nested_steps(), *_exclusions(segments)]
-
-
-def _nested_steps() -> Iterator[Relation]:
+    yield from (DAYS_TILE, _DEVICES, _SITE_SESSIONS)
     for outer, inner in pairwise(STEPS):
-        name = f"{inner.lower()}_within_{outer.lower()}"
-        members = (_reached(inner), _reached(outer))
-        yield Relation(name, f"{inner} within {outer}", members, "{0} AND NOT {1}")
-
-
-def _exclusions(segments: Iterable[str]) -> Iterator[Relation]:
+        yield Relation(
+            f"{inner.lower()}_within_{outer.lower()}",
+            f"{inner} within {outer}",
+            (_reached(inner), _reached(outer)),
+            "{0} AND NOT {1}",
+        )
     for key in sorted(segments):
-        segment = Segment.parse(key)
-        if segment.funnel_exclude is not None:
-            reached = segment.funnel_include or FunnelStep.SITE_SESSIONS
-            missed = segment.funnel_exclude
+        missed = Segment.parse(key).funnel_exclude
+        if missed is not None:
+            reached = Segment.parse(key).funnel_include or FunnelStep.SITE_SESSIONS
             members = (key, _reached(reached), _reached(missed))
             description = f"{reached} less {missed} = {key.partition('=')[2]}"
             yield Relation(key, description, members, "{0} <> ({1} AND NOT {2})")
@@ -84,10 +86,32 @@ def _reached(step: FunnelStep) -> str:
     return Segment(funnel_include=step).key
 
 
-def why_untestable(receipt: Receipt) -> str | None:
-    """Why a landed partition is no evidence for any relation; None if it is evidence."""
-    if receipt.submitted_at == UNCONFIRMED:
-        return "not listed by a job"
-    if receipt.confirmed_at < receipt.partition.ends_at:
-        return "requested before its day was over"
-    return None
+class Findings:
+    """Counts and examples by local day and relation name.
+
+    Attributes:
+        compared: the number of IDs that the relation applies to.
+        exceptions: the number of IDs that contradict it.
+        examples: some of the exceptions.
+    """
+
+    def __init__(self) -> None:
+        self.compared: defaultdict[tuple[date, str], int] = defaultdict(int)
+        self.exceptions: defaultdict[tuple[date, str], int] = defaultdict(int)
+        self.examples: defaultdict[tuple[date, str], list[str]] = defaultdict(list)
+
+
+def certify(day: date, landed: LandedDay, findings: Findings) -> Iterator[CertificateRow]:
+    """Yield the certificate row of each relation of a local day."""
+    for relation in relations(landed.receipts):
+        key, what = (day, relation.name), (day, relation.name, relation.description)
+        missing = tuple(filter(None, map(landed.why_untestable, relation.members)))
+        if missing:
+            yield CertificateRow(*what, RelationState.NOT_TESTABLE, 0, 0, missing=missing)
+            continue
+        exceptions = findings.exceptions[key]
+        # An ID on two days is no error, but a day without receipts is one.
+        held = bool(landed.receipts) if relation is DAYS_TILE else not exceptions
+        state = RelationState.HELD if held else RelationState.BROKEN
+        examples = tuple(findings.examples[key])
+        yield CertificateRow(*what, state, findings.compared[key], exceptions, examples)

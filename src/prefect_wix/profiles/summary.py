@@ -122,11 +122,6 @@ class ProfileSummary:
     """Sorted by day, for the days that have a stored count of Wix."""
 
     @property
-    def timezone(self) -> str:
-        """The IANA time zone of the days."""
-        return self.window.timezone
-
-    @property
     def states(self) -> Counter[RelationState]:
         """The number of certificate rows in each state."""
         return Counter(row.state for row in self.certificate)

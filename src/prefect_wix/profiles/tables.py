@@ -10,11 +10,8 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
-from prefect_wix.profiles.summary import (
-    CertificateRow,
-    ProfileSummary,
-    RelationState,
-)
+from prefect_wix.planning.estimate import counted
+from prefect_wix.profiles.summary import ProfileSummary, RelationState
 
 ROWS_SHOWN = 1000
 """Most rows of a table; the sentence above it counts all rows."""
@@ -24,8 +21,7 @@ _ORDER = (RelationState.BROKEN, RelationState.NOT_TESTABLE, RelationState.HELD)
 def describe_profiles(summary: ProfileSummary) -> str:
     """One sentence: the number of sessions, and of each kind."""
     kinds = ", ".join(f"{one.sessions:,} {one.kind.replace('_', ' ')}" for one in summary.kinds)
-    plural = "s" * (summary.sessions != 1)
-    return f"{summary.window}: {summary.sessions:,} session{plural}{': ' if kinds else ''}{kinds}"
+    return f"{summary.window}: {counted(summary.sessions, 'session')}{kinds and f': {kinds}'}"
 
 
 def funnel_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
@@ -35,8 +31,8 @@ def funnel_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
         {
             "step": one.step,
             "sessions": one.sessions,
-            "of all": _percent(one.sessions, counts[0]),
-            "of the step before": _percent(one.sessions, before),
+            "of all": percent(one.sessions, counts[0]),
+            "of the step before": percent(one.sessions, before),
         }
         for one, before in zip(summary.funnel, counts[:1] + counts, strict=False)
     ]
@@ -52,7 +48,7 @@ def device_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
         {
             "day": str(day),
             "sessions": sum(counts.values()),
-            **{name: _percent(counts.get(name, 0), sum(counts.values())) for name in devices},
+            **{name: percent(counts.get(name, 0), sum(counts.values())) for name in devices},
         }
         for day, counts in sorted(days.items(), reverse=True)[:ROWS_SHOWN]
     ]
@@ -60,8 +56,7 @@ def device_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
 
 def describe_certificate(summary: ProfileSummary) -> str:
     """The number of relations in each state, such as 20 held, 1 broken, 0 not testable."""
-    states = summary.states
-    return ", ".join(f"{states[state]} {state}" for state in RelationState)
+    return ", ".join(f"{summary.states[state]} {state}" for state in RelationState)
 
 
 def describe_broken(summary: ProfileSummary) -> Iterator[str]:
@@ -75,28 +70,26 @@ def describe_broken(summary: ProfileSummary) -> Iterator[str]:
 def certificate_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
     """One row per relation and day, broken ones first, at most `ROWS_SHOWN`."""
     rows = sorted(summary.certificate, key=lambda row: _ORDER.index(row.state))
-    return [_certificate_row(row) for row in rows[:ROWS_SHOWN]]
-
-
-def _certificate_row(row: CertificateRow) -> dict[str, Any]:
-    return {
-        "day": str(row.day),
-        "relation": row.description,
-        "state": row.state.value,
-        "ids": row.sessions,
-        "exceptions": row.exceptions,
-        "examples": ", ".join(row.examples),
-        "missing": ", ".join(row.missing),
-    }
+    return [
+        {
+            "day": str(row.day),
+            "relation": row.description,
+            "state": row.state.value,
+            "ids": row.sessions,
+            "exceptions": row.exceptions,
+            "examples": ", ".join(row.examples),
+            "missing": ", ".join(row.missing),
+        }
+        for row in rows[:ROWS_SHOWN]
+    ]
 
 
 def describe_reconciliation(summary: ProfileSummary) -> str:
     """One sentence: the landed sessions and Wix's count."""
-    landed = sum(row.landed for row in summary.reconciliation)
-    counted = sum(row.counted for row in summary.reconciliation)
-    days = len(summary.reconciliation)
-    counts = f"{landed:,} landed, {counted:,} counted by Wix ({_percent(landed, counted)})"
-    return f"{days} day{'s' * (days != 1)}: {counts}"
+    rows = summary.reconciliation
+    landed, by_wix = sum(row.landed for row in rows), sum(row.counted for row in rows)
+    counts = f"{landed:,} landed, {by_wix:,} counted by Wix ({percent(landed, by_wix)})"
+    return f"{counted(len(rows), 'day')}: {counts}"
 
 
 def reconciliation_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
@@ -113,5 +106,6 @@ def reconciliation_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
     ]
 
 
-def _percent(part: int, whole: int) -> str:
+def percent(part: int, whole: int) -> str:
+    """The share of a whole, such as 17.5%; empty without a whole."""
     return f"{part / whole:.1%}" if whole else ""

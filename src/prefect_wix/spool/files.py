@@ -3,8 +3,6 @@
 The content of files is in `prefect_wix.jobs.writers` and `prefect_wix.load.id_source`.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re
@@ -64,7 +62,18 @@ def check_output_file(path: Path, name: str) -> Path:
     except ValueError as error:
         raise OutputError(str(error)) from error
     with _output_errors(path, name):
-        _check_target(path, name)
+        with suppress(FileNotFoundError):
+            mode = path.lstat().st_mode
+            if stat.S_ISDIR(mode):
+                raise OutputError(f"{name} {str(path)!r} is a folder; name a file in it.")
+            if not stat.S_ISREG(mode):
+                raise OutputError(
+                    f"{name} {str(path)!r} is a link, a pipe or a device, which would be replaced; "
+                    "name a regular file."
+                )
+        folder = next(one for one in path.absolute().parents if one.exists())
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return path
 
 
@@ -88,7 +97,13 @@ def replaced_file(path: Path, name: str) -> Iterator[Path]:
             # DuckDB takes a relative path such as s3:/x for a URL.
             draft = Path(os.path.realpath(folder)) / "draft"
             yield draft
-            _copy_mode_and_owner(path, draft)
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            with suppress(FileNotFoundError):
+                old = path.stat()
+                with suppress(PermissionError):
+                    os.chown(draft, old.st_uid, old.st_gid)
+                draft.chmod(stat.S_IMODE(old.st_mode))
             draft.replace(path)
 
 
@@ -115,26 +130,3 @@ def _output_errors(path: Path, name: str) -> Iterator[None]:
             f"{name} {str(path)!r} can't be written ({error.strerror}). Check the path, the "
             "permissions and the free space. An existing file was not changed."
         ) from error
-
-
-def _check_target(path: Path, name: str) -> None:
-    with suppress(FileNotFoundError):
-        mode = path.lstat().st_mode
-        if stat.S_ISDIR(mode):
-            raise OutputError(f"{name} {str(path)!r} is a folder; name a file in it.")
-        if not stat.S_ISREG(mode):
-            raise OutputError(
-                f"{name} {str(path)!r} is a link, a pipe or a device, which would be replaced; "
-                "name a regular file."
-            )
-    folder = next(one for one in path.absolute().parents if one.exists())
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-
-def _copy_mode_and_owner(old: Path, new: Path) -> None:
-    with suppress(FileNotFoundError):
-        status = old.stat()
-        with suppress(PermissionError):
-            os.chown(new, status.st_uid, status.st_gid)
-        new.chmod(stat.S_IMODE(status.st_mode))

@@ -4,8 +4,6 @@ They are in a private temporary SQLite database, which moves to local disk once 
 is full. Files for users are in `prefect_wix.jobs.writers`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sqlite3
@@ -14,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -131,14 +128,8 @@ class Spool:
         Raises:
             SpoolError: the local disk is full or failing, or the spool is closed.
         """
-        with _disk_errors(), self._content() as content:
+        with _disk_errors(), self.lines().open("rb") as content:
             return hashlib.file_digest(content, _fingerprint).hexdigest()
-
-    def _content(self) -> BufferedReader | BytesIO:
-        # A load of more than a batch needs the file anyway.
-        if len(self) > BATCH_SIZE:
-            return self.lines().open("rb")
-        return BytesIO(b"".join(self._texts()))
 
     def lines(self) -> Path:
         """A text file in ``folder`` with the IDs in order, one per line; rewritten after an `add`.

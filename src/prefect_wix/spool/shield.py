@@ -1,7 +1,5 @@
 """Short work that must not stop halfway: a cancellation is delayed until the work is done."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -24,20 +22,16 @@ async def shield(work: Awaitable[T]) -> T:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await _wait_until_done(task)
+        # AnyIO, and therefore a Prefect timeout, repeats a cancellation until the task ends, except
+        # in a shielded scope.
+        with CancelScope(shield=True):
+            while not task.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([task])
         # Retrieve the exception so that asyncio does not log "exception was never retrieved".
         if not task.cancelled():
             task.exception()
         raise
-
-
-async def _wait_until_done(task: asyncio.Future[T]) -> None:
-    # AnyIO, and therefore a Prefect timeout, repeats a cancellation until the task ends, except in
-    # a shielded scope.
-    with CancelScope(shield=True):
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
 
 
 async def shield_in_thread(work: Callable[[], T]) -> T:

@@ -6,6 +6,7 @@ Automations start other deployments on these events.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -22,11 +23,6 @@ LANDED_EVENT = "wix.sessions.landed"
 PROFILED_EVENT = "wix.sessions.profiled"
 
 
-def sessions_asset(site_id: str) -> Asset:
-    """The Prefect asset of one site's sessions."""
-    return Asset(key=f"wix://{site_id}/sessions")
-
-
 async def emit_landed(site_id: str, window: Window, results: Sequence[PartitionResult]) -> None:
     """Emit ``wix.sessions.landed`` and materialize the site's asset if a partition landed.
 
@@ -37,10 +33,19 @@ async def emit_landed(site_id: str, window: Window, results: Sequence[PartitionR
     landed = [one for one in results if one.state is JobState.LANDED]
     if not landed:
         return
-    failed = sum(one.state is JobState.FAILED for one in results)
-    payload = _payload(site_id, window, landed, failed=failed)
-    _emit(LANDED_EVENT, site_id, payload)
-    asset = sessions_asset(site_id)
+    changed = {one.partition.day for one in landed}
+    payload = _emit(
+        LANDED_EVENT,
+        site_id,
+        replace(window, start=min(window.start, *changed)),
+        changed_days=sorted(map(str, changed)),
+        partitions=len(landed),
+        failed_partitions=sum(one.state is JobState.FAILED for one in results),
+        sessions=sum(one.sessions for one in landed),
+        added=sum(one.added for one in landed),
+        removed=sum(one.removed for one in landed),
+    )
+    asset = Asset(key=f"wix://{site_id}/sessions")
 
     @materialize(asset, by="prefect-wix", name="materialize sessions", cache_policy=NO_CACHE)
     async def materialize_sessions() -> None:
@@ -59,36 +64,21 @@ def emit_profiled(summary: ProfileSummary, computed_days: Sequence[date]) -> Non
         _emit(
             PROFILED_EVENT,
             summary.site_id,
-            {
-                "site_id": summary.site_id,
-                "start_date": str(summary.window.start),
-                "end_date": str(summary.window.end),
-                "timezone": summary.timezone,
-                "computed_days": sorted(map(str, computed_days)),
-                "sessions": summary.sessions,
-                "broken": len(summary.broken),
-            },
+            summary.window,
+            computed_days=sorted(map(str, computed_days)),
+            sessions=summary.sessions,
+            broken=len(summary.broken),
         )
 
 
-def _emit(event: str, site_id: str, payload: dict[str, Any]) -> None:
-    site = {"prefect.resource.id": f"wix.site.{site_id}", "prefect.resource.name": site_id}
-    emit_event(event=event, resource=site, payload=payload)
-
-
-def _payload(
-    site_id: str, window: Window, landed: Sequence[PartitionResult], *, failed: int
-) -> dict[str, Any]:
-    changed = {one.partition.day for one in landed}
-    return {
+def _emit(event: str, site_id: str, window: Window, **counts: Any) -> dict[str, Any]:
+    payload = {
         "site_id": site_id,
-        "start_date": str(min(window.start, *changed)),
+        "start_date": str(window.start),
         "end_date": str(window.end),
         "timezone": window.timezone,
-        "changed_days": sorted(map(str, changed)),
-        "partitions": len(landed),
-        "failed_partitions": failed,
-        "sessions": sum(one.sessions for one in landed),
-        "added": sum(one.added for one in landed),
-        "removed": sum(one.removed for one in landed),
+        **counts,
     }
+    site = {"prefect.resource.id": f"wix.site.{site_id}", "prefect.resource.name": site_id}
+    emit_event(event=event, resource=site, payload=payload)
+    return payload

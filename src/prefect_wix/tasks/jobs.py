@@ -21,10 +21,8 @@ from prefect.utilities.hashing import hash_objects
 from pydantic import BaseModel
 
 from prefect_wix.blocks.credentials import AnyWixCredentials
-from prefect_wix.client.models import (
-    SessionsJob,
-    SessionsQuery,
-)
+from prefect_wix.client.client import WixClient
+from prefect_wix.client.models import SessionsJob, SessionsQuery
 from prefect_wix.errors import RequestError, WixError
 from prefect_wix.jobs.listing import Listing, ListingSummary, submit_job
 from prefect_wix.jobs.poll_policy import PollPolicy
@@ -117,13 +115,11 @@ async def wait_for_sessions_job(
         UnknownJobError: Wix knows neither the job nor its resubmission.
         JobTimeoutError: the deadline passed.
     """
-    _check_site(credentials, job)
-    async with credentials.get_client() as client:
+    async with _open_client(credentials, job) as client:
         # Only the status is needed, so fetch the smallest page.
         client.page_limit = 1
-        poll_policy = PollPolicy(timeout_seconds=timeout_seconds)
-        log = get_run_logger()
-        async with Listing(client, job.query, job=job, poll_policy=poll_policy, log=log) as listing:
+        policy, log = PollPolicy(timeout_seconds=timeout_seconds), get_run_logger()
+        async with Listing(client, job.query, job=job, poll_policy=policy, log=log) as listing:
             result, page = await listing.poll_until_finished()
     total = "unknown" if page.total is None else page.total
     log.info("Job %s finished; total %s.", result.job.job_id, total)
@@ -147,13 +143,10 @@ async def fetch_session_ids(
     Raises:
         ListingError: the listing is incomplete; see the tree in `prefect_wix.errors`.
     """
-    _check_site(credentials, job)
-    poll_policy = PollPolicy(timeout_seconds=timeout_seconds)
+    policy, log = PollPolicy(timeout_seconds=timeout_seconds), get_run_logger()
     async with (
-        credentials.get_client() as client,
-        Listing(
-            client, job.query, job=job, poll_policy=poll_policy, log=get_run_logger()
-        ) as listing,
+        _open_client(credentials, job) as client,
+        Listing(client, job.query, job=job, poll_policy=policy, log=log) as listing,
     ):
         return [session_id async for batch in listing for session_id in batch]
 
@@ -188,16 +181,12 @@ async def collect_sessions(
         ListingError: the listing is incomplete; nothing was written.
         OutputError: the file cannot be written.
     """
-    _check_site(credentials, job)
     if output is not None:
         output = check_output(output)
-    poll_policy = PollPolicy(timeout_seconds=timeout_seconds)
+    policy, log = PollPolicy(timeout_seconds=timeout_seconds), get_run_logger()
     async with (
-        credentials.get_client() as client,
-        complete_listing(client, job, poll_policy=poll_policy, log=get_run_logger()) as (
-            summary,
-            spool,
-        ),
+        _open_client(credentials, job) as client,
+        complete_listing(client, job, poll_policy=policy, log=log) as (summary, spool),
     ):
         if output is None:
             ids = [session_id for batch in spool.batches() for session_id in batch]
@@ -206,9 +195,10 @@ async def collect_sessions(
         return SessionsListing(summary=summary, output=output)
 
 
-def _check_site(credentials: AnyWixCredentials, job: SessionsJob) -> None:
+def _open_client(credentials: AnyWixCredentials, job: SessionsJob) -> WixClient:
     if credentials.site_id != job.site_id:
         raise WixError(
             f"Job {job.job_id} belongs to site {job.site_id}, but the credentials are of site "
             f"{credentials.site_id}; nothing was sent. Use the credentials of the job's site."
         )
+    return credentials.get_client()

@@ -27,7 +27,8 @@ from prefect_wix.planning.plan import (
 )
 from prefect_wix.planning.segments import Segment
 from prefect_wix.planning.windows import Window, last_complete_days
-from prefect_wix.tasks.progress import LoadProgress
+from prefect_wix.tasks.progress import LOAD_KEY, Progress
+from prefect_wix.tasks.reports import loading_progress
 from prefect_wix.tasks.run_names import run_name
 
 
@@ -79,7 +80,11 @@ async def plan_sessions_load(
     """
     engine = warehouse.get_warehouse()
     await engine.prepare()
-    receipts = await engine.receipts(site_id, _receipts_window(window, policy))
+    # The most recent days too, since the estimate is made from their sizes.
+    recent = last_complete_days(1, before=policy.now, timezone=window.timezone)
+    start = min(window.start, recent.start) - CATCH_UP
+    read = Window(start, max(window.end, recent.end), window.timezone)
+    receipts = await engine.receipts(site_id, read)
     before = Window(window.start - CATCH_UP, window.start, window.timezone)
     records = await engine.job_records(site_id, before) if catch_up else []
     known = [*(one.partition for one in records), *(one.partition for one in receipts)]
@@ -90,13 +95,6 @@ async def plan_sessions_load(
         earlier=earlier_partitions(site_id, window, segments, known) if catch_up else (),
     )
     return plan, estimate_load([*plan.to_load], receipts, requests_per_minute=requests_per_minute)
-
-
-def _receipts_window(window: Window, policy: RefreshPolicy) -> Window:
-    """The window, the `CATCH_UP` days before it, and the most recent days for the estimate."""
-    recent = last_complete_days(1, before=policy.now, timezone=window.timezone)
-    start = min(window.start, recent.start) - CATCH_UP
-    return Window(start, max(window.end, recent.end), window.timezone)
 
 
 @task(cache_policy=NO_CACHE)
@@ -115,14 +113,17 @@ async def load_sessions_partitions(
         One result per partition, including the failed ones.
     """
     log = get_run_logger()
-    async with credentials.get_client() as client, LoadProgress(len(partitions), log) as progress:
+    ended: list[PartitionResult] = []
+    progress = Progress(LOAD_KEY, log, lambda: loading_progress(ended, len(partitions)))
+
+    async def on_progress(result: PartitionResult) -> None:
+        ended.append(result)
+        await progress.report()
+
+    async with credentials.get_client() as client, progress:
+        engine = warehouse.get_warehouse()
         return await load_partitions(
-            client,
-            warehouse.get_warehouse(),
-            partitions,
-            options,
-            on_progress=progress.update,
-            log=log,
+            client, engine, partitions, options, on_progress=on_progress, log=log
         )
 
 

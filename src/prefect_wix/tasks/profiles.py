@@ -61,16 +61,11 @@ async def reconcile_session_counts(
     Returns:
         The number of days for which Wix returned a count.
     """
-    counts = await _fetch_counts(credentials, window)
-    await store_counts(warehouse.get_warehouse(), credentials.site_id, window.timezone, counts)
-    return len(counts)
-
-
-async def _fetch_counts(credentials: AnyWixCredentials, window: Window) -> dict[date, int]:
+    counts: dict[date, int] = {}
     start = max(window.start, window.end - COUNT_RETENTION_DAYS * ONE_DAY)
     try:
         async with credentials.get_client() as client:
-            return await client.get_total_sessions(start, window.end, window.timezone)
+            counts = await client.get_total_sessions(start, window.end, window.timezone)
     except PermissionDeniedError:
         get_run_logger().warning(
             "Reconciliation skipped: the credentials lack the permission to read site analytics, "
@@ -78,7 +73,8 @@ async def _fetch_counts(credentials: AnyWixCredentials, window: Window) -> dict[
         )
     except RequestError as error:
         get_run_logger().warning("Reconciliation skipped: %s", error)
-    return {}
+    await store_counts(warehouse.get_warehouse(), credentials.site_id, window.timezone, counts)
+    return len(counts)
 
 
 @task(task_run_name=run_name("summarize", "window"), cache_policy=NO_CACHE)

@@ -19,7 +19,8 @@ from prefect_wix.load.mark_records import MarkRecords
 from prefect_wix.planning.estimate import counted
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.tasks.jobs import had_no_effect
-from prefect_wix.tasks.progress import MarkProgress
+from prefect_wix.tasks.progress import MARK_KEY, Progress
+from prefect_wix.tasks.reports import marking_progress
 from prefect_wix.tasks.run_names import run_name
 from prefect_wix.warehouse.transactions import sql_warehouse
 
@@ -132,15 +133,23 @@ async def mark_many_sessions(
     mark_records = await _open_mark_records(
         warehouse, credentials.site_id, action, retry_unknown=retry_unknown
     )
+    summary: MarkSummary | None = None
+    progress = Progress(MARK_KEY, log, lambda: marking_progress(summary))
+
+    async def on_progress(latest: MarkSummary) -> None:
+        nonlocal summary
+        summary = latest
+        await progress.report()
+
     with Spool() as spool:
         await source.read(spool, mark_records.warehouse)
-        async with credentials.get_client() as client, MarkProgress(log) as progress:
+        async with credentials.get_client() as client, progress:
             return await mark_sessions(
                 client,
                 mark_records,
                 spool,
                 calls_in_flight=calls_in_flight,
-                on_progress=progress.update,
+                on_progress=on_progress,
                 log=log,
             )
 

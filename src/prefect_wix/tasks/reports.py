@@ -45,14 +45,20 @@ def describe_load(results: Sequence[PartitionResult]) -> str:
     """One sentence: the numbers of partitions by state, of sessions, and of possible orphans."""
     states = Counter(result.state.value for result in results)
     parts = [f"{count:,} {state}" for state, count in sorted(states.items())] or ["nothing to do"]
-    sessions = counted(sum(result.sessions for result in results), "session")
-    added, removed = sum(one.added for one in results), sum(one.removed for one in results)
+    count = count_results(results)
+    sessions = counted(count["sessions"], "session")
+    changes = f"(+{count['added']:,}, -{count['removed']:,})"
     orphans = sum(result.possible_orphans for result in results)
     suffix = f"; {counted(orphans, 'possible orphan job')} at Wix" if orphans else ""
-    return (
-        f"{counted(len(results), 'partition')}: {', '.join(parts)}; "
-        f"{sessions} (+{added:,}, -{removed:,}){suffix}"
-    )
+    return f"{counted(len(results), 'partition')}: {', '.join(parts)}; {sessions} {changes}{suffix}"
+
+
+def loading_progress(ended: Sequence[PartitionResult], total: int) -> tuple[float, str]:
+    """The completed share of a load in partitions, 0 to 1, and its progress as text."""
+    failed = len(failures_of(ended))
+    sessions = counted(sum(result.sessions for result in ended), "session")
+    sentence = f"{len(ended):,} of {counted(total, 'partition')}, {sessions}"
+    return len(ended) / max(total, 1), sentence + (f", {failed:,} failed" if failed else "")
 
 
 def count_results(results: Sequence[PartitionResult]) -> dict[str, int]:
@@ -120,8 +126,7 @@ def failures_of(results: Sequence[PartitionResult]) -> dict[str, str]:
 
 def describe_listing(summary: ListingSummary, *, where: str) -> str:
     """A Markdown table about one listing."""
-    job = summary.job
-    by_day = f"{summary.parts} days, since the job for the window failed"
+    job, parts, passes = summary.job, summary.parts, summary.passes
     rows = {
         "Query": str(job.query),
         "Sessions": f"{summary.sessions:,}",
@@ -129,8 +134,8 @@ def describe_listing(summary: ListingSummary, *, where: str) -> str:
         "Job": f"`{job.job_id}` of site `{job.site_id}`, submitted {job.submitted_at:%F %T} UTC",
         "Requests": f"{summary.requests + 1}",
         "Duplicates dropped": f"{summary.duplicates:,}" if summary.duplicates else "",
-        "Passes": f"{summary.passes}, since the listing drifted" if summary.passes > 1 else "",
-        "Split window": by_day if summary.parts > 1 else "",
+        "Passes": f"{passes}, since the listing drifted" if passes > 1 else "",
+        "Split window": f"{parts} days, since the job for the window failed" if parts > 1 else "",
         "Resubmitted": "yes, since the first job failed" if summary.resubmitted else "",
         "Possible orphans": str(summary.possible_orphans) if summary.possible_orphans else "",
     }
@@ -178,6 +183,13 @@ def describe_marks(summary: MarkSummary) -> str:
     counts = {row["result"]: row["ids"] for row in mark_rows(summary)[1:]}
     rest = "".join(f", {ids:,} {result}" for result, ids in counts.items() if ids)
     return f"{summary.done:,} of {counted(summary.wanted, noun)} marked as {mark}{rest}"
+
+
+def marking_progress(summary: MarkSummary | None) -> tuple[float, str]:
+    """The completed share of a marking in session IDs, 0 to 1, and its progress as text."""
+    if summary is None:
+        return 0.0, "nothing sent yet"
+    return 1 - summary.not_sent / max(summary.to_send, 1), describe_marks(summary)
 
 
 def mark_rows(summary: MarkSummary) -> list[dict[str, Any]]:

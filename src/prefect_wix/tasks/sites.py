@@ -14,7 +14,6 @@ from uuid import UUID
 
 import prefect.runtime
 from prefect import task
-from prefect.artifacts import acreate_table_artifact
 from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
@@ -55,6 +54,7 @@ class SiteRun:
 
 
 COUNTS_KEY = "wix-site-load"
+"""The artifact with the counts of a site's run."""
 POLL_SECONDS = 5.0
 
 
@@ -102,7 +102,7 @@ async def check_deployment(name: str) -> None:
 
 
 async def run_for_site(
-    deployment: str, site: Site, parameters: Mapping[str, Any], timeout_seconds: float
+    deployment: str, parameters: Mapping[str, Any], timeout_seconds: float, site: Site
 ) -> tuple[UUID, State[Any] | None]:
     """Start a run of a deployment for one site, or find the one already started, and wait for it.
 
@@ -111,9 +111,9 @@ async def run_for_site(
 
     Args:
         deployment: the name as flow name/deployment name.
-        site: the site; the run is named after it.
-        parameters: the parameters of the run: plain values and block references.
+        parameters: the parameters of every run: plain values and block references.
         timeout_seconds: how long to wait for the run to end.
+        site: the site; the run is named after it.
 
     Returns:
         The run's ID and its last known state.
@@ -122,30 +122,25 @@ async def run_for_site(
     for attempt in range(1, (this.run_count or 1) + 1):
         run = await arun_deployment(
             deployment,
-            parameters=dict(parameters),
+            parameters={**parameters, "site_id": site.id},
             flow_run_name=site_run_name(site),
             idempotency_key=f"{this.id}/{site.id}/{attempt}",
             timeout=timeout_seconds,
             poll_interval=POLL_SECONDS,
         )
-        if not _has_failed(run.state):
+        if run.state is None or not run.state.is_final() or run.state.is_completed():
             break
     return run.id, run.state
-
-
-def _has_failed(state: State[Any] | None) -> bool:
-    return state is not None and state.is_final() and not state.is_completed()
-
-
-async def save_counts(counts: Mapping[str, Any], description: str) -> None:
-    """Save a site's counts as an artifact of its run; `read_site_run` reads them."""
-    await acreate_table_artifact([dict(counts)], key=COUNTS_KEY, description=description)
 
 
 async def read_site_run(site: Site, run_id: UUID | None, state: State[Any] | None) -> SiteRun:
     """The result of a site's load, from the state and the counts artifact of its run."""
     counts = {} if run_id is None else await _read_counts(run_id)
-    completed = state is not None and state.is_completed()
+    completed, reason = state is not None and state.is_completed(), ""
+    if state is None or not state.is_final():
+        reason = "The run did not end within the timeout; it may still load."
+    elif not completed:
+        reason = state.message or "The run gave no reason; see its log."
     return SiteRun(
         site=site,
         state="Unknown" if state is None else state.name or state.type.value,
@@ -153,14 +148,8 @@ async def read_site_run(site: Site, run_id: UUID | None, state: State[Any] | Non
         run="" if run_id is None else url_for("flow-run", obj_id=run_id) or str(run_id),
         sessions=counts.get("sessions", 0),
         failed_partitions=counts.get("failed", 0),
-        reason="" if completed else _reason(state),
+        reason=reason,
     )
-
-
-def _reason(state: State[Any] | None) -> str:
-    if state is None or not state.is_final():
-        return "The run did not end within the timeout; it may still load."
-    return state.message or "The run gave no reason; see its log."
 
 
 async def _read_counts(run_id: UUID) -> Mapping[str, Any]:
@@ -173,5 +162,4 @@ async def _read_counts(run_id: UUID) -> Mapping[str, Any]:
             sort=ArtifactSort.CREATED_DESC,
             limit=1,
         )
-    rows = json.loads(str(found[0].data)) if found else [{}]
-    return dict(rows[0])
+    return json.loads(str(found[0].data))[0] if found else {}
