@@ -2,15 +2,32 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/$(INSTALL)
+PYTEST := python -m pytest -n 2 --dist loadgroup
 
-.PHONY: demo test check format bench clean
+# The newest CPython of a minor version: of pyenv, or on PATH.
+cpython = $(lastword $(shell command -v python$(1)) $(sort $(wildcard $(shell pyenv root 2>/dev/null)/versions/$(1).*/bin/python)))
+PYTHONS ?= $(foreach minor,3.11 3.12 3.13,$(if $(call cpython,$(minor)),$(minor)))
+
+.PHONY: demo test test-unit test-pythons soak check format bench clean
 
 demo: .venv/.demo  ## load the last 30 days of a sandbox site, by device, into a DuckDB file
 	@$(BIN)/prefect-wix demo
 
-test: .venv/.dev .venv/dbt/.ready  ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+test: .venv/.dev .venv/dbt/.ready  ## all tests that a change must pass
+	$(BIN)/$(PYTEST)
+
+test-unit: .venv/.dev  ## tests without a server or another process
+	$(BIN)/$(PYTEST) tests/unit
+
+test-pythons: .venv/dbt/.ready $(PYTHONS:%=.venv/pythons/%/.ready)  ## tests/unit and tests/flows on every Python
+	@for minor in $(PYTHONS); do \
+		echo "CPython $$minor" && .venv/pythons/$$minor/bin/$(PYTEST) tests/unit tests/flows || exit 1; \
+	done
+
+soak: .venv/.dev .venv/dbt/.ready  ## all tests, with many more seeds, rounds and sites
+	SOAK=1 $(BIN)/$(PYTEST)
 
 check: .venv/.dev  ## linter, formatter, strict type checker
 	$(BIN)/ruff check .
@@ -42,6 +59,12 @@ clean:
 .venv/dbt/.ready: .venv/bin/python flows/dbt/requirements.txt  # the environment of flows/dbt
 	$(PYTHON) -m venv .venv/dbt
 	.venv/dbt/bin/pip install --quiet --disable-pip-version-check -r flows/dbt/requirements.txt
+	@touch $@
+
+.venv/pythons/%/.ready: pyproject.toml constraints.txt
+	@test -n "$(call cpython,$*)" || { echo "CPython $* is missing: pyenv install $*"; exit 1; }
+	$(call cpython,$*) -m venv .venv/pythons/$*
+	.venv/pythons/$*/bin/$(INSTALL) -e '.[duckdb,report,dev]'
 	@touch $@
 
 benchmarks/.venv/.peers: benchmarks/peers.txt

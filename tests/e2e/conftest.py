@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from tests.e2e.deployed import deploy
+from tests.options import skip_without
 from tests.processes import make_environment
 
 
@@ -31,7 +32,7 @@ def browser():
     found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
     program = next(filter(None, found), None)
     if program is None:
-        pytest.skip("no chromium or google-chrome on PATH")
+        skip_without("A browser (chromium or google-chrome on PATH)")
     with sync_playwright() as playwright:
         # Chromium's sandbox does not run as root; the pages are trusted.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])

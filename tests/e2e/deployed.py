@@ -28,17 +28,15 @@ from prefect_wix.deployments.automations import nothing_landed, run_died
 from prefect_wix.planning.partitions import Partition
 from prefect_wix.planning.segments import DEVICES
 from prefect_wix.sandbox import Sandbox, World, running
+from tests.options import repeated
 from tests.prefect_server import prefect_server
 from tests.processes import ROOT, background, make_environment
 from tests.warehouses import PostgresBench
 
 ZONE = "Asia/Jerusalem"
-SITES = 20
+SITES = repeated(8, soak=20)
 WORKERS = ("one", "two")
-SETTINGS = {
-    "PREFECT_WORKER_QUERY_SECONDS": "2",
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # the minimum
-}
+SETTINGS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}  # the minimum
 WITHIN_SECONDS = {run_died().name: 60.0, nothing_landed(DoNothing()).name: 10.0}
 """Shorter periods for automations that would wait for minutes or hours."""
 FINAL_STATES = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -130,6 +128,12 @@ class Deployed:
             )
         )
         return Counter(dict(rows))
+
+    def profiled_days(self):
+        """The days of the profiled sessions, oldest first."""
+        table = self.bench.name("wix_sessions")
+        rows = asyncio.run(self.bench.sql(f"SELECT DISTINCT session_date FROM {table} ORDER BY 1"))
+        return [day for (day,) in rows]
 
     def ids(self, partition):
         return sorted(asyncio.run(self.bench.check(partition)))

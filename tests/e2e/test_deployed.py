@@ -34,8 +34,23 @@ def dates(days):
     return {"start_date": str(days[0]), "end_date": str(days[-1] + ONE_DAY)}
 
 
+def test_a_schedule_that_was_changed_is_kept(deployed):
+    """Deployed again, a schedule of the UI stays; an option replaces it."""
+    deployed.command("prefect-wix", "deploy", "--cron", "30 5 * * *")
+    deployed.command("prefect-wix", "deploy")
+    assert schedules(deployed) == {("30 5 * * *", "Etc/UTC")}
+    deployed.command("prefect-wix", "deploy", "--timezone", ZONE)
+    assert schedules(deployed) == {("0 4 * * *", ZONE)}
+
+
+def schedules(deployed):
+    deployments = deployed.call("POST", "deployments/filter")
+    found = [one["schedule"] for each in deployments for one in each["schedules"]]
+    return {(one["cron"], one["timezone"]) for one in found}
+
+
 def test_the_schedule_starts_a_load_and_its_event_a_profile(deployed):
-    """A worker executes the scheduled load, and the load's event starts the profile."""
+    """A worker executes the scheduled load, and its event starts the profile of its days."""
     daily = deployed.deployment("load-sessions/daily-load")
     soon = datetime.now(UTC) + timedelta(seconds=5)
     every_day = {"interval": 86_400, "anchor_date": soon.isoformat(), "timezone": ZONE}
@@ -55,6 +70,7 @@ def test_the_schedule_starts_a_load_and_its_event_a_profile(deployed):
     week = [start + timedelta(n) for n in range((end - start).days)]
     assert len(week) == 7
     deployed.check(deployed.partitions(week))
+    assert deployed.profiled_days() == week
 
 
 def test_an_ad_hoc_run_lists_the_query_of_the_form(deployed):

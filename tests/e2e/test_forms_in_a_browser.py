@@ -18,7 +18,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-SITE = {"$ref": {"block_document_slug": "wix-credentials/wix"}}
 TODAY = {"period": "TODAY", "device_type": "ALL"}
 INVALID = [
     (
@@ -89,6 +88,12 @@ def submit(page):
     return response.value.json()["id"]
 
 
+def site_of(deployed):
+    """The reference to the site's credentials, which the form's picker shows by ID."""
+    found = deployed.call("GET", "block_types/slug/wix-credentials/block_documents/name/wix")
+    return {"$ref": {"block_document_id": found["id"]}}
+
+
 def complete(deployed, run_id):
     """Wait for the run and assert that it completed."""
     state = deployed.wait_for_end(run_id, seconds=120)
@@ -122,7 +127,7 @@ def test_a_listing_is_started_from_the_form(deployed, form):
     choose(page, "Device type", "DeviceType", "MOBILE")
     run_id = submit(page)
     used = deployed.run(run_id)["parameters"]
-    assert used["credentials"] == SITE
+    assert used["credentials"] == site_of(deployed)
     chosen = {name: value for name, value in used["query"].items() if value is not None}
     assert chosen == {"period": "LAST_7_DAYS", "device_type": "MOBILE"}
     complete(deployed, run_id)
@@ -138,7 +143,7 @@ def test_a_load_is_started_from_the_form(deployed, form):
     days.get_by_role("spinbutton").fill("2")
     run_id = submit(page)
     used = deployed.run(run_id)["parameters"]
-    assert (used["days"], used["refresh"], used["credentials"]) == (2, "stale", SITE)
+    assert (used["days"], used["refresh"], used["credentials"]) == (2, "stale", site_of(deployed))
     assert used["segments"] == [f"device_type={one}" for one in ("DESKTOP", "MOBILE", "TABLET")]
     complete(deployed, run_id)
     follow_link(deployed, page, run_id, " partitions: ")

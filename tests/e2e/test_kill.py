@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import signal
 import sys
@@ -21,10 +20,11 @@ import pytest
 from prefect_wix.planning.partitions import JobState, Partition
 from prefect_wix.sandbox import World, running
 from tests.e2e import loader
+from tests.options import SOAK, repeated
 from tests.processes import ROOT
 
 ENGINES = ("duckdb", "postgres", "parquet")
-SEEDS = range(int(os.environ.get("KILL_SEEDS", "1")))
+SEEDS = range(repeated(1, soak=10))
 DAYS = [date(2024, 3, day) for day in (1, 2, 3)]
 DEVICES = ("DESKTOP", "MOBILE")
 ZONE = "Asia/Jerusalem"
@@ -45,8 +45,16 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(("operation", "moment"), STEPS, ids=map("-".join, STEPS))
+KILLS = [
+    (engine, *step)
+    for number, step in enumerate(STEPS)
+    for place, engine in enumerate(ENGINES)
+    if SOAK or step[0] == "publish" or place == number % len(ENGINES)
+]
+"""Each step on one engine and each step of a publish on all; in soak, each step on all."""
+
+
+@pytest.mark.parametrize(("engine", "operation", "moment"), KILLS, ids=map("-".join, KILLS))
 async def test_the_load_after_a_killed_one_is_exact(engine, operation, moment, make_bench):
     """A kill leaves no mixed partition and costs at most one extra submit."""
     bench = make_bench(engine)

@@ -14,6 +14,7 @@ from prefect_wix.planning.segments import DEVICES
 from prefect_wix.planning.windows import ONE_DAY
 from prefect_wix.sandbox import Fault
 from tests.e2e.deployed import SITES, children, kill_machine
+from tests.options import repeated
 from tests.processes import wait_until
 
 pytestmark = [
@@ -21,8 +22,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-SITES_IN_FLIGHT = 6
-JOBS_THAT_FINISH = 30
+SITES_IN_FLIGHT = repeated(4, soak=6)
+"""More than the runs that the worker with the parent run has room for."""
+JOBS_THAT_FINISH = len(DEVICES) * repeated(2, soak=10)
 
 
 def test_every_site_lands_once_though_a_worker_is_killed(deployed):

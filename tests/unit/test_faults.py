@@ -29,6 +29,7 @@ from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.sandbox import Fault, World, running
 from prefect_wix.sandbox.faults import KINDS
 from prefect_wix.sandbox.world import DerivedIds
+from tests.options import repeated
 
 SESSIONS, PAGE = 230, 50
 WORLD = World.generate(5, sessions=SESSIONS, start=date(2024, 3, 1), days=1, timezone="UTC")
@@ -317,7 +318,7 @@ def combinations(seed, number, *groups):
         yield [maker(draw) for maker in makers]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(repeated(2, soak=40)))
 async def test_combined_faults_lose_and_invent_no_ids(sandbox, client, seed):
     """In 25 combinations per seed, the IDs are exact or the error is typed."""
     hidden = HIDDEN_TOTALS if seed % 2 else HIDDEN_PAGES
@@ -331,7 +332,7 @@ async def test_combined_faults_lose_and_invent_no_ids(sandbox, client, seed):
     assert 3 <= sum(endings) <= 22, "both endings must be among them, or nothing was tried"
 
 
-@pytest.mark.parametrize("seed", range(100, 104))
+@pytest.mark.parametrize("seed", range(100, 100 + repeated(2, soak=20)))
 async def test_a_listing_of_contradictory_responses_is_consistent_or_fails(sandbox, client, seed):
     """A complete listing has exactly the IDs that the job returned, as many as its last total.
 
@@ -351,7 +352,7 @@ async def test_a_listing_of_contradictory_responses_is_consistent_or_fails(sandb
 
 
 @pytest.mark.parametrize("maker", CONTRADICTIONS)
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(repeated(4, soak=40)))
 async def test_a_contradiction_in_the_pages_is_detected(sandbox, client, maker, seed):
     """A result that changes between pages, or a wrong total, is read again or fails."""
     fault = maker(random.Random(seed))

@@ -1,10 +1,9 @@
-"""The direction of imports, imports without Prefect, and the exports of every module."""
+"""The direction of imports, and the exports of every module."""
 
 from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -21,16 +20,6 @@ FILES = {
 }
 SANDBOX = "prefect_wix.sandbox"
 MODULES = {name: path for name, path in FILES.items() if not name.startswith(SANDBOX)}
-REFUSE = """
-import sys
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {refused!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Refuse())
-"""
 
 
 def imports_of(path):
@@ -58,53 +47,6 @@ def own_imports_of(name):
         for one in imports_of(FILES[f"prefect_wix.{name}"])
         if one.startswith("prefect_wix.")
     }
-
-
-def run_python(code):
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={"PYTHONPATH": str(PACKAGE.parent), "PATH": ""},
-    )
-
-
-WITHOUT_PREFECT = ("client", "jobs", "load.loader", "load.mark_recordings", "load.id_source")
-
-
-@pytest.mark.parametrize(
-    "module", [*WITHOUT_PREFECT, "planning.plan", "profiles.profiling", "profiles.report"]
-)
-def test_the_core_can_be_imported_without_prefect(module):
-    done = run_python(REFUSE.format(refused={"prefect"}) + f"import prefect_wix.{module}")
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("name", ["SessionsQuery", "SessionsJob", "Period"])
-def test_the_models_can_be_imported_without_prefect(name):
-    done = run_python(REFUSE.format(refused={"prefect"}) + f"from prefect_wix import {name}")
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("module", ["warehouse", "profiles.profiling", "profiles.tables"])
-def test_the_warehouse_and_the_profiles_can_be_imported_without_prefect(module):
-    done = run_python(REFUSE.format(refused={"prefect"}) + f"import prefect_wix.{module}")
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_package_can_be_imported_where_fcntl_is_missing():
-    # As on Windows, where filelock has another backend; here it warns that it has none.
-    code = "import warnings; warnings.simplefilter('ignore'); import prefect_wix.cli.server"
-    done = run_python(REFUSE.format(refused={"fcntl"}) + code)
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_refused_package_cannot_be_imported():
-    """A precondition of the tests above."""
-    done = run_python(REFUSE.format(refused={"prefect"}) + "import prefect_wix.blocks")
-    assert "No module named 'prefect'" in done.stderr
 
 
 def test_httpx_is_imported_only_where_requests_are_made():
@@ -174,13 +116,6 @@ def test_a_module_imports_only_what_its_package_may(name):
     imported = {one for one in own_imports_of(short) if package_of(one) != package_of(short)}
     allowed = ALLOWED_IMPORTS[package_of(short)]
     assert {one for one in imported if not {one, package_of(one)} & allowed} == set()
-
-
-def test_importing_the_root_imports_no_submodule():
-    """Each public name is imported on first use."""
-    done = run_python("import prefect_wix, sys; print(*sys.modules)")
-    assert done.returncode == 0, done.stderr
-    assert {one for one in done.stdout.split() if one.startswith("prefect_wix.")} == set()
 
 
 def defined_in(module):

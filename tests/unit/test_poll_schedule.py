@@ -14,6 +14,7 @@ from prefect_wix.client.models import DeviceType, FunnelStep, SessionsQuery
 from prefect_wix.jobs.latency import Latency, job_kind
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.jobs.poll_schedule import PollSchedule
+from tests.options import repeated
 from tests.schedules import MINUTE, mixed_jobs, queries, simulate
 from tests.virtual_time import LoopClock, run
 
@@ -123,7 +124,7 @@ def test_twenty_equal_jobs_take_at_most_5_percent_longer_than_necessary():
     assert wix.requests <= 20 * 2.3
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(repeated(1, soak=12)))
 def test_mixed_jobs_take_at_most_15_percent_longer_than_a_clairvoyant_schedule(seed):
     """500 jobs of 3 kinds at 200 requests a minute, 16 at a time."""
     latencies, totals = mixed_jobs(500, seed)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from test_imports import PACKAGE, REFUSE
 
 from prefect_wix.errors import OutputError
 from prefect_wix.profiles.report import check_report, write_report
@@ -122,25 +118,3 @@ def test_a_report_goes_where_its_path_says(tmp_path, monkeypatch):
         with pytest.raises(OutputError, match=r"report.* is (a URL|a link)"):
             write_report(a_summary(), refused)
     assert pipe.is_fifo()
-
-
-@pytest.mark.parametrize("package", ["plotly", "jinja2"])
-def test_a_missing_extra_names_the_command_that_installs_it(package, tmp_path):
-    """The module imports without the extra, and the check names the install command."""
-    code = REFUSE.format(refused={package}) + (
-        "from pathlib import Path\n"
-        "from prefect_wix.profiles.report import check_report\n"
-        f"check_report(Path({str(tmp_path)!r}) / 'report.html')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PYTHONPATH": str(PACKAGE.parent), "PATH": ""},
-    )
-    last = done.stderr.strip().splitlines()[-1]
-    assert re.search(
-        rf"needs the package {package}. Run: pip install 'prefect-wix\[report\]'", last
-    )
-    check_report(tmp_path / "report.html")

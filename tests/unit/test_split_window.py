@@ -22,6 +22,7 @@ from prefect_wix.jobs.listing import submit_job
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.jobs.split_window import MAX_FAILED_DAYS, complete_listing
 from prefect_wix.sandbox import Fault, Rules, Session, World, running
+from tests.options import repeated
 
 FIRST = date(2024, 3, 1)
 DAYS = 32
@@ -282,6 +283,7 @@ async def list_in_sandbox(sandbox, query, **options):
         return result, client.clock.now()
 
 
+LOADS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 windows = st.integers(1, DAYS).flatmap(
     lambda length: st.builds(window, st.just(length), st.integers(0, DAYS - length))
 )
@@ -292,7 +294,7 @@ windows = st.integers(1, DAYS).flatmap(
     failing=st.sets(st.integers(0, DAYS - 1), max_size=4) | st.sets(st.integers(0, DAYS - 1)),
     most=st.none() | st.integers(1, DAYS),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(LOADS, max_examples=repeated(15, soak=300))
 def test_the_result_is_the_union_or_names_exactly_the_failed_days(
     running_sandbox, query, failing, most
 ):
@@ -324,7 +326,7 @@ def test_the_result_is_the_union_or_names_exactly_the_failed_days(
 
 
 @given(query=windows, failing=st.sets(st.integers(0, DAYS - 1), max_size=3))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(LOADS, max_examples=repeated(6, soak=100))
 def test_days_that_never_finish_are_named_or_reported_as_not_tried(running_sandbox, query, failing):
     """No other day is named, each is reported, and the time is limited."""
     sandbox = running_sandbox

@@ -5,9 +5,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import random
-import resource
-import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 from threading import get_ident
@@ -160,86 +157,10 @@ def test_python_memory_does_not_grow_with_the_number_of_ids():
     assert peak < 8 * 2**20
 
 
-def test_the_process_grows_by_the_cache_and_not_by_the_ids():
-    """100 MB of IDs grow the process, SQLite included, by less than 60 MB."""
-    code = """
-import resource
-from prefect_wix.spool.id_spool import Spool
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-with Spool() as spool:
-    spool.add(["warm"])
-    before = peak()
-    for page in range(100):
-        spool.add([f"{hash((page, n)):x}{page}-{n}{'x' * 970}" for n in range(1000)])
-    assert len(spool) == 100_001
-    print(peak() - before)
-"""
-    done = run_python(code)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 60
-
-
-def run_python(code, *, preexec_fn=None, **environment):
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={"PYTHONPATH": SRC, "PATH": "", **environment},
-        preexec_fn=preexec_fn,
-    )
-
-
-def limit_file_size(size):
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
-FILL = """
-import sys
-from prefect_wix.errors import SpoolError
-from prefect_wix.spool.id_spool import Spool
-try:
-    with Spool() as spool:
-        for page in range(600):
-            spool.add([f"{page:08}-{n:08}-{'x' * 100}" for n in range(1000)])
-        spool.digest()
-except SpoolError as error:
-    print(error)
-    sys.exit(3)
-"""
-
-
-def test_a_full_disk_is_a_spool_error_that_names_tmpdir():
-    done = run_python(FILL, preexec_fn=limit_file_size(4 * 2**20))
-    assert done.returncode == 3, done.stderr
-    assert "could not be written to local disk" in done.stdout
-    assert "set TMPDIR to a larger disk" in done.stdout
-
-
-def test_a_disk_without_any_space_is_a_spool_error():
-    done = run_python(FILL, preexec_fn=limit_file_size(0))
-    assert done.returncode == 3, done.stderr
-
-
 def test_a_temporary_folder_that_cannot_be_created_is_a_spool_error(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     with Spool() as spool, pytest.raises(SpoolError, match="set TMPDIR"):
         spool.folder  # noqa: B018
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
-def test_ids_beyond_the_cache_are_in_an_unlinked_file_in_tmpdir(tmp_path):
-    """The file disappears with the process."""
-    list_files = "print(*(one.resolve() for one in Path('/proc/self/fd').iterdir()))"
-    code = "from pathlib import Path\n" + FILL.replace("spool.digest()", list_files)
-    done = run_python(code, TMPDIR=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert f"{tmp_path}/" in done.stdout
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_leaving_the_spool_removes_its_files():

@@ -37,6 +37,7 @@ from prefect_wix.errors import (
     StatusError,
 )
 from prefect_wix.jobs.listing import Listing
+from tests.options import repeated
 
 NO_RETRIES = RetryPolicy(times=0)
 MIB = 2**20
@@ -49,6 +50,10 @@ SECRETS = {
     "hex": "4F1CD00D-9b9b-4c4c-8a8a-77f0c0ffee77",
     "key": "IST." + base64.urlsafe_b64encode(bytes(range(7, 250, 3)) * 6).decode().rstrip("="),
 }
+
+
+SOME = {name: SECRETS[name] for name in repeated(("odd characters", "key"), soak=SECRETS)}
+"""The secrets in headers, successes and token responses, which are masked as in bodies."""
 
 
 def escaped(secret, form):
@@ -141,13 +146,14 @@ def unescaped(match):
 
 def assert_hidden(secret, *texts):
     """No part of eight characters is in a text, nor in what an escape in it stands for."""
+    parts = windows_of(secret)
     encoded = [secret.encode().hex(), base64.b64encode(secret.encode()).decode().rstrip("=")]
+    encoded_parts = set().union(*map(windows_of, encoded))
     for text in texts:
-        for decoded in decodings_of(text):
-            found = {one for one in windows_of(secret) if one in decoded.lower()}
+        for decoded in {*decodings_of(text)}:
+            found = parts & windows_of(decoded)
             assert not found, f"{found} is in {decoded!r}"
-        for form in encoded:
-            assert not {one for one in windows_of(form) if one in text.lower()}, text
+        assert not encoded_parts & windows_of(text), text
 
 
 def texts_of_error(error):
@@ -210,7 +216,7 @@ def debug_logs(caplog):
     )
 
 
-@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+@pytest.mark.parametrize("secret", SOME.values(), ids=SOME)
 @pytest.mark.parametrize("place", HEADERS)
 async def test_no_header_status_line_or_protocol_error_shows_an_echoed_key(
     secret, place, debug_logs
@@ -267,7 +273,7 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+@pytest.mark.parametrize("secret", SOME.values(), ids=SOME)
 @pytest.mark.parametrize("place", SUCCESSES)
 async def test_no_value_of_a_success_shows_an_echoed_key(secret, place):
     bodies = [SUCCESSES[place](f"{form(secret)}") for form in ENCODINGS.values()]
@@ -314,7 +320,7 @@ TOKEN_ECHOES = {
 }
 
 
-@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+@pytest.mark.parametrize("secret", SOME.values(), ids=SOME)
 @pytest.mark.parametrize("place", TOKEN_ECHOES)
 async def test_no_response_of_the_token_endpoint_shows_an_echoed_app_secret(
     secret, place, debug_logs

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
 import pytest
-from test_spool import ODD, SRC, guids, pages
+from test_spool import ODD, guids, pages
 
-from prefect_wix.errors import MissingExtraError, OutputError, SpoolError
+from prefect_wix.errors import OutputError, SpoolError
 from prefect_wix.jobs import writers
 from prefect_wix.jobs.writers import check_output, write_session_ids
 from prefect_wix.spool.id_spool import Spool
@@ -173,27 +171,6 @@ def test_a_name_that_only_resembles_a_home_folder_or_a_url_is_a_file(
     assert read_back(tmp_path / name) == []
 
 
-def test_a_folder_without_write_permission_is_refused_before_the_job(tmp_path):
-    code = f"""
-import os
-from pathlib import Path
-from prefect_wix.jobs.writers import check_output
-if os.getuid() == 0:
-    os.setuid(65534)
-check_output(Path({str(tmp_path)!r}) / "new" / "ids.csv")
-"""
-    tmp_path.chmod(0o555)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={"PYTHONPATH": SRC, "PATH": ""},
-    )
-    assert "can't be written (Permission denied)" in done.stderr
-
-
 def odd_target(folder, kind):
     path = folder / f"{kind}.csv"
     if kind == "pipe":
@@ -319,76 +296,12 @@ def test_a_temporary_folder_that_duckdb_cannot_name_is_an_error(spool, tmp_path,
     assert [one.name for one in tmp_path.iterdir()] == [folder.name]
 
 
-WRITE = """
-import resource, sys
-from pathlib import Path
-from prefect_wix.errors import WixError
-from prefect_wix.jobs.writers import write_session_ids
-from prefect_wix.spool.id_spool import Spool
-with Spool() as spool:
-    for page in range(20):
-        spool.add([f"{page:08}-{n:08}-{hash((page, n)):x}" for n in range(1000)])
-    if sys.argv[2] != "0":
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
-    try:
-        write_session_ids(spool, Path(sys.argv[1]))
-    except WixError as error:
-        print(type(error).__name__, error)
-        sys.exit(3)
-"""
-
-
-def write_in_process(path, limit):
-    return subprocess.run(
-        [sys.executable, "-c", WRITE, str(path), str(limit)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={"PYTHONPATH": SRC, "PATH": "", "HOME": "/tmp"},
-    )
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_on_a_full_disk_the_existing_file_stays_and_no_draft_remains(tmp_path, suffix):
-    path = tmp_path / f"ids{suffix}"
-    path.write_text("existing content")
-    done = write_in_process(path, 20_000)
-    assert done.returncode == 3, done.stderr
-    assert done.stdout.startswith(("OutputError", "SpoolError"))
-    assert path.read_text() == "existing content"
-    assert [one.name for one in tmp_path.iterdir()] == [path.name]
-    assert write_in_process(path, 0).returncode == 0
-    assert len(read_back(path)) == 20_000
-
-
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_full_device_is_an_os_error(spool, suffix):
     """Python writes lines, DuckDB writes Parquet."""
     spool.add(["a"])
     with pytest.raises(OSError, match="No space left on device"):
         writers._WRITERS[suffix](spool, Path("/dev/full"))
-
-
-def test_parquet_without_duckdb_names_the_package_to_install(spool, tmp_path):
-    code = f"""
-import sys
-sys.modules["duckdb"] = None
-from pathlib import Path
-from prefect_wix.jobs.writers import check_output
-check_output(Path({str(tmp_path / "ids.csv")!r}))
-check_output(Path({str(tmp_path / "ids.parquet")!r}))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={"PYTHONPATH": SRC, "PATH": ""},
-    )
-    assert MissingExtraError.__name__ in done.stderr
-    assert "pip install 'prefect-wix[duckdb]'" in done.stderr
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

@@ -34,6 +34,7 @@ from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import PublishResult
 from prefect_wix.warehouse.postgres import PostgresWarehouse
 from prefect_wix.warehouse.schema import SESSIONS, Statement
+from tests.options import repeated
 from tests.warehouses import (
     MOBILE,
     NOON,
@@ -645,20 +646,22 @@ async def finish(*processes):
 
 async def test_processes_that_publish_the_same_partition_are_serialized(bench, warehouse):
     """No session is doubled."""
-    rounds = 12
+    rounds = repeated(4, soak=40)
     await finish(*(another_process(bench, (8, tag, 200), rounds=rounds) for tag in ("x", "y", "z")))
     assert len(await bench.check(on_day(8))) == 200
 
 
 async def test_processes_that_publish_different_partitions_do_not_mix(bench, warehouse):
     """Each partition contains the sessions of its own process only."""
-    days = {8: "x", 9: "y", 10: "z"}
-    await finish(*(another_process(bench, (day, tag, 200), rounds=8) for day, tag in days.items()))
+    days, rounds = {8: "x", 9: "y", 10: "z"}, repeated(3, soak=40)
+    await finish(
+        *(another_process(bench, (day, tag, 200), rounds=rounds) for day, tag in days.items())
+    )
     for day, tag in days.items():
         assert sorted(await bench.check(on_day(day))) == sorted(ids_of(tag, 200))
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(repeated(2, soak=20)))
 async def test_a_kill_at_any_moment_leaves_the_old_or_the_new_version(bench, warehouse, seed):
     """The receipt matches the rows, and the next publish succeeds."""
     process = another_process(bench, (8, "x", 5000), (8, "y", 4000), rounds=1000)

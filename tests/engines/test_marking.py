@@ -78,15 +78,15 @@ async def recorded_states(bench):
 # -- each ID once ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("action", "calls"), [(RECORDED, 250), (DELETED, 3)])
+@pytest.mark.parametrize(("action", "calls"), [(RECORDED, 120), (DELETED, 2)])
 async def test_every_id_is_marked_once(bench, action, calls):
     """One request per recorded session, one per hundred deleted recordings."""
     with running_shop() as shop:
-        ids = ids_of(shop, 250)
+        ids = ids_of(shop, 120)
         summary = await mark(bench, shop, ids, action)
         assert getattr(shop, action) == set(ids)
         assert shop.count(action) == calls
-    assert summary == MarkSummary(shop.site_id, action, wanted=250, to_send=250, done=250)
+    assert summary == MarkSummary(shop.site_id, action, wanted=120, to_send=120, done=120)
     assert summary.complete
     assert await recorded_states(bench) == dict.fromkeys(ids, "done")
 
@@ -219,24 +219,24 @@ async def test_a_500_leaves_only_the_ids_of_its_call_unknown(bench):
 async def test_a_wrong_key_stops_the_run(bench):
     """At most one batch of calls is sent, and no ID is left unknown."""
     with running_shop() as shop:
-        summary = await mark(bench, shop, ids_of(shop, 100), in_flight=4, key="wrong-key")
+        summary = await mark(bench, shop, ids_of(shop, 30), in_flight=4, key="wrong-key")
         assert shop.count("recorded") <= 4
     assert "API key or app secret is invalid" in summary.stopped
-    assert summary.refused + summary.not_sent == 100
+    assert summary.refused + summary.not_sent == 30
     assert set((await recorded_states(bench)).values()) == {"refused"}
     with running_shop() as shop:
-        assert (await mark(bench, shop, ids_of(shop, 100))).complete
+        assert (await mark(bench, shop, ids_of(shop, 30))).complete
 
 
 async def test_an_outage_stops_the_run(duck):
     """After 8 failed calls in a row, the remaining IDs are left to the next run."""
     with running_shop(faults=[Fault("server_error", status=500)]) as shop:
-        summary = await mark(duck, shop, ids_of(shop, 200))
+        summary = await mark(duck, shop, ids_of(shop, 50))
         assert summary.unknown <= 8
         assert summary.stopped
         shop.faults = []
-        again = await mark(duck, shop, ids_of(shop, 200))
-    assert again.done == 200 - summary.unknown
+        again = await mark(duck, shop, ids_of(shop, 50))
+    assert again.done == 50 - summary.unknown
 
 
 async def test_one_throttled_403_does_not_stop_the_run(duck):
@@ -285,7 +285,7 @@ def start_marking(bench, shop, ids):
         "ids": ids,
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.unit.killed_marking", json.dumps(config)],
+        [sys.executable, "-m", "tests.engines.killed_marking", json.dumps(config)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

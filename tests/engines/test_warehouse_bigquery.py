@@ -40,7 +40,7 @@ from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import PublishResult
 from prefect_wix.warehouse.schema import SESSIONS, Statement, drive
 from prefect_wix.warehouse.transactions import SessionTransactions
-from tests.unit.test_warehouse import (  # noqa: F401 - the tests of every warehouse
+from tests.engines.test_warehouse import (  # noqa: F401 - the tests of every warehouse
     ODD,
     full_text,
     test_a_first_claim_permits_a_submit,

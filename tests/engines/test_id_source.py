@@ -130,7 +130,7 @@ async def test_only_a_regular_file_is_read(tmp_path, suffix):
         server.bind(str(listener))
         for path in (folder, pipe, listener, device):
             with pytest.raises(IdSourceError, match="is not a regular file"):
-                await asyncio.wait_for(read(IdSource(file=path)), 5)
+                await asyncio.wait_for(read(IdSource(file=path)), 60)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from prefect_wix.sandbox import Rules, Session, World
 from prefect_wix.sandbox.query import find_sessions
 from prefect_wix.warehouse.schema import drive_async
 from prefect_wix.warehouse.transactions import SessionTransactions
+from tests.options import repeated
 from tests.warehouses import DuckDBBench, a_listing
 
 SITE = "site-1"
@@ -118,7 +119,7 @@ WORLDS = {
 }
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=repeated(4, soak=60), deadline=None)
 @given(world=st.fixed_dictionaries(WORLDS))
 def test_device_and_deepest_step_are_right_for_every_session_of_many_worlds(world):
     """Each row has the session's device and deepest step, and no relation is broken."""
