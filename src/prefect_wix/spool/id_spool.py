@@ -128,6 +128,9 @@ class Spool:
         Raises:
             SpoolError: the local disk is full or failing, or the spool is closed.
         """
+        if len(self) <= BATCH_SIZE:
+            return _fingerprint(b"".join(self._texts())).hexdigest()
+        # A load of more IDs needs the file anyway.
         with _disk_errors(), self.lines().open("rb") as content:
             return hashlib.file_digest(content, _fingerprint).hexdigest()
 
