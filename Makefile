@@ -4,13 +4,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test test-emulators check format bench clean
 
 demo: .venv/.demo  ## load the last 30 days of a sandbox site, by device, into a DuckDB file
 	@$(BIN)/prefect-wix demo
 
-test: .venv/.dev .venv/dbt/.ready  ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+test: .venv/.dev .venv/dbt/.ready  ## all tests but those on emulators
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not emulators"
+
+test-emulators: .venv/.dev .venv/emulators/.ready  ## the warehouse tests on emulators of Snowflake and BigQuery
+	$(BIN)/python -m pytest -m emulators
 
 check: .venv/.dev  ## linter, formatter, strict type checker
 	$(BIN)/ruff check .
@@ -42,6 +45,11 @@ clean:
 .venv/dbt/.ready: .venv/bin/python flows/dbt/requirements.txt  # the environment of flows/dbt
 	$(PYTHON) -m venv .venv/dbt
 	.venv/dbt/bin/pip install --quiet --disable-pip-version-check -r flows/dbt/requirements.txt
+	@touch $@
+
+.venv/emulators/.ready: .venv/bin/python tests/emulators.txt
+	$(PYTHON) -m venv .venv/emulators
+	.venv/emulators/bin/pip install --quiet --disable-pip-version-check -r tests/emulators.txt
 	@touch $@
 
 benchmarks/.venv/.peers: benchmarks/peers.txt

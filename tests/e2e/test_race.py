@@ -17,7 +17,8 @@ from tests.e2e import racer
 from tests.processes import ROOT
 from tests.warehouses import MOBILE, on_day
 
-ENGINES = ("duckdb", "postgres", "parquet", "adbc")
+EMULATED = [pytest.param(one, marks=pytest.mark.emulators) for one in ("snowflake", "bigquery")]
+ENGINES = ("duckdb", "postgres", "parquet", *EMULATED)
 ROUNDS = int(os.environ.get("RACE_ROUNDS", "2"))
 MINUTES = 60
 

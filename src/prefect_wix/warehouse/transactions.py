@@ -7,6 +7,7 @@ in `prefect_wix.warehouse.decisions`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from prefect_wix.errors import WarehouseUnsupportedError
 from prefect_wix.planning.partitions import CONFIRMING, JobRecord, JobState, Partition, Receipt
 from prefect_wix.planning.windows import Window
+from prefect_wix.spool.id_spool import Spool
+from prefect_wix.spool.shield import shield_in_thread
 from prefect_wix.warehouse.decisions import (
     OPEN_STATES,
     PartitionContents,
@@ -24,7 +27,16 @@ from prefect_wix.warehouse.decisions import (
     new_receipt,
 )
 from prefect_wix.warehouse.interface import Claim, PublishResult, VerifiedListing, Warehouse
-from prefect_wix.warehouse.schema import IDS, JOBS, RECEIPTS, Schema, Statement, Steps, Table
+from prefect_wix.warehouse.schema import (
+    IDS,
+    JOBS,
+    RECEIPTS,
+    SESSIONS,
+    Schema,
+    Statement,
+    Steps,
+    Table,
+)
 
 T = TypeVar("T")
 
@@ -220,6 +232,54 @@ def _record(row: Sequence[Any]) -> JobRecord:
 def _receipt(row: Sequence[Any]) -> Receipt:
     fields = _fields([*RECEIPTS.types, "confirmed_at"], row)
     return Receipt(**fields | {"confirmed_at": fields["confirmed_at"] or fields["submitted_at"]})
+
+
+Begin = Callable[[SessionTransactions, datetime], Steps[T]]
+"""Makes the steps of a transaction, from the tables and the time by the warehouse's clock."""
+
+
+class ThreadedWarehouse(ABC):
+    """A warehouse with a blocking client: each operation is one transaction in a thread."""
+
+    @abstractmethod
+    def _transact(self, begin: Begin[T], *, lock: bool, spool: Spool | None = None) -> T:
+        """Run the steps in one transaction.
+
+        Args:
+            begin: makes the steps; called again if the transaction is repeated.
+            lock: whether the transaction decides and writes; no other one may do so meanwhile.
+            spool: the IDs to stage in `SessionTransactions.staged` first.
+        """
+
+    async def prepare(self) -> None:
+        """See `Warehouse.prepare`."""
+        # There may be no table to lock yet; every statement can run twice.
+        await self._run(lambda tables, _: tables.prepare(SESSIONS), lock=False)
+
+    async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
+        """See `Warehouse.receipts`."""
+        return await self._run(lambda tables, _: tables.read_receipts(site_id, window), lock=False)
+
+    async def job_records(self, site_id: str, window: Window) -> list[JobRecord]:
+        """See `Warehouse.job_records`."""
+        return await self._run(
+            lambda tables, _: tables.read_job_records(site_id, window), lock=False
+        )
+
+    async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
+        """See `Warehouse.claim`."""
+        return await self._run(lambda tables, at: tables.claim(record, adopt_since, at))
+
+    async def save_record(self, record: JobRecord) -> None:
+        """See `Warehouse.save_record`."""
+        await self._run(lambda tables, _: tables.save_record(record))
+
+    async def publish(self, listing: VerifiedListing) -> PublishResult:
+        """See `Warehouse.publish`."""
+        return await self._run(lambda tables, at: tables.publish(listing, at), spool=listing.spool)
+
+    async def _run(self, begin: Begin[T], *, lock: bool = True, spool: Spool | None = None) -> T:
+        return await shield_in_thread(lambda: self._transact(begin, lock=lock, spool=spool))
 
 
 @runtime_checkable
