@@ -10,16 +10,19 @@ PYTEST := python -m pytest -n 2 --dist loadgroup
 cpython = $(lastword $(shell command -v python$(1)) $(sort $(wildcard $(shell pyenv root 2>/dev/null)/versions/$(1).*/bin/python)))
 PYTHONS ?= $(foreach minor,3.11 3.12 3.13,$(if $(call cpython,$(minor)),$(minor)))
 
-.PHONY: demo test test-unit test-pythons soak check format bench clean
+.PHONY: demo test test-unit test-emulators test-pythons soak check format bench clean
 
 demo: .venv/.demo  ## load the last 30 days of a sandbox site, by device, into a DuckDB file
 	@$(BIN)/prefect-wix demo
 
 test: .venv/.dev .venv/dbt/.ready  ## all tests that a change must pass
-	$(BIN)/$(PYTEST)
+	$(BIN)/$(PYTEST) -m "not emulators"
 
 test-unit: .venv/.dev  ## tests without a server or another process
 	$(BIN)/$(PYTEST) tests/unit
+
+test-emulators: .venv/.dev .venv/emulators/.ready  ## the warehouse tests on emulators of Snowflake and BigQuery
+	$(BIN)/python -m pytest -m emulators
 
 test-pythons: .venv/dbt/.ready $(PYTHONS:%=.venv/pythons/%/.ready)  ## tests/unit and tests/flows on every Python
 	@for minor in $(PYTHONS); do \
@@ -27,7 +30,7 @@ test-pythons: .venv/dbt/.ready $(PYTHONS:%=.venv/pythons/%/.ready)  ## tests/uni
 	done
 
 soak: .venv/.dev .venv/dbt/.ready  ## all tests, with many more seeds, rounds and sites
-	SOAK=1 $(BIN)/$(PYTEST)
+	SOAK=1 $(BIN)/$(PYTEST) -m "not emulators"
 
 check: .venv/.dev  ## linter, formatter, strict type checker
 	$(BIN)/ruff check .
@@ -65,6 +68,11 @@ clean:
 	@test -n "$(call cpython,$*)" || { echo "CPython $* is missing: pyenv install $*"; exit 1; }
 	$(call cpython,$*) -m venv .venv/pythons/$*
 	.venv/pythons/$*/bin/$(INSTALL) -e '.[duckdb,report,dev]'
+	@touch $@
+
+.venv/emulators/.ready: .venv/bin/python tests/emulators.txt
+	$(PYTHON) -m venv .venv/emulators
+	.venv/emulators/bin/pip install --quiet --disable-pip-version-check -r tests/emulators.txt
 	@touch $@
 
 benchmarks/.venv/.peers: benchmarks/peers.txt

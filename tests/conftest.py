@@ -15,12 +15,17 @@ os.environ["no_proxy"] = f"{os.environ.get('no_proxy', '')},127.0.0.1,localhost,
 
 from prefect_wix.sandbox import World, running
 from prefect_wix.warehouse import duckdb_connection as connection
+from tests.emulators import emulator, google_key
 from tests.options import skip_without
+from tests.processes import free_port
 from tests.warehouses import (
+    BigQueryBench,
     DuckDBBench,
     ParquetBench,
     PostgresBench,
     PostgresServer,
+    SnowflakeBench,
+    not_emulated,
     postgres_programs,
     postgres_used,
 )
@@ -63,19 +68,44 @@ def postgres_server():
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def fakesnow(tmp_path_factory):
+    """The port of an emulator of Snowflake."""
+    port, folder = free_port(), tmp_path_factory.mktemp("fakesnow")
+    with emulator(["fakesnow", "-s", "-p", str(port)], port, folder / "log"):
+        yield port
+
+
+@pytest.fixture(scope="session")
+def bqemulator(tmp_path_factory):
+    """The key file of a service account of an emulator of BigQuery."""
+    port, folder = free_port(), tmp_path_factory.mktemp("bqemulator")
+    command = ["bqemulator", "start", "--rest-port", str(port), "--grpc-port", "0"]
+    with emulator(command, port, folder / "log"), google_key(folder) as key:
+        os.environ["BIGQUERY_EMULATOR_HOST"] = f"http://127.0.0.1:{port}"
+        yield key
+        del os.environ["BIGQUERY_EMULATOR_HOST"]
+
+
 @pytest.fixture
 async def make_bench(request, tmp_path):
     """A function that makes the bench of an empty warehouse, by the engine's name."""
     made = []
 
     def make(engine):
+        if reason := not_emulated(engine, request.node.originalname):
+            pytest.skip(reason)
         if engine == "duckdb":
             bench = DuckDBBench(tmp_path)
         elif engine == "parquet":
             bench = ParquetBench(tmp_path)
         else:
-            scheme = {"postgres": "postgresql", "adbc": "adbc+postgresql"}[engine]
-            bench = PostgresBench(request.getfixturevalue("postgres_server"), scheme)
+            make_on, server = {
+                "postgres": (PostgresBench, "postgres_server"),
+                "snowflake": (SnowflakeBench, "fakesnow"),
+                "bigquery": (BigQueryBench, "bqemulator"),
+            }[engine]
+            bench = make_on(request.getfixturevalue(server))
         made.append(bench)
         return bench
 

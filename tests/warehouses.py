@@ -29,6 +29,8 @@ from uuid import uuid4
 
 import asyncpg
 import duckdb
+import snowflake.connector
+from google.cloud import bigquery
 
 from prefect_wix.client.models import SessionsJob
 from prefect_wix.planning.partitions import JobRecord, Partition
@@ -143,6 +145,8 @@ class Bench(ABC):
 
 
 class SqlBench(Bench):
+    quote = "''"
+
     @abstractmethod
     async def sql(self, text): ...
 
@@ -150,7 +154,7 @@ class SqlBench(Bench):
         return f"{self.schema}.{table}"
 
     def _where(self, partition):
-        site, day, segment = (str(part).replace("'", "''") for part in partition.key)
+        site, day, segment = (str(part).replace("'", self.quote) for part in partition.key)
         return f"WHERE site_id = '{site}' AND session_date = '{day}' AND segment = '{segment}'"
 
     async def ids(self, partition=MOBILE):
@@ -242,9 +246,9 @@ class ParquetBench(Bench):
 
 
 class PostgresBench(SqlBench):
-    def __init__(self, server, scheme="postgresql"):
+    def __init__(self, server):
         self.server = server
-        super().__init__(f"{scheme}://{server.address}/postgres", f"t_{uuid4().hex}")
+        super().__init__(f"postgresql://{server.address}/postgres", f"t_{uuid4().hex}")
 
     async def sql(self, text):
         connection = await asyncpg.connect(f"postgresql://{self.server.address}/postgres")
@@ -269,6 +273,92 @@ class PostgresBench(SqlBench):
 
     async def close(self):
         await self.sql(f'DROP SCHEMA IF EXISTS "{self.schema}" CASCADE')
+
+
+class SnowflakeBench(SqlBench):
+    """A schema in fakesnow."""
+
+    def __init__(self, port):
+        self._options = {"account": "account", "user": "me", "password": PASSWORD, "port": port}
+        self._options |= {"host": "127.0.0.1", "protocol": "http", "database": "SHOP"}
+        settings = f"host=127.0.0.1&port={port}&protocol=http&warehouse=small&role=loader"
+        url = f"snowflake://me:{QUOTED}@account/shop?{settings}"
+        super().__init__(url, f"t_{uuid4().hex}")
+
+    async def sql(self, text):
+        return await asyncio.to_thread(self._sql, text)
+
+    def _sql(self, text):
+        with snowflake.connector.connect(**self._options) as connection:
+            return connection.cursor().execute(text).fetchall()
+
+    async def version(self, partition=MOBILE):
+        # fakesnow is a DuckDB.
+        return sorted(
+            await self.sql(f"SELECT rowid, session_id FROM {self.name('wix_session_ids')}")
+        )
+
+    def locked(self):
+        raise NotImplementedError("fakesnow has no locks")
+
+
+class BigQueryBench(SqlBench):
+    """A dataset in bqemulator."""
+
+    quote = "\\'"
+
+    def __init__(self, key):
+        dataset = f"t_{uuid4().hex}"
+        self._key = key
+        super().__init__(f"bigquery://project/{dataset}?credentials={key}", dataset)
+
+    async def sql(self, text):
+        return await asyncio.to_thread(self._sql, text)
+
+    def _sql(self, text):
+        client = bigquery.Client.from_service_account_json(self._key, project="project")
+        return [row.values() for row in client.query(text).result()]
+
+    async def version(self, partition=MOBILE):
+        # bqemulator is a DuckDB.
+        return sorted(
+            await self.sql(f"SELECT rowid, session_id FROM {self.name('wix_session_ids')}")
+        )
+
+    def locked(self):
+        raise NotImplementedError("BigQuery has no lock of a dataset")
+
+
+_NO_LOCKS = {
+    "test_a_lock_is_waited_for_until_the_timeout",
+    "test_a_listing_that_waited_does_not_replace_a_newer_one",
+    "test_processes_that_publish_the_same_partition_are_serialized",
+    "test_processes_that_publish_different_partitions_do_not_mix",
+}
+NOT_EMULATED = {
+    "snowflake": {
+        "fakesnow has no locks: a transaction neither waits for another one nor fails": {
+            *_NO_LOCKS,
+            "test_concurrent_claims_are_serialized",
+        },
+        "Snowflake commits each change of a table's columns": {
+            "test_a_migration_that_fails_leaves_the_old_schema",
+        },
+    },
+    "bigquery": {
+        "BigQuery has no locks, and bqemulator cancels no concurrent transaction": _NO_LOCKS,
+        "BigQuery changes a table's columns outside of transactions": {
+            "test_a_migration_that_fails_leaves_the_old_schema",
+        },
+    },
+}
+"""Tests of every warehouse that an emulator can't pass, by engine and reason."""
+
+
+def not_emulated(engine, test):
+    """The reason why this emulator can't pass the test; None if it can."""
+    reasons = NOT_EMULATED.get(engine, {}).items()
+    return next((reason for reason, tests in reasons if test in tests), None)
 
 
 # -- a PostgreSQL server -------------------------------------------------------------------------

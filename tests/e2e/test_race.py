@@ -17,7 +17,8 @@ from tests.options import repeated
 from tests.processes import ROOT
 from tests.warehouses import MOBILE, on_day
 
-ENGINES = ("duckdb", "postgres", "parquet", "adbc")
+EMULATED = [pytest.param(one, marks=pytest.mark.emulators) for one in ("snowflake", "bigquery")]
+ENGINES = ("duckdb", "postgres", "parquet", *EMULATED)
 ROUNDS = repeated(1, soak=20)
 MINUTES = 60
 CLOCKS = [(-10, 10), (10, -10), *repeated([], soak=[(-10, 0), (10, 0)])]

@@ -292,7 +292,7 @@ def start_marking(bench, shop, ids):
     )
 
 
-@pytest.mark.parametrize("url", ["parquet:///folder", "adbc+postgresql://u:p@host/db"])
+@pytest.mark.parametrize("url", ["parquet:///folder", "snowflake://u:p@a/db", "bigquery://p/d"])
 def test_a_warehouse_without_marks_is_rejected(url):
     """Mark records need DuckDB or PostgreSQL; the error names both."""
     with pytest.raises(WarehouseUnsupportedError, match="duckdb:// or postgresql://"):

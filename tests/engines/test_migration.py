@@ -26,7 +26,7 @@ WINDOW = Window(date(2026, 3, 1), date(2026, 3, 10), ZONE)
 SCHEMA = "first_edition"
 
 
-@pytest.fixture(params=["duckdb", "postgres", "adbc", "parquet"])
+@pytest.fixture(params=["duckdb", "postgres", "parquet"])
 async def bench(request, make_bench):
     """A warehouse with the rows of the first edition."""
     bench = make_bench(request.param)
@@ -84,7 +84,7 @@ async def test_job_records_are_kept_without_the_derived_ones(bench):
     assert intent in await warehouse.job_records("site-1", WINDOW)
 
 
-@pytest.mark.parametrize("engine", ["duckdb", "postgres", "adbc"])
+@pytest.mark.parametrize("engine", ["duckdb", "postgres"])
 async def test_a_table_without_base_urls_gets_the_column(engine, make_bench):
     """Version 5 had none. Its job records are kept."""
     bench = make_bench(engine)

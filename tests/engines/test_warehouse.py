@@ -32,7 +32,6 @@ from prefect_wix.planning.windows import Window
 from prefect_wix.warehouse.decisions import decide_publish
 from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import PublishResult
-from prefect_wix.warehouse.postgres import PostgresWarehouse
 from prefect_wix.warehouse.schema import SESSIONS, Statement
 from tests.options import repeated
 from tests.warehouses import (
@@ -54,7 +53,8 @@ from tests.warehouses import (
     on_day,
 )
 
-ENGINES = ["duckdb", "postgres", "parquet", "adbc"]
+EMULATED = [pytest.param(one, marks=pytest.mark.emulators) for one in ("snowflake", "bigquery")]
+ENGINES = ["duckdb", "postgres", "parquet", *EMULATED]
 
 
 @pytest.fixture(params=ENGINES)
@@ -62,7 +62,7 @@ def bench(request, make_bench):
     return make_bench(request.param)
 
 
-@pytest.fixture(params=["duckdb", "postgres", "adbc"])
+@pytest.fixture(params=["duckdb", "postgres", *EMULATED])
 def sql_bench(request, make_bench):
     return make_bench(request.param)
 
@@ -518,8 +518,7 @@ def use_next_version(monkeypatch, *statements):
     number = SESSIONS.version + 1
     migrations = {**SESSIONS.migrations, number: migrate}
     newer = replace(SESSIONS, version=number, migrations=migrations)
-    for module in ("transactions", "adbc", "bigquery"):
-        monkeypatch.setattr(f"prefect_wix.warehouse.{module}.SESSIONS", newer)
+    monkeypatch.setattr("prefect_wix.warehouse.transactions.SESSIONS", newer)
 
 
 async def test_an_older_schema_is_migrated_with_its_rows(sql_bench, monkeypatch):
@@ -600,30 +599,19 @@ async def test_a_listing_that_waited_does_not_replace_a_newer_one(bench, warehou
     assert await bench.check() == ["new"]
 
 
-async def test_a_claim_that_waited_has_the_time_after_its_wait(postgres_server):
+async def test_a_claim_that_waited_has_the_time_after_its_wait(postgres):
     """PostgreSQL evaluates the clock after the lock, though both are in one statement."""
-    for scheme in ("postgresql", "adbc+postgresql"):
-        bench = PostgresBench(postgres_server, scheme)
-        warehouse = await bench.ready()
-        holder = await asyncpg.connect(f"postgresql://{postgres_server.address}/postgres")
-        intent = JobRecord.intend(MOBILE, at=NOON, run_id=None)
-        async with holder.transaction():
-            lock = postgres_lock(warehouse)
-            await holder.execute(lock.sql, *lock.values)
-            waiting = asyncio.create_task(warehouse.claim(intent, adopt_since=NOON))
-            await asyncio.sleep(0.3)
-            released = datetime.now(UTC)
-        assert (await waiting).at >= released
-        await holder.close()
-        await bench.close()
-
-
-def postgres_lock(warehouse):
-    """The statement with which a claim locks the partition."""
-    if isinstance(warehouse, PostgresWarehouse):
-        return warehouse._lock((MOBILE.site_id, MOBILE.segment))
-    versions = warehouse._tables.name("wix_session_schema")
-    return Statement(warehouse._dialect.lock.format(versions=versions))
+    warehouse = await postgres.ready()
+    holder = await asyncpg.connect(f"postgresql://{postgres.server.address}/postgres")
+    intent = JobRecord.intend(MOBILE, at=NOON, run_id=None)
+    async with holder.transaction():
+        lock = warehouse._lock((MOBILE.site_id, MOBILE.segment))
+        await holder.execute(lock.sql, *lock.values)
+        waiting = asyncio.create_task(warehouse.claim(intent, adopt_since=NOON))
+        await asyncio.sleep(0.3)
+        released = datetime.now(UTC)
+    assert (await waiting).at >= released
+    await holder.close()
 
 
 async def test_a_cancelled_publish_is_complete_or_has_no_effect(bench, warehouse):
@@ -811,8 +799,8 @@ def test_an_invalid_url_or_schema_is_explained(url, schema, message):
     [
         ("duckdb:///x", "duckdb", "duckdb"),
         ("parquet:///x", "duckdb", "duckdb"),
-        ("adbc+postgresql://host/db", "adbc_driver_postgresql", "adbc-postgresql"),
-        ("snowflake://account/db", "adbc_driver_snowflake", "adbc-snowflake"),
+        ("snowflake://me@account/db", "snowflake.connector", "snowflake"),
+        ("bigquery://project/wix", "google.cloud.bigquery", "bigquery"),
         ("s3://bucket", "s3fs", "s3"),
         ("gs://bucket", "gcsfs", "gs"),
         ("abfs://bucket", "adlfs", "abfs"),
@@ -853,11 +841,9 @@ def full_text(error):
         ("postgres:", "unknown-user:"),
     ],
 )
-@pytest.mark.parametrize("scheme", ["postgresql", "adbc+postgresql"])
-async def test_a_rejected_connection_is_explained_without_the_password(postgres, scheme, old, new):
+async def test_a_rejected_connection_is_explained_without_the_password(postgres, old, new):
     """A wrong password, database, host or user is an access error without the password."""
-    url = postgres.url.replace("postgresql:", f"{scheme}:")
-    warehouse = open_warehouse(url.replace(old, new, 1))
+    warehouse = open_warehouse(postgres.url.replace(old, new, 1))
     with pytest.raises(WarehouseAccessError, match=r"rejected|can't be reached") as caught:
         await warehouse.prepare()
     for secret in (PASSWORD, QUOTED, "wrong secret", "wrong%20secret"):
@@ -916,28 +902,3 @@ async def test_a_full_disk_at_the_server_is_an_access_error(postgres, small_disk
     await assert_full(postgres)
     await postgres.close()
     await postgres.sql(f"DROP TABLESPACE {space}")
-
-
-async def test_asyncpg_and_adbc_share_the_tables(postgres_server):
-    """Each engine reads and replaces what the other has published."""
-    first = PostgresBench(postgres_server)
-    second = PostgresBench(postgres_server, "adbc+postgresql")
-    second.schema = first.schema
-    await land(await first.ready(), ["a"])
-    assert (await land(await second.ready(), ["a"], hours=1)).state is JobState.UNCHANGED
-    assert (await land(second.open(), ["b"], hours=2)).removed == 1
-    assert (await land(first.open(), ["b"], hours=3)).state is JobState.UNCHANGED
-    await first.close()
-
-
-async def test_no_staging_table_is_left(postgres_server):
-    """Neither a publish nor a failed one leaves it."""
-    bench = PostgresBench(postgres_server, "adbc+postgresql")
-    warehouse = await bench.ready()
-    await land(warehouse, ["a"])
-    await bench.sql(f"DROP TABLE {bench.name('wix_session_jobs')}")
-    with pytest.raises(WarehouseSchemaError):
-        await land(warehouse, ["b"], hours=1)
-    tables = await bench.sql(f"SELECT tablename FROM pg_tables WHERE schemaname = '{bench.schema}'")
-    assert not [name for (name,) in tables if "staged" in name]
-    await bench.close()

@@ -98,7 +98,9 @@ class DuckDBWarehouse(SqlWarehouse):
                 "the IDs to a file and set file instead of query."
             )
         config: Config = {"memory_limit": MEMORY_LIMIT, **self._config, **_READ_ONLY}
-        return await shield_in_thread(lambda: self._transact(lambda _: work(self._tables), config))
+        return await shield_in_thread(
+            lambda: self._transact(lambda tables, _: work(tables), config)
+        )
 
     async def _run(
         self,
@@ -118,7 +120,7 @@ class DuckDBWarehouse(SqlWarehouse):
                 if spool is not None:
                     stage(cursor, spool)
                 execute = partial(self._connection.execute, cursor)
-                return drive(begin(datetime.now(UTC)), execute)
+                return drive(begin(self._tables, datetime.now(UTC)), execute)
         except (self._duckdb.Error, OSError) as error:
             raise self._translated(error) from error
 

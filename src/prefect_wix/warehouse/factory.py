@@ -10,16 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
 from pydantic import SecretStr
 
-from prefect_wix.warehouse.adbc import POSTGRESQL, SNOWFLAKE, AdbcWarehouse
 from prefect_wix.warehouse.bigquery import BigQueryWarehouse
 from prefect_wix.warehouse.duckdb import DuckDBWarehouse
 from prefect_wix.warehouse.interface import Warehouse
 from prefect_wix.warehouse.parquet import ParquetWarehouse
 from prefect_wix.warehouse.postgres import PostgresWarehouse
+from prefect_wix.warehouse.snowflake import SnowflakeWarehouse
 from prefect_wix.warehouse.stores import Folder, ObjectStore
 
 
@@ -64,7 +66,6 @@ def open_warehouse(url: str, *, schema: str | None = None) -> Warehouse:
             - ``md:name`` for MotherDuck, optionally with ``?motherduck_token=…``;
             - ``postgresql://user:password@host:5432/database``, with libpq's options such as
               ``?sslmode=require``;
-            - ``adbc+postgresql://…``: the same by ADBC;
             - ``snowflake://user:password@account/database/schema?warehouse=…``;
             - ``bigquery://project/dataset``, optionally with ``?location=EU``, and with the
               application default credentials or ``?credentials=/path/of/key.json``;
@@ -224,16 +225,6 @@ def _postgres(url: WarehouseUrl, schema: str | None) -> Warehouse:
     return PostgresWarehouse(dsn, place=url.place, schema=schema or "public")
 
 
-def _adbc_postgres(url: WarehouseUrl, schema: str | None) -> Warehouse:
-    _check_postgresql(url)
-    return AdbcWarehouse(
-        SecretStr(f"postgresql://{url.address.get_secret_value()}"),
-        place=url.place,
-        dialect=POSTGRESQL,
-        schema=schema or "public",
-    )
-
-
 def _check_postgresql(url: WarehouseUrl) -> None:
     """Refuse what libpq and asyncpg understand in two ways, or quote in an error."""
     given = {name: value.get_secret_value() for name, value in url.settings.items()}
@@ -267,15 +258,30 @@ def _is_host(text: str) -> bool:
 
 def _snowflake(url: WarehouseUrl, schema: str | None) -> Warehouse:
     names = url.path.split("/")[1:]
-    if not _is_host(url.host) or len(names) > 2:  # noqa: PLR2004 - database and schema
+    login = url.login.get_secret_value()
+    if not _ACCOUNT.fullmatch(url.host) or not login or len(names) not in {1, 2}:
         raise ValueError(_AMBIGUOUS)
     for name in names:
         _check_schema(name)
-    return AdbcWarehouse(
-        url.address,
-        place=url.place,
-        dialect=SNOWFLAKE,
-        schema=schema or (names[1] if len(names) > 1 else "public"),
+    if not url.settings.keys() <= _SNOWFLAKE_SETTINGS:
+        raise ValueError(
+            f"A snowflake:// URL has the settings {', '.join(sorted(_SNOWFLAKE_SETTINGS))}. Remove "
+            "any other from the warehouse URL."
+        )
+    user, _, password = login.removesuffix("@").partition(":")
+    options = {
+        **{name: value.get_secret_value() for name, value in url.settings.items()},
+        **({"password": unquote(password)} if password else {}),
+        "account": url.host,
+        "user": unquote(user),
+        "database": names[0],
+    }
+
+    def connect(**more: Any) -> Any:
+        return import_module("snowflake.connector").connect(**options, **more)
+
+    return SnowflakeWarehouse(
+        connect, place=url.place, schema=schema or (names[1] if len(names) > 1 else "public")
     )
 
 
@@ -287,12 +293,19 @@ def _bigquery(url: WarehouseUrl, schema: str | None) -> Warehouse:
             "Write bigquery://project/dataset as the warehouse URL, optionally with ?location=EU "
             "and credentials=/path/of/key.json, and without a user or a password."
         )
-    location = url.settings.get("location")
+    location, key = url.settings.get("location"), url.settings.get("credentials")
+
+    def connect(**options: Any) -> Any:
+        client = import_module("google.cloud.bigquery").Client
+        if key is None:
+            return client(**options)
+        return client.from_service_account_json(key.get_secret_value(), **options)
+
     return BigQueryWarehouse(
-        url.host,
-        dataset,
+        connect,
+        project=url.host,
+        dataset=dataset,
         location=location.get_secret_value() if location else None,
-        credentials=url.settings.get("credentials"),
     )
 
 
@@ -301,7 +314,6 @@ _ENGINES: dict[str, Callable[[WarehouseUrl, str | None], Warehouse]] = {
     "postgres": _postgres,
     "postgresql": _postgres,
     "postgresql+asyncpg": _postgres,
-    "adbc+postgresql": _adbc_postgres,
     "snowflake": _snowflake,
     "bigquery": _bigquery,
     "parquet": _parquet,
@@ -317,6 +329,14 @@ _HOST = re.compile(
     r"(?:(?:[A-Za-z0-9._-]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
 )
 _LAST_PORT = 65_535
+_ACCOUNT = re.compile(r"[A-Za-z0-9._-]+")
+# https://docs.snowflake.com/en/developer-guide/python-connector/python-connector-api
+_SNOWFLAKE_SETTINGS = {
+    *("warehouse", "role", "authenticator", "token", "token_file_path", "passcode"),
+    *("private_key_file", "private_key_file_pwd", "workload_identity_provider"),
+    *("oauth_client_id", "oauth_client_secret", "oauth_token_request_url", "oauth_scope"),
+    *("host", "port", "protocol"),
+}
 _NO_PATH = re.compile(r"^[^/]*:|^/?~|[\\*?\[]|:memory:", re.IGNORECASE)
 """A scheme or a drive, a home folder, a Windows path, a pattern of DuckDB, no file at all."""
 _BUCKET_AND_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/(?!\.\.?(?:/|$))[^/@%*\[]+)*/?")

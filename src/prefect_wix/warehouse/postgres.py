@@ -66,7 +66,7 @@ class PostgresWarehouse(SqlWarehouse):
 
     async def read(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
         """See `SqlWarehouse.read`."""
-        return await self._run(lambda _: work(self._tables), read_only=True)
+        return await self._run(lambda tables, _: work(tables), read_only=True)
 
     async def _run(
         self,
@@ -87,7 +87,7 @@ class PostgresWarehouse(SqlWarehouse):
                 if spool is not None:
                     await _stage(connection, spool)
                 [(_, at)] = await _execute(connection, self._lock(lock))
-                return await drive_async(begin(at), partial(_execute, connection))
+                return await drive_async(begin(self._tables, at), partial(_execute, connection))
         except (pg.PostgresError, pg.InterfaceError, OSError) as error:
             raise self._translated(error) from error
 

@@ -233,7 +233,8 @@ class Schema:
             (self.schema,),
         )
         if not found[0][0]:
-            yield Statement(f'CREATE SCHEMA "{self.schema}"')
+            # Another process may create it meanwhile.
+            yield Statement(f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"')
 
     def _create(self, tables: TableSet) -> Steps[None]:
         for table in tables.tables:

@@ -17,6 +17,7 @@ from prefect_wix.errors import WarehouseUnsupportedError
 from prefect_wix.planning.partitions import CONFIRMING, JobRecord, JobState, Partition, Receipt
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
+from prefect_wix.spool.shield import shield_in_thread
 from prefect_wix.warehouse.decisions import (
     OPEN_STATES,
     PartitionContents,
@@ -38,8 +39,6 @@ from prefect_wix.warehouse.schema import (
 )
 
 T = TypeVar("T")
-Begin = Callable[[datetime], Steps[T]]
-"""Begins the steps of a transaction, given the time by the warehouse's clock."""
 Lock = tuple[str, ...] | None
 """A site and segment, the whole schema (an empty tuple), or nothing."""
 
@@ -210,11 +209,12 @@ def _receipt(row: Sequence[Any]) -> Receipt:
     return Receipt(**fields | {"confirmed_at": fields["confirmed_at"] or fields["submitted_at"]})
 
 
-class SqlWarehouse(ABC):
-    """A warehouse that runs any steps over its tables: DuckDB and PostgreSQL.
+Begin = Callable[[SessionTransactions, datetime], Steps[T]]
+"""Begins a transaction's steps, from its tables and the time by the warehouse's clock."""
 
-    Profiles are computed in it and marks are kept in it, beside the operations of `Warehouse`.
-    """
+
+class TableWarehouse(ABC):
+    """The operations of `Warehouse` as transactions over tables, which an engine runs."""
 
     _tables: SessionTransactions
 
@@ -223,10 +223,62 @@ class SqlWarehouse(ABC):
         """Run steps in one transaction.
 
         Args:
-            begin: called once the lock is held.
+            begin: called once the lock is held, and again if the transaction is repeated.
             lock: what to lock against other transactions.
-            spool: the IDs to stage in the table `STAGED`.
+            spool: the IDs to stage in `SessionTransactions.staged`.
         """
+
+    async def prepare(self) -> None:
+        """See `Warehouse.prepare`."""
+        # Concurrent CREATE TABLE IF NOT EXISTS statements fail without a lock.
+        await self._run(lambda *_: self._prepare(), lock=())
+
+    def _prepare(self) -> Steps[None]:
+        return self._tables.prepare(SESSIONS)
+
+    async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
+        """See `Warehouse.receipts`."""
+        return await self._run(lambda tables, _: tables.read_receipts(site_id, window))
+
+    async def job_records(self, site_id: str, window: Window) -> list[JobRecord]:
+        """See `Warehouse.job_records`."""
+        return await self._run(lambda tables, _: tables.read_job_records(site_id, window))
+
+    async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
+        """See `Warehouse.claim`."""
+        return await self._run(
+            lambda tables, at: tables.claim(record, adopt_since, at), _lock(record.partition)
+        )
+
+    async def save_record(self, record: JobRecord) -> None:
+        """See `Warehouse.save_record`."""
+        await self._run(lambda tables, _: tables.save_record(record), _lock(record.partition))
+
+    async def publish(self, listing: VerifiedListing) -> PublishResult:
+        """See `Warehouse.publish`."""
+        lock = _lock(listing.record.partition)
+        return await self._run(
+            lambda tables, at: tables.publish(listing, at), lock, spool=listing.spool
+        )
+
+
+class BlockingWarehouse(TableWarehouse):
+    """A warehouse with a blocking client: each operation is one transaction in a thread."""
+
+    @abstractmethod
+    def _transact(self, begin: Begin[T], *, lock: bool, spool: Spool | None = None) -> T:
+        """See `TableWarehouse._run`; ``lock`` is whether the transaction decides and writes."""
+
+    async def _run(self, begin: Begin[T], lock: Lock = None, spool: Spool | None = None) -> T:
+        # Before `prepare` there is no table to lock yet; each of its statements can run twice.
+        return await shield_in_thread(lambda: self._transact(begin, lock=bool(lock), spool=spool))
+
+
+class SqlWarehouse(TableWarehouse):
+    """A warehouse that runs any steps over its tables: DuckDB and PostgreSQL.
+
+    Profiles are computed in it and marks are kept in it, beside the operations of `Warehouse`.
+    """
 
     @abstractmethod
     async def read(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
@@ -249,40 +301,7 @@ class SqlWarehouse(ABC):
         Raises:
             WarehouseError: see the tree in `prefect_wix.errors`.
         """
-        return await self._run(lambda _: work(self._tables), lock=())
-
-    async def prepare(self) -> None:
-        """See `Warehouse.prepare`."""
-        # Concurrent CREATE TABLE IF NOT EXISTS statements fail without a lock.
-        await self._run(lambda _: self._prepare(), lock=())
-
-    def _prepare(self) -> Steps[None]:
-        return self._tables.prepare(SESSIONS)
-
-    async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
-        """See `Warehouse.receipts`."""
-        return await self._run(lambda _: self._tables.read_receipts(site_id, window))
-
-    async def job_records(self, site_id: str, window: Window) -> list[JobRecord]:
-        """See `Warehouse.job_records`."""
-        return await self._run(lambda _: self._tables.read_job_records(site_id, window))
-
-    async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
-        """See `Warehouse.claim`."""
-        return await self._run(
-            lambda at: self._tables.claim(record, adopt_since, at), _lock(record.partition)
-        )
-
-    async def save_record(self, record: JobRecord) -> None:
-        """See `Warehouse.save_record`."""
-        await self._run(lambda _: self._tables.save_record(record), _lock(record.partition))
-
-    async def publish(self, listing: VerifiedListing) -> PublishResult:
-        """See `Warehouse.publish`."""
-        lock = _lock(listing.record.partition)
-        return await self._run(
-            lambda at: self._tables.publish(listing, at), lock, spool=listing.spool
-        )
+        return await self._run(lambda tables, _: work(tables), lock=())
 
 
 def _lock(partition: Partition) -> Lock:
