@@ -17,7 +17,12 @@ from google.api_core import exceptions as google
 from google.auth.exceptions import RefreshError
 from google.cloud import bigquery as google_bigquery
 
-from prefect_wix.errors import WarehouseAccessError, WarehouseBusyError, WarehouseSchemaError
+from prefect_wix.errors import (
+    WarehouseAccessError,
+    WarehouseBusyError,
+    WarehouseError,
+    WarehouseSchemaError,
+)
 from prefect_wix.planning.partitions import JobRecord, JobState
 from prefect_wix.warehouse import bigquery
 from prefect_wix.warehouse.bigquery import _WORDS, BigQueryWarehouse, _Script, _Session
@@ -191,6 +196,10 @@ class FailingClient:
         return
 
 
+def reason(name, kind=google.BadRequest):
+    return kind("It failed", errors=[{"reason": name, "message": "It failed"}])
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -200,8 +209,9 @@ class FailingClient:
         (google.RetryError("Timeout of 600.0s exceeded", None), WarehouseAccessError),
         (RefreshError("invalid_grant: Invalid JWT Signature"), WarehouseAccessError),
         (ConnectionError("Connection refused"), WarehouseAccessError),
-        (google.NotFound("Not found: Table project:wix.x"), WarehouseSchemaError),
-        (google.BadRequest("Column x is not present in table y"), WarehouseSchemaError),
+        (reason("notFound", google.NotFound), WarehouseSchemaError),
+        (reason("invalidQuery"), WarehouseSchemaError),
+        (reason("resourcesExceeded"), WarehouseError),
     ],
 )
 async def test_errors_of_google_are_classified(error, kind):
@@ -209,8 +219,9 @@ async def test_errors_of_google_are_classified(error, kind):
     warehouse = BigQueryWarehouse(
         lambda **_: FailingClient(error), project="project", dataset="wix"
     )
-    with pytest.raises(kind, match=re.escape(str(error).partition(";")[0])):
+    with pytest.raises(WarehouseError, match=re.escape(str(error).partition(";")[0])) as caught:
         await warehouse.receipts("site-1", MOBILE.window)
+    assert type(caught.value) is kind
 
 
 def creation():

@@ -47,7 +47,9 @@ _STATEMENT_SECONDS = 900
 _RETRY_SECONDS = 60
 _RETRY_WAITS = (1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0)
 _CHANGED = "wix_reads_have_changed"
-# BigQuery has no code for the first one.
+# https://cloud.google.com/bigquery/docs/error-messages
+_NOT_OURS = {"duplicate", "invalid", "invalidQuery", "notFound"}
+# Both are an invalidQuery.
 _LOST = re.compile(rf"aborted due to concurrent update|{_CHANGED}")
 # Transactions of one process are serialized, so that they do not cancel each other.
 _LOCKS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -164,11 +166,16 @@ class BigQueryWarehouse(BlockingWarehouse):
         )
 
     def _translated(self, error: Exception) -> WarehouseError:
-        code, cause = getattr(error, "code", None), f"BigQuery says: {driver_text(error)}"
-        if code in {400, 404, 409}:
+        cause = f"BigQuery says: {driver_text(error)}"
+        reasons = {one.get("reason") for one in getattr(error, "errors", ())}
+        if reasons & _NOT_OURS:
             return WarehouseSchemaError(
                 f"The tables in {self._place} are not the ones this version writes, or the "
                 f"location is wrong. Nothing was changed. {cause}"
+            )
+        if isinstance(error, self._google.BadRequest):
+            return WarehouseError(
+                f"A statement failed at {self._place}. Nothing was changed. {cause}"
             )
         return WarehouseAccessError(
             f"{self._place} can't be reached or written. No partition was left incomplete. Check "
