@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+
+from tests.options import skip_without
 
 PYTHON = Path(__file__).parents[1] / ".venv" / "emulators" / "bin" / "python"
 PROGRAM = Path(__file__).with_name("run_emulator.py")
@@ -25,9 +26,9 @@ PROGRAM = Path(__file__).with_name("run_emulator.py")
 
 @contextmanager
 def emulator(command, port, log):
-    """Run an emulator until the block is left; skips the test without its environment."""
+    """Run an emulator until the block is left; skips the test if its environment is missing."""
     if not PYTHON.exists():
-        pytest.skip("no environment of the emulators: run make test-emulators")
+        skip_without("The emulators' environment (make test-emulators)")
     with log.open("wb") as output:
         process = subprocess.Popen([PYTHON, PROGRAM, *command], stdout=output, stderr=output)
     try:
