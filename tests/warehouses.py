@@ -337,7 +337,7 @@ _NO_LOCKS = {
 }
 NOT_EMULATED = {
     "snowflake": {
-        "fakesnow has no locks: a transaction neither waits for another one nor fails": {
+        "fakesnow has no locks: a transaction does not wait for another one": {
             *_NO_LOCKS,
             "test_concurrent_claims_are_serialized",
             "test_the_job_submitted_last_wins_however_wrong_clocks_are",
