@@ -166,10 +166,10 @@ async def test_a_run_that_prefect_times_out_finishes_its_transaction(
     began, ended = [], []
 
     def transact_slowly(self, begin, config, spool=None):
-        def publish_slowly(at):
+        def publish_slowly(tables, at):
             began.append(begin)
             time.sleep(max(0, start + 10 - time.monotonic()))
-            return begin(at)
+            return begin(tables, at)
 
         if spool is None:
             return transact(self, begin, config)
