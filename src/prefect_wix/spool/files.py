@@ -93,9 +93,11 @@ def replaced_file(path: Path, name: str) -> Iterator[Path]:
     """
     with _output_errors(path, name):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".", suffix=".draft", dir=path.parent) as folder:
-            # DuckDB takes a relative path such as s3:/x for a URL.
-            draft = Path(os.path.realpath(folder)) / "draft"
+        # The real path: DuckDB takes a relative one such as s3:/x for a URL, and Python 3.12 takes ..
+        # after a link for the parent by name.
+        parent = os.path.realpath(path.parent)
+        with TemporaryDirectory(prefix=".", suffix=".draft", dir=parent) as folder:
+            draft = Path(folder) / "draft"
             yield draft
             with draft.open("rb") as file:
                 os.fsync(file.fileno())
