@@ -93,8 +93,8 @@ def replaced_file(path: Path, name: str) -> Iterator[Path]:
     """
     with _output_errors(path, name):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The real path: DuckDB takes a relative one such as s3:/x for a URL, and Python 3.12 takes ..
-        # after a link for the parent by name.
+        # The real path: DuckDB takes a relative one such as s3:/x for a URL, and tempfile of
+        # Python 3.12 takes .. after a link for the parent by name.
         parent = os.path.realpath(path.parent)
         with TemporaryDirectory(prefix=".", suffix=".draft", dir=parent) as folder:
             draft = Path(folder) / "draft"
