@@ -112,7 +112,7 @@ def _show(server: Sandbox, env_file: Path | None) -> None:
 
 
 def _check_replaceable(env_file: Path | None) -> None:
-    """Reject a file that holds settings of somebody else.
+    """Reject a file that holds settings that no sandbox wrote.
 
     Raises:
         FileExistsError: the file exists, and no sandbox wrote it.
