@@ -194,9 +194,7 @@ class DuckDBWarehouse(SqlWarehouse):
                 f"{self._name} can't be opened or written; it was not changed. Check the path, the "
                 f"permissions and the free space. {cause}"
             )
-        return WarehouseError(
-            f"DuckDB failed on {self._name}, which was not changed: {driver_text(error)}"
-        )
+        return WarehouseError(f"DuckDB failed on {self._name}, which was not changed. {cause}")
 
 
 def _plain(config: Config) -> dict[str, str]:
