@@ -342,6 +342,9 @@ NOT_EMULATED = {
             "test_concurrent_claims_are_serialized",
             "test_the_job_submitted_last_wins_however_wrong_clocks_are",
         },
+        "fakesnow keeps the open transaction of a killed client": {
+            "test_a_kill_at_any_moment_leaves_the_old_or_the_new_version",
+        },
         "Snowflake commits each change of a table's columns": {
             "test_a_migration_that_fails_leaves_the_old_schema",
         },
