@@ -8,6 +8,7 @@ are in `transactions`.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -38,6 +39,8 @@ T = TypeVar("T")
 
 _CONNECT_TIMEOUT_SECONDS = 30.0
 _CLOSE_TIMEOUT_SECONDS = 5.0
+_RETRY_SECONDS = 0.5
+"""Mean wait before a transaction on a lost connection is repeated."""
 
 
 class PostgresWarehouse(SqlWarehouse):
@@ -63,6 +66,11 @@ class PostgresWarehouse(SqlWarehouse):
             *(pg.InsufficientResourcesError, pg.OperatorInterventionError),
             *(pg.PostgresConnectionError, OSError),
         )
+        self._transient_errors: tuple[type[Exception], ...] = (
+            *(pg.TooManyConnectionsError, pg.AdminShutdownError, pg.CrashShutdownError),
+            *(pg.CannotConnectNowError, pg.ConnectionDoesNotExistError),
+            *(pg.ConnectionFailureError, ConnectionError),
+        )
 
     async def read(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
         """See `SqlWarehouse.read`."""
@@ -76,7 +84,25 @@ class PostgresWarehouse(SqlWarehouse):
         *,
         read_only: bool = False,
     ) -> T:
-        return await shield(self._transact(begin, lock, spool, read_only=read_only))
+        return await shield(self._repeat(begin, lock, spool, read_only=read_only))
+
+    async def _repeat(
+        self, begin: Begin[T], lock: Lock, spool: Spool | None, *, read_only: bool
+    ) -> T:
+        """Repeat the write of a partition whose connection was lost, within the busy timeout.
+
+        Such a write is decided again from what is stored, also if the lost commit took effect.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._busy_timeout
+        while True:
+            try:
+                return await self._transact(begin, lock, spool, read_only=read_only)
+            except WarehouseAccessError as error:
+                transient = isinstance(error.__cause__, self._transient_errors)
+                if not (lock and transient and loop.time() < deadline):
+                    raise
+            await asyncio.sleep(_RETRY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
 
     async def _transact(
         self, begin: Begin[T], lock: Lock, spool: Spool | None, *, read_only: bool

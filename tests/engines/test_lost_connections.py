@@ -1,0 +1,99 @@
+"""A write whose PostgreSQL connection was lost is repeated, and is never doubled or lost."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from prefect_wix.errors import WarehouseAccessError
+from prefect_wix.warehouse import postgres
+from tests.warehouses import MOBILE, NOON, a_record, land
+
+LOST = [
+    *(asyncpg.TooManyConnectionsError, asyncpg.AdminShutdownError, asyncpg.CannotConnectNowError),
+    *(asyncpg.ConnectionDoesNotExistError, ConnectionRefusedError, ConnectionResetError),
+]
+
+
+@pytest.fixture
+async def lossy(make_bench, monkeypatch):
+    """A bench, its warehouse, and a function that sets what each next transaction ends with."""
+    monkeypatch.setattr(postgres, "_RETRY_SECONDS", 0.01)
+    bench = make_bench("postgres")
+    warehouse = await bench.ready()
+    transaction = warehouse._transaction
+
+    def lose(*errors, committed):
+        left = list(errors)
+
+        @asynccontextmanager
+        async def losing(**options):
+            if left and not committed:
+                raise left.pop()
+            async with transaction(**options) as connection:
+                yield connection
+            if left:
+                raise left.pop()
+
+        monkeypatch.setattr(warehouse, "_transaction", losing)
+        return left
+
+    return bench, warehouse, lose
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["before", "after_the_commit"])
+@pytest.mark.parametrize("error", LOST)
+async def test_a_partition_is_published_once_whenever_its_connection_is_lost(
+    lossy, error, committed
+):
+    bench, warehouse, lose = lossy
+    left = lose(error("lost"), error("lost"), committed=committed)
+    record = a_record()
+    await land(warehouse, ["a", "b"], record=record)
+    assert not left
+    assert sorted(await bench.check()) == ["a", "b"]
+
+
+async def test_a_claim_whose_commit_was_lost_is_granted_without_an_orphan(lossy):
+    _, warehouse, lose = lossy
+    lose(ConnectionResetError("lost"), committed=True)
+    intent = a_record().__class__.intend(MOBILE, at=NOON, run_id="run-1")
+    claim = await warehouse.claim(intent, adopt_since=NOON)
+    assert (claim.adopted, claim.orphans) == (False, 0)
+
+
+async def test_a_backend_that_is_terminated_in_mid_transaction_is_replaced(lossy, monkeypatch):
+    bench, warehouse, _ = lossy
+    stage, terminated = postgres._stage, []
+
+    async def terminate_once(connection, spool):
+        await stage(connection, spool)
+        if not terminated:
+            terminated.append(True)
+            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    monkeypatch.setattr(postgres, "_stage", terminate_once)
+    await land(warehouse, ["a"])
+    assert terminated
+    assert await bench.check() == ["a"]
+
+
+@pytest.mark.parametrize(
+    "error", [asyncpg.InvalidPasswordError, asyncpg.InsufficientPrivilegeError]
+)
+async def test_what_does_not_pass_by_itself_is_not_repeated(lossy, error):
+    _, warehouse, lose = lossy
+    left = lose(error("no"), error("no"), committed=False)
+    with pytest.raises(WarehouseAccessError):
+        await land(warehouse, ["a"])
+    assert len(left) == 1
+
+
+async def test_a_lost_connection_is_waited_for_within_the_busy_timeout(lossy):
+    _, warehouse, lose = lossy
+    warehouse._busy_timeout = 0.05
+    lose(*[ConnectionRefusedError("down")] * 1000, committed=False)
+    with pytest.raises(WarehouseAccessError, match="down"):
+        await land(warehouse, ["a"])
