@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
+from prefect_wix.planning.windows import Window
 from prefect_wix.warehouse.parquet import ParquetWarehouse
 from prefect_wix.warehouse.stores import Folder
-from tests.warehouses import a_listing, ids_of, land
+from tests.warehouses import MOBILE, NOON, a_listing, a_record, ids_of, land
 
 ODD = ["a[1]b*", "it's", "session_id=evil", "a=1", "~", "s3:", "x{1,2}", "back\\slash", "a?b"]
 
@@ -28,6 +31,24 @@ async def test_a_folder_may_have_an_odd_name(tmp_path, monkeypatch, name, relati
     assert (result.kept, result.added, result.removed) == (3, 1, 0)
     assert {one.name for one in tmp_path.iterdir()} == {"a1bx", name}
     assert len(list(folder.glob("wix_session_ids/*/*/*.parquet"))) == 1
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "_SUCCESS", ".nfs0001", "._x.json", "x.parquet"])
+async def test_foreign_files_in_the_folder_are_not_read(make_bench, name):
+    """They are in every folder, also before the first `prepare`."""
+    bench = make_bench("parquet")
+    (bench.folder / "wix_session_schema").mkdir(parents=True)
+    (bench.folder / "wix_session_schema" / name).write_bytes(b"\0foreign")
+    warehouse = await bench.ready()
+    await land(warehouse, ids_of("a", 3))
+    for folder in [one for one in bench.folder.rglob("*") if one.is_dir()]:
+        (folder / name).write_bytes(b"\0foreign")
+    await bench.ready()
+    await warehouse.claim(a_record(hours=1), adopt_since=NOON)
+    await land(warehouse, ids_of("a", 4), hours=2)
+    window = Window(MOBILE.day, MOBILE.day + timedelta(days=1), MOBILE.timezone)
+    assert len(await warehouse.receipts(MOBILE.site_id, window)) == 1
+    assert len(await warehouse.job_records(MOBILE.site_id, window)) == 3
 
 
 @pytest.mark.parametrize("name", ["a[1]b*", "it's", "session_id=evil"])

@@ -13,6 +13,7 @@ because readers would convert the site ``0123`` to a number. Reading and writing
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -60,6 +61,10 @@ _VERSION = 2
 _VERSION_FILE = "wix_session_schema/version.json"
 _JOBS = "wix_session_jobs"
 _OLD_JOBS = "wix_session_asks"
+_OWN_FILE = re.compile(
+    r"wix_session_ids(/[^/]+){2}/[0-9]{4}(-[0-9]{2}){2}\.parquet|"
+    rf"{_JOBS}(/[^/]+){{2}}/[0-9]{{4}}(-[0-9]{{2}}){{2}}/[^/.]+\.json"
+)
 _RECEIPT = "prefect_wix_receipt"
 _RECEIPTS = TypeAdapter(Receipt)
 _RECORDS = TypeAdapter(JobRecord)
@@ -115,7 +120,7 @@ class ParquetWarehouse:
     # -- operations ----------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        found = self._store.files("wix_session_schema")
+        found = _VERSION_FILE in self._store.files("wix_session_schema")
         version = json.loads(self._store.read([_VERSION_FILE])[0])["version"] if found else 0
         check_not_newer(self._store.name, version, _VERSION, other="folder")
         if version < _VERSION:
@@ -136,14 +141,14 @@ class ParquetWarehouse:
         self._put_text(json.dumps({"version": _VERSION}), _VERSION_FILE)
 
     def _receipts_of(self, site_id: str, window: Window) -> list[Receipt]:
-        paths = self._store.files(f"wix_session_ids/{_name(site_id)}")
+        paths = self._files(f"wix_session_ids/{_name(site_id)}")
         paths = [path for path in paths if window.start <= _day(path) < window.end]
         with self._connection() as connection:
             receipts = self._read_receipts(connection, paths)
         return sorted(receipts, key=lambda one: (one.partition.day, one.partition.segment))
 
     def _job_records_of(self, site_id: str, window: Window) -> list[JobRecord]:
-        paths = self._store.files(f"{_JOBS}/{_name(site_id)}")
+        paths = self._files(f"{_JOBS}/{_name(site_id)}")
         paths = [path for path in paths if window.start <= _day(_folder(path)) < window.end]
         records = (_RECORDS.validate_json(text) for text in self._store.read(paths))
         return sorted(records, key=lambda record: record.intended_at)
@@ -166,6 +171,10 @@ class ParquetWarehouse:
                 if (record.state, record.job_id, record.submitted_at) == job:
                     closed = closed_record(record, JobState.LANDED, receipt, receipt.landed_at)
                     self._save_record(closed)
+
+    def _files(self, folder: str) -> list[str]:
+        """The paths of our own files below the folder, without foreign ones such as .DS_Store."""
+        return [path for path in self._store.files(folder) if _OWN_FILE.fullmatch(path)]
 
     def _existing_file(self, partition: Partition) -> list[str]:
         """The path of the partition's file; empty if there is none."""
@@ -242,7 +251,7 @@ class ParquetWarehouse:
         return replace(receipt, confirmed_at=max([receipt.submitted_at, *times]))
 
     def _records(self, partition: Partition) -> list[JobRecord]:
-        paths = self._store.files(f"{_JOBS}/{_path(partition)}")
+        paths = self._files(f"{_JOBS}/{_path(partition)}")
         return [_RECORDS.validate_json(text) for text in self._store.read(paths)]
 
     def _put_text(self, text: str, path: str) -> None:
