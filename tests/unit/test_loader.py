@@ -183,9 +183,9 @@ def calls(client, warehouse, monkeypatch):
         calls.append("claim")
         return await claim(record, **limits)
 
-    async def logged_submit(query):
+    async def logged_submit(query, **options):
         calls.append("submit")
-        return await submit(query)
+        return await submit(query, **options)
 
     monkeypatch.setattr(warehouse, "save_record", slow_record)
     monkeypatch.setattr(warehouse, "claim", logged_claim)
@@ -214,8 +214,8 @@ async def test_a_job_is_recorded_when_its_load_is_cancelled(client, warehouse, m
     """The load is cancelled together with the response to the submit."""
     submit = client.list_sessions_async
 
-    async def submit_and_cancel(query):
-        job_id = await submit(query)
+    async def submit_and_cancel(query, **options):
+        job_id = await submit(query, **options)
         task.cancel()
         return job_id
 

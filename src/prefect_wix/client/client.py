@@ -7,6 +7,7 @@ method here, a parser in `responses`, its data in `models`, a handler in the san
 
 import asyncio
 import logging
+import math
 import ssl
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
@@ -57,6 +58,7 @@ RATE_LIMIT_PAUSE_SECONDS = 60.0
 TIMEOUT_SECONDS = 30.0
 _LOOPBACK_URLS = [f"all://[{one}]" if ":" in one else f"all://{one}" for one in LOOPBACK_HOSTS]
 _ACQUIRED = "prefect_wix_acquired"
+_PAUSED = "%s All requests of the site are paused for %g s, and longer if Wix rejects the next one."
 _LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -70,7 +72,9 @@ _DELETED = "POST /analytics/v1/sessions/recordings-deleted"
 _PROPERTIES = "GET /site-properties/v4/properties"
 _COUNTS = "GET /analytics/v2/site-analytics/data"
 _SITES = "POST /site-list/v2/sites/query"
-_WRITES = (_LIST, _RECORDED, _DELETED)
+_MARKS = (_RECORDED, _DELETED)
+"""A successful mark may have an empty body."""
+_WRITES = (_LIST, *_MARKS)
 """The other endpoints have no effect at Wix, so that their requests can be sent again."""
 _NOT_SENT = (
     httpx.ConnectError,
@@ -147,8 +151,15 @@ class WixClient:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._http.aclose()
 
-    async def list_sessions_async(self, query: SessionsQuery) -> str:
+    async def list_sessions_async(
+        self, query: SessionsQuery, *, timeout_seconds: float | None = None
+    ) -> str:
         """Submit a query as a job (Wix: "List Sessions Async"). Not idempotent.
+
+        Args:
+            query: the query to submit.
+            timeout_seconds: how long the submit is retried while Wix returns 429 or 503; None for
+                the retry policy alone.
 
         Returns:
             The job's ID.
@@ -156,8 +167,9 @@ class WixClient:
         Raises:
             RequestError: see the tree in `prefect_wix.errors`.
         """
-        body = query.to_wire()
-        return await self._call(_LIST, responses.parse_job_id, priority=submit_priority, json=body)
+        deadline = None if timeout_seconds is None else self.clock.now() + timeout_seconds
+        body, parse = query.to_wire(), responses.parse_job_id
+        return await self._call(_LIST, parse, submit_priority, deadline=deadline, json=body)
 
     async def get_list_sessions_job_result(
         self,
@@ -284,28 +296,43 @@ class WixClient:
         endpoint: str,
         parse: Callable[[JsonResponse], T],
         priority: Priority = page_priority,
+        *,
+        deadline: float | None = None,
         **content: Any,
     ) -> T:
-        """Send a request, retry it where `should_retry` allows it, and parse the response."""
-        for retries, wait in enumerate(self._retry.waits()):
+        """Send a request, retry it where `should_retry` allows it, and parse the response.
+
+        With a deadline, a status is retried until then; a lost connection as without one.
+        """
+        waits, reads, retries = self._retry.waits(), endpoint not in _WRITES, 0
+        while True:
             try:
                 return parse(await self._call_once(endpoint, priority, **content))
             except RequestError as error:
-                if not should_retry(error, reads=endpoint not in _WRITES, retries=retries):
+                by_policy = deadline is None or isinstance(error, RequestNotSentError)
+                backoff = next(waits, math.inf if by_policy else self._retry.ceiling_seconds)
+                wait = max(backoff, error.retry_after or 0.0)
+                ends_in = math.inf if deadline is None else deadline - self.clock.now()
+                if wait >= ends_in or not should_retry(error, reads=reads, retries=retries):
                     raise
-                await self.clock.sleep(max(wait, error.retry_after or 0.0))
-        return parse(await self._call_once(endpoint, priority, **content))
+            retries += 1
+            await self.clock.sleep(wait)
 
     async def _call_once(self, endpoint: str, priority: Priority, **content: Any) -> JsonResponse:
         await self.rate_limiter.acquire(priority, global_limiter=self._global_limiter)
+        sent_at = self.clock.now()
         response = await self._send(endpoint, **content)
+        if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
+            self.rate_limiter.accepted(sent_at)
+        if response.is_success and endpoint in _MARKS and not response.content:
+            return JsonResponse({}, endpoint, responses.request_id_of(response))
         if response.is_success:
             return responses.parse_response(response, endpoint)
         error = responses.error_from_response(response, endpoint)
         if isinstance(error, RateLimitError):
             seconds = RATE_LIMIT_PAUSE_SECONDS if error.retry_after is None else error.retry_after
-            self.log.warning("%s All requests of the site are paused for %g s.", error, seconds)
-            self.rate_limiter.pause(seconds)
+            if self.rate_limiter.pause(seconds, sent_at):
+                self.log.warning(_PAUSED, error, seconds)
         raise error
 
     async def _count_extra_request(self, request: httpx.Request) -> None:
@@ -314,17 +341,24 @@ class WixClient:
             self.rate_limiter.count_request()
 
     async def _send(self, endpoint: str, **content: Any) -> httpx.Response:
+        is_sent = False
+
+        async def trace(event: str, _: object) -> None:
+            nonlocal is_sent
+            is_sent = is_sent or event.endswith("send_request_headers.started")
+
+        # A token request has no trace: a timeout before the request itself had no effect.
+        extensions = {_ACQUIRED: True, "trace": trace}
         try:
             with without_logged_content():
                 method, path = endpoint.split()
                 async with asyncio.timeout(self._timeout):
-                    return await self._http.request(
-                        method, path, extensions={_ACQUIRED: True}, **content
-                    )
+                    return await self._http.request(method, path, extensions=extensions, **content)
         except httpx.RequestError as error:
             failure = _transport_error(error, endpoint)
         except TimeoutError:
-            failure = _response_lost(f"timeout after {self._timeout:g} s", endpoint)
+            cause = f"timeout after {self._timeout:g} s"
+            failure = _response_lost(cause, endpoint) if is_sent else _not_sent(cause, endpoint)
         # Outside of the handlers: errors of httpx hold the request with its key, and Wix's bytes.
         raise failure
 
@@ -339,9 +373,10 @@ def mark_outcome(session_ids: tuple[str, ...], error: RequestError | None) -> Ma
     """The outcome of a mark request that succeeded or raised ``error``."""
     if error is None:
         return MarkOutcome(session_ids=session_ids, state=MarkState.DONE)
+    state = MarkState.UNKNOWN if error.may_have_taken_effect else MarkState.REFUSED
     return MarkOutcome(
         session_ids=session_ids,
-        state=MarkState.UNKNOWN if error.may_have_taken_effect else MarkState.REFUSED,
+        state=MarkState.NOT_SENT if isinstance(error, RequestNotSentError) else state,
         reason=str(error),
         request_id=error.request_id,
     )
@@ -355,11 +390,15 @@ def _transport_error(error: httpx.RequestError, endpoint: str) -> RequestError:
         request_id = responses.request_id_of(error.response)
         return JsonResponse({}, endpoint, request_id).invalid(str(error))
     if isinstance(error, _NOT_SENT):
-        return RequestNotSentError(
-            f"{endpoint} could not be sent: {cause}. Check the network and the base URL.",
-            endpoint=endpoint,
-        )
+        return _not_sent(cause, endpoint)
     return _response_lost(cause, endpoint)
+
+
+def _not_sent(cause: str, endpoint: str) -> RequestNotSentError:
+    return RequestNotSentError(
+        f"{endpoint} could not be sent: {cause}. Check the network and the base URL.",
+        endpoint=endpoint,
+    )
 
 
 def _response_lost(cause: str, endpoint: str) -> ResponseLostError:

@@ -261,6 +261,8 @@ class JobPage(BaseModel, frozen=True):
     """The number of session IDs of the whole job; None where Wix reports none."""
     session_ids: tuple[str, ...]
     request_id: str | None = None
+    reason: str = ""
+    """Wix's text about a job without a result, where it sends one."""
 
 
 class Site(BaseModel, frozen=True):

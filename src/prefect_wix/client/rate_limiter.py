@@ -8,6 +8,7 @@ Prefect server is in `prefect_wix.blocks.shared_limit`.
 Source: Wix, "Rate limits" (200 requests a minute for one app instance).
 """
 
+import math
 import threading
 from bisect import bisect_right
 from collections import deque
@@ -26,6 +27,8 @@ sent: the second above a minute absorbs the difference, which would otherwise ca
 GLOBAL_LIMIT_BATCH = 5
 """The most slots that one call of a global limiter acquires."""
 _GLOBAL_LIMIT_POLL_SECONDS = 0.05
+_PROBE_SECONDS = 1.0
+"""After a pause, one request per second is sent until one of them is accepted."""
 _SHORTEST_SLEEP_SECONDS = 1e-6
 """A shorter wait counts as none, since a clock cannot sleep for less."""
 
@@ -75,6 +78,9 @@ class RateLimiter:
         self._limit = requests_per_minute
         self._sent: deque[float] = deque(maxlen=self._limit)
         self._paused_until = 0.0
+        self._pauses = 0
+        """Consecutive pauses after which the first request was rejected again."""
+        self._probe_until = 0.0
         self._waiting: list[_Ticket] = []
         self._global_slots = 0
         self._is_acquiring = False
@@ -117,10 +123,31 @@ class RateLimiter:
         with self._lock:
             self._sent.append(self._clock.now())
 
-    def pause(self, seconds: float) -> None:
-        """Send no request for ``seconds`` from now. A shorter pause does not end a longer one."""
+    def pause(self, seconds: float, sent_at: float = -math.inf) -> bool:
+        """Send no request for ``seconds`` from now. A shorter pause does not end a longer one.
+
+        Args:
+            seconds: the pause that Wix named. If it was too short before, the pause is at least
+                1, 2, 4, ... 64 seconds.
+            sent_at: when the rejected request was sent. One sent before the present pause does
+                not show that the pause was too short.
+
+        Returns:
+            Whether this is the first pause since a request was accepted.
+        """
         with self._lock:
+            is_new = sent_at >= self._paused_until
+            if is_new:
+                self._pauses += 1
+                seconds = max(seconds, 2 ** min(self._pauses - 1, 6))
             self._paused_until = max(self._paused_until, self._clock.now() + seconds)
+            return is_new and self._pauses == 1
+
+    def accepted(self, sent_at: float) -> None:
+        """Send requests at the full rate again, if this one was sent after the last pause."""
+        with self._lock:
+            if sent_at >= self._paused_until:
+                self._pauses = 0
 
     def lower_limit(self, requests_per_minute: int) -> None:
         """Lower the limit to ``requests_per_minute``; a higher value has no effect."""
@@ -148,12 +175,14 @@ class RateLimiter:
                 first.granted = True
                 self._global_slots = max(0, self._global_slots - 1)
                 self._sent.append(now)
+                self._probe_until = now + _PROBE_SECONDS
             return None
 
     def _free_at(self) -> float:
+        free_at = max(self._paused_until, self._probe_until if self._pauses else 0.0)
         if len(self._sent) < self._limit:
-            return self._paused_until
-        return max(self._paused_until, self._sent[-self._limit] + WINDOW_SECONDS)
+            return free_at
+        return max(free_at, self._sent[-self._limit] + WINDOW_SECONDS)
 
     async def _acquire_slots(self, global_limiter: GlobalLimiter) -> None:
         slots = min(len(self._waiting), GLOBAL_LIMIT_BATCH)

@@ -53,6 +53,8 @@ _ERRORS: Mapping[int, tuple[type[errors.StatusError], str]] = {
     429: (errors.RateLimitError, "The site exceeded its 200 requests a minute; wait a minute."),
 }
 _SERVER_ERROR = (errors.ServerError, "Wix failed; try again later.")
+_GATEWAY_ERROR = (errors.ServerError, "A gateway failed; check the base URL, or try again later.")
+_GATEWAY_STATUSES = (408, 421, 425, 499)
 _OTHER = (errors.StatusError, "Wix does not document this status; check the base URL.")
 
 
@@ -152,7 +154,9 @@ def parse_response(response: httpx.Response, endpoint: str) -> JsonResponse:
     parsed = JsonResponse(_mapping(body), endpoint, request_id_of(response))
     if not isinstance(body, dict):
         kind = clean(response.headers.get("content-type")) or "no content type"
-        raise parsed.invalid(f"a body that is not a JSON object ({kind})")
+        error = parsed.invalid(f"a body that is not a JSON object ({kind})")
+        error.temporary = True  # A page of a gateway says nothing about the request.
+        raise error
     return parsed
 
 
@@ -166,6 +170,9 @@ def error_from_response(response: httpx.Response, endpoint: str) -> errors.Statu
     status, request_id = response.status_code, request_id_of(response)
     details, text = _details_of(response)
     kind, advice = _SERVER_ERROR if status >= 500 else _ERRORS.get(status, _OTHER)  # noqa: PLR2004
+    is_of_wix = isinstance(_parse_json(response), dict)
+    if status in _GATEWAY_STATUSES or (kind is errors.NotFoundError and not is_of_wix):
+        kind, advice = _GATEWAY_ERROR
     violations = _parse_violations(details)
     text = clean("; ".join(f"{v.field}: {v.description}" for v in violations)) or text
     return kind(
@@ -218,6 +225,7 @@ def parse_page(response: JsonResponse, limit: int) -> JobPage:
         total=_parse_total(result.get("total")),
         session_ids=tuple(ids),
         request_id=response.request_id,
+        reason=clean(result.get("message")) or clean(response.body.get("message")),
     )
 
 
@@ -341,13 +349,18 @@ def _parse_retry_after(response: httpx.Response) -> float | None:
     header = response.headers.get("retry-after", "").strip()
     if header.isascii() and header.isdigit():
         return min(float(header), LONGEST_RETRY_AFTER_SECONDS)
-    try:
-        until = parsedate_to_datetime(header)
-    except (ValueError, OverflowError):
-        return None
-    until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    seconds = (until - datetime.now(UTC)).total_seconds()
-    return min(max(0.0, seconds), LONGEST_RETRY_AFTER_SECONDS)
+    # The response's own date, since the clock of this machine may be wrong.
+    now = _parse_http_date(response.headers.get("date", "")) or datetime.now(UTC)
+    until = _parse_http_date(header)
+    seconds = (until - now).total_seconds() if until else None
+    return seconds and min(max(0.0, seconds), LONGEST_RETRY_AFTER_SECONDS)
+
+
+def _parse_http_date(text: str) -> datetime | None:
+    with suppress(ValueError, OverflowError):
+        moment = parsedate_to_datetime(text)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return None
 
 
 def _mappings(value: object) -> list[Mapping[str, Any]]:

@@ -61,6 +61,7 @@ async def submit_job(
     client: WixClient,
     query: SessionsQuery,
     *,
+    poll_policy: PollPolicy = PollPolicy(),
     log: Log = _LOG,
     on_response_lost: Callable[[], Awaitable[None]] | None = None,
 ) -> SessionsJob:
@@ -72,21 +73,23 @@ async def submit_job(
     Args:
         client: sends the requests.
         query: the query to submit.
+        poll_policy: its timeout is also that of a submit which Wix does not accept (429 or 503).
         log: gets a warning for a lost response.
         on_response_lost: awaited between a lost response and the second submit, to record it.
 
     Raises:
         RequestError: the submit failed; see the tree in `prefect_wix.errors`.
     """
+    submit = partial(client.list_sessions_async, query, timeout_seconds=poll_policy.timeout_seconds)
     try:
-        job_id, orphans = await client.list_sessions_async(query), 0
+        job_id, orphans = await submit(), 0
     except RequestError as error:
         if not error.may_have_taken_effect:
             raise
         log.warning("%s Submitting once more; an unused job may run (possible orphan).", error)
         if on_response_lost is not None:
             await on_response_lost()
-        job_id, orphans = await client.list_sessions_async(query), 1
+        job_id, orphans = await submit(), 1
     return SessionsJob(
         job_id=job_id,
         query=query,
@@ -301,10 +304,8 @@ class Listing:
         # The timeout starts after the submit, which may have waited for the rate limit.
         deadline = self.client.clock.now() + self.poll_policy.timeout_seconds
         while True:
-            self.job, result = (
-                job,
-                JobReader(self.client, job, self.poll_policy, deadline, self.log),
-            )
+            self.job = job
+            result = JobReader(self.client, job, self.poll_policy, deadline, self.log)
             self._readers.append(result)
             try:
                 self.finished = result, await result.page(0, self.timer)
@@ -321,7 +322,9 @@ class Listing:
 
     async def _submit_timed(self) -> SessionsJob:
         now = datetime.now(UTC)
-        submit = self.submit or partial(submit_job, self.client, self.query, log=self.log)
+        submit = self.submit or partial(
+            submit_job, self.client, self.query, poll_policy=self.poll_policy, log=self.log
+        )
         job = await submit()
         schedule = self.schedule or PollSchedule(
             self.client.clock, self.poll_policy, self.client.rate_limiter.utilization

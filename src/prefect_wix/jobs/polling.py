@@ -1,13 +1,15 @@
 """Poll a job until it is finished and fetch pages of its result.
 
-Every status except FINISHED and ERROR counts as running. All waits and requests end at one
+A status that does not name an end counts as running. All waits and requests end at one
 deadline. When to poll is decided in `prefect_wix.jobs.poll_schedule`; `prefect_wix.jobs.listing`
 verifies the pages.
 """
 
 import asyncio
+import re
 from dataclasses import dataclass, field
-from typing import TypeVar, assert_never
+from datetime import UTC, datetime
+from typing import TypeVar
 
 from prefect_wix import errors
 from prefect_wix.client.client import Log, WixClient
@@ -19,10 +21,15 @@ from prefect_wix.jobs.poll_schedule import BackoffTimer, JobTimer
 SMALLEST_PAGE_LIMIT = 100
 """The page limit after a refusal that names no usable limit, and the lowest one after a 504."""
 NOT_FOUND_RETRIES = 3
-"""404 responses that are retried, since Wix may not know a new job at once."""
+"""404 responses that are retried."""
+UNKNOWN_SECONDS = 60.0
+"""A job submitted less than this long ago may be unknown to Wix."""
+_FINAL_STATUSES = re.compile(
+    "(?:.*_)?(?:FAILED|FAILURE|ERROR|EXPIRED|CANCELL?ED|DELETED|ABORTED|REJECTED|TIMED_OUT|TIMEOUT)"
+)
+"""ERROR, and undocumented statuses that name an end without a result. Others count as running."""
 _RETRYING = "Poll failed (%s); job %s continues at Wix, retrying in %.1f s."
 _UNDOCUMENTED = "Job %s has the undocumented status %r; treated as running."
-_OUTAGE = (errors.RequestNotSentError, errors.ResponseLostError, errors.ServerError)
 GATEWAY_TIMEOUT = 504
 MAX_GATEWAY_TIMEOUTS = 5
 """Requests for one page that may end in a 504; each has half the page limit of the one before."""
@@ -48,6 +55,12 @@ class JobReader:
     """The latest ``x-wix-request-id``."""
     _limit: int = PAGE_LIMIT
     _logged_statuses: set[str] = field(default_factory=set)
+    _unknown_until: float = field(init=False)
+    """Until then Wix may not know the job yet; on the client's clock."""
+
+    def __post_init__(self) -> None:
+        age = max(0.0, (datetime.now(UTC) - self.job.submitted_at).total_seconds())
+        self._unknown_until = self.client.clock.now() + UNKNOWN_SECONDS - age
 
     @property
     def page_limit(self) -> int:
@@ -77,13 +90,16 @@ class JobReader:
                     page = await self._fetch(offset, poll_times.probability)
                 except errors.NotFoundError as error:
                     not_found += 1
-                    if not_found > NOT_FOUND_RETRIES:
+                    is_young = self.client.clock.now() < self._unknown_until
+                    if not_found > NOT_FOUND_RETRIES and not is_young:
                         self.request_id = error.request_id
                         raise self._unknown() from error
-                except _OUTAGE as error:
-                    if not error.retryable:
+                except errors.RequestError as error:
+                    if not error.temporary:
                         raise
-                    self.log.warning(_RETRYING, error, self.job.job_id, wait)
+                    # The client logs a pause of the site once.
+                    if not isinstance(error, errors.RateLimitError):
+                        self.log.warning(_RETRYING, error, self.job.job_id, wait)
                 else:
                     if self._is_finished(page):
                         poll_times.mark_finished()
@@ -132,24 +148,17 @@ class JobReader:
             raise self._timeout() from error
 
     def _is_finished(self, page: JobPage) -> bool:
-        match page.status:
-            case JobStatus.FINISHED:
-                return True
-            case JobStatus.IN_PROGRESS:
-                return False
-            case JobStatus.UNKNOWN:
-                if page.status_text not in self._logged_statuses:
-                    self._logged_statuses.add(page.status_text)
-                    self.log.warning(_UNDOCUMENTED, self.job.job_id, page.status_text)
-                return False
-            case JobStatus.ERROR:
-                raise self._error(
-                    errors.JobFailedError,
-                    f"Job {self.job.job_id} ({self.job.query}) ended with the status ERROR; Wix "
-                    "names no reason. Run again later, or for fewer days.",
-                )
-            case _:  # pragma: no cover
-                assert_never(page.status)
+        if _FINAL_STATUSES.fullmatch(page.status_text.upper()):
+            raise self._error(
+                errors.JobFailedError,
+                f"Job {self.job.job_id} ({self.job.query}) ended with the status "
+                f"{page.status_text}; Wix names {page.reason or 'no reason'}. Run again later, or "
+                "for fewer days.",
+            )
+        if page.status is JobStatus.UNKNOWN and page.status_text not in self._logged_statuses:
+            self._logged_statuses.add(page.status_text)
+            self.log.warning(_UNDOCUMENTED, self.job.job_id, page.status_text)
+        return page.status is JobStatus.FINISHED
 
     async def _sleep(self, seconds: float) -> None:
         await self.client.clock.sleep(min(seconds, self._seconds_left()))

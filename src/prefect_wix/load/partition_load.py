@@ -43,7 +43,8 @@ ADOPT_MAX_AGE = timedelta(hours=6)
 """Older jobs are not adopted: their results would be out of date."""
 
 _TERMINAL_JOB_ERRORS = (JobFailedError, UnknownJobError, IncompleteListingError)
-"""After these errors the job can give no result and must not be adopted."""
+"""After these errors the job can give no result and must not be adopted. The same holds after a
+rejected request that neither affects the site nor is temporary."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,7 @@ class PartitionLoad:
             job = await submit_job(
                 self._load.client,
                 self._partition.query,
+                poll_policy=self._load.options.poll_policy,
                 log=self._load.log,
                 on_response_lost=self._resubmit,
             )
@@ -261,7 +263,10 @@ class PartitionLoad:
         await self._load.warehouse.save_record(self._record)
 
     async def _record_failure(self, error: WixError) -> None:
-        if not isinstance(error, _TERMINAL_JOB_ERRORS):
+        is_final = isinstance(error, _TERMINAL_JOB_ERRORS)
+        if isinstance(error, RequestError) and self._record.state is JobState.SUBMITTED:
+            is_final = not (error.affects_site or error.temporary)
+        if not is_final:
             return
         try:
             await self._close_record(JobState.FAILED, str(error))
