@@ -51,7 +51,7 @@ class SimulatedWix:
         self.sent.append(self.clock.now())
         await asyncio.sleep(ROUND_TRIP / 2)
 
-    async def list_sessions_async(self, query):
+    async def list_sessions_async(self, query, **_):
         await self._request(submit_priority)
         job = str(next(self._ids))
         self.ready[job] = (self.clock.now() + self.latencies[query], self.totals.get(query, 10))

@@ -61,7 +61,7 @@ class Wix(WixClient):
         self.finished = asyncio.Event()
         self._polls = 0
 
-    async def list_sessions_async(self, query):
+    async def list_sessions_async(self, query, **_):
         """The rate limit and then Wix delay the request."""
         await self._delay()
         began = time.monotonic()

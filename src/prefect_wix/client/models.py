@@ -299,11 +299,11 @@ class MarkState(StrEnum):
     DONE = "done"
     """Wix confirmed the request."""
     REFUSED = "refused"
-    """The request had no effect: Wix rejected it, or it did not reach Wix."""
+    """Wix rejected the request, which had no effect."""
     UNKNOWN = "unknown"
     """The response was lost or invalid, so that the request may have taken effect."""
     NOT_SENT = "not_sent"
-    """The request was not sent, since an earlier failure affects all requests of the site."""
+    """The request did not reach Wix, or an earlier failure affects all requests of the site."""
 
 
 class MarkOutcome(BaseModel, frozen=True):

@@ -52,11 +52,11 @@ class MarkSummary:
     unknown: int = 0
     """IDs sent in this run whose response was lost: each may have been marked."""
     stopped: str | None = None
-    """Error that stopped the run; None if every ID was sent."""
+    """Error that stopped the run; None if it went through all IDs."""
 
     @property
     def not_sent(self) -> int:
-        """IDs left to the next run because this one stopped."""
+        """IDs left to the next run: their calls did not reach Wix, or this run stopped."""
         return self.to_send - self.done - self.refused - self.unknown
 
     @property
