@@ -124,7 +124,9 @@ def test_the_demo_runs_in_an_empty_folder(tmp_path, programs):
     options |= {"text": True, "timeout": 240}
     shown = subprocess.check_output(["prefect-wix", "demo"], **options)
     assert "the last 30 complete days x 3 devices: 90 jobs" in " ".join(shown.split())
-    assert "183 requests for 90 jobs" in shown
+    (requests,) = re.findall(r"(\d+) requests for 90 jobs", shown)
+    # The time zone, and for each job a submit and a page; a few polls come before its end.
+    assert 181 <= int(requests) <= 2.2 * 90
     assert [path.name for path in folder.iterdir()] == ["demo-sessions.duckdb"]
     with duckdb.connect(str(folder / "demo-sessions.duckdb"), read_only=True) as connection:
         rows = connection.execute(
