@@ -33,7 +33,9 @@ async def test_a_folder_may_have_an_odd_name(tmp_path, monkeypatch, name, relati
     assert len(list(folder.glob("wix_session_ids/*/*/*.parquet"))) == 1
 
 
-@pytest.mark.parametrize("name", [".DS_Store", "_SUCCESS", ".nfs0001", "._x.json", "x.parquet"])
+@pytest.mark.parametrize(
+    "name", [".DS_Store", "_SUCCESS", ".nfs0001", "._x.json", "copy of x.json", "x.parquet"]
+)
 async def test_foreign_files_in_the_folder_are_not_read(make_bench, name):
     """They are in every folder, also before the first `prepare`."""
     bench = make_bench("parquet")
