@@ -125,13 +125,6 @@ async def test_a_job_that_is_read_too_slowly_is_adopted_by_the_next_load(shop, c
     assert len(shop.submits) == 2
 
 
-async def test_an_outage_shorter_than_the_timeout_fails_no_partition(shop, client, warehouse):
-    """Twelve failed polls delay the partitions."""
-    shop.faults = [Fault("server_error", on="result", status=503, times=12)]
-    results = await load(client, warehouse, slots=6)
-    assert {one.state for one in results} == {JobState.LANDED}
-
-
 async def test_two_runs_that_publish_one_job_keep_its_counts(shop, client, warehouse):
     """The second run finds no change; the record keeps the counts of the first."""
     shop.faults = [Fault("job_never_finishes", times=1)]

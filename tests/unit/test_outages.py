@@ -13,7 +13,7 @@ from test_client import EMPTY, JOB, RawWix, raw_client, raw_response, serving
 from prefect_wix.client.auth import ApiKeyAuth, AppAuth
 from prefect_wix.client.client import WixClient
 from prefect_wix.client.models import MarkState, SessionsQuery
-from prefect_wix.errors import JobFailedError, RateLimitError, UnknownJobError
+from prefect_wix.errors import JobFailedError, RequestError, UnknownJobError
 from prefect_wix.jobs.listing import Listing, submit_job
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.load.loader import load_partitions
@@ -101,15 +101,41 @@ def test_a_storm_of_429_fails_no_partition_and_is_logged_once(tmp_path, caplog, 
 
 
 def test_a_submit_ends_at_the_timeout_of_its_job():
-    """Wix accepts no request for hours; the submit fails after ten minutes and the last pause."""
+    """Wix accepts no request for hours. A submit of another job waits no longer."""
 
-    async def submit():
+    async def submit(client):
+        with pytest.raises(RequestError, match=r"returned 429|before the deadline"):
+            await submit_job(client, QUERY, poll_policy=PollPolicy(timeout_seconds=600))
+
+    async def both():
+        async with Wix(storm(0, 1e6, **{"retry-after": "3000"})).client() as client:
+            await submit(client)
+            await submit(client)
+
+    async def alone():
         async with Wix(storm(0, 1e6)).client() as client:
-            with pytest.raises(RateLimitError):
-                await submit_job(client, QUERY, poll_policy=PollPolicy(timeout_seconds=600))
+            await submit(client)
 
-    _, took = run(submit())
-    assert 480 <= took <= 600 + 64
+    assert 480 <= run(alone())[1] <= 600
+    assert run(both())[1] == pytest.approx(600, abs=1)
+
+
+OUTAGES = {
+    "503": httpx.Response(503),
+    "500": httpx.Response(500),
+    "HTML": httpx.Response(200, html="<h1>Maintenance</h1>"),
+}
+
+
+@pytest.mark.parametrize("response", OUTAGES.values(), ids=OUTAGES)
+def test_an_outage_is_waited_for_together_and_logged_once(tmp_path, caplog, response):
+    """Ten minutes without an answer to a poll: few requests for 30 partitions, and one warning."""
+    wix = Wix(lambda at, path: response if 2 <= at < 600 and path.endswith("result") else None)
+    results, took = run(load(wix, tmp_path))
+    assert {one.state for one in results} == {JobState.LANDED}
+    assert len([one for one in caplog.records if one.levelno >= logging.WARNING]) == 1
+    assert len([at for at in wix.requests if 2 <= at < 600]) <= 24 + 7 + 600 / 60
+    assert took <= 600 + 64 + 60
 
 
 GATEWAY = {
@@ -148,7 +174,7 @@ def test_a_new_job_may_be_unknown_for_a_minute():
 
 @pytest.mark.parametrize("status", ["FAILED", "Expired", "CANCELLED", "JOB_TIMED_OUT"])
 def test_a_final_status_that_is_not_documented_ends_the_wait(status):
-    """The error names the status and Wix's text. An unknown status is waited for."""
+    """The error names the status and Wix's text."""
     body = {"result": {"jobStatus": status, "message": "too many sessions"}}
     ended = httpx.Response(200, json=body)
     with pytest.raises(JobFailedError, match=f"{status}; Wix names too many sessions"):

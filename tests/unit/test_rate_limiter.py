@@ -63,11 +63,12 @@ async def grants(rate_limiter, clock, arrivals, pauses=(), global_limiter=None):
     async def record(number, after):
         await clock.sleep(after)
         await rate_limiter.acquire(global_limiter=global_limiter)
+        rate_limiter.accepted(sent_at=clock.now())
         granted[number] = clock.now() - start
 
     async def pause(after, seconds):
         await clock.sleep(after)
-        rate_limiter.pause(seconds)
+        rate_limiter.pause(seconds, sent_at=clock.now())
 
     await asyncio.gather(
         *(pause(*times) for times in pauses),

@@ -158,8 +158,8 @@ class WixClient:
 
         Args:
             query: the query to submit.
-            timeout_seconds: how long the submit is retried while Wix returns 429 or 503; None for
-                the retry policy alone.
+            timeout_seconds: how long the submit waits for the rate limit and is retried while Wix
+                returns 429 or 503; None for the retry policy alone.
 
         Returns:
             The job's ID.
@@ -307,7 +307,8 @@ class WixClient:
         waits, reads, retries = self._retry.waits(), endpoint not in _WRITES, 0
         while True:
             try:
-                return parse(await self._call_once(endpoint, priority, **content))
+                await self._acquire_slot(endpoint, priority, deadline)
+                return parse(await self._call_once(endpoint, **content))
             except RequestError as error:
                 by_policy = deadline is None or isinstance(error, RequestNotSentError)
                 backoff = next(waits, math.inf if by_policy else self._retry.ceiling_seconds)
@@ -318,22 +319,36 @@ class WixClient:
             retries += 1
             await self.clock.sleep(wait)
 
-    async def _call_once(self, endpoint: str, priority: Priority, **content: Any) -> JsonResponse:
-        await self.rate_limiter.acquire(priority, global_limiter=self._global_limiter)
+    async def _acquire_slot(
+        self, endpoint: str, priority: Priority, deadline: float | None
+    ) -> None:
+        seconds = None if deadline is None else deadline - self.clock.now()
+        try:
+            async with asyncio.timeout(seconds):
+                await self.rate_limiter.acquire(priority, global_limiter=self._global_limiter)
+        except TimeoutError:
+            raise RequestNotSentError(
+                f"{endpoint} was not sent: the rate limit or a pause of the site allowed no "
+                "request before the deadline. Increase timeout_seconds, or run again later.",
+                endpoint=endpoint,
+            ) from None
+
+    async def _call_once(self, endpoint: str, **content: Any) -> JsonResponse:
+        """Send one request. All requests of the site pause after a temporary error."""
         sent_at = self.clock.now()
-        response = await self._send(endpoint, **content)
-        if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
-            self.rate_limiter.accepted(sent_at)
-        if response.is_success and endpoint in _MARKS and not response.content:
-            return JsonResponse({}, endpoint, responses.request_id_of(response))
-        if response.is_success:
-            return responses.parse_response(response, endpoint)
-        error = responses.error_from_response(response, endpoint)
-        if isinstance(error, RateLimitError):
-            seconds = RATE_LIMIT_PAUSE_SECONDS if error.retry_after is None else error.retry_after
-            if self.rate_limiter.pause(seconds, sent_at):
+        try:
+            response = await self._send(endpoint, **content)
+            if not response.is_success:
+                raise responses.error_from_response(response, endpoint)
+            parsed = responses.parse_response(response, endpoint, may_be_empty=endpoint in _MARKS)
+        except RequestError as error:
+            if not error.temporary:
+                self.rate_limiter.accepted(sent_at)
+            elif self.rate_limiter.pause(seconds := _pause_seconds(error), sent_at):
                 self.log.warning(_PAUSED, error, seconds)
-        raise error
+            raise
+        self.rate_limiter.accepted(sent_at)
+        return parsed
 
     async def _count_extra_request(self, request: httpx.Request) -> None:
         """Count a request that did not acquire a slot: a token request, or a resend after a 401."""
@@ -392,6 +407,12 @@ def _transport_error(error: httpx.RequestError, endpoint: str) -> RequestError:
     if isinstance(error, _NOT_SENT):
         return _not_sent(cause, endpoint)
     return _response_lost(cause, endpoint)
+
+
+def _pause_seconds(error: RequestError) -> float:
+    if isinstance(error, RateLimitError) and error.retry_after is None:
+        return RATE_LIMIT_PAUSE_SECONDS
+    return error.retry_after or 0.0
 
 
 def _not_sent(cause: str, endpoint: str) -> RequestNotSentError:

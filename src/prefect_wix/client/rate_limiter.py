@@ -8,7 +8,6 @@ Prefect server is in `prefect_wix.blocks.shared_limit`.
 Source: Wix, "Rate limits" (200 requests a minute for one app instance).
 """
 
-import math
 import threading
 from bisect import bisect_right
 from collections import deque
@@ -123,14 +122,16 @@ class RateLimiter:
         with self._lock:
             self._sent.append(self._clock.now())
 
-    def pause(self, seconds: float, sent_at: float = -math.inf) -> bool:
-        """Send no request for ``seconds`` from now. A shorter pause does not end a longer one.
+    def pause(self, seconds: float, sent_at: float) -> bool:
+        """Send no request for ``seconds`` from now, and then one a second until one is accepted.
+
+        A shorter pause does not end a longer one.
 
         Args:
-            seconds: the pause that Wix named. If it was too short before, the pause is at least
-                1, 2, 4, ... 64 seconds.
-            sent_at: when the rejected request was sent. One sent before the present pause does
-                not show that the pause was too short.
+            seconds: the pause that Wix named. After a pause that was too short, it is at least 1
+                second, then 2, 4, ... 64.
+            sent_at: when the failed request was sent. One sent before the present pause does not
+                show that the pause was too short.
 
         Returns:
             Whether this is the first pause since a request was accepted.
@@ -138,8 +139,9 @@ class RateLimiter:
         with self._lock:
             is_new = sent_at >= self._paused_until
             if is_new:
+                if self._pauses:
+                    seconds = max(seconds, 2 ** min(self._pauses - 1, 6))
                 self._pauses += 1
-                seconds = max(seconds, 2 ** min(self._pauses - 1, 6))
             self._paused_until = max(self._paused_until, self._clock.now() + seconds)
             return is_new and self._pauses == 1
 

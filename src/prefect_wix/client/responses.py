@@ -144,13 +144,20 @@ class JsonResponse:
         )
 
 
-def parse_response(response: httpx.Response, endpoint: str) -> JsonResponse:
+def parse_response(
+    response: httpx.Response, endpoint: str, *, may_be_empty: bool = False
+) -> JsonResponse:
     """The JSON object of a successful response.
+
+    Args:
+        response: the response.
+        endpoint: method and path of the request.
+        may_be_empty: an empty body counts as an empty object.
 
     Raises:
         InvalidResponseError: the body is not a JSON object, for example HTML or truncated JSON.
     """
-    body = _parse_json(response)
+    body = {} if may_be_empty and not response.content else _parse_json(response)
     parsed = JsonResponse(_mapping(body), endpoint, request_id_of(response))
     if not isinstance(body, dict):
         kind = clean(response.headers.get("content-type")) or "no content type"
@@ -168,20 +175,25 @@ def error_from_response(response: httpx.Response, endpoint: str) -> errors.Statu
         endpoint: method and path of the request.
     """
     status, request_id = response.status_code, request_id_of(response)
-    details, text = _details_of(response)
+    body = _parse_json(response)
     kind, advice = _SERVER_ERROR if status >= 500 else _ERRORS.get(status, _OTHER)  # noqa: PLR2004
-    is_of_wix = isinstance(_parse_json(response), dict)
+    is_of_wix = isinstance(body, dict)
     if status in _GATEWAY_STATUSES or (kind is errors.NotFoundError and not is_of_wix):
         kind, advice = _GATEWAY_ERROR
+    details = _mapping(_mapping(body).get("details"))
+    application = _mapping(details.get("applicationError"))
     violations = _parse_violations(details)
-    text = clean("; ".join(f"{v.field}: {v.description}" for v in violations)) or text
+    text = clean("; ".join(f"{v.field}: {v.description}" for v in violations))
+    text = text or clean(_mapping(body).get("message")) or clean(application.get("description"))
+    if body is _NOT_JSON and response.content:
+        text = "a body that is not JSON"
     return kind(
         f"Wix returned {status} for {endpoint}{': ' if text else ''}{text}. {advice}"
         f" (request ID {request_id or 'unknown'})",
         endpoint=endpoint,
         request_id=request_id,
         status=status,
-        code=clean(_mapping(details.get("applicationError")).get("code")) or None,
+        code=clean(application.get("code")) or None,
         violations=violations,
         retry_after=_parse_retry_after(response),
         empty=not text and not details,
@@ -315,15 +327,6 @@ def _parse_json(response: httpx.Response) -> object:
         return _NOT_JSON
 
 
-def _details_of(response: httpx.Response) -> tuple[Mapping[str, Any], str]:
-    body = _parse_json(response)
-    if body is _NOT_JSON:
-        return {}, "a body that is not JSON" if response.content else ""
-    details = _mapping(_mapping(body).get("details"))
-    described = _mapping(details.get("applicationError")).get("description")
-    return details, clean(_mapping(body).get("message")) or clean(described)
-
-
 def _parse_violations(details: Mapping[str, Any]) -> tuple[errors.Violation, ...]:
     violations = _mapping(details.get("validationError")).get("fieldViolations")
     return tuple(
@@ -351,9 +354,9 @@ def _parse_retry_after(response: httpx.Response) -> float | None:
         return min(float(header), LONGEST_RETRY_AFTER_SECONDS)
     # The response's own date, since the clock of this machine may be wrong.
     now = _parse_http_date(response.headers.get("date", "")) or datetime.now(UTC)
-    until = _parse_http_date(header)
-    seconds = (until - now).total_seconds() if until else None
-    return seconds and min(max(0.0, seconds), LONGEST_RETRY_AFTER_SECONDS)
+    if (until := _parse_http_date(header)) is None:
+        return None
+    return min(max(0.0, (until - now).total_seconds()), LONGEST_RETRY_AFTER_SECONDS)
 
 
 def _parse_http_date(text: str) -> datetime | None:

@@ -28,7 +28,6 @@ _FINAL_STATUSES = re.compile(
     "(?:.*_)?(?:FAILED|FAILURE|ERROR|EXPIRED|CANCELL?ED|DELETED|ABORTED|REJECTED|TIMED_OUT|TIMEOUT)"
 )
 """ERROR, and undocumented statuses that name an end without a result. Others count as running."""
-_RETRYING = "Poll failed (%s); job %s continues at Wix, retrying in %.1f s."
 _UNDOCUMENTED = "Job %s has the undocumented status %r; treated as running."
 GATEWAY_TIMEOUT = 504
 MAX_GATEWAY_TIMEOUTS = 5
@@ -96,10 +95,7 @@ class JobReader:
                         raise self._unknown() from error
                 except errors.RequestError as error:
                     if not error.temporary:
-                        raise
-                    # The client logs a pause of the site once.
-                    if not isinstance(error, errors.RateLimitError):
-                        self.log.warning(_RETRYING, error, self.job.job_id, wait)
+                        raise  # The client logs the others.
                 else:
                     if self._is_finished(page):
                         poll_times.mark_finished()
