@@ -63,8 +63,11 @@ async def test_the_load_after_a_killed_one_is_exact(engine, operation, moment, m
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_a_restarted_sandbox_gives_each_partition_its_own_ids(engine, make_bench):
+async def test_a_restarted_sandbox_gives_each_partition_its_own_ids(
+    engine, make_bench, monkeypatch
+):
     """The load is killed while four jobs run. The restarted sandbox does not know them."""
+    monkeypatch.setattr("prefect_wix.jobs.polling.UNKNOWN_SECONDS", 1.0)
     bench, world = make_bench(engine), make_world(0)
     kill = {"operation": "save_record", "moment": "after", "number": 4, "delay": 0}
     with running(world, job_seconds=60) as shop:

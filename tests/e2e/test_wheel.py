@@ -15,10 +15,11 @@ import pytest
 
 from prefect_wix.cli.project import FOLDERS, init
 from prefect_wix.sandbox import World, running
+from tests.e2e.deployed import FINAL_STATES
 from tests.processes import ROOT, background, free_port, make_environment, responds, wait_until
 
 pytestmark = pytest.mark.xdist_group("wheel")
-COMPLETED = "Flow run finished successfully in 'Completed'."
+QUERY = {"period": "LAST_7_DAYS", "device_type": "MOBILE"}
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +85,18 @@ class Project:
     def deployments(self):
         return self.call("deployments/filter")
 
-    def watch(self, deployment, *parameters):
-        words = [f"--param={one}" for one in parameters]
-        shown = self.run("prefect", "deployment", "run", deployment, "--watch", *words)
-        assert COMPLETED in shown, shown
+    def watch(self, deployment, **parameters):
+        """Start a run of the deployment, and wait until it has completed."""
+        url = f"{self.env['PREFECT_API_URL']}/deployments/name/{deployment}"
+        found = httpx.get(url, timeout=30).raise_for_status().json()
+        run = self.call(f"deployments/{found['id']}/create_flow_run", parameters=parameters)
+        wait_until(lambda: self.state(run) in FINAL_STATES, seconds=120, what=f"{deployment}'s end")
+        logs = self.call("logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}})
+        assert self.state(run) == "COMPLETED", [one["message"] for one in logs]
+
+    def state(self, run):
+        url = f"{self.env['PREFECT_API_URL']}/flow_runs/{run['id']}"
+        return httpx.get(url, timeout=30).raise_for_status().json()["state_type"]
 
 
 @pytest.fixture
@@ -156,8 +165,7 @@ def test_the_whole_path_of_a_user_without_a_checkout(project, shop, tmp_path):
     project.start("worker", "prefect worker start --pool wix --type process", elsewhere)
 
     output = tmp_path / "mobile.csv"
-    query = 'query={"period": "LAST_7_DAYS", "device_type": "MOBILE"}'
-    project.watch("list-sessions/ad-hoc-list", query, f"output={output}")
+    project.watch("list-sessions/ad-hoc-list", query=QUERY, output=str(output))
     assert len(output.read_text().splitlines()) > 100
     project.watch("load-sessions/daily-load")
     with duckdb.connect(str(tmp_path / "sessions.duckdb"), read_only=True) as connection:
@@ -176,12 +184,11 @@ def test_the_whole_path_of_a_user_without_a_checkout(project, shop, tmp_path):
 def test_serve_and_deploy_take_turns(project, shop, tmp_path):
     """Served, stopped, deployed, served again: all run, none is paused, refusals are sentences."""
     project.run("prefect-wix", "setup", **settings_of(shop, tmp_path))
-    query = 'query={"period": "YESTERDAY", "device_type": "ALL"}'
     with ExitStack() as serving:
         project.stack, kept = serving, project.stack
         project.start("serve", "prefect-wix serve")
         wait_until(lambda: len(project.deployments()) == 5, seconds=60, what="serving")
-        project.watch("list-sessions/ad-hoc-list", query)
+        project.watch("list-sessions/ad-hoc-list", query=QUERY)
         project.stack = kept
     assert [one["paused"] for one in project.deployments()] == [False] * 5
     assert all(
@@ -192,7 +199,7 @@ def test_serve_and_deploy_take_turns(project, shop, tmp_path):
     project.run("prefect-wix", "deploy")
     assert {one["work_pool_name"] for one in project.deployments()} == {"wix"}
     project.start("worker", "prefect worker start --pool wix --type process", tmp_path / "home")
-    project.watch("list-sessions/ad-hoc-list", query)
+    project.watch("list-sessions/ad-hoc-list", query=QUERY)
 
     shown = project.run("prefect-wix", "serve", expected=1)
     assert "belongs to the work pool wix; nothing was served" in shown
