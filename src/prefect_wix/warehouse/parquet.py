@@ -63,7 +63,7 @@ _JOBS = "wix_session_jobs"
 _OLD_JOBS = "wix_session_asks"
 _OWN_FILE = re.compile(
     r"wix_session_ids(/[^/]+){2}/[0-9]{4}(-[0-9]{2}){2}\.parquet|"
-    rf"{_JOBS}(/[^/]+){{2}}/[0-9]{{4}}(-[0-9]{{2}}){{2}}/[0-9a-f-]{{36}}\.json"
+    rf"{_JOBS}(/[^/]+){{2}}/[0-9]{{4}}(-[0-9]{{2}}){{2}}/[\w-]+\.json"
 )
 _RECEIPT = "prefect_wix_receipt"
 _RECEIPTS = TypeAdapter(Receipt)
