@@ -61,11 +61,32 @@ async def test_a_cursor_is_ignored_where_wix_reports_no_next_page():
     assert len(wix.requests) == 1
 
 
-async def test_a_repeated_cursor_is_an_error():
-    """Without the error the client would fetch pages forever."""
-    async with serving(page("a", cursor="2"), auth=ACCOUNT) as (_, client):
-        with pytest.raises(InvalidResponseError, match="same cursor twice"):
+@pytest.mark.parametrize("cursor", [None, "", 2])
+async def test_a_next_page_without_a_cursor_is_an_error(cursor):
+    """As the last page it would lose the sites of the next pages silently."""
+    body = {"sites": [{"id": "a"}], "metadata": {"hasNext": True, "cursors": {"next": cursor}}}
+    async with serving(raw_response(body=body), auth=ACCOUNT, retry=NO_RETRIES) as (_, client):
+        with pytest.raises(InvalidResponseError, match=r"without a cursor|an invalid cursor"):
             await list_sites(client)
+
+
+@pytest.mark.parametrize("ids", [["a"], []])
+@pytest.mark.parametrize("cursors", [["2"], [f"cursor {n}" for n in range(50)]])
+async def test_a_list_of_sites_without_an_end_is_an_error(ids, cursors):
+    """Cursors repeat or are ever new: after 10 pages without a new site the list fails."""
+    pages = [page("a", cursor="1"), *(page(*ids, cursor=cursor) for cursor in cursors)]
+    async with serving(*pages, auth=ACCOUNT) as (wix, client):
+        with pytest.raises(InvalidResponseError, match="10 pages in a row without a new site"):
+            await list_sites(client)
+    assert len(wix.requests) == 11
+
+
+async def test_a_page_without_a_new_site_is_not_the_last_one():
+    """Wix leaves headless sites out, so that a page may be empty; the list goes on after it."""
+    some_empty = [page(cursor=f"{n}") for n in range(9)]
+    pages = [page("a", cursor="x"), *some_empty, page("b", cursor="y"), *some_empty, page("c")]
+    async with serving(*pages, auth=ACCOUNT) as (_, client):
+        assert [site.id for site in await list_sites(client)] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("body", [{}, {"sites": {}}, {"sites": [{"name": "x"}]}, {"sites": ["a"]}])

@@ -272,21 +272,21 @@ def parse_sites(response: JsonResponse) -> SitesPage:
     """The page of "Query Sites".
 
     Raises:
-        InvalidResponseError: there is no list of sites, a site has no valid ID, or the cursor is
-            not printable.
+        InvalidResponseError: there is no list of sites, a site has no valid ID, or the cursor of a
+            next page is missing or invalid.
     """
     sites = response.body.get("sites")
     if not isinstance(sites, list):
         raise response.invalid("no list of sites")
     metadata = _mapping(response.body.get("metadata"))
-    cursor = _mapping(metadata.get("cursors")).get("next")
-    more = isinstance(cursor, str) and cursor != "" and metadata.get("hasNext") is not False
-    if more and not str(cursor).isprintable():
+    has_next = metadata.get("hasNext")
+    cursor = None if has_next is False else _mapping(metadata.get("cursors")).get("next") or None
+    if has_next and cursor is None:
+        raise response.invalid("a next page of sites without a cursor")
+    if cursor is not None and not (isinstance(cursor, str) and cursor.isprintable()):
         raise response.invalid("an invalid cursor")
-    return SitesPage(
-        sites=tuple(_parse_site(site, response) for site in _mappings(sites)),
-        cursor=cursor if more else None,
-    )
+    found = tuple(_parse_site(site, response) for site in _mappings(sites))
+    return SitesPage(sites=found, cursor=cursor)
 
 
 def _parse_site(site: Mapping[str, Any], response: JsonResponse) -> Site:
