@@ -23,6 +23,7 @@ from prefect_wix.flows.profile_sessions import (
 )
 from prefect_wix.sandbox import Fault, Rules, running
 from prefect_wix.tasks.events import PROFILED_EVENT
+from prefect_wix.tasks.schedule import local_today
 from tests.conftest import NOW, make_world
 from tests.flows.test_load_sessions import read_events
 
@@ -35,6 +36,12 @@ HOME = "navigation_flow=/{Homepage}>__DROP__"
 
 
 FILES = []
+
+
+@pytest.fixture(autouse=True)
+def today(monkeypatch):
+    """The day of the sandbox's clock."""
+    monkeypatch.setattr("prefect_wix.tasks.profiles.local_today", lambda _: NOW.date())
 
 
 @pytest.fixture
@@ -129,6 +136,28 @@ async def test_counts_that_cannot_be_read_are_one_log_line(
     assert summary.reconciliation == ()
     assert summary.sessions > 0
     assert sum(sentence in line for line in log_lines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "requested"),
+    [
+        (date(2023, 12, 16), date(2024, 3, 15), ["2024-01-14"]),
+        (date(2024, 1, 13), date(2024, 1, 15), ["2024-01-14"]),
+        (date(2023, 12, 16), date(2024, 1, 14), []),
+    ],
+)
+async def test_counts_are_requested_from_61_days_before_today(
+    shop, credentials, warehouse, start, end, requested
+):
+    """Wix rejects an older start, wherever the window ends; today is 2024-03-15."""
+    await profile_sessions(credentials, warehouse, start, end)
+    starts = [one.params["dateRange.startDate"] for one in shop.requests if one.endpoint == "data"]
+    assert starts == requested
+
+
+def test_today_is_the_day_in_the_time_zone_of_the_window():
+    """Kiritimati is 25 hours ahead of Pago Pago, so its date is always another one."""
+    assert local_today("Pacific/Kiritimati") > local_today("Pacific/Pago_Pago")
 
 
 async def test_another_site_is_not_reconciled(shop, credentials, warehouse, landed):

@@ -39,6 +39,22 @@ async def test_sites_are_requested_as_documented():
         assert "wix-site-id" not in request.headers
 
 
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        ({"name": "headless-0c87", "displayName": "Shop a"}, "Shop a"),
+        ({"name": "headless-0c87", "displayName": " "}, "headless-0c87"),
+        ({"name": "headless-0c87", "displayName": None}, "headless-0c87"),
+        ({}, ""),
+    ],
+)
+async def test_a_site_has_its_display_name(names, shown):
+    """It is what the owner calls the site; `name` is a part of its address."""
+    body = {"sites": [{"id": "a"} | names]}
+    async with serving(raw_response(body=body), auth=ACCOUNT) as (_, client):
+        assert [site.name for site in await list_sites(client)] == [shown]
+
+
 async def test_every_site_of_a_large_account_is_listed():
     """All three pages are read, and the sites keep their order."""
     with running(World(), sites=250) as sandbox:

@@ -256,11 +256,10 @@ class WixClient:
     async def get_total_sessions(self, start: date, end: date, timezone: str) -> dict[date, int]:
         """Wix's count of sessions per local day (Wix: "Get Analytics Data", TOTAL_SESSIONS).
 
-        It needs another permission than the Sessions API. Wix keeps the last 62 days; the response
-        omits older ones.
+        It needs another permission than the Sessions API.
 
         Args:
-            start: the first local day.
+            start: the first local day. Wix rejects a day more than 61 days before today.
             end: the day after the last one.
             timezone: the IANA time zone of the local days.
 

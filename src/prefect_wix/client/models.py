@@ -270,7 +270,7 @@ class Site(BaseModel, frozen=True):
 
     id: str
     name: str = ""
-    """The site's display name; empty where Wix reports none."""
+    """The display name, or else the name in the address; empty where Wix reports none."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.id})" if self.name else self.id

@@ -293,7 +293,7 @@ def _parse_site(site: Mapping[str, Any], response: JsonResponse) -> Site:
     site_id = site.get("id")
     if not isinstance(site_id, str) or not _are_ids([site_id]) or mask(site_id) != site_id:
         raise response.invalid("a site without a valid ID")
-    return Site(id=site_id, name=clean(site.get("name")))
+    return Site(id=site_id, name=clean(site.get("displayName")) or clean(site.get("name")))
 
 
 def _parse_day(value: object) -> date | None:

@@ -56,7 +56,7 @@ async def load_sites(
         warehouse: The warehouse block to load into. Workers need a warehouse that supports several
             writers, such as PostgreSQL.
         load: The days and segments to load of each site.
-        sites: Site IDs. Default is all sites of the account.
+        sites: Site IDs. Default is all sites that Wix lists for the account; headless ones are not.
         deployment: The deployment of load-site that loads the sites, such as load-site/one-site.
             Without it the sites are loaded in this process.
         sites_in_flight: The maximum number of sites that are loaded, or wait for a worker, at once.

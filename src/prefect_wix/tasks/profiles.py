@@ -17,9 +17,10 @@ from prefect_wix.planning.windows import ONE_DAY, Window
 from prefect_wix.profiles.profiling import profile_window, store_counts, summarize
 from prefect_wix.profiles.summary import ProfileSummary
 from prefect_wix.tasks.run_names import run_name
+from prefect_wix.tasks.schedule import local_today
 
-COUNT_RETENTION_DAYS = 62
-"""The number of days for which Wix keeps its session counts."""
+OLDEST_COUNT = 61 * ONE_DAY
+"""How far before today a request for session counts can start; Wix rejects an older start."""
 
 
 @task(task_run_name=run_name("profile", "window"), cache_policy=NO_CACHE)
@@ -56,13 +57,16 @@ async def reconcile_session_counts(
     Args:
         credentials: the credentials of the site.
         warehouse: the warehouse that stores the counts.
-        window: local days; only the last 62 are requested.
+        window: local days; days more than 61 days before today are not requested.
 
     Returns:
         The number of days for which Wix returned a count.
     """
     counts: dict[date, int] = {}
-    start = max(window.start, window.end - COUNT_RETENTION_DAYS * ONE_DAY)
+    start = max(window.start, local_today(window.timezone) - OLDEST_COUNT)
+    if start >= window.end:
+        get_run_logger().info("Reconciliation skipped: Wix has no counts of days before %s.", start)
+        return 0
     try:
         async with credentials.get_client() as client:
             counts = await client.get_total_sessions(start, window.end, window.timezone)

@@ -1,9 +1,13 @@
-"""The scheduled time of a run, from which a load counts its days even if the run starts late."""
+"""The scheduled time of a run, from which a load counts its days even if the run starts late.
+
+Also today, for what Wix counts from the present.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import prefect.runtime
 from prefect.client.orchestration import get_client
@@ -20,3 +24,8 @@ async def scheduled_time() -> datetime:
     async with get_client() as client:
         root = await client.read_flow_run(UUID(str(root_id)))
     return root.expected_start_time or datetime.now(UTC)
+
+
+def local_today(timezone: str) -> date:
+    """The local day of this moment, not of the scheduled time."""
+    return datetime.now(ZoneInfo(timezone)).date()
