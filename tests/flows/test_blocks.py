@@ -81,7 +81,8 @@ async def test_app_credentials_use_a_token_of_their_instance(shop):
     [
         ({"api_key": "c4nary\nkey"}, "api_key is empty or not printable ASCII text"),
         ({"api_key": " "}, "api_key is empty"),
-        ({"site_id": ""}, "site_id is empty"),
+        ({"site_id": "c4nary key"}, "The site ID is empty or has other characters"),
+        ({"site_id": ""}, "The site ID is empty"),
         ({"base_url": "http://wix.example"}, "base_url must be https"),
         ({"base_url": "https://me:c4nary@wix.example"}, "must not contain a user name or password"),
     ],

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prefect.assets import Asset
+from prefect.exceptions import ParameterTypeError
 from test_client import NO_RETRIES, raw_response, serving
 
+from prefect_wix import (
+    SessionsWarehouse,
+    WixAccountCredentials,
+    WixAppCredentials,
+    WixCredentials,
+)
+from prefect_wix.blocks.shared_limit import limit_name
 from prefect_wix.client.auth import AccountKeyAuth, ApiKeyAuth
 from prefect_wix.client.client import WixClient
+from prefect_wix.client.models import SITE_ID
 from prefect_wix.client.sites import list_sites
 from prefect_wix.errors import InvalidResponseError, PermissionDeniedError
+from prefect_wix.flows.load_site import load_site
+from prefect_wix.flows.load_sites import load_sites
 from prefect_wix.sandbox import World, running
 
 ACCOUNT = AccountKeyAuth("key", "account-1")
@@ -133,3 +147,41 @@ def test_an_account_key_is_in_no_repr_and_in_no_error():
     with pytest.raises(ValueError, match="account_id is empty") as caught:
         AccountKeyAuth("c4nary", " ")
     assert "c4nary" not in str(caught.value)
+
+
+BAD_IDS = ["", " ", "a b", "a#b", 'a"b', "a'b", "a%b", "a/b", "{a}", "a\nb", "é", "..", "a" * 201]
+WAYS_IN = {
+    "key": lambda site: WixCredentials(api_key="key", site_id=site),
+    "app": lambda site: WixAppCredentials(app_id="app", app_secret="s", instance_id=site),
+    "account": lambda site: WixAccountCredentials(api_key="key", account_id="a").for_site(site),
+    "load_site": lambda site: load_site.validate_parameters(load_of(site_id=site)),
+    "load_sites": lambda site: load_sites.validate_parameters(load_of(sites=["a", site])),
+}
+
+
+def load_of(**site):
+    account = WixAccountCredentials(api_key="key", account_id="a")
+    return {"account": account, "warehouse": SessionsWarehouse(url="md:shop"), "load": {}} | site
+
+
+@pytest.mark.parametrize("site_id", BAD_IDS)
+@pytest.mark.parametrize("way", WAYS_IN)
+def test_a_site_id_is_refused_where_it_comes_in(way, site_id):
+    """Otherwise Prefect would refuse the site's asset after everything landed."""
+    with pytest.raises((ValueError, ParameterTypeError), match="The site ID is empty or"):
+        WAYS_IN[way](site_id)
+
+
+@pytest.mark.parametrize("site_id", BAD_IDS)
+async def test_a_listed_site_with_such_an_id_is_an_invalid_response(site_id):
+    async with serving(page("a", site_id), auth=ACCOUNT, retry=NO_RETRIES) as (_, client):
+        with pytest.raises(InvalidResponseError, match="a site without a valid ID"):
+            await list_sites(client)
+
+
+@given(st.from_regex(SITE_ID, fullmatch=True))
+def test_every_accepted_site_id_names_an_asset_and_a_rate_limit(site_id):
+    """Prefect restricts the characters of both."""
+    assert Asset(key=f"wix://{site_id}/sessions")
+    assert limit_name(site_id) == f"wix-{site_id}"
+    assert WixCredentials(api_key="key", site_id=f" {site_id}\n").site_id == site_id

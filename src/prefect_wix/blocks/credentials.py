@@ -24,6 +24,7 @@ from prefect_wix.client.auth import (
     header_value,
 )
 from prefect_wix.client.client import BASE_URL, Log, WixClient
+from prefect_wix.client.models import SiteId
 from prefect_wix.client.rate_limiter import REQUESTS_PER_MINUTE, GlobalLimiter
 
 LOGO_URL = HttpUrl("https://www.wix.com/favicon.ico")
@@ -105,7 +106,7 @@ class WixCredentials(Block):
         description="The key from the Wix API Keys Manager, with the permission "
         "to manage session recording analytics.",
     )
-    site_id: _HeaderText = Field(
+    site_id: SiteId = Field(
         title="Site ID",
         description="The site ID: the part of the dashboard's URL after /dashboard/.",
     )
@@ -200,7 +201,7 @@ class WixAppCredentials(Block):
     app_secret: _HeaderSecret = Field(
         title="App secret", description="The app's secret key, from its OAuth page."
     )
-    instance_id: _HeaderText = Field(
+    instance_id: SiteId = Field(
         title="Instance ID",
         description="The ID of the app's instance on the site; it is used as the site ID.",
     )

@@ -6,6 +6,7 @@ All are flat frozen pydantic models. Requests are sent by `prefect_wix.client.cl
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
@@ -18,6 +19,10 @@ TIMEZONE_MAX_LENGTH = 100
 """Wix's documented limit for ``timezone``."""
 PAGE_LIMIT = 1000
 """The assumed maximum page size in session IDs; clients lower it when Wix rejects it."""
+
+SITE_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
+"""The pattern of a site ID. Wix's are GUIDs. A site's asset on the Prefect server has its ID as a
+part of its key, and Prefect refuses most other characters there."""
 
 
 class Period(StrEnum):
@@ -98,6 +103,23 @@ def _invalid(message: str) -> PydanticCustomError:
     # Pydantic shows the message of a custom error without a prefix. The message is passed as a
     # value, since braces in a template are placeholders.
     return PydanticCustomError("sessions_query", "{message}", {"message": message})
+
+
+def _check_site_id(text: str) -> str:
+    if not re.fullmatch(SITE_ID, text.strip()):
+        raise _invalid(
+            "The site ID is empty or has other characters than up to 200 letters, digits, '.', "
+            "'_' and '-'. Copy it from Wix again."
+        )
+    return text.strip()
+
+
+SiteId = Annotated[
+    str,
+    AfterValidator(_check_site_id),
+    Field(json_schema_extra={"pattern": rf"^\s*{SITE_ID}\s*$"}),
+]
+"""The ID of a site or app instance, as a person gives it."""
 
 
 def _check_pages(pages: tuple[str, ...]) -> tuple[str, ...]:

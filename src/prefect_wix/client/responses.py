@@ -20,7 +20,7 @@ import httpx
 
 from prefect_wix import errors
 from prefect_wix.client.masking import mask
-from prefect_wix.client.models import JobPage, JobStatus, Site, SitesPage
+from prefect_wix.client.models import SITE_ID, JobPage, JobStatus, Site, SitesPage
 
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 """The upper limit of ``Retry-After``, so that a wrong header does not stop a site for good."""
@@ -29,7 +29,7 @@ BODY_LIMIT = 8 * 2**20
 TEXT_LIMIT = 500
 """The longest text of Wix in an error, log or record, in characters."""
 ID_LIMIT = 200
-"""The longest session, job or site ID, in characters."""
+"""The longest session or job ID, in characters."""
 _ENTRIES_LIMIT = 20
 """The most violations in an error, and the most values in the data of one."""
 _NOT_JSON = object()
@@ -290,8 +290,8 @@ def parse_sites(response: JsonResponse) -> SitesPage:
 
 
 def _parse_site(site: Mapping[str, Any], response: JsonResponse) -> Site:
-    site_id = site.get("id")
-    if not isinstance(site_id, str) or not _are_ids([site_id]) or mask(site_id) != site_id:
+    site_id = clean(site.get("id"))
+    if site_id != site.get("id") or not re.fullmatch(SITE_ID, site_id):
         raise response.invalid("a site without a valid ID")
     return Site(id=site_id, name=clean(site.get("displayName")) or clean(site.get("name")))
 

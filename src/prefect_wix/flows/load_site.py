@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from typing import Annotated
 
 from prefect import flow
 from prefect.artifacts import acreate_table_artifact
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_wix import SessionsWarehouse, WixAccountCredentials
 from prefect_wix.blocks.shared_limit import add_missing_limit
+from prefect_wix.client.models import SiteId
 from prefect_wix.errors import LoadError
 from prefect_wix.flows.load_sessions import load_sessions
 from prefect_wix.load.partition_load import PartitionResult
@@ -49,7 +49,7 @@ class SiteLoad(BaseModel):
 async def load_site(
     account: WixAccountCredentials,
     warehouse: SessionsWarehouse,
-    site_id: Annotated[str, Field(min_length=1)],
+    site_id: SiteId,
     load: SiteLoad = SiteLoad(),  # noqa: B008
 ) -> list[PartitionResult]:
     """Load one of the account's sites, within the site's rate limit.

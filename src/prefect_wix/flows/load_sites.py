@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from prefect_wix import SessionsWarehouse, WixAccountCredentials
-from prefect_wix.client.models import Site
+from prefect_wix.client.models import Site, SiteId
 from prefect_wix.errors import SitesError
 from prefect_wix.flows.load_site import SiteLoad, load_site
 from prefect_wix.planning.estimate import counted
@@ -44,7 +44,7 @@ async def load_sites(
     account: WixAccountCredentials,
     warehouse: SessionsWarehouse,
     load: SiteLoad = SiteLoad(),  # noqa: B008
-    sites: Annotated[list[str], Field(min_length=1)] | None = None,
+    sites: Annotated[list[SiteId], Field(min_length=1)] | None = None,
     deployment: str | None = None,
     sites_in_flight: Annotated[int, Field(ge=1)] = 10,
     site_timeout_seconds: Annotated[float, Field(gt=0)] = 21_600.0,

@@ -16,7 +16,7 @@ from prefect.artifacts import acreate_link_artifact
 from pydantic import Field
 
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
-from prefect_wix.client.models import check_timezone
+from prefect_wix.client.models import SiteId, check_timezone
 from prefect_wix.errors import CompletenessError
 from prefect_wix.planning.windows import choose_window
 from prefect_wix.profiles import tables
@@ -59,7 +59,7 @@ async def profile_sessions(
     end_date: date | None = None,
     days: Annotated[int, Field(ge=1)] | None = None,
     timezone: Timezone | None = None,
-    site_id: str | None = None,
+    site_id: SiteId | None = None,
     flows: dict[str, NavigationFlow] = {},  # noqa: B006
     on_broken: OnBroken = OnBroken.WARN,
     report: ReportFile | None = None,

@@ -40,7 +40,7 @@ COUNTS = Table(
     "site_id, session_date DATE, timezone, counted BIGINT, counted_at TIMESTAMPTZ",
     key="site_id, session_date, timezone",
 )
-"""Wix's own session counts, of the last 61 days and today."""
+"""Wix's own session counts, requested for the last 61 days and today."""
 _RECONCILIATION = (
     "SELECT site_id, session_date, timezone, landed, counted, ratio, ratio - avg(ratio) OVER ("
     "PARTITION BY site_id, timezone ORDER BY session_date "
