@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from prefect import Flow
+from prefect.exceptions import ParameterTypeError
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import validate
 
@@ -160,3 +161,25 @@ def test_a_form_can_name_any_page():
 def test_invalid_parameters_are_rejected_by_the_schema(name, invalid):
     """The server validates with the same schema before it creates a run."""
     assert validate({**VALID[name], **invalid}, SCHEMAS[name]) != []
+
+
+NO_DATES = [86400, 86400.0, "86400", "20240301", " 1709251200 ", True, "2024-3-1", "yesterday"]
+
+
+@pytest.mark.parametrize("value", NO_DATES)
+@pytest.mark.parametrize("field", ["start_date", "end_date"])
+@pytest.mark.parametrize("name", ["load-sessions", "load-site", "load-sites", "profile-sessions"])
+def test_a_number_is_not_a_date(name, field, value):
+    """Pydantic would take it as seconds since 1970: 86400 is 1970-01-02."""
+    day = {field: value}
+    parameters = VALID[name] | (day if name not in {"load-site", "load-sites"} else {"load": day})
+    with pytest.raises(ParameterTypeError, match="A date is written as in 2024-01-31"):
+        FLOWS[name].validate_parameters(parameters)
+
+
+@pytest.mark.parametrize("name", ["load-sessions", "load-site", "load-sites", "profile-sessions"])
+def test_a_time_zone_is_checked_before_the_run_starts(name):
+    zone = {"timezone": "Europe/Kyev"}
+    parameters = VALID[name] | (zone if name not in {"load-site", "load-sites"} else {"load": zone})
+    with pytest.raises(ParameterTypeError, match=r"Did you mean Europe/Kyiv\?"):
+        FLOWS[name].validate_parameters(parameters)

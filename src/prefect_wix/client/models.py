@@ -7,12 +7,14 @@ All are flat frozen pydantic models. Requests are sent by `prefect_wix.client.cl
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import date, datetime
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 TIMEZONE_MAX_LENGTH = 100
@@ -20,6 +22,8 @@ TIMEZONE_MAX_LENGTH = 100
 PAGE_LIMIT = 1000
 """The assumed maximum page size in session IDs; clients lower it when Wix rejects it."""
 
+_NOT_IANA = re.compile("localtime|posixrules|Factory|(posix|right)/.*")
+"""Files in the zone database of a machine that are no time zones of IANA."""
 SITE_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
 """The pattern of a site ID. Wix's are GUIDs. A site's asset on the Prefect server has its ID as a
 part of its key, and Prefect refuses most other characters there."""
@@ -81,7 +85,7 @@ class JobStatus(StrEnum):
 
 
 def check_timezone(zone: str) -> str:
-    """The time zone, checked as an IANA name of at most 100 characters.
+    """The time zone, checked as an IANA name of at most 100 characters that this machine knows.
 
     Raises:
         PydanticCustomError: it is not. Pydantic shows the message of this ``ValueError`` unchanged.
@@ -90,13 +94,27 @@ def check_timezone(zone: str) -> str:
         raise _invalid(
             f"timezone has {len(zone)} characters; Wix takes an IANA name of at most 100."
         )
-    try:
-        ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise _invalid(
-            f"timezone {zone!r} is not an IANA time zone. Use a name such as Europe/Berlin."
-        ) from None
-    return zone
+    with suppress(ZoneInfoNotFoundError, ValueError, OSError):
+        if not _NOT_IANA.fullmatch(zone):
+            ZoneInfo(zone)
+            return zone
+    names = {name.lower(): name for name in available_timezones() if not _NOT_IANA.fullmatch(name)}
+    if not names:
+        raise _invalid("This machine has no time zone database. Install it: pip install tzdata")
+    nearest = get_close_matches(zone.lower(), names, n=1)
+    hint = f"Did you mean {names[nearest[0]]}?" if nearest else "Use a name such as Europe/Berlin."
+    raise _invalid(f"timezone {zone!r} is not an IANA time zone. {hint}")
+
+
+def _check_day(value: object) -> object:
+    text = value if isinstance(value, str) else ""
+    if not isinstance(value, date) and not re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        raise _invalid("A date is written as in 2024-01-31; a number is not a date.")
+    return value
+
+
+LocalDay = Annotated[date, BeforeValidator(_check_day)]
+"""A date, of which pydantic would also take a number, as seconds since 1970."""
 
 
 def _invalid(message: str) -> PydanticCustomError:
@@ -149,9 +167,9 @@ class SessionsQuery(BaseModel):
         json_schema_extra=lambda schema: schema.update(_ONE_PERIOD),
     )
 
-    start_date: date | None = Field(default=None, title="Start date")
+    start_date: LocalDay | None = Field(default=None, title="Start date")
     """First day, e.g. 2024-01-01. Requires an end date."""
-    end_date: date | None = Field(default=None, title="End date (not included)")
+    end_date: LocalDay | None = Field(default=None, title="End date (not included)")
     """The day after the last day: 2024-01-01 to 2024-01-03 is two days."""
     period: Period | None = Field(default=None, title="Predefined period")
     """A predefined period, instead of two dates."""

@@ -6,7 +6,7 @@ The many sites of an account are in `prefect_wix.flows.load_sites`.
 from __future__ import annotations
 
 import logging
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import prefect.runtime
@@ -14,7 +14,7 @@ from prefect import flow, get_run_logger
 from pydantic import Field
 
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
-from prefect_wix.client.models import check_timezone
+from prefect_wix.client.models import LocalDay
 from prefect_wix.errors import LoadError, LoadLimitError
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.load.partition_load import LoadOptions, PartitionResult
@@ -45,8 +45,8 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 async def load_sessions(
     credentials: WixCredentials | WixAppCredentials,
     warehouse: SessionsWarehouse,
-    start_date: date | None = None,
-    end_date: date | None = None,
+    start_date: LocalDay | None = None,
+    end_date: LocalDay | None = None,
     days: AtLeastOne | None = None,
     lookback_days: Annotated[int, Field(ge=0)] = 3,
     segments: SegmentKeys = [segment.key for segment in DEVICES],  # noqa: B006
@@ -79,8 +79,6 @@ async def load_sessions(
     """
     as_of = await scheduled_time()
     parsed_segments = parse_segments(segments)
-    if timezone is not None:
-        check_timezone(timezone)
     zone = timezone or await find_site_timezone(credentials)
     window = choose_window(start_date, end_date, days, before=as_of, timezone=zone)
     policy = RefreshPolicy(refresh, timedelta(lookback_days), as_of, datetime.now(UTC))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
 
 from prefect import flow
 from prefect.artifacts import acreate_table_artifact
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_wix import SessionsWarehouse, WixAccountCredentials
 from prefect_wix.blocks.shared_limit import add_missing_limit
-from prefect_wix.client.models import SiteId
+from prefect_wix.client.models import LocalDay, SiteId
 from prefect_wix.errors import LoadError
 from prefect_wix.flows.load_sessions import load_sessions
 from prefect_wix.load.partition_load import PartitionResult
@@ -27,9 +26,9 @@ class SiteLoad(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    start_date: date | None = Field(default=None, title="Start date")
+    start_date: LocalDay | None = Field(default=None, title="Start date")
     """The first local day. Set it together with the end date, or set days instead."""
-    end_date: date | None = Field(default=None, title="End date (not included)")
+    end_date: LocalDay | None = Field(default=None, title="End date (not included)")
     """The day after the last one; it is not included."""
     days: int | None = Field(default=7, ge=1, title="Days")
     """Without dates, the last N complete local days of each site, and missing days before them."""

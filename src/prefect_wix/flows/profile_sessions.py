@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import date
 from enum import StrEnum
 from typing import Annotated
 
@@ -16,7 +15,7 @@ from prefect.artifacts import acreate_link_artifact
 from pydantic import Field
 
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
-from prefect_wix.client.models import SiteId, check_timezone
+from prefect_wix.client.models import LocalDay, SiteId
 from prefect_wix.errors import CompletenessError
 from prefect_wix.planning.windows import choose_window
 from prefect_wix.profiles import tables
@@ -55,8 +54,8 @@ class OnBroken(StrEnum):
 async def profile_sessions(
     credentials: WixCredentials | WixAppCredentials,
     warehouse: SessionsWarehouse,
-    start_date: date | None = None,
-    end_date: date | None = None,
+    start_date: LocalDay | None = None,
+    end_date: LocalDay | None = None,
     days: Annotated[int, Field(ge=1)] | None = None,
     timezone: Timezone | None = None,
     site_id: SiteId | None = None,
@@ -84,8 +83,6 @@ async def profile_sessions(
         report: An .html file to write a report to; needs the report extra. Default: no report.
     """
     as_of = await scheduled_time()
-    if timezone is not None:
-        check_timezone(timezone)
     if report is not None:
         report = check_report(report)
     zone = timezone or await find_site_timezone(credentials)

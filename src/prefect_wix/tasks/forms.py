@@ -1,7 +1,7 @@
 """Parameter types whose JSON schema has patterns, so that a run form rejects invalid values.
 
-The patterns are part of the flow's parameter schema only. In Python nothing is checked here: the
-code that reads the value raises an error that explains what is wrong.
+The patterns are part of the flow's parameter schema only. In Python nothing but the time zone is
+checked here: the code that reads the value raises an error that explains what is wrong.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from prefect_wix.client.models import DeviceType, FunnelStep
+from prefect_wix.client.models import DeviceType, FunnelStep, check_timezone
 
 
 def _form(**schema: Any) -> Any:
@@ -30,8 +30,12 @@ SegmentKeys = Annotated[list[SegmentKey], _form(minItems=1)]
 """At least one segment key; see `prefect_wix.planning.segments`."""
 NavigationFlow = Annotated[str, _form(pattern=f"^{_FLOW}$")]
 """The key of a navigation flow segment."""
-Timezone = Annotated[str, _form(pattern="^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$", maxLength=100)]
-"""An IANA time zone; only the characters are checked."""
+Timezone = Annotated[
+    str,
+    AfterValidator(check_timezone),
+    _form(pattern="^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$", maxLength=100),
+]
+"""An IANA time zone; a form checks only its characters."""
 ListingFile = Annotated[Path, _form(pattern=r"\.(csv|jsonl|ndjson|parquet)$")]
 """The output file of a listing; see `prefect_wix.jobs.writers`."""
 IdFile = Annotated[Path, _form(pattern=r"\.(csv|jsonl|ndjson|parquet|txt)$")]
