@@ -5,6 +5,7 @@ On a real server with two workers; see `deployed`.
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -28,6 +29,7 @@ INVALID = [
     ("list-sessions/ad-hoc-list", {"query": TODAY, "timeout_seconds": 0}, "timeout_seconds"),
     ("list-sessions/ad-hoc-list", {"query": TODAY, "output": "sessions.xlsx"}, "output"),
     ("list-sessions/ad-hoc-list", {"query": {"device_type": "ALL"}}, "query"),
+    ("list-sessions/ad-hoc-list", {"wix_query": "TODAY"}, "wix_query"),
     ("load-sessions/daily-load", {"segments": ["device=MOBILE"]}, "segments"),
     ("load-sessions/daily-load", {"days": "seven"}, "days"),
     ("load-sites/daily-sites", {"sites": []}, "sites"),
@@ -133,6 +135,22 @@ def test_a_listing_is_started_from_the_form(deployed, form):
     complete(deployed, run_id)
     show_artifact(deployed, page, run_id, "wix-sessions-listing")
     expect(page.get_by_role("table")).to_contain_text("LAST_7_DAYS (site zone), device MOBILE")
+
+
+def test_a_listing_of_a_documented_body_is_started_from_the_form(deployed, form):
+    """The body is entered as JSON, and the query is left out."""
+    body = {"deviceType": {"type": "MOBILE"}, "predefinedTimePeriod": "LAST_30_DAYS"}
+    page = form("list-sessions/ad-hoc-list")
+    field_of(page, "query").get_by_role("button").first.click()
+    page.get_by_text("Omit value", exact=True).click()
+    field = field_of(page, "wix_query")
+    field.get_by_role("button", name="dict", exact=True).click()
+    field.get_by_role("textbox").fill(json.dumps(body))
+    run_id = submit(page)
+    used = deployed.run(run_id)["parameters"]
+    assert (used.get("query"), used["wix_query"]) == (None, body)
+    complete(deployed, run_id)
+    assert body in deployed.shop.submits
 
 
 def test_a_load_is_started_from_the_form(deployed, form):

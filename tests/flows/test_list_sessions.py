@@ -111,6 +111,38 @@ async def test_a_star_in_a_page_flow_is_any_page(shop, credentials):
     assert set(listing.session_ids) == shop.answer(wire) != set()
 
 
+async def test_the_documented_body_is_submitted_unchanged(shop, credentials):
+    """A body from Wix's documentation, or from another program, is a query."""
+    body = {
+        "customTimePeriod": {"startDate": "2024-03-01", "endDate": "2024-03-08"},
+        "conversionFunnel": {"include": "VIEWED_PRODUCT", "exclude": "SESSIONS_CONVERTED"},
+        "timezone": "Asia/Jerusalem",
+    }
+    listing = await list_sessions(credentials, wix_query=body)
+    assert shop.submits == [body]
+    assert set(listing.session_ids) == shop.answer(body) != set()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({}, "Set either query or wix_query; nothing was submitted."),
+        ({"query": QUERY, "wix_query": QUERY.to_wire()}, "Set either query or wix_query"),
+        ({"wix_query": {}}, "Not a query as Wix documents it: No time period"),
+        (
+            {"wix_query": QUERY.to_wire() | {"country": "DE"}},
+            "Not a query as Wix documents it: country: unknown field or type",
+        ),
+    ],
+)
+async def test_a_wrong_choice_of_query_is_one_sentence(shop, credentials, parameters, sentence):
+    """It is the message of the failed run, and nothing is submitted."""
+    state = await list_sessions(credentials, **parameters, return_state=True)
+    assert sentence in state.message
+    assert "\n" not in state.message
+    assert shop.count() == 0
+
+
 async def test_an_incomplete_listing_keeps_the_old_file(shop, credentials, tmp_path):
     """A listing that cannot be verified fails the run and writes no file."""
     output = tmp_path / "out.csv"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import zoneinfo
 from datetime import date, timedelta
@@ -262,7 +263,7 @@ def test_without_a_time_zone_database_the_message_names_the_package(monkeypatch)
 def test_a_number_is_not_a_date(field, value):
     """Pydantic would take it as seconds since 1970: 86400 is 1970-01-02."""
     assert errors_of(**MOBILE, **{**DAYS, field: value}) == [
-        "A date is written as in 2024-01-31; a number is not a date."
+        "Give a date without a time, as in 2024-01-31; a number is not a date."
     ]
 
 
@@ -331,6 +332,73 @@ def test_every_valid_query_is_accepted_by_the_sandbox(query):
         assert parse_sessions_query(ApiRequest("list", "POST", {}, {}, content)) == query.to_wire()
     except ApiError as error:
         pytest.fail(f"{query!r}: {error.body}")
+
+
+@given(queries)
+@settings(max_examples=300, deadline=None)
+def test_every_query_is_read_from_its_body(query):
+    """Also as JSON text, and with null for what is not set."""
+    body = json.loads(json.dumps(query.to_wire()))
+    assert SessionsQuery.from_wire(body) == query
+    assert SessionsQuery.from_wire(dict.fromkeys(WIRE_FIELDS) | body) == query
+    assert SessionsQuery.from_wire(body).to_wire() == body
+
+
+WIRE_FIELDS = [
+    *("customTimePeriod", "predefinedTimePeriod", "timezone"),
+    *("deviceType", "conversionFunnel", "navigationFlow"),
+]
+
+
+def test_the_documented_body_is_a_query():
+    """Source: Wix, "List Sessions Async", example."""
+    body = {"deviceType": {"type": "MOBILE"}, "predefinedTimePeriod": "LAST_30_DAYS"}
+    assert SessionsQuery.from_wire(body) == SessionsQuery(period="LAST_30_DAYS", **MOBILE)
+
+
+VALID_BODY = {"deviceType": {"type": "MOBILE"}, "predefinedTimePeriod": "TODAY"}
+UNKNOWN = "unknown field or type"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"deviceType": "MOBILE"}, f"deviceType: {UNKNOWN}"),
+        ({"deviceType": {"type": "FRIDGE"}}, "deviceType.type: Input should be 'DESKTOP', '"),
+        ({"deviceType": {"type": "NOT_SELECTED_DEVICE_TYPE"}}, "deviceType.type: Input should be"),
+        ({"deviceType": {"type": "ALL", "os": "x"}}, f"deviceType.os: {UNKNOWN}"),
+        ({"deviceType": {}}, f"deviceType: {UNKNOWN}"),
+        ({"conversionFunnel": {}}, f"conversionFunnel: {UNKNOWN}"),
+        ({"conversionFunnel": {"include": "VIEWED_PRODUCT"}}, "One session filter a query"),
+        ({"navigationFlow": {"pageInteractions": []}}, "navigationFlow.pageInteractions: page_int"),
+        ({"navigationFlow": {"pageInteractions": "/a"}}, "navigationFlow.pageInteractions: Input"),
+        ({"navigationFlow": ["/a"]}, f"navigationFlow: {UNKNOWN}"),
+        ({"predefinedTimePeriod": "FORTNIGHT"}, "predefinedTimePeriod: Input should be 'TODAY'"),
+        ({"predefinedTimePeriod": {"x": 1}}, f"predefinedTimePeriod.x: {UNKNOWN}"),
+        ({"predefinedTimePeriod": None}, "No time period"),
+        ({"customTimePeriod": {"startDate": "2024-01-01"}}, "Give either start_date and end_date"),
+        ({"customTimePeriod": {"startDate": 86400}}, "customTimePeriod.startDate: Give a date"),
+        ({"timezone": "Mars"}, "timezone: timezone 'Mars' is not an IANA time zone"),
+        ({"timezone": 1}, "timezone: Input should be a valid string"),
+        ({"timeZone": "UTC"}, f"timeZone: {UNKNOWN}"),
+        ({"start_date": "2024-01-01"}, f"start_date: {UNKNOWN}"),
+        ({"deviceType.type": "ALL"}, f"deviceType.type: {UNKNOWN}"),
+        ({"query": VALID_BODY}, f"query.deviceType: {UNKNOWN}"),
+    ],
+)
+def test_a_body_that_wix_does_not_document_is_refused_with_one_sentence(change, reason):
+    """The sentence names the field as in the body."""
+    with pytest.raises(ValueError, match=re.escape(reason)) as caught:
+        SessionsQuery.from_wire(VALID_BODY | change)
+    message = str(caught.value)
+    assert message.startswith("Not a query as Wix documents it: ")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("body", [[], None, "TODAY", 1, [VALID_BODY], json.dumps(VALID_BODY)])
+def test_a_body_that_is_no_object_is_refused(body):
+    with pytest.raises(ValueError, match=r"it: (body: unknown field or type|No time period)"):
+        SessionsQuery.from_wire(body)
 
 
 @given(queries)

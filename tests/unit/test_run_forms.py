@@ -115,6 +115,7 @@ INVALID = [
         "list-sessions",
         {"query": {"device_type": "ALL", "period": "TODAY", "start_date": "2024-03-01"}},
     ),
+    ("list-sessions", {"wix_query": "TODAY"}),
     ("list-sessions", {"timeout_seconds": 0}),
     ("list-sessions", {"output": "sessions.xlsx"}),
     ("load-sessions", {"days": 0}),
@@ -157,6 +158,22 @@ def test_a_form_can_name_any_page():
     assert "`*` any page" in page["page_interactions"]["description"]
 
 
+def test_a_form_can_have_a_documented_body_instead_of_a_query():
+    """The schema of a query rejects Wix's names; the body is a parameter of its own."""
+    body = {"deviceType": {"type": "MOBILE"}, "predefinedTimePeriod": "LAST_30_DAYS"}
+    validate(
+        {"credentials": BLOCK, "wix_query": body}, SCHEMAS["list-sessions"], raise_on_error=True
+    )
+    assert validate({"credentials": BLOCK, "query": body}, SCHEMAS["list-sessions"]) != []
+
+
+def test_the_server_names_the_wrong_field_of_a_query():
+    """It would not if null were an alternative to the query."""
+    query = {"period": "TODAY", "device_type": "FRIDGE"}
+    (error,) = validate({"credentials": BLOCK, "query": query}, SCHEMAS["list-sessions"])
+    assert list(error.path) == ["query", "device_type"]
+
+
 @pytest.mark.parametrize(("name", "invalid"), INVALID)
 def test_invalid_parameters_are_rejected_by_the_schema(name, invalid):
     """The server validates with the same schema before it creates a run."""
@@ -173,7 +190,7 @@ def test_a_number_is_not_a_date(name, field, value):
     """Pydantic would take it as seconds since 1970: 86400 is 1970-01-02."""
     day = {field: value}
     parameters = VALID[name] | (day if name not in {"load-site", "load-sites"} else {"load": day})
-    with pytest.raises(ParameterTypeError, match="A date is written as in 2024-01-31"):
+    with pytest.raises(ParameterTypeError, match="Give a date without a time, as in 2024-01-31"):
         FLOWS[name].validate_parameters(parameters)
 
 

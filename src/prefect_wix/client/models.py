@@ -15,16 +15,14 @@ from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, ValidationError
 
-TIMEZONE_MAX_LENGTH = 100
-"""Wix's documented limit for ``timezone``."""
 PAGE_LIMIT = 1000
 """The assumed maximum page size in session IDs; clients lower it when Wix rejects it."""
 
 _NOT_IANA = re.compile("localtime|posixrules|Factory|(posix|right)/.*")
-"""Files in the zone database of a machine that are no time zones of IANA."""
-SITE_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
+"""Files in a machine's zone database that Wix cannot know."""
+SITE_ID = "^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
 """The pattern of a site ID. Wix's are GUIDs. A site's asset on the Prefect server has its ID as a
 part of its key, and Prefect refuses most other characters there."""
 
@@ -90,7 +88,7 @@ def check_timezone(zone: str) -> str:
     Raises:
         PydanticCustomError: it is not. Pydantic shows the message of this ``ValueError`` unchanged.
     """
-    if len(zone) > TIMEZONE_MAX_LENGTH:
+    if len(zone) > 100:  # noqa: PLR2004
         raise _invalid(
             f"timezone has {len(zone)} characters; Wix takes an IANA name of at most 100."
         )
@@ -107,9 +105,8 @@ def check_timezone(zone: str) -> str:
 
 
 def _check_day(value: object) -> object:
-    text = value if isinstance(value, str) else ""
-    if not isinstance(value, date) and not re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-        raise _invalid("A date is written as in 2024-01-31; a number is not a date.")
+    if not re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", str(value)):
+        raise _invalid("Give a date without a time, as in 2024-01-31; a number is not a date.")
     return value
 
 
@@ -123,7 +120,7 @@ def _invalid(message: str) -> PydanticCustomError:
     return PydanticCustomError("sessions_query", "{message}", {"message": message})
 
 
-def _check_site_id(text: str) -> str:
+def _check_site(text: str) -> str:
     if not re.fullmatch(SITE_ID, text.strip()):
         raise _invalid(
             "The site ID is empty or has other characters than up to 200 letters, digits, '.', "
@@ -132,11 +129,7 @@ def _check_site_id(text: str) -> str:
     return text.strip()
 
 
-SiteId = Annotated[
-    str,
-    AfterValidator(_check_site_id),
-    Field(json_schema_extra={"pattern": rf"^\s*{SITE_ID}\s*$"}),
-]
+SiteId = Annotated[str, AfterValidator(_check_site), Field(json_schema_extra={"pattern": SITE_ID})]
 """The ID of a site or app instance, as a person gives it."""
 
 
@@ -148,6 +141,19 @@ def _check_pages(pages: tuple[str, ...]) -> tuple[str, ...]:
         )
     # Segment keys and run forms write any page as *; Wix's own name of it is the empty text.
     return tuple("" if page == "*" else page for page in pages)
+
+
+_WIRE_PATHS = {
+    "start_date": "customTimePeriod.startDate",
+    "end_date": "customTimePeriod.endDate",
+    "period": "predefinedTimePeriod.",
+    "device_type": "deviceType.type",
+    "funnel_include": "conversionFunnel.include",
+    "funnel_exclude": "conversionFunnel.exclude",
+    "page_interactions": "navigationFlow.pageInteractions",
+    "timezone": "timezone.",
+}
+"""The fields' paths in Wix's JSON body. A dot at the end differs from every name in a body."""
 
 
 class SessionsQuery(BaseModel):
@@ -189,12 +195,7 @@ class SessionsQuery(BaseModel):
     """IANA time zone of the dates, e.g. Asia/Jerusalem. Default: the site's time zone."""
 
     @model_validator(mode="after")
-    def _one_period_and_one_filter(self) -> Self:
-        self._check_period()
-        self._check_filter()
-        return self
-
-    def _check_period(self) -> None:
+    def _check_period(self) -> Self:
         dates = (self.start_date, self.end_date)
         if self.period is not None and dates != (None, None):
             raise _invalid("Give either start_date and end_date, or period, not both.")
@@ -207,8 +208,10 @@ class SessionsQuery(BaseModel):
                 f"end_date {self.end_date} must come after start_date {self.start_date}. "
                 "The end date is not included, so one day is 2024-01-01 to 2024-01-02."
             )
+        return self
 
-    def _check_filter(self) -> None:
+    @model_validator(mode="after")
+    def _check_filter(self) -> Self:
         filters = {
             "device_type": self.device_type,
             "funnel_include/funnel_exclude": self.funnel_include or self.funnel_exclude,
@@ -222,28 +225,37 @@ class SessionsQuery(BaseModel):
             )
         if len(given) > 1:
             raise _invalid(f"One session filter a query, but {' and '.join(given)} are given.")
+        return self
 
     def to_wire(self) -> dict[str, Any]:
         """The documented JSON body of "List Sessions Async" for this query."""
-        dates = {"startDate": str(self.start_date), "endDate": str(self.end_date)}
-        period: dict[str, Any] = {"customTimePeriod": dates}
-        if self.period is not None:
-            period = {"predefinedTimePeriod": self.period.value}
-        zone = {"timezone": self.timezone} if self.timezone else {}
-        return {**period, **self._filter_to_wire(), **zone}
+        body: dict[str, Any] = {}
+        for name, value in self.model_dump(mode="json", exclude_none=True).items():
+            outer, _, inner = _WIRE_PATHS[name].partition(".")
+            body[outer] = {**body.get(outer, {}), inner: value} if inner else value
+        return body
 
-    @property
-    def filter_kind(self) -> str:
-        """The filter's name in Wix's JSON body, e.g. ``deviceType``."""
-        return next(iter(self._filter_to_wire()))
+    @classmethod
+    def from_wire(cls, body: object) -> Self:
+        """The query of a documented JSON body. A null is the same as a missing field.
 
-    def _filter_to_wire(self) -> dict[str, Any]:
-        if self.device_type is not None:
-            return {"deviceType": {"type": self.device_type.value}}
-        if self.page_interactions is not None:
-            return {"navigationFlow": {"pageInteractions": list(self.page_interactions)}}
-        steps = {"include": self.funnel_include, "exclude": self.funnel_exclude}
-        return {"conversionFunnel": {way: step.value for way, step in steps.items() if step}}
+        Raises:
+            ValueError: the body is not as documented; the message names the field.
+        """
+        flat = {
+            f"{outer}.{inner}": part
+            for outer, value in (body if isinstance(body, dict) else {"body": body}).items()
+            for inner, part in (value if isinstance(value, dict) and value else {"": value}).items()
+        }
+        names = {path: name for name, path in _WIRE_PATHS.items()}
+        try:
+            return cls(**{names.get(p, p): v for p, v in flat.items() if v is not None})
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = [_WIRE_PATHS.get(str(at), str(at)).strip(".") for at in first["loc"][:1]]
+            reason = "unknown field or type" if first["type"] == "extra_forbidden" else first["msg"]
+            what = ": ".join(["Not a query as Wix documents it", *where, reason])
+            raise _invalid(what) from None
 
     def __str__(self) -> str:
         """The query as one line, for logs and messages."""

@@ -5,10 +5,11 @@ Loading sessions into a warehouse is in `prefect_wix.flows.load_sessions`.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from prefect_wix import SessionsQuery, WixAppCredentials, WixCredentials
 from prefect_wix.jobs.writers import check_output
@@ -24,19 +25,25 @@ ARTIFACT_KEY = "wix-sessions-listing"
 @flow(name="list-sessions")
 async def list_sessions(
     credentials: WixCredentials | WixAppCredentials,
-    query: SessionsQuery,
+    # With null as an alternative, the server would not name the field of a query that is wrong.
+    query: SessionsQuery | SkipJsonSchema[None] = None,
     output: ListingFile | None = None,
     timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0,
+    wix_query: dict[str, Any] | None = None,
 ) -> SessionsListing:
     """List the sessions that match one query. An incomplete listing fails the run.
 
     Args:
         credentials: The Wix credentials block of the site.
-        query: One time period and one session filter.
+        query: One time period and one session filter. In a form, omit its value to set wix_query.
         output: A .csv, .jsonl, .ndjson or .parquet file to write. Without it the IDs are returned.
         timeout_seconds: How long the job may take. If it fails, its days are listed one by one,
             which may take the same time again.
+        wix_query: Instead of query, the JSON body that Wix documents for List Sessions Async.
     """
+    if (query is None) == (wix_query is None):
+        raise ValueError("Set either query or wix_query; nothing was submitted.")
+    query = query or SessionsQuery.from_wire(wix_query or {})
     if output is not None:
         output = check_output(output)
     get_run_logger().info("Listing sessions of site %s: %s", credentials.site_id, query)

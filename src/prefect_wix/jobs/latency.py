@@ -39,11 +39,11 @@ _NEGLIGIBLE = 1e-9
 
 
 def job_kind(query: SessionsQuery) -> Hashable:
-    """The key of jobs with the same latency distribution: number of days, and kind of filter."""
+    """The key of jobs with the same latency distribution: number of days, and fields."""
     days = (
         query.end_date - query.start_date if query.start_date and query.end_date else query.period
     )
-    return days, query.filter_kind
+    return days, frozenset(query.to_wire())
 
 
 class Latency:

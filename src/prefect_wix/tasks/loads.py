@@ -47,8 +47,7 @@ async def find_site_timezone(credentials: AnyWixCredentials) -> str:
             f"Site {credentials.site_id} has no time zone in its Wix settings; nothing was "
             "submitted. Set one in Wix, or set the parameter timezone, such as Europe/Berlin."
         )
-    check_timezone(zone)
-    return zone
+    return check_timezone(zone)
 
 
 @task(task_run_name=run_name("plan", "window"), cache_policy=NO_CACHE)
