@@ -10,6 +10,7 @@ from prefect import flow, get_run_logger
 
 from prefect_wix import SessionsWarehouse, WixCredentials
 from prefect_wix.flows import load_sessions, profile_sessions
+from prefect_wix.planning.plan import WhenTooBig
 
 STEPS = (
     *("SITE_SESSIONS", "VIEWED_PRODUCT", "ADDED_TO_CART"),
@@ -39,7 +40,14 @@ async def daily_funnel(
     Returns:
         The number of profiled sessions.
     """
-    await load_sessions(credentials, warehouse, days=days, segments=SEGMENTS)
+    await load_sessions(
+        credentials,
+        warehouse,
+        days=days,
+        segments=SEGMENTS,
+        # A schedule is not stopped by a big gap: the next runs load the rest of it.
+        when_too_big=WhenTooBig.PARTIAL,
+    )
     summary = await profile_sessions(credentials, warehouse, days=days)
     program = dbt or shutil.which("dbt")
     if program is None:

@@ -16,6 +16,7 @@ from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
 
 from prefect_wix import SessionsQuery
+from prefect_wix.deployments.definitions import DEPLOYMENTS
 from prefect_wix.errors import LoadError, LoadLimitError, WixError
 from prefect_wix.flows.load_sessions import LATE_ARRIVALS_KEY, PLAN_KEY, RESULT_KEY, load_sessions
 from prefect_wix.planning.partitions import JobState
@@ -28,6 +29,7 @@ from tests.conftest import NOW, make_world
 START, END = date(2024, 3, 1), date(2024, 3, 4)
 MATERIALIZED = "prefect.asset.materialization.succeeded"
 DEVICES = ("DESKTOP", "MOBILE", "TABLET")
+(DAILY_LOAD,) = (one for one in DEPLOYMENTS if one.name == "daily-load")
 
 
 def landed(database):
@@ -319,7 +321,7 @@ async def test_a_load_above_the_limit_needs_confirm(shop, credentials, warehouse
     """Without confirm nothing is submitted, and the error says what to do."""
     sentence = (
         "Estimated 18 requests exceed confirm_above=17; nothing was submitted. "
-        "Set confirm=true or reduce the range."
+        "Set confirm=true, or when_too_big=partial, or reduce the range."
     )
     with pytest.raises(LoadLimitError, match=f"^{re.escape(sentence)}$"):
         await load_sessions(credentials, warehouse, START, END, confirm_above=17)
@@ -334,18 +336,60 @@ async def test_a_load_at_the_limit_needs_no_confirm(credentials, warehouse):
     assert len(await load_sessions(credentials, warehouse, START, END, **options)) == 3
 
 
+async def test_scheduled_runs_load_a_gap_that_is_too_big(
+    shop, credentials, warehouse, database, artifacts
+):
+    """Each run loads confirm_above, its state counts the rest, and the last one completes it."""
+    load = {"days": 5, "segments": ["device_type=ALL"], "confirm_above": 6}
+    daily = DAILY_LOAD.parameters | load | {"credentials": credentials, "warehouse": warehouse}
+    states = [await run_scheduled(daily, date(2024, 3, day)) for day in (10, 11, 12)]
+    assert [state.message for state in states] == [
+        "Partial load: 2 partitions of 2024-03-08 to 2024-03-09 left for the next run",
+        None,
+        None,
+    ]
+    assert {state.name for state in states} == {"Completed"}
+    assert len(shop.submits) == 7
+    assert_exact(database, truth(shop, date(2024, 3, 5), date(2024, 3, 12), ("ALL",)))
+    first = (await artifacts(PLAN_KEY))[2]
+    assert "3 partitions to load (3 missing), 2 left for the next run, 0 settled." in (
+        first.description
+    )
+    assert [(row["day"], row["reason"]) for row in json.loads(first.data)] == [
+        *((f"2024-03-0{day}", "missing") for day in (5, 6, 7)),
+        *((f"2024-03-0{day}", "missing, left for the next run") for day in (8, 9)),
+    ]
+
+
+async def test_a_partial_dry_run_shows_what_would_be_left(shop, credentials, warehouse, caplog):
+    """The estimate is that of the partial load, and confirm loads everything."""
+    options = {"confirm_above": 16, "when_too_big": "partial", "dry_run": True}
+    await load_sessions(credentials, warehouse, START, END, **options)
+    assert "8 jobs: first load" in caplog.text
+    left = "2024-03-03 device_type=TABLET (missing, left for the next run, 1 job)"
+    assert f"Would load {left}" in caplog.text
+    assert shop.submits == []
+    options = {"confirm_above": 16, "when_too_big": "partial", "confirm": True}
+    assert len(await load_sessions(credentials, warehouse, START, END, **options)) == 9
+
+
+async def run_scheduled(parameters, day):
+    """The final state of a run of 01:00 UTC of a day."""
+    scheduled = Scheduled(scheduled_time=datetime(day.year, day.month, day.day, 1, tzinfo=UTC))
+    async with get_client() as client:
+        run = await client.create_flow_run(load_sessions, state=scheduled)
+    return await run_flow(load_sessions, flow_run=run, parameters=parameters, return_type="state")
+
+
 async def test_days_are_the_complete_ones_before_the_scheduled_time(shop, credentials, warehouse):
     """A run that starts late loads the days before its scheduled time."""
-    scheduled = datetime(2024, 3, 10, 1, 0, tzinfo=UTC)
     parameters = {
         "credentials": credentials,
         "warehouse": warehouse,
         "days": 2,
         "segments": ["device_type=ALL"],
     }
-    async with get_client() as client:
-        run = await client.create_flow_run(load_sessions, state=Scheduled(scheduled_time=scheduled))
-    await run_flow(load_sessions, flow_run=run, parameters=parameters)
+    await run_scheduled(parameters, date(2024, 3, 10))
     days = [body["customTimePeriod"]["startDate"] for body in shop.submits]
     assert sorted(days) == ["2024-03-08", "2024-03-09"]
 

@@ -25,6 +25,7 @@ from prefect_wix.blocks.shared_limit import (
 from prefect_wix.errors import SitesError, WixError
 from prefect_wix.flows.load_site import SiteLoad, load_site
 from prefect_wix.flows.load_sites import RESULT_KEY, load_sites
+from prefect_wix.planning.plan import Refresh
 from prefect_wix.sandbox import Fault, World, running
 from prefect_wix.tasks.sites import COUNTS_KEY
 from tests.conftest import NOW, make_world
@@ -112,6 +113,22 @@ async def test_a_partly_failed_site_reports_what_landed(shop, account, warehouse
     assert (row["failed partitions"], counts["failed"], counts["partitions"]) == (1, 1, 2)
     assert 0 < row["sessions"] < len(truth(shop, "site-2")["site-2"])
     assert "1 of 2 partitions failed" in caught.value.failures["site-2"]
+
+
+async def test_a_site_that_is_too_big_is_loaded_partly(
+    shop, account, warehouse, database, artifacts
+):
+    """Its run completes, and its row counts what is left for the next run."""
+    await load_site(account, warehouse, "site-2", LOAD)
+    with duckdb.connect(str(database)) as connection:
+        connection.execute("UPDATE wix_session_receipts SET sessions = 3_000_000")
+    again = LOAD.model_copy(update={"refresh": Refresh.ALL})
+    shop.reset_counts()
+    (run,) = await load_sites(account, warehouse, again, ["site-2"])
+    (row,) = json.loads((await artifacts(RESULT_KEY))[0].data)
+    left = "Partial load: 1 partition of 2024-03-02 to 2024-03-02 left for the next run"
+    assert (run.state, run.completed, run.reason, row["reason"]) == ("Completed", True, left, left)
+    assert len(shop.submits) == 1
 
 
 async def test_an_empty_list_of_sites_is_rejected(account, warehouse):

@@ -9,6 +9,9 @@ import yaml
 
 from prefect_wix.blocks.documents import DOCUMENTS
 from prefect_wix.deployments.definitions import DEPLOYMENTS
+from prefect_wix.flows.load_sessions import load_sessions
+from prefect_wix.flows.load_site import SiteLoad
+from prefect_wix.planning.plan import WhenTooBig
 from prefect_wix.tasks.events import LANDED_EVENT
 from tests.warehouses import ROOT
 
@@ -65,6 +68,17 @@ def test_no_site_is_scheduled_twice():
     assert [one.full_name for one in DEPLOYMENTS if one.is_daily] == ["load-sessions/daily-load"]
     schedules = [schedule for entry in STARTER for schedule in entry.get("schedules", ())]
     assert [one["active"] for one in schedules] == [False]
+
+
+def test_no_schedule_is_stopped_by_a_guard_that_only_a_person_can_lift():
+    """A scheduled load that is too big loads a part; a backfill from the form is refused."""
+    modes = {
+        one.name: one.parameters.get("when_too_big", "refuse")
+        for one in DEPLOYMENTS
+        if one.flow is load_sessions
+    }
+    assert modes == {"daily-load": "partial", "backfill": "refuse"}
+    assert SiteLoad().when_too_big is WhenTooBig.PARTIAL
 
 
 def test_the_profile_is_triggered_by_the_event_of_a_load():

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_wix.planning.estimate import Range, estimate_load
+from prefect_wix.planning.estimate import Range, estimate_load, limit_requests
 from prefect_wix.planning.partitions import Partition, Receipt
+from prefect_wix.planning.plan import Plan, Reason
 
 MONDAY = date(2024, 1, 1)
 MOBILE, ALL, CART = (
@@ -167,3 +168,36 @@ def test_an_estimate_is_one_sentence(load, known, requests_per_minute, sentence)
 def test_the_rate_limit_determines_the_minimum_duration(jobs, sentence):
     """The first 200 requests may be sent at once, the next 200 a minute later."""
     assert sentence in str(estimate(partitions(jobs, MOBILE), []))
+
+
+@pytest.mark.parametrize(("max_requests", "loaded"), [(11, 1), (12, 2), (17, 2), (18, 3), (24, 4)])
+def test_a_limited_plan_loads_the_most_urgent_partitions_within_the_limit(max_requests, loaded):
+    """The others are postponed with their reasons; a job of 4,000 sessions takes 6 requests."""
+    days = partitions(4, MOBILE)
+    stale = dict.fromkeys(days[:1], Reason.STALE)
+    plan = Plan(to_load={**dict.fromkeys(days[1:], Reason.MISSING), **stale}, settled=())
+    limited = limit_requests(plan, history(MOBILE, 4000), max_requests)
+    assert [*limited.to_load] == [*plan.to_load][:loaded]
+    assert {**limited.to_load, **limited.postponed} == plan.to_load
+    assert len(limited.postponed) == 4 - loaded
+
+
+def test_a_limited_plan_loads_one_partition_that_exceeds_the_limit():
+    """Otherwise no run would ever load it."""
+    plan = Plan(to_load=dict.fromkeys(partitions(2, MOBILE), Reason.MISSING), settled=())
+    limited = limit_requests(plan, history(MOBILE, 1_000_000), 5)
+    assert [*limited.to_load] == [*plan.to_load][:1]
+
+
+@given(st.lists(st.sampled_from([MOBILE, ALL, CART]), max_size=9), st.integers(1, 40))
+def test_a_limited_plan_loads_as_much_as_the_limit_permits(segments, max_requests):
+    """No more than the limit, and with the next partition it would be more."""
+    days = [partitions(n + 1, segment)[-1] for n, segment in enumerate(segments)]
+    known = [*history(MOBILE, 1500, 4000), *history(ALL, 9000)]
+    plan = Plan(to_load=dict.fromkeys(days, Reason.MISSING), settled=())
+    limited = limit_requests(plan, known, max_requests)
+    loaded = len(limited.to_load)
+    assert loaded <= 1 or estimate(days[:loaded], known).requests.expected <= max_requests
+    assert loaded == len(days) or (
+        estimate(days[: loaded + 1], known).requests.expected > max_requests
+    )

@@ -68,7 +68,14 @@ def test_every_parameter_has_a_default_or_is_one_of_the_required(name):
 @pytest.mark.parametrize("name", FLOWS)
 def test_enumerations_are_selects(name):
     """A parameter with a fixed set of values is shown as a select."""
-    enumerations = {"refresh": 3, "action": 2, "on_broken": 2, "period": 18, "device_type": 4}
+    enumerations = {
+        "refresh": 3,
+        "when_too_big": 2,
+        "action": 2,
+        "on_broken": 2,
+        "period": 18,
+        "device_type": 4,
+    }
     definitions = SCHEMAS[name]["definitions"]
     for field, shape in fields(SCHEMAS[name]):
         count = enumerations.get(field.rpartition(".")[2])
@@ -125,6 +132,7 @@ INVALID = [
     ("load-sessions", {"segments": ["conversion_funnel=+BOUGHT"]}),
     ("load-sessions", {"segments": []}),
     ("load-sessions", {"refresh": "always"}),
+    ("load-sessions", {"when_too_big": "load"}),
     ("load-sessions", {"jobs_in_flight": "many"}),
     ("load-site", {"site_id": 7}),
     ("load-site", {"site_id": ""}),

@@ -21,7 +21,7 @@ from prefect_wix.flows import (
     mark_recordings,
     profile_sessions,
 )
-from prefect_wix.planning.plan import Refresh
+from prefect_wix.planning.plan import Refresh, WhenTooBig
 from prefect_wix.tasks.events import LANDED_EVENT
 
 TAGS = ["wix"]
@@ -88,7 +88,8 @@ DEPLOYMENTS = (
         "daily-load",
         "Loads the complete local days of the last week, every morning; gaps first.",
         _SITE,
-        {"days": 7, "lookback_days": 3},
+        # No guard that only a person can lift stops a schedule.
+        {"days": 7, "lookback_days": 3, "when_too_big": WhenTooBig.PARTIAL.value},
         is_daily=True,
         concurrency_limit=1,
     ),

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, cast
 
 import prefect.runtime
 from prefect import flow, get_run_logger
+from prefect.states import Completed
 from pydantic import Field
 
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
@@ -19,7 +20,8 @@ from prefect_wix.errors import LoadError, LoadLimitError
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.load.partition_load import LoadOptions, PartitionResult
 from prefect_wix.planning.estimate import Estimate, counted
-from prefect_wix.planning.plan import Refresh, RefreshPolicy
+from prefect_wix.planning.late_arrivals import LateArrivals
+from prefect_wix.planning.plan import Plan, Refresh, RefreshPolicy, WhenTooBig
 from prefect_wix.planning.segments import DEVICES, parse_segments
 from prefect_wix.planning.windows import Window, choose_window
 from prefect_wix.tasks import reports
@@ -55,6 +57,7 @@ async def load_sessions(
     dry_run: bool = False,
     confirm: bool = False,
     confirm_above: AtLeastOne = 5000,
+    when_too_big: WhenTooBig = WhenTooBig.REFUSE,
     jobs_in_flight: AtLeastOne = 16,
     timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0,
 ) -> list[PartitionResult]:
@@ -73,7 +76,9 @@ async def load_sessions(
         timezone: The IANA time zone of the days. Default is the site's time zone.
         dry_run: Show the plan and the estimated cost, and submit nothing.
         confirm: Start the load even if its estimated requests exceed confirm_above.
-        confirm_above: The number of estimated requests above which a load starts only with confirm.
+        confirm_above: The number of estimated requests above which a load needs confirm.
+        when_too_big: Without confirm, submit nothing above confirm_above (refuse), or load the most
+            urgent partitions up to it and leave the others for the next run (partial).
         jobs_in_flight: The maximum number of jobs that run at Wix at once.
         timeout_seconds: How long one job may take before its partition fails.
     """
@@ -81,40 +86,46 @@ async def load_sessions(
     parsed_segments = parse_segments(segments)
     zone = timezone or await find_site_timezone(credentials)
     window = choose_window(start_date, end_date, days, before=as_of, timezone=zone)
+    partial = when_too_big is WhenTooBig.PARTIAL and not confirm
     policy = RefreshPolicy(refresh, timedelta(lookback_days), as_of, datetime.now(UTC))
     plan, estimate = await plan_sessions_load(
+        credentials,
         warehouse,
-        credentials.site_id,
         window,
         parsed_segments,
         policy,
         catch_up=start_date is None,
-        requests_per_minute=credentials.requests_per_minute,
+        max_requests=confirm_above if partial else None,
     )
-    sentences = f"Site {credentials.site_id}, {window}: {reports.describe_plan(plan)}. {estimate}"
-    await show_table(sentences.removesuffix("."), reports.plan_rows(plan), key=PLAN_KEY)
-    if dry_run:
-        for row in reports.plan_rows(plan):
-            get_run_logger().info("Would load %(day)s %(segment)s (%(reason)s, 1 job)", row)
+    await _show_plan(f"Site {credentials.site_id}, {window}", plan, estimate, dry_run=dry_run)
     if dry_run or not plan.to_load:
         return []
-    if not confirm:
+    if not confirm and not partial:
         _check_size(estimate, confirm_above)
-    options = LoadOptions(
-        as_of=as_of,
-        jobs_in_flight=jobs_in_flight,
-        poll_policy=PollPolicy(timeout_seconds=timeout_seconds),
-        run_id=prefect.runtime.flow_run.id,
-    )
+    poll_policy = PollPolicy(timeout_seconds=timeout_seconds)
+    options = LoadOptions(as_of, jobs_in_flight, poll_policy, prefect.runtime.flow_run.id)
     results = await load_sessions_partitions(credentials, warehouse, [*plan.to_load], options)
     await emit_landed(credentials.site_id, window, results)
-    await _show_results(results, window)
     curve = await measure_late_arrivals(warehouse, credentials.site_id, window)
-    if curve:
-        sentence = reports.describe_late_arrivals(curve)
-        await show_table(sentence, reports.late_arrival_rows(curve), key=LATE_ARRIVALS_KEY)
+    await _show_results(results, window, curve)
     _raise_if_failed(results)
-    return results
+    return completed(results, reports.describe_postponed(plan))
+
+
+def completed(results: list[PartitionResult], message: str | None) -> list[PartitionResult]:
+    """The results of a completed flow; Prefect shows the message with its state."""
+    # Prefect returns the data of a returned state to the caller of the flow.
+    return cast("list[PartitionResult]", Completed(data=results, message=message))
+
+
+async def _show_plan(subject: str, plan: Plan, estimate: Estimate, *, dry_run: bool) -> None:
+    level = logging.WARNING if plan.postponed else logging.INFO
+    sentences = f"{subject}: {reports.describe_plan(plan)}. {estimate}".removesuffix(".")
+    rows = reports.plan_rows(plan)
+    await show_table(sentences, rows, key=PLAN_KEY, level=level)
+    if dry_run:
+        for row in rows:
+            get_run_logger().info("Would load %(day)s %(segment)s (%(reason)s, 1 job)", row)
 
 
 def _check_size(estimate: Estimate, confirm_above: int) -> None:
@@ -122,14 +133,19 @@ def _check_size(estimate: Estimate, confirm_above: int) -> None:
         raise LoadLimitError(
             f"Estimated {estimate.requests.expected:,} requests exceed "
             f"confirm_above={confirm_above}; nothing was submitted. "
-            "Set confirm=true or reduce the range."
+            "Set confirm=true, or when_too_big=partial, or reduce the range."
         )
 
 
-async def _show_results(results: list[PartitionResult], window: Window) -> None:
+async def _show_results(
+    results: list[PartitionResult], window: Window, curve: list[LateArrivals]
+) -> None:
     level = logging.WARNING if reports.failures_of(results) else logging.INFO
     sentence = f"{window}: {reports.describe_load(results)}"
     await show_table(sentence, reports.result_rows(results), key=RESULT_KEY, level=level)
+    if curve:
+        sentence = reports.describe_late_arrivals(curve)
+        await show_table(sentence, reports.late_arrival_rows(curve), key=LATE_ARRIVALS_KEY)
 
 
 def _raise_if_failed(results: list[PartitionResult]) -> None:

@@ -12,9 +12,9 @@ from prefect_wix import SessionsWarehouse, WixAccountCredentials
 from prefect_wix.blocks.shared_limit import add_missing_limit
 from prefect_wix.client.models import LocalDay, SiteId
 from prefect_wix.errors import LoadError
-from prefect_wix.flows.load_sessions import load_sessions
+from prefect_wix.flows.load_sessions import completed, load_sessions
 from prefect_wix.load.partition_load import PartitionResult
-from prefect_wix.planning.plan import Refresh
+from prefect_wix.planning.plan import Refresh, WhenTooBig
 from prefect_wix.planning.segments import DEVICES
 from prefect_wix.tasks.forms import SegmentKeys, Timezone
 from prefect_wix.tasks.reports import count_results, describe_load
@@ -42,6 +42,9 @@ class SiteLoad(BaseModel):
     """The IANA time zone of the days of all sites. Default is each site's time zone."""
     confirm: bool = Field(default=False, title="Confirm")
     """Load a site even if its estimated requests exceed 5,000."""
+    when_too_big: WhenTooBig = Field(default=WhenTooBig.PARTIAL, title="When too big")
+    """Without confirm, above 5,000 requests: load the most urgent partitions up to the limit and
+    leave the others for the next run (partial), or submit nothing (refuse)."""
 
 
 @flow(name="load-site")
@@ -61,13 +64,14 @@ async def load_site(
     """
     credentials = account.for_site(site_id)
     await add_missing_limit(credentials.site_id, credentials.requests_per_minute)
+    state = await load_sessions(credentials, warehouse, **dict(load), return_state=True)
     try:
-        results: list[PartitionResult] = await load_sessions(credentials, warehouse, **dict(load))
+        results: list[PartitionResult] = await state.aresult()
     except LoadError as error:
         await _save_counts(site_id, error.outcomes)
         raise
     await _save_counts(site_id, results)
-    return results
+    return completed(results, state.message)
 
 
 async def _save_counts(site_id: str, results: Sequence[PartitionResult]) -> None:

@@ -77,7 +77,7 @@ async def load_sites(
         }
         run_site = partial(run_for_site, deployment, shared, site_timeout_seconds)
     runs = await _load_each(selected, run_site, sites_in_flight)
-    level = logging.INFO if all(run.completed for run in runs) else logging.WARNING
+    level = logging.WARNING if any(run.reason for run in runs) else logging.INFO
     await show_table(describe_sites(runs), site_rows(runs), key=RESULT_KEY, level=level)
     _raise_if_failed(runs)
     return runs

@@ -4,13 +4,15 @@ The sizes of recently loaded days predict the sizes of the days to load: their m
 their minimum and maximum are the range. The limit that needs confirmation is in the flow.
 """
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from prefect_wix.client.models import PAGE_LIMIT
 from prefect_wix.planning.partitions import Partition, Receipt
+from prefect_wix.planning.plan import Plan
 
 _RECENT_DAYS = 28
 """Whole weeks, so that every weekday has the same weight."""
@@ -99,6 +101,26 @@ def estimate_load(
         segments_without_history=len(jobs.keys() - recent.keys()),
         requests_per_minute=requests_per_minute,
     )
+
+
+def limit_requests(plan: Plan, receipts: Sequence[Receipt], max_requests: int) -> Plan:
+    """The plan with the most urgent partitions within a limit; it postpones the others.
+
+    Args:
+        plan: the plan of the whole load.
+        receipts: receipts of earlier loads of the site, as in `estimate_load`.
+        max_requests: the limit on expected requests. One partition is loaded even if it needs more,
+            since otherwise no run would ever load it.
+    """
+    planned = [*plan.to_load.items()]
+
+    def expected_requests(count: int) -> int:
+        first = [partition for partition, _ in planned[:count]]
+        return estimate_load(first, receipts, requests_per_minute=1).requests.expected
+
+    counts = range(1, len(planned) + 1)
+    count = max(1, bisect_right(counts, max_requests, key=expected_requests))
+    return replace(plan, to_load=dict(planned[:count]), postponed=dict(planned[count:]))
 
 
 def _recent_sizes(receipts: Iterable[Receipt]) -> Mapping[str, Sequence[int]]:

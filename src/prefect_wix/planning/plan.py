@@ -5,7 +5,7 @@ without a receipt. How a partition is loaded is in `prefect_wix.load`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
@@ -26,6 +26,15 @@ class Refresh(StrEnum):
     """Also days that may have received late sessions since their last job."""
     ALL = "all"
     """Every partition of the range."""
+
+
+class WhenTooBig(StrEnum):
+    """What a load does whose estimated requests exceed its limit, without confirmation."""
+
+    REFUSE = "refuse"
+    """Submit nothing and fail: a person decides."""
+    PARTIAL = "partial"
+    """Load the most urgent partitions within the limit, and leave the others for the next run."""
 
 
 class Reason(StrEnum):
@@ -70,6 +79,8 @@ class Plan:
     settled: tuple[Partition, ...]
     not_begun: tuple[Partition, ...] = ()
     """Partitions of the range whose day is in the future."""
+    postponed: Mapping[Partition, Reason] = field(default_factory=dict)
+    """Partitions that exceed the limit of a partial load; the next run plans them again."""
 
 
 def partitions_of(site_id: str, window: Window, segments: Iterable[Segment]) -> list[Partition]:
@@ -107,6 +118,9 @@ def make_plan(
     earlier: Sequence[Partition] = (),
 ) -> Plan:
     """Decide which partitions to load.
+
+    Of one reason, the partitions of the range come first, then earlier ones, both oldest first:
+    gaps that can't be loaded leave the range, and are then behind its new days.
 
     Args:
         partitions: every partition of the range.

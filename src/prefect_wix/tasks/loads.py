@@ -14,7 +14,7 @@ from prefect_wix.client.models import check_timezone
 from prefect_wix.errors import WixError
 from prefect_wix.load.loader import load_partitions
 from prefect_wix.load.partition_load import LoadOptions, PartitionResult
-from prefect_wix.planning.estimate import Estimate, estimate_load
+from prefect_wix.planning.estimate import Estimate, estimate_load, limit_requests
 from prefect_wix.planning.late_arrivals import LateArrivals, late_arrivals_by_age
 from prefect_wix.planning.partitions import Partition
 from prefect_wix.planning.plan import (
@@ -52,32 +52,33 @@ async def find_site_timezone(credentials: AnyWixCredentials) -> str:
 
 @task(task_run_name=run_name("plan", "window"), cache_policy=NO_CACHE)
 async def plan_sessions_load(
+    credentials: AnyWixCredentials,
     warehouse: SessionsWarehouse,
-    site_id: str,
     window: Window,
     segments: list[Segment],
     policy: RefreshPolicy,
     *,
     catch_up: bool,
-    requests_per_minute: int,
+    max_requests: int | None = None,
 ) -> tuple[Plan, Estimate]:
     """Plan which partitions to load, from the receipts, and estimate the cost of loading them.
 
     Creates or migrates the tables.
 
     Args:
+        credentials: the block of the site, for its ID and its rate limit; sends no request to Wix.
         warehouse: the block of the warehouse that holds the receipts.
-        site_id: the site.
         window: the local days to load.
         segments: the segments to load.
         policy: which loaded partitions to load again.
         catch_up: whether to include gaps and stale days before the window, up to `CATCH_UP`.
-        requests_per_minute: the site's rate limit, for the estimate.
+        max_requests: the limit on the expected requests, above which partitions are postponed;
+            None for no limit.
 
     Raises:
         WarehouseError: see the tree in `prefect_wix.errors`.
     """
-    engine = warehouse.get_warehouse()
+    engine, site_id = warehouse.get_warehouse(), credentials.site_id
     await engine.prepare()
     # The most recent days too, since the estimate is made from their sizes.
     recent = last_complete_days(1, before=policy.now, timezone=window.timezone)
@@ -93,7 +94,10 @@ async def plan_sessions_load(
         policy,
         earlier=earlier_partitions(site_id, window, segments, known) if catch_up else (),
     )
-    return plan, estimate_load([*plan.to_load], receipts, requests_per_minute=requests_per_minute)
+    if max_requests is not None:
+        plan = limit_requests(plan, receipts, max_requests)
+    rate = credentials.requests_per_minute
+    return plan, estimate_load([*plan.to_load], receipts, requests_per_minute=rate)
 
 
 @task(cache_policy=NO_CACHE)

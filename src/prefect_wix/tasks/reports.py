@@ -25,20 +25,38 @@ ROWS_SHOWN = 1000
 
 
 def describe_plan(plan: Plan) -> str:
-    """One sentence: the numbers of partitions to load by reason, settled, and in the future."""
+    """One sentence: the numbers of partitions to load by reason, left, settled, and in the future.
+
+    Partitions are left for the next run by a partial load.
+    """
     counts = Counter(reason.value for reason in plan.to_load.values())
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
     to_load = f"{counted(len(plan.to_load), 'partition')} to load" + (reasons and f" ({reasons})")
     not_begun = f", {len(plan.not_begun):,} in the future" if plan.not_begun else ""
-    return f"{to_load}, {len(plan.settled):,} settled{not_begun}"
+    left = f", {len(plan.postponed):,} left for the next run" if plan.postponed else ""
+    return f"{to_load}{left}, {len(plan.settled):,} settled{not_begun}"
 
 
 def plan_rows(plan: Plan) -> list[dict[str, Any]]:
-    """A row for each partition to load, up to `ROWS_SHOWN`."""
+    """A row for each partition to load, then for each one that is left, up to `ROWS_SHOWN`."""
+    left = {one: f"{reason.value}, left for the next run" for one, reason in plan.postponed.items()}
+    reasons = {one: reason.value for one, reason in plan.to_load.items()} | left
     return [
-        {"day": str(partition.day), "segment": partition.segment, "reason": reason.value}
-        for partition, reason in islice(plan.to_load.items(), ROWS_SHOWN)
+        {"day": str(partition.day), "segment": partition.segment, "reason": reason}
+        for partition, reason in islice(reasons.items(), ROWS_SHOWN)
     ]
+
+
+def describe_postponed(plan: Plan) -> str | None:
+    """One sentence: the partitions that a partial load left for the next run; None if it is whole.
+
+    The artifact of the plan names each of them.
+    """
+    if not plan.postponed:
+        return None
+    days = [partition.day for partition in plan.postponed]
+    left = counted(len(days), "partition")
+    return f"Partial load: {left} of {min(days)} to {max(days)} left for the next run"
 
 
 def describe_load(results: Sequence[PartitionResult]) -> str:
@@ -144,9 +162,9 @@ def describe_listing(summary: ListingSummary, *, where: str) -> str:
 
 
 def describe_site(run: SiteRun) -> str:
-    """One sentence: the site, the state of its run, and its sessions or why it is incomplete."""
-    end = counted(run.sessions, "session") if run.completed else run.reason
-    return f"{run.site}: {run.state}, {end}"
+    """One sentence: the site, the state of its run, its sessions, and why it is incomplete."""
+    ends = [counted(run.sessions, "session")] if run.completed else []
+    return f"{run.site}: {run.state}, {'; '.join([*ends, *filter(None, [run.reason])])}"
 
 
 def describe_sites(runs: Sequence[SiteRun]) -> str:

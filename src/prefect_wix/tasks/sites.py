@@ -43,7 +43,7 @@ class SiteRun:
     state: str
     """The name of the run's state in Prefect."""
     completed: bool
-    """Whether all partitions were loaded."""
+    """Whether no partition failed."""
     run: str
     """The URL of the run in the UI, or its ID without a UI; empty if no run was started."""
     sessions: int = 0
@@ -136,11 +136,11 @@ async def run_for_site(
 async def read_site_run(site: Site, run_id: UUID | None, state: State[Any] | None) -> SiteRun:
     """The result of a site's load, from the state and the counts artifact of its run."""
     counts = {} if run_id is None else await _read_counts(run_id)
-    completed, reason = state is not None and state.is_completed(), ""
+    completed = state is not None and state.is_completed()
     if state is None or not state.is_final():
         reason = "The run did not end within the timeout; it may still load."
-    elif not completed:
-        reason = state.message or "The run gave no reason; see its log."
+    else:
+        reason = state.message or ("" if completed else "The run gave no reason; see its log.")
     return SiteRun(
         site=site,
         state="Unknown" if state is None else state.name or state.type.value,
