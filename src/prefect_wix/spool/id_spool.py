@@ -7,7 +7,6 @@ is full. Files for users are in `prefect_wix.jobs.writers`.
 import hashlib
 import json
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Self, TypeVar
 from prefect_wix.errors import SpoolError
 from prefect_wix.spool.files import literal_path
 from prefect_wix.spool.shield import shield_in_thread
+from prefect_wix.spool.temporary import temporary_folder
 
 BATCH_SIZE = 10_000
 INLINE_LIMIT = 1000
@@ -82,8 +82,7 @@ class Spool:
     def folder(self) -> Path:
         """A private temporary folder for files made from the spool; removed with it."""
         with _disk_errors():
-            folder = tempfile.TemporaryDirectory(prefix="prefect-wix-")
-            return Path(self._close.enter_context(folder))
+            return self._close.enter_context(temporary_folder())
 
     def add(self, session_ids: Sequence[str], *, in_pass: int = 1) -> _Added:
         """Add the IDs of one page or several pages of one pass.

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -19,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from prefect_wix.errors import WarehouseAccessError, WarehouseBusyError, import_extra
 from prefect_wix.spool.files import literal_path
+from prefect_wix.spool.temporary import temporary_folder
 from prefect_wix.warehouse.interface import driver_text
 
 _BUSY_POLL_SECONDS = 0.01
@@ -136,8 +136,8 @@ class ObjectStore:
     @contextmanager
     def new_file(self, path: str) -> Iterator[Path]:
         """See `Folder.new_file`."""
-        with TemporaryDirectory(prefix="prefect-wix-") as folder:
-            draft = Path(folder) / "draft"
+        with temporary_folder() as folder:
+            draft = folder / "draft"
             yield draft
             with self._errors():
                 self._fs.put_file(str(draft), self.address(path))
