@@ -97,10 +97,7 @@ async def _make_deployments(
     deployments = []
     for definition in DEPLOYMENTS:
         try:
-            blocks = {
-                parameter: await _find_block(client, slugs)
-                for parameter, slugs in definition.blocks.items()
-            }
+            blocks = await _find_blocks(client, definition)
         except DeploymentError as error:
             if ACCOUNT not in definition.blocks.values():
                 raise
@@ -141,6 +138,10 @@ async def _find_deployment(
         return await client.read_deployment_by_name(definition.full_name)
     except ObjectNotFound:
         return None
+
+
+async def _find_blocks(client: PrefectClient, definition: Definition) -> dict[str, Any]:
+    return {name: await _find_block(client, slugs) for name, slugs in definition.blocks.items()}
 
 
 async def _find_block(client: PrefectClient, slugs: tuple[str, ...]) -> dict[str, Any]:
