@@ -31,28 +31,14 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_EXPORTS = {
-    "prefect_wix.blocks": (
-        "SessionsWarehouse",
-        "WixAccountCredentials",
-        "WixAppCredentials",
-        "WixCredentials",
-    ),
-    "prefect_wix.client.models": (
-        "DeviceType",
-        "FunnelStep",
-        "Period",
-        "SessionsJob",
-        "SessionsQuery",
-    ),
-}
+_MODELS = {"DeviceType", "FunnelStep", "Period", "SessionsJob", "SessionsQuery"}
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _EXPORTS.items():
-        if name in names:
-            return getattr(import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "prefect_wix.client.models" if name in _MODELS else "prefect_wix.blocks"
+    return getattr(import_module(module), name)
 
 
 def __dir__() -> list[str]:
