@@ -24,8 +24,10 @@ from prefect_wix.sandbox import World, running
 DAYS = 30
 DATABASE = Path("demo-sessions.duckdb")
 BY_DAY = """
-    SELECT session_date, split_part(segment, '=', 2) AS device, count(*)
-    FROM wix_landed_sessions GROUP BY ALL ORDER BY ALL
+    SELECT session_date, count(*) FILTER (segment = 'device_type=DESKTOP'),
+    count(*) FILTER (segment = 'device_type=MOBILE'),
+    count(*) FILTER (segment = 'device_type=TABLET'), count(*)
+    FROM wix_landed_sessions GROUP BY session_date ORDER BY session_date
 """
 
 
@@ -78,13 +80,9 @@ def run() -> None:
 def _by_day_and_device() -> Table:
     duckdb = import_extra("duckdb", extra="duckdb", what_for="The demo")
     table = Table("day", "desktop", "mobile", "tablet", "total")
-    days: dict[str, dict[str, int]] = {}
     with duckdb.connect(str(DATABASE), read_only=True) as connection:
-        for day, device, sessions in connection.execute(BY_DAY).fetchall():
-            days.setdefault(str(day), {})[device] = sessions
-    for day, devices in days.items():
-        counts = [devices.get(device, 0) for device in ("DESKTOP", "MOBILE", "TABLET")]
-        table.add_row(day, *map(str, counts), str(sum(counts)))
+        for row in connection.execute(BY_DAY).fetchall():
+            table.add_row(*map(str, row))
     return table
 
 
