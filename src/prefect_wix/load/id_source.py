@@ -56,10 +56,6 @@ class IdSource:
         if (self.file is None) == (self.query is None):
             raise ValueError("Give either a file of session IDs or a query that returns them.")
 
-    def __str__(self) -> str:
-        """The path of the file, or the query."""
-        return str(self.file) if self.file else f"the query {self.query}"
-
     async def read(self, spool: Spool, warehouse: SqlWarehouse) -> None:
         """Add the distinct IDs to the spool; rows without an ID are skipped.
 
