@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
+from operator import itemgetter
 
 from prefect_wix.planning.partitions import CONFIRMING, JobRecord, Partition
 from prefect_wix.planning.windows import ONE_DAY
@@ -56,22 +57,17 @@ def recommended_lookback(curve: Iterable[LateArrivals]) -> int | None:
 
 
 def _reloads(records: Iterable[JobRecord]) -> Iterable[tuple[int, JobRecord]]:
-    partitions: defaultdict[Partition, list[JobRecord]] = defaultdict(list)
+    partitions: defaultdict[Partition, list[tuple[datetime, JobRecord]]] = defaultdict(list)
     for record in records:
-        if record.state in CONFIRMING and _submitted_at(record) >= record.partition.ends_at:
-            partitions[record.partition].append(record)
+        at = record.submitted_at
+        if record.state in CONFIRMING and at is not None and at >= record.partition.ends_at:
+            partitions[record.partition].append((at, record))
     for partition, history in partitions.items():
-        history.sort(key=_submitted_at)
+        (first, _), *reloads = sorted(history, key=itemgetter(0))
         # A backfilled day has no baseline: its late sessions had arrived before its first load.
-        if _submitted_at(history[0]) <= partition.ends_at + ONE_DAY:
-            for reload in history[1:]:
-                yield ceil((_submitted_at(reload) - partition.ends_at) / ONE_DAY), reload
-
-
-def _submitted_at(record: JobRecord) -> datetime:
-    if record.submitted_at is None:  # pragma: no cover
-        raise AssertionError("a record with a result has been submitted")
-    return record.submitted_at
+        if first <= partition.ends_at + ONE_DAY:
+            for at, reload in reloads:
+                yield ceil((at - partition.ends_at) / ONE_DAY), reload
 
 
 def _late_arrivals_at(age: int, records: list[JobRecord]) -> LateArrivals:
