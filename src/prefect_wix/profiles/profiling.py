@@ -45,13 +45,11 @@ async def profile_window(
     check_flows(flows)
     database = await _prepared(warehouse)
     computed: list[date] = []
-    start = window.start
-    while start < window.end:
+    for start in [*window.days()][::DAYS_AT_ONCE]:
         end = min(start + DAYS_AT_ONCE * ONE_DAY, window.end)
         chunk = Window(start, end, window.timezone)
         work = partial(_profile, site_id=site_id, window=chunk, flows=flows)
         computed += await database.transact(work)
-        start = end
     return computed
 
 
