@@ -15,8 +15,11 @@ from prefect_wix.blocks.documents import DOCUMENTS, Document, read_settings, sav
 SECOND_SITE = Document(
     WixCredentials,
     "second-site",
-    required={"api_key": "WIX_SECOND_API_KEY", "site_id": "WIX_SECOND_SITE_ID"},
-    optional={"base_url": "WIX_BASE_URL"},
+    {
+        "api_key": "WIX_SECOND_API_KEY",
+        "site_id": "WIX_SECOND_SITE_ID",
+        "base_url": "WIX_BASE_URL",
+    },
 )
 
 if __name__ == "__main__":

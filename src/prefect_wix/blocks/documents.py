@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from prefect_wix.blocks.credentials import WixAccountCredentials, WixAppCredentials, WixCredentials
 from prefect_wix.blocks.shared_limit import save_limit
 from prefect_wix.blocks.warehouse import SessionsWarehouse
-from prefect_wix.errors import MissingExtraError
 
 Settings = Mapping[str, str]
 """The variables of the environment and of a ``.env`` file."""
@@ -29,10 +28,8 @@ class Document:
 
     block_type: type[Block]
     name: str
-    required: Mapping[str, str]
-    """Field -> variable."""
-    optional: Mapping[str, str]
-    """Field -> variable."""
+    variables: Mapping[str, str]
+    """Field -> variable; those of the fields without a default must be set."""
 
     @property
     def slug(self) -> str:
@@ -44,30 +41,31 @@ DOCUMENTS = (
     Document(
         WixCredentials,
         "wix",
-        required={"api_key": "WIX_API_KEY", "site_id": "WIX_SITE_ID"},
-        optional={"base_url": "WIX_BASE_URL"},
+        {"api_key": "WIX_API_KEY", "site_id": "WIX_SITE_ID", "base_url": "WIX_BASE_URL"},
     ),
     Document(
         WixAppCredentials,
         "wix-app",
-        required={
+        {
             "app_id": "WIX_APP_ID",
             "app_secret": "WIX_APP_SECRET",
             "instance_id": "WIX_INSTANCE_ID",
+            "base_url": "WIX_BASE_URL",
         },
-        optional={"base_url": "WIX_BASE_URL"},
     ),
     Document(
         WixAccountCredentials,
         "wix-account",
-        required={"api_key": "WIX_ACCOUNT_API_KEY", "account_id": "WIX_ACCOUNT_ID"},
-        optional={"base_url": "WIX_BASE_URL"},
+        {
+            "api_key": "WIX_ACCOUNT_API_KEY",
+            "account_id": "WIX_ACCOUNT_ID",
+            "base_url": "WIX_BASE_URL",
+        },
     ),
     Document(
         SessionsWarehouse,
         "sessions",
-        required={"url": "WIX_WAREHOUSE_URL"},
-        optional={"schema": "WIX_WAREHOUSE_SCHEMA"},
+        {"url": "WIX_WAREHOUSE_URL", "schema_": "WIX_WAREHOUSE_SCHEMA"},
     ),
 )
 
@@ -106,18 +104,15 @@ async def save_documents(
 
 async def _save(document: Document, settings: Settings, echo: Callable[[str], None]) -> bool:
     await document.block_type.aregister_type_and_schema()
-    missing = [variable for variable in document.required.values() if not settings.get(variable)]
+    values = {field: settings.get(name) for field, name in document.variables.items()}
+    required = [name for name, one in document.block_type.model_fields.items() if one.is_required()]
+    missing = [document.variables[field] for field in required if not values[field]]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         echo(f"skipped   {document.slug}: {' and '.join(missing)} {verb} not set")
         return True
-    variables = {**document.required, **document.optional}
-    fields = {field: settings[name] for field, name in variables.items() if settings.get(name)}
     try:
-        block = document.block_type(**fields)
-    except MissingExtraError as error:
-        echo(f"invalid   {document.slug}: {error}")
-        return False
+        block = document.block_type(**{field: text for field, text in values.items() if text})
     except ValidationError as error:
         reasons = (one["msg"].removeprefix("Value error, ") for one in error.errors())
         echo(f"invalid   {document.slug}: {'; '.join(reasons)}")
