@@ -10,8 +10,6 @@ from prefect_wix.profiles.summary import (
     CertificateRow,
     DeviceDay,
     FlowCount,
-    FunnelStepCount,
-    KindCount,
     ProfileSummary,
     ReconciliationRow,
     RelationState,
@@ -41,7 +39,7 @@ def a_summary(days=14):
         window=Window(START, START + timedelta(days=days), "Asia/Jerusalem"),
         computed_at=datetime(2024, 3, 15, 10, 4, tzinfo=UTC),
         sessions=1_000 * days,
-        funnel=tuple(FunnelStepCount(step, count) for step, count in STEPS.items()),
+        funnel=STEPS,
         devices=tuple(
             DeviceDay(day, device, count) for day in dates for device, count in DEVICES.items()
         ),
@@ -50,7 +48,7 @@ def a_summary(days=14):
             FlowCount("navigation_flow=/{Homepage}>/a-page-of-a-rather-long-name>__DROP__", 81, 3),
             FlowCount(EVIL, 7, 1),
         ),
-        kinds=(KindCount("regular", 1_000 * days - 40), KindCount("two_devices", 40)),
+        kinds={"regular": 1_000 * days - 40, "two_devices": 40},
         certificate=tuple(row for day in dates for row in _certificate(day)),
         reconciliation=tuple(
             ReconciliationRow(day, 1_000, 1_051, 0.9515, None if day == START else 0.0)
@@ -77,10 +75,10 @@ def an_empty_summary():
         window=Window(START, START + timedelta(days=1), "Asia/Jerusalem"),
         computed_at=datetime(2024, 3, 15, 10, 4, tzinfo=UTC),
         sessions=0,
-        funnel=(),
+        funnel={},
         devices=(),
         flows=(),
-        kinds=(),
+        kinds={},
         certificate=(),
         reconciliation=(),
     )

@@ -21,7 +21,7 @@ from prefect_wix.profiles import profiling
 from prefect_wix.profiles.profiling import profile_window, store_counts, summarize
 from prefect_wix.profiles.schema import prepare_profiles
 from prefect_wix.profiles.steps import Profiling
-from prefect_wix.profiles.summary import FunnelStepCount, RelationState
+from prefect_wix.profiles.summary import RelationState
 from prefect_wix.sandbox import Rules, Session, World
 from prefect_wix.sandbox.query import find_sessions
 from prefect_wix.warehouse.factory import open_warehouse
@@ -157,7 +157,7 @@ async def check_world(bench, *, days, start, timezone, without_device, site=SITE
     broken = {row.relation for row in summary.broken}
     unknown = any(one.device is None for one in world.sessions())
     assert broken == ({"devices_make_all"} if unknown else set())
-    assert {one.kind for one in summary.kinds} <= {"regular", "no_device"}
+    assert summary.kinds.keys() <= {"regular", "no_device"}
 
 
 # -- irregular sessions --------------------------------------------------------------------------
@@ -487,11 +487,10 @@ async def test_the_summary_agrees_with_the_rows(warehouse):
     await profile_window(warehouse, SITE, Window(DAY, DAY + 3 * ONE_DAY, "UTC"), {})
     summary = await summarize(warehouse, SITE, TWO, {})
     rows = truth(world, TWO)
-    assert summary.sessions == len(rows) == sum(one.sessions for one in summary.kinds)
-    assert summary.funnel == tuple(
-        FunnelStepCount(step, sum(STEPS.index(row[3]) >= at for row in rows))
-        for at, step in enumerate(STEPS)
-    )
+    assert summary.sessions == len(rows) == sum(summary.kinds.values())
+    assert [*summary.funnel.items()] == [
+        (step, sum(STEPS.index(row[3]) >= at for row in rows)) for at, step in enumerate(STEPS)
+    ]
     counted = {(one.day, one.device): one.sessions for one in summary.devices}
     pairs = {(row[0], row[2]) for row in rows}
     assert counted == {pair: sum((row[0], row[2]) == pair for row in rows) for pair in pairs}

@@ -13,7 +13,7 @@ from typing import Any
 
 from prefect_wix.client.models import DeviceType
 from prefect_wix.errors import import_extra
-from prefect_wix.profiles.summary import NO_DEVICE, DeviceDay, FunnelStepCount, ReconciliationRow
+from prefect_wix.profiles.summary import NO_DEVICE, DeviceDay, ReconciliationRow
 
 # Distinct from each other and from both backgrounds, also for most colour-blind readers.
 _COLOURS = {
@@ -55,15 +55,16 @@ def chart_script() -> str:
     return text
 
 
-def funnel_chart(steps: Sequence[FunnelStepCount]) -> str:
+def funnel_chart(steps: Mapping[str, int]) -> str:
     """One bar per step, widest first, with its sessions and its share of the first step."""
-    first = max(steps[0].sessions, 1)
+    counts = list(steps.values())
+    first = max(counts[0], 1)
     bars = {
         "type": "bar",
         "orientation": "h",
-        "y": [_readable(step.step) for step in steps],
-        "x": [step.sessions for step in steps],
-        "text": [f"{step.sessions:,} · {step.sessions / first:.1%}" for step in steps],
+        "y": list(map(_readable, steps)),
+        "x": counts,
+        "text": [f"{sessions:,} · {sessions / first:.1%}" for sessions in counts],
         "textposition": "auto",
         "insidetextanchor": "start",
         "constraintext": "none",

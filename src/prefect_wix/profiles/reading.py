@@ -18,8 +18,6 @@ from prefect_wix.profiles.summary import (
     CertificateRow,
     DeviceDay,
     FlowCount,
-    FunnelStepCount,
-    KindCount,
     ProfileSummary,
     ReconciliationRow,
     RelationState,
@@ -115,17 +113,14 @@ class Reading:
         )
 
 
-def _funnel(groups: Rows) -> tuple[FunnelStepCount, ...]:
+def _funnel(groups: Rows) -> dict[str, int]:
     deepest: Counter[str] = Counter()
     for _, _, step, _, sessions in groups:
         if step is not None:
             deepest[step] += sessions
     if not deepest:
-        return ()
-    return tuple(
-        FunnelStepCount(str(step), sum(deepest[one] for one in STEPS[at:]))
-        for at, step in enumerate(STEPS)
-    )
+        return {}
+    return {str(step): sum(deepest[one] for one in STEPS[at:]) for at, step in enumerate(STEPS)}
 
 
 def _devices(groups: Rows) -> tuple[DeviceDay, ...]:
@@ -135,8 +130,8 @@ def _devices(groups: Rows) -> tuple[DeviceDay, ...]:
     return tuple(DeviceDay(*key, count) for key, count in sorted(sessions.items()))
 
 
-def _kinds(groups: Rows) -> tuple[KindCount, ...]:
+def _kinds(groups: Rows) -> dict[str, int]:
     sessions: Counter[str] = Counter()
     for _, _, _, kind, count in groups:
         sessions[kind] += count
-    return tuple(KindCount(kind, count) for kind, count in sessions.most_common())
+    return dict(sessions.most_common())

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -28,15 +29,6 @@ class RelationState(StrEnum):
 
 
 @dataclass(frozen=True)
-class FunnelStepCount:
-    """The sessions known to have reached a step of the conversion funnel."""
-
-    step: str
-    """One of `prefect_wix.client.models.FunnelStep`."""
-    sessions: int
-
-
-@dataclass(frozen=True)
 class DeviceDay:
     """The sessions of one local day on one device."""
 
@@ -55,15 +47,6 @@ class FlowCount:
     sessions: int
     days: int
     """The number of days on which the flow is landed."""
-
-
-@dataclass(frozen=True)
-class KindCount:
-    """The sessions of one kind."""
-
-    kind: str
-    """One of `prefect_wix.profiles.expressions.Kind`."""
-    sessions: int
 
 
 @dataclass(frozen=True)
@@ -110,12 +93,14 @@ class ProfileSummary:
     """In UTC."""
     sessions: int
     """The number of rows in ``wix_sessions``; a session on two days counts twice."""
-    funnel: tuple[FunnelStepCount, ...]
-    """Widest step first; empty if no funnel step is landed."""
+    funnel: Mapping[str, int]
+    """Step (`prefect_wix.client.models.FunnelStep`) -> the sessions known to have reached it,
+    widest step first; empty if no funnel step is landed."""
     devices: tuple[DeviceDay, ...]
     """Sorted by day and device; days without a session are left out."""
     flows: tuple[FlowCount, ...]
-    kinds: tuple[KindCount, ...]
+    kinds: Mapping[str, int]
+    """Kind (`prefect_wix.profiles.expressions.Kind`) -> sessions, the most frequent first."""
     certificate: tuple[CertificateRow, ...]
     """Sorted by day and relation, for every day of the window."""
     reconciliation: tuple[ReconciliationRow, ...]

@@ -20,21 +20,23 @@ _ORDER = (RelationState.BROKEN, RelationState.NOT_TESTABLE, RelationState.HELD)
 
 def describe_profiles(summary: ProfileSummary) -> str:
     """One sentence: the number of sessions, and of each kind."""
-    kinds = ", ".join(f"{one.sessions:,} {one.kind.replace('_', ' ')}" for one in summary.kinds)
+    kinds = ", ".join(f"{n:,} {kind.replace('_', ' ')}" for kind, n in summary.kinds.items())
     return f"{summary.window}: {counted(summary.sessions, 'session')}{kinds and f': {kinds}'}"
 
 
 def funnel_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
     """One row per step, with its share of the first step and of the step before."""
-    counts = [one.sessions for one in summary.funnel]
+    counts = list(summary.funnel.values())
     return [
         {
-            "step": one.step,
-            "sessions": one.sessions,
-            "of all": percent(one.sessions, counts[0]),
-            "of the step before": percent(one.sessions, before),
+            "step": step,
+            "sessions": sessions,
+            "of all": percent(sessions, counts[0]),
+            "of the step before": percent(sessions, before),
         }
-        for one, before in zip(summary.funnel, counts[:1] + counts, strict=False)
+        for (step, sessions), before in zip(
+            summary.funnel.items(), counts[:1] + counts, strict=False
+        )
     ]
 
 
