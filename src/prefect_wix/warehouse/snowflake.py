@@ -12,8 +12,8 @@ The tests run it on fakesnow, an emulator without locks. It was never run on Sno
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC
 from typing import Any, TypeVar
 
@@ -65,19 +65,22 @@ class SnowflakeWarehouse(BlockingWarehouse):
         self._tables = SessionTransactions(schema.upper())
 
     def _transact(self, begin: Begin[T], *, lock: bool, spool: Spool | None = None) -> T:
-        # Closing the connection rolls back what is not committed.
-        with closing(self._open()) as connection, self._errors():
-            with connection.cursor() as cursor:
-                if spool is not None:
-                    _stage(cursor, spool)
-                if lock:
-                    versions = self._tables.name("wix_session_schema")
-                    cursor.execute(f"UPDATE {versions} SET version = version")
-                [(at,)] = cursor.execute("SELECT CURRENT_TIMESTAMP()").fetchall()
-                steps = begin(self._tables, at.astimezone(UTC))
-                value = drive(steps, lambda statement: _execute(cursor, statement))
-            connection.commit()
-            return value
+        try:
+            # Closing the connection rolls back what is not committed.
+            with closing(self._open()) as connection:
+                with connection.cursor() as cursor:
+                    if spool is not None:
+                        _stage(cursor, spool)
+                    if lock:
+                        versions = self._tables.name("wix_session_schema")
+                        cursor.execute(f"UPDATE {versions} SET version = version")
+                    [(at,)] = cursor.execute("SELECT CURRENT_TIMESTAMP()").fetchall()
+                    steps = begin(self._tables, at.astimezone(UTC))
+                    value = drive(steps, lambda statement: _execute(cursor, statement))
+                connection.commit()
+                return value
+        except self._driver.errors.Error as error:
+            raise self._translated(error) from error
 
     def _open(self) -> Any:
         parameters = {
@@ -101,13 +104,6 @@ class SnowflakeWarehouse(BlockingWarehouse):
             "was changed. Check account, user, key or password, and the settings of the warehouse "
             "URL, then run again."
         )
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except self._driver.errors.Error as error:
-            raise self._translated(error) from error
 
     def _translated(self, error: Any) -> WarehouseError:
         cause, state = f"Snowflake says: {driver_text(error)}", str(error.sqlstate or "")
