@@ -51,8 +51,7 @@ _DATES = {
 
 def chart_script() -> str:
     """Plotly's script, to be included once in a page."""
-    text: str = _plotly("plotly.offline").get_plotlyjs()
-    return text
+    return str(_plotly("plotly.offline").get_plotlyjs())
 
 
 def funnel_chart(steps: Mapping[str, int]) -> str:
