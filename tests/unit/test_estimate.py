@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from random import Random
 
 import pytest
@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from prefect_wix.planning.estimate import Range, estimate_load, limit_requests
 from prefect_wix.planning.partitions import Partition, Receipt
-from prefect_wix.planning.plan import Plan, Reason
+from prefect_wix.planning.plan import (
+    Plan,
+    Reason,
+    Refresh,
+    RefreshPolicy,
+    earlier_partitions,
+    make_plan,
+    partitions_of,
+)
+from prefect_wix.planning.segments import DEVICES
+from prefect_wix.planning.windows import ONE_DAY, Window
 
 MONDAY = date(2024, 1, 1)
 MOBILE, ALL, CART = (
@@ -201,3 +211,28 @@ def test_a_limited_plan_loads_as_much_as_the_limit_permits(segments, max_request
     assert loaded == len(days) or (
         estimate(days[: loaded + 1], known).requests.expected > max_requests
     )
+
+
+@pytest.mark.parametrize("missed", [1, 5, 20, 29])
+def test_partial_daily_runs_close_a_gap_of_a_site_with_a_million_sessions_a_day(missed):
+    """No day of the gap is lost, and in the end each run loads its four days as planned."""
+    receipts = {one.key: receipt(one, 333_333) for one in days_of_devices(-10, 0)}
+    for day in range(missed + 1, missed + 25):
+        now = datetime(2024, 1, 1, 4, tzinfo=UTC) + day * ONE_DAY
+        policy = RefreshPolicy(Refresh.STALE, 3 * ONE_DAY, as_of=now, now=now)
+        known = [*receipts.values()]
+        window = Window(MONDAY + (day - 7) * ONE_DAY, MONDAY + day * ONE_DAY, "Etc/UTC")
+        earlier = earlier_partitions("site", window, DEVICES, [one.partition for one in known])
+        plan = make_plan(days_of_devices(day - 7, day), known, policy, earlier=earlier)
+        limited = limit_requests(plan, known, 5000)
+        assert estimate([*limited.to_load], known).requests.expected <= 5000
+        for one in limited.to_load:
+            receipts[one.key] = replace(receipt(one, 333_333), confirmed_at=now)
+    assert receipts.keys() >= {one.key for one in days_of_devices(0, day)}
+    assert (len(limited.to_load), limited.postponed) == (4 * 3, {})
+
+
+def days_of_devices(first, after):
+    """The partitions of the days from ``first`` to before ``after``, counted from Monday on."""
+    window = Window(MONDAY + first * ONE_DAY, MONDAY + after * ONE_DAY, "Etc/UTC")
+    return partitions_of("site", window, DEVICES)
