@@ -85,7 +85,7 @@ async def profile_sessions(
     as_of = await scheduled_time()
     if report is not None:
         report = check_report(report)
-    zone = await find_site_timezone(credentials) if timezone is None else check_timezone(timezone)
+    zone = timezone or await find_site_timezone(credentials)
     window = choose_window(start_date, end_date, days, before=as_of, timezone=zone)
     site = site_id or credentials.site_id
     computed = await compute_session_profiles(warehouse, site, window, flows)
