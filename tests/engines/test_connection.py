@@ -16,6 +16,7 @@ import pytest
 from prefect_wix.errors import WarehouseBusyError, WarehouseError, WarehouseSchemaError
 from prefect_wix.planning.partitions import JobRecord, JobState
 from prefect_wix.planning.windows import Window
+from prefect_wix.spool import shield
 from prefect_wix.warehouse import duckdb_connection as connection
 from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import kept_open
@@ -313,6 +314,23 @@ async def test_a_cancelled_call_ends_when_its_transaction_has_ended(warehouse, b
     blocked.release()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_load_ends_although_its_transaction_does_not(
+    bench, warehouse, blocked, monkeypatch
+):
+    """The thread of the transaction goes on, and closes the file at its end."""
+    monkeypatch.setattr(shield, "SHIELD_SECONDS", 0.1)
+    async with asyncio.timeout(5):
+        async with kept_open(warehouse):
+            task = asyncio.create_task(warehouse.transact(blocked))
+            await blocked.begun()
+            task.cancel()
+            await asyncio.wait([task])
+        assert task.cancelled()
+    blocked.release()
+    await land(warehouse, ["a"])
+    assert await bench.check() == ["a"]
 
 
 async def load(warehouse, intents):

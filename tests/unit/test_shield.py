@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 
 import anyio
 import pytest
 
+from prefect_wix.errors import SpoolError
+from prefect_wix.spool import shield as shield_module
+from prefect_wix.spool.id_spool import Spool
 from prefect_wix.spool.shield import shield, shield_in_thread
 
 
@@ -60,9 +64,9 @@ async def test_a_timeout_that_cancels_repeatedly_waits_once(monkeypatch):
     """There is no busy loop."""
     waits = []
 
-    async def count(tasks):
+    async def count(tasks, **options):
         waits.append(tasks)
-        return await wait(tasks)
+        return await wait(tasks, **options)
 
     wait = asyncio.wait
     monkeypatch.setattr(asyncio, "wait", count)
@@ -87,3 +91,52 @@ async def test_an_error_of_the_work_after_a_cancellation_is_not_logged_by_asynci
     del caller
     await asyncio.sleep(0)
     assert contexts == []
+
+
+async def test_work_that_does_not_end_is_cancelled_after_the_bound(monkeypatch):
+    """It may clean up; what ignores the cancellation too is left alone."""
+    monkeypatch.setattr(shield_module, "SHIELD_SECONDS", 0.1)
+    ended = []
+
+    async def hang(times):
+        for _ in range(times):
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            ended.append(times)
+
+    for times in (1, 2):
+        caller = asyncio.create_task(shield(hang(times)))
+        await asyncio.sleep(0.01)
+        caller.cancel()
+        async with asyncio.timeout(2):
+            await asyncio.wait([caller])
+        assert caller.cancelled()
+    assert ended == [1, 2]
+
+
+async def test_a_thread_that_does_not_end_loses_its_spool_and_nothing_else(monkeypatch):
+    """The caller goes on after the bound; the thread fails at the spool that it finds closed."""
+    monkeypatch.setattr(shield_module, "SHIELD_SECONDS", 0.1)
+    began, may_end, errors = threading.Event(), threading.Event(), []
+
+    def read():
+        batches = spool.batches(1)
+        next(batches)
+        began.set()
+        assert may_end.wait(10)
+        try:
+            list(batches)
+        except SpoolError as error:
+            errors.append(error)
+
+    with Spool() as spool:
+        spool.add(["a", "b"])
+        caller = asyncio.create_task(shield_in_thread(read))
+        while not began.is_set():
+            await asyncio.sleep(0.001)
+        caller.cancel()
+        await asyncio.wait([caller], timeout=2)
+        assert caller.cancelled()
+    may_end.set()
+    while not errors:
+        await asyncio.sleep(0.001)

@@ -32,7 +32,6 @@ from prefect_wix.jobs.poll_schedule import PollSchedule
 from prefect_wix.planning.estimate import counted
 from prefect_wix.planning.partitions import JobRecord, JobState, Partition
 from prefect_wix.planning.windows import ONE_DAY, Window
-from prefect_wix.spool.shield import shield
 from prefect_wix.warehouse.interface import Claim, VerifiedListing, Warehouse
 
 CONCURRENT_READS = 8
@@ -247,7 +246,7 @@ class PartitionLoad:
     async def _save_job_id(self, job: SessionsJob) -> None:
         self._record = self._record.submitted(job)
         try:
-            await shield(self._load.warehouse.save_record(self._record))
+            await self._load.warehouse.save_record(self._record)
         except WarehouseError as error:
             # Stop now: the next partition waits for the lock and would submit another orphan.
             self._load.stop_if_affected(error)

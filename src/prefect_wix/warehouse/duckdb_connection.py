@@ -133,9 +133,13 @@ class SharedConnection:
             await asyncio.to_thread(self._close_if_unused)
 
     def _close_if_unused(self) -> None:
-        with self._lock:
-            if not self.loads or time.monotonic() - self._used_at > IDLE_SECONDS:
-                self._close()
+        # A transaction that takes longer, or never ends, closes it.
+        if self._lock.acquire(timeout=BREAK_SECONDS):
+            try:
+                if not self.loads or time.monotonic() - self._used_at > IDLE_SECONDS:
+                    self._close()
+            finally:
+                self._lock.release()
 
 
 @cache

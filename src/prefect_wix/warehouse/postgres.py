@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -39,6 +40,19 @@ T = TypeVar("T")
 
 _CONNECT_TIMEOUT_SECONDS = 30.0
 _CLOSE_TIMEOUT_SECONDS = 5.0
+_COMMAND_SECONDS = 120.0
+"""How long a small transaction, a batch of IDs, a wait for a lock or a commit takes at most."""
+_STATEMENT_SECONDS = 1800.0
+"""How long a statement that may write or read all IDs of a partition takes at most."""
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
+"""A machine that is gone is noticed within a minute. Options of Linux; others may lack one."""
+_LIMITS = (
+    "SET LOCAL lock_timeout = {:.0f}; SET LOCAL idle_in_transaction_session_timeout = {:.0f};"
+    "SET LOCAL statement_timeout = {:.0f};"
+    "SET LOCAL tcp_keepalives_idle = 30; SET LOCAL tcp_keepalives_interval = 10"
+)
+"""Limits of a transaction, in milliseconds. The server ends what a dead client leaves open."""
+_SILENT = "no response in time"
 _RETRY_SECONDS = 0.5
 """Mean wait before a transaction on a lost connection is repeated."""
 
@@ -58,6 +72,8 @@ class PostgresWarehouse(SqlWarehouse):
         self._url = url
         self._place = place
         self._busy_timeout = BUSY_TIMEOUT_SECONDS
+        self._command_timeout = _COMMAND_SECONDS
+        self._statement_timeout = _STATEMENT_SECONDS
         self._tables = SessionTransactions(schema, keys=True)
         pg = self._asyncpg
         self._access_errors: tuple[type[Exception], ...] = (
@@ -84,20 +100,16 @@ class PostgresWarehouse(SqlWarehouse):
         *,
         read_only: bool = False,
     ) -> T:
-        return await shield(self._repeat(begin, lock, spool, read_only=read_only))
+        """Run a transaction, and the write of a partition again while its connection is lost.
 
-    async def _repeat(
-        self, begin: Begin[T], lock: Lock, spool: Spool | None, *, read_only: bool
-    ) -> T:
-        """Repeat the write of a partition whose connection was lost, within the busy timeout.
-
-        Such a write is decided again from what is stored, also if the lost commit took effect.
+        Such a write is decided again from what is stored, also if the lost commit took effect. It
+        is repeated within the busy timeout, and not after a cancellation.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._busy_timeout
         while True:
             try:
-                return await self._transact(begin, lock, spool, read_only=read_only)
+                return await shield(self._transact(begin, lock, spool, read_only=read_only))
             except WarehouseAccessError as error:
                 transient = isinstance(error.__cause__, self._transient_errors)
                 if not (lock and transient and loop.time() < deadline):
@@ -108,12 +120,15 @@ class PostgresWarehouse(SqlWarehouse):
         self, begin: Begin[T], lock: Lock, spool: Spool | None, *, read_only: bool
     ) -> T:
         pg = self._asyncpg
+        # A claim and a job record are small transactions.
+        seconds = self._command_timeout if lock and spool is None else self._statement_timeout
         try:
             async with self._transaction(read_only=read_only) as connection:
                 if spool is not None:
                     await _stage(connection, spool)
-                [(_, at)] = await _execute(connection, self._lock(lock))
-                return await drive_async(begin(self._tables, at), partial(_execute, connection))
+                [(_, at)] = await _execute(connection, self._command_timeout, self._lock(lock))
+                steps = begin(self._tables, at)
+                return await drive_async(steps, partial(_execute, connection, seconds))
         except (pg.PostgresError, pg.InterfaceError, OSError) as error:
             raise self._translated(error) from error
 
@@ -136,29 +151,35 @@ class PostgresWarehouse(SqlWarehouse):
         try:
             transaction = connection.transaction(isolation="read_committed", readonly=read_only)
             await transaction.start()
-            milliseconds = max(1, round(self._busy_timeout * 1000))
-            await connection.execute(f"SET LOCAL lock_timeout = {milliseconds}")
+            limits = (self._busy_timeout, self._command_timeout, self._statement_timeout)
+            await connection.execute(_LIMITS.format(*(max(1, 1000 * one) for one in limits)))
             yield connection
             # Closing the connection rolls back what is not committed, such as the large objects
             # that PostgreSQL 15 creates in a READ ONLY transaction.
             if not read_only:
                 await transaction.commit()
         finally:
-            # asyncpg drops the connection if the server does not respond.
+            # Without a response within the timeout, asyncpg drops the connection.
             with suppress(Exception):
-                await connection.close(timeout=_CLOSE_TIMEOUT_SECONDS)
+                await asyncio.wait_for(connection.close(), _CLOSE_TIMEOUT_SECONDS)
 
     async def _connect(self) -> Any:
         url = self._url.get_secret_value()
         try:
             # No cache of prepared statements: each runs once, and connection poolers drop them.
-            return await self._asyncpg.connect(
-                url, timeout=_CONNECT_TIMEOUT_SECONDS, statement_cache_size=0
+            connection = await self._asyncpg.connect(
+                url,
+                timeout=_CONNECT_TIMEOUT_SECONDS,
+                command_timeout=self._command_timeout,
+                statement_cache_size=0,
             )
         except self._access_errors:
             raise
         except Exception as error:  # noqa: BLE001 - it may quote a setting of the URL
             kind = type(error).__name__
+        else:
+            _keep_alive(connection)
+            return connection
         raise WarehouseAccessError(
             f"PostgreSQL or its driver rejects the connection to {self._place} ({kind}). Nothing "
             "was changed. Correct the settings after the ? of the warehouse URL, then run again."
@@ -178,9 +199,9 @@ class PostgresWarehouse(SqlWarehouse):
             )
         if isinstance(error, (*self._access_errors, pg.InterfaceError)):
             return WarehouseAccessError(
-                f"{place} can't be reached or written: {driver_text(error)}. No partition was left "
-                "incomplete. Check the host, the database, the rights of the user and the free "
-                "space, then run again."
+                f"{place} can't be reached or written: {driver_text(str(error) or _SILENT)}. No "
+                "partition was left incomplete. Check the host, the database, the rights of the "
+                "user and the free space, then run again."
             )
         if isinstance(error, pg.DependentObjectsStillExistError):
             return WarehouseSchemaError(
@@ -197,8 +218,17 @@ class PostgresWarehouse(SqlWarehouse):
         return WarehouseError(f"PostgreSQL failed at {place}. Nothing was changed. {cause}")
 
 
-async def _execute(connection: Any, statement: Statement) -> Rows:
-    rows: Rows = await connection.fetch(statement.sql, *statement.values)
+def _keep_alive(connection: Any) -> None:
+    # A Unix socket has no such options, and asyncpg no way to set them.
+    with suppress(OSError, AttributeError):
+        own = connection._transport.get_extra_info("socket")  # noqa: SLF001
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            own.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+async def _execute(connection: Any, seconds: float, statement: Statement) -> Rows:
+    rows: Rows = await connection.fetch(statement.sql, *statement.values, timeout=seconds)
     return rows
 
 
