@@ -396,6 +396,17 @@ class PostgresServer:
             shutil.chown(secret, "nobody")
         self._run("initdb", "-D", data, "-U", "postgres", "--encoding=utf8", "--locale=C",
                   "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync")  # fmt: skip
+        self._serve()
+
+    def fail_over(self, seconds):
+        """Crash, and serve the same data again after these seconds."""
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait(30)
+        time.sleep(seconds)
+        self._serve()
+
+    def _serve(self):
+        data = self._folder / "data"
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [self._bin / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(self.port),

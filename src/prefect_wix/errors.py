@@ -26,7 +26,7 @@
     ├── OutputError                 a listing could not be written to its file
     ├── WarehouseError              sessions could not be published to the warehouse
     │   ├── WarehouseBusyError      another process held it past the deadline
-    │   ├── WarehouseAccessError    wrong password, missing rights, wrong path, disk full
+    │   ├── WarehouseAccessError    wrong password, missing rights, outage, wrong path, disk full
     │   ├── WarehouseSchemaError    its tables do not match this version
     │   └── WarehouseUnsupportedError  this kind of warehouse lacks the feature
     ├── LoadLimitError              a load needs more requests than its limit
@@ -262,20 +262,33 @@ class OutputError(WixError):
     """A listing could not be written to its output file."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class WarehouseError(WixError):
-    """Sessions could not be published; the warehouse is unchanged."""
+    """Sessions could not be published; the warehouse is unchanged.
+
+    Attributes:
+        affects_all: every other partition would fail in the same way.
+    """
+
+    affects_all: bool = False
 
 
 class WarehouseBusyError(WarehouseError):
     """Another process held the lock on the warehouse past the deadline."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class WarehouseAccessError(WarehouseError):
-    """The warehouse cannot be reached or written: password, rights, path or a full disk."""
+    """The warehouse cannot be reached or written: password, rights, outage, path, full disk."""
+
+    affects_all: bool = True
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class WarehouseSchemaError(WarehouseError):
     """The tables do not match this version: a newer version wrote them, or they were edited."""
+
+    affects_all: bool = True
 
 
 class WarehouseUnsupportedError(WarehouseError):

@@ -321,6 +321,7 @@ async def test_a_load_ends_although_its_transaction_does_not(
 ):
     """The thread of the transaction goes on, and closes the file at its end."""
     monkeypatch.setattr(shield, "SHIELD_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "LONGEST_SECONDS", 0.1)
     async with asyncio.timeout(5):
         async with kept_open(warehouse):
             task = asyncio.create_task(warehouse.transact(blocked))

@@ -19,8 +19,12 @@ MOMENTS = {
     "begin": b"BEGIN",
     "copy": b"id-in-the-copy",
     "statement": b"INSERT INTO",
-    "commit": b"COMMIT",
+    "commit": b"COMMIT\0",
 }
+SHORT = (
+    *("_CONNECT_TIMEOUT_SECONDS", "_CLOSE_TIMEOUT_SECONDS", "_RETRY_SECONDS"),
+    *("_COMMAND_SECONDS", "_STATEMENT_SECONDS"),
+)
 IDS = ["a", "id-in-the-copy"]
 
 
@@ -68,14 +72,14 @@ class Proxy:
 @pytest.fixture
 async def silenced(make_bench, monkeypatch):
     """A bench, its warehouse behind a proxy, and the proxy. All timeouts are short."""
-    for name in ("_CONNECT_TIMEOUT_SECONDS", "_CLOSE_TIMEOUT_SECONDS", "_RETRY_SECONDS"):
-        monkeypatch.setattr(postgres, name, 0.2)
+    for name in SHORT:
+        monkeypatch.setattr(postgres, name, 0.3)
     bench = make_bench("postgres")
     await bench.ready()
     async with Proxy(bench.server.port) as proxy:
         url = f"postgresql://postgres:{QUOTED}@127.0.0.1:{proxy.port}/postgres"
         warehouse = open_warehouse(url, schema=bench.schema)
-        warehouse._busy_timeout = warehouse._command_timeout = warehouse._statement_timeout = 0.3
+        warehouse._busy_timeout = 0.3
         yield bench, warehouse, proxy
 
 
@@ -106,8 +110,9 @@ async def test_a_cancelled_run_ends_although_its_database_is_silent(silenced, mo
     """Within the shield's bound, however often it is cancelled, and it begins no new attempt."""
     _, warehouse, proxy = silenced
     monkeypatch.setattr(shield, "SHIELD_SECONDS", 0.3)
-    monkeypatch.setattr(postgres, "_CONNECT_TIMEOUT_SECONDS", 60)
-    warehouse._busy_timeout = warehouse._command_timeout = warehouse._statement_timeout = 60
+    for name in ("_CONNECT_TIMEOUT_SECONDS", "_COMMAND_SECONDS", "_STATEMENT_SECONDS"):
+        monkeypatch.setattr(postgres, name, 60)
+    warehouse._busy_timeout = 60
     proxy.silent_at = MOMENTS[moment]
     task = asyncio.create_task(land(warehouse, IDS))
     await proxy.is_silent.wait()

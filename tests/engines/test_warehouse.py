@@ -854,6 +854,7 @@ async def test_a_rejected_connection_is_explained_without_the_password(postgres,
 async def test_an_unreachable_server_is_named():
     """The error has the address and not the password."""
     warehouse = open_warehouse("postgresql://me:hush@127.0.0.1:1/db")
+    warehouse._busy_timeout = 0.1
     with pytest.raises(WarehouseAccessError, match=r"postgresql://127\.0\.0\.1:1/db") as caught:
         await warehouse.prepare()
     assert "hush" not in full_text(caught.value)

@@ -201,20 +201,20 @@ def reason(name, kind=google.BadRequest):
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"),
+    ("error", "kind", "affects_all"),
     [
-        (google.Forbidden("Access Denied: Dataset project:wix"), WarehouseAccessError),
-        (google.Unauthorized("Request had invalid credentials"), WarehouseAccessError),
-        (google.ServiceUnavailable("Try again"), WarehouseAccessError),
-        (google.RetryError("Timeout of 600.0s exceeded", None), WarehouseAccessError),
-        (RefreshError("invalid_grant: Invalid JWT Signature"), WarehouseAccessError),
-        (ConnectionError("Connection refused"), WarehouseAccessError),
-        (reason("notFound", google.NotFound), WarehouseSchemaError),
-        (reason("invalidQuery"), WarehouseSchemaError),
-        (reason("resourcesExceeded"), WarehouseError),
+        (google.Forbidden("Access Denied: Dataset project:wix"), WarehouseAccessError, True),
+        (google.Unauthorized("Request had invalid credentials"), WarehouseAccessError, True),
+        (google.ServiceUnavailable("Try again"), WarehouseAccessError, False),
+        (google.RetryError("Timeout of 600.0s exceeded", None), WarehouseAccessError, False),
+        (RefreshError("invalid_grant: Invalid JWT Signature"), WarehouseAccessError, True),
+        (ConnectionError("Connection refused"), WarehouseAccessError, False),
+        (reason("notFound", google.NotFound), WarehouseSchemaError, True),
+        (reason("invalidQuery"), WarehouseSchemaError, True),
+        (reason("resourcesExceeded"), WarehouseError, False),
     ],
 )
-async def test_errors_of_google_are_classified(error, kind):
+async def test_errors_of_google_are_classified(error, kind, affects_all):
     """The error has Google's message."""
     warehouse = BigQueryWarehouse(
         lambda **_: FailingClient(error), project="project", dataset="wix"
@@ -222,6 +222,7 @@ async def test_errors_of_google_are_classified(error, kind):
     with pytest.raises(WarehouseError, match=re.escape(str(error).partition(";")[0])) as caught:
         await warehouse.receipts("site-1", MOBILE.window)
     assert type(caught.value) is kind
+    assert caught.value.affects_all is affects_all
 
 
 def creation():

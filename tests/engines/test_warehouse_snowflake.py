@@ -119,19 +119,19 @@ class Failing:
 
 
 @pytest.mark.parametrize(
-    ("kind", "state", "raised"),
+    ("kind", "state", "raised", "affects_all"),
     [
-        (errors.ProgrammingError, "57014", WarehouseBusyError),
-        (errors.ProgrammingError, "42501", WarehouseAccessError),
-        (errors.ProgrammingError, "57P03", WarehouseAccessError),
-        (errors.OperationalError, None, WarehouseAccessError),
-        (errors.InterfaceError, None, WarehouseAccessError),
-        (errors.ProgrammingError, "42S02", WarehouseSchemaError),
-        (errors.ProgrammingError, "22018", WarehouseSchemaError),
-        (errors.ProgrammingError, "XX000", WarehouseError),
+        (errors.ProgrammingError, "57014", WarehouseBusyError, False),
+        (errors.ProgrammingError, "42501", WarehouseAccessError, True),
+        (errors.ProgrammingError, "57P03", WarehouseAccessError, False),
+        (errors.OperationalError, None, WarehouseAccessError, False),
+        (errors.InterfaceError, None, WarehouseAccessError, False),
+        (errors.ProgrammingError, "42S02", WarehouseSchemaError, True),
+        (errors.ProgrammingError, "22018", WarehouseSchemaError, False),
+        (errors.ProgrammingError, "XX000", WarehouseError, False),
     ],
 )
-async def test_errors_are_classified(kind, state, raised):
+async def test_errors_are_classified(kind, state, raised, affects_all):
     """Busy, access, schema and all others, with Snowflake's message."""
     error = kind("it failed", errno=625, sqlstate=state)
     warehouse = SnowflakeWarehouse(
@@ -140,6 +140,7 @@ async def test_errors_are_classified(kind, state, raised):
     with pytest.raises(WarehouseError, match="it failed") as caught:
         await warehouse.receipts("site-1", MOBILE.window)
     assert type(caught.value) is raised
+    assert caught.value.affects_all is affects_all
 
 
 @pytest.mark.parametrize(

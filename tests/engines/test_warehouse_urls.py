@@ -501,6 +501,7 @@ async def test_no_failed_connection_prints_a_secret(postgres_server, rest, caplo
     canary = CANARY.lower() if "{0}=x" in rest else CANARY
     address = {"port": postgres_server.port, "quoted": QUOTED, "long": "h" * 300}
     warehouse = open_warehouse(f"postgresql://{rest.format(canary, **address)}", schema="wix")
+    warehouse._busy_timeout = 0.1
     with pytest.raises(WarehouseAccessError, match=r"rejected|rejects|can't be reached") as caught:
         await warehouse.prepare()
     for secret in (canary, PASSWORD, QUOTED):

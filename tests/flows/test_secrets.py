@@ -15,6 +15,7 @@ from prefect_wix.flows.list_sessions import list_sessions
 from prefect_wix.flows.load_sessions import load_sessions
 from prefect_wix.flows.mark_recordings import mark_recordings
 from prefect_wix.sandbox import Fault
+from prefect_wix.warehouse import postgres
 
 QUERY = SessionsQuery(start_date="2024-03-01", end_date="2024-03-02", device_type="ALL")
 FAULTS = [
@@ -101,6 +102,7 @@ async def test_no_secret_of_a_warehouse_is_stored_or_logged(
         raise duckdb.IOException(f"Could not set lock on {database} {config}")
 
     monkeypatch.setattr(duckdb, "connect", fail)
+    monkeypatch.setattr(postgres, "BUSY_TIMEOUT_SECONDS", 0.1)
     secret = "qzJ7xWv9kGp2"
     warehouse = SessionsWarehouse(url=url.format(secret))
     await warehouse.save("canary", overwrite=True)

@@ -22,7 +22,6 @@ from prefect_wix.errors import (
     PermissionDeniedError,
     RequestError,
     UnknownJobError,
-    WarehouseBusyError,
     WarehouseError,
     WixError,
 )
@@ -148,7 +147,7 @@ class LoadState:
 
     def _affects_all(self, error: WixError) -> bool:
         if isinstance(error, WarehouseError):
-            return not isinstance(error, WarehouseBusyError)
+            return error.affects_all
         if isinstance(error, PermissionDeniedError) and error.empty and self.job_accepted:
             return False
         return isinstance(error, RequestError) and error.affects_site
@@ -209,19 +208,23 @@ class PartitionLoad:
             await self._close_record(JobState.FAILED, "job failed or unknown; submitted again")
         async with self._load.submitting:
             self._load.raise_if_stopped()
-            claim = await self._load.warehouse.claim(
-                self._intent(), adopt_since=self._adopt_since()
-            )
-            self._record, self._adopted = claim.record, claim.adopted
-            self._orphans += claim.orphans
-            if not claim.adopted:
-                return await self._submit_new(claim)
-            job = claim.record.job
-            at = f"{job.submitted_at:%F %T} UTC"
-            self._load.log.info(
-                "%s: adopted job %s, submitted %s.", self._partition, job.job_id, at
-            )
-            return job
+            try:
+                return await self._claim()
+            except WarehouseError as error:
+                # Stop now: the next partition waits for the lock and would submit another orphan.
+                self._load.stop_if_affected(error)
+                raise
+
+    async def _claim(self) -> SessionsJob:
+        claim = await self._load.warehouse.claim(self._intent(), adopt_since=self._adopt_since())
+        self._record, self._adopted = claim.record, claim.adopted
+        self._orphans += claim.orphans
+        if not claim.adopted:
+            return await self._submit_new(claim)
+        job = claim.record.job
+        at = f"{job.submitted_at:%F %T} UTC"
+        self._load.log.info("%s: adopted job %s, submitted %s.", self._partition, job.job_id, at)
+        return job
 
     async def _submit_new(self, claim: Claim) -> SessionsJob:
         try:
@@ -240,17 +243,10 @@ class PartitionLoad:
             raise
         self._load.job_accepted = True
         # Workers' clocks differ; the record is compared with those of other workers.
-        await self._save_job_id(job.model_copy(update={"submitted_at": claim.now()}))
+        submitted = job.model_copy(update={"submitted_at": claim.now()})
+        self._record = self._record.submitted(submitted)
+        await self._load.warehouse.save_record(self._record)
         return job
-
-    async def _save_job_id(self, job: SessionsJob) -> None:
-        self._record = self._record.submitted(job)
-        try:
-            await self._load.warehouse.save_record(self._record)
-        except WarehouseError as error:
-            # Stop now: the next partition waits for the lock and would submit another orphan.
-            self._load.stop_if_affected(error)
-            raise
 
     async def _record_orphan(self) -> None:
         self._orphans += 1

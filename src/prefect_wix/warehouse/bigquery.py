@@ -80,6 +80,7 @@ class BigQueryWarehouse(BlockingWarehouse):
         self._bigquery = import_extra("google.cloud.bigquery", extra="bigquery", what_for=what)
         self._google = import_extra("google.api_core.exceptions", extra="bigquery", what_for=what)
         self._auth = import_extra("google.auth.exceptions", extra="bigquery", what_for=what)
+        self._rejected = self._google.Unauthorized, self._google.Forbidden, self._auth.RefreshError
         self._connect = connect
         self._project = project
         self._location = location
@@ -179,7 +180,8 @@ class BigQueryWarehouse(BlockingWarehouse):
             )
         return WarehouseAccessError(
             f"{self._place} can't be reached or written. No partition was left incomplete. Check "
-            f"the network, the credentials, their rights and the location, then run again. {cause}"
+            f"the network, the credentials, their rights and the location, then run again. {cause}",
+            affects_all=isinstance(error, self._rejected),
         )
 
 

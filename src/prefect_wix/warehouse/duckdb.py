@@ -192,7 +192,8 @@ class DuckDBWarehouse(SqlWarehouse):
         if isinstance(error, (*no_access, OSError)):
             return WarehouseAccessError(
                 f"{self._name} can't be opened or written; it was not changed. Check the path, the "
-                f"permissions and the free space. {cause}"
+                f"permissions and the free space. {cause}",
+                affects_all=False,
             )
         return WarehouseError(f"DuckDB failed on {self._name}, which was not changed. {cause}")
 

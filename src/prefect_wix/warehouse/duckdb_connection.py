@@ -11,14 +11,14 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from prefect_wix.errors import WarehouseBusyError
 from prefect_wix.spool.id_spool import BATCH_SIZE, Spool
-from prefect_wix.spool.shield import shield_in_thread
+from prefect_wix.spool.shield import shield
 from prefect_wix.warehouse.schema import Rows, Statement
 from prefect_wix.warehouse.transactions import STAGED
 
@@ -125,7 +125,10 @@ class SharedConnection:
         finally:
             self.loads.discard(load)
             idle_check.cancel()
-            await shield_in_thread(self._close_if_unused)
+            # A transaction that takes longer, or never ends, is not waited for.
+            ended = asyncio.wait_for(asyncio.to_thread(self._close_if_unused), LONGEST_SECONDS)
+            with suppress(TimeoutError):
+                await shield(ended)
 
     async def _close_when_idle(self) -> None:
         while True:
@@ -133,13 +136,9 @@ class SharedConnection:
             await asyncio.to_thread(self._close_if_unused)
 
     def _close_if_unused(self) -> None:
-        # A transaction that takes longer, or never ends, closes it.
-        if self._lock.acquire(timeout=BREAK_SECONDS):
-            try:
-                if not self.loads or time.monotonic() - self._used_at > IDLE_SECONDS:
-                    self._close()
-            finally:
-                self._lock.release()
+        with self._lock:
+            if not self.loads or time.monotonic() - self._used_at > IDLE_SECONDS:
+                self._close()
 
 
 @cache

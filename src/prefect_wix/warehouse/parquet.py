@@ -278,13 +278,15 @@ class ParquetWarehouse:
             raise WarehouseSchemaError(
                 f"A file in {self._store.name} has a format that this version does not write. "
                 "Nothing was changed. Move it away and load its day again. "
-                f"Cause: {driver_text(error)}"
+                f"Cause: {driver_text(error)}",
+                affects_all=False,
             ) from error
         except (duckdb.Error, OSError) as error:
             raise WarehouseAccessError(
                 f"{self._store.name} can't be read or written: {driver_text(error)}. No partition "
                 "was left incomplete. Check the path, the rights and the free space, then run "
-                "again."
+                "again.",
+                affects_all=False,
             ) from error
 
 

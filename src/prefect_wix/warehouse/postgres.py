@@ -1,5 +1,7 @@
 """PostgreSQL by asyncpg, a dependency of Prefect: a connection and a transaction per operation.
 
+A transaction whose connection is lost is repeated; one that gets no response fails.
+
 IDs are copied into a temporary table of the transaction. An advisory lock of the transaction
 serializes the writes to one site and segment. The warehouse's clock is the server's. The statements
 are in `transactions`.
@@ -8,12 +10,14 @@ are in `transactions`.
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from pydantic import SecretStr
 
@@ -38,23 +42,27 @@ from prefect_wix.warehouse.transactions import (
 
 T = TypeVar("T")
 
-_CONNECT_TIMEOUT_SECONDS = 30.0
+_CONNECT_TIMEOUT_SECONDS = 15.0
 _CLOSE_TIMEOUT_SECONDS = 5.0
+_MOST_CONNECTIONS = 3
+"""Concurrent connections: a server or a role may allow few."""
 _COMMAND_SECONDS = 120.0
 """How long a small transaction, a batch of IDs, a wait for a lock or a commit takes at most."""
 _STATEMENT_SECONDS = 1800.0
 """How long a statement that may write or read all IDs of a partition takes at most."""
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
 """A machine that is gone is noticed within a minute. Options of Linux; others may lack one."""
-_LIMITS = (
+_BEGIN = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED;"
     "SET LOCAL lock_timeout = {:.0f}; SET LOCAL idle_in_transaction_session_timeout = {:.0f};"
     "SET LOCAL statement_timeout = {:.0f};"
     "SET LOCAL tcp_keepalives_idle = 30; SET LOCAL tcp_keepalives_interval = 10"
 )
-"""Limits of a transaction, in milliseconds. The server ends what a dead client leaves open."""
+"""Begins a transaction. Its limits are in milliseconds; by them and by keepalive the server ends
+what a dead client leaves open."""
 _SILENT = "no response in time"
 _RETRY_SECONDS = 0.5
-"""Mean wait before a transaction on a lost connection is repeated."""
+"""The wait before a transaction on a lost connection is repeated."""
 
 
 class PostgresWarehouse(SqlWarehouse):
@@ -72,8 +80,6 @@ class PostgresWarehouse(SqlWarehouse):
         self._url = url
         self._place = place
         self._busy_timeout = BUSY_TIMEOUT_SECONDS
-        self._command_timeout = _COMMAND_SECONDS
-        self._statement_timeout = _STATEMENT_SECONDS
         self._tables = SessionTransactions(schema, keys=True)
         pg = self._asyncpg
         self._access_errors: tuple[type[Exception], ...] = (
@@ -84,53 +90,60 @@ class PostgresWarehouse(SqlWarehouse):
         )
         self._transient_errors: tuple[type[Exception], ...] = (
             *(pg.TooManyConnectionsError, pg.AdminShutdownError, pg.CrashShutdownError),
-            *(pg.CannotConnectNowError, pg.ConnectionDoesNotExistError),
-            *(pg.ConnectionFailureError, ConnectionError),
+            *(pg.CannotConnectNowError, pg.IdleInTransactionSessionTimeoutError),
+            *(pg.PostgresConnectionError, pg.InterfaceError, ConnectionError, socket.gaierror),
         )
+        self._lost_at: float | None = None
+        """When the first connection was lost since a transaction succeeded."""
+        self._slots = WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]()
 
     async def read(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
         """See `SqlWarehouse.read`."""
-        return await self._run(lambda tables, _: work(tables), read_only=True)
 
-    async def _run(
-        self,
-        begin: Begin[T],
-        lock: Lock = None,
-        spool: Spool | None = None,
-        *,
-        read_only: bool = False,
-    ) -> T:
-        """Run a transaction, and the write of a partition again while its connection is lost.
+        def read_only(tables: SessionTransactions, _: datetime) -> Steps[T]:
+            yield Statement("SET TRANSACTION READ ONLY")
+            value = yield from work(tables)
+            # PostgreSQL 15 creates large objects also in a READ ONLY transaction.
+            yield Statement("ROLLBACK")
+            return value
 
-        Such a write is decided again from what is stored, also if the lost commit took effect. It
-        is repeated within the busy timeout, and not after a cancellation.
+        return await self._run(read_only)
+
+    async def _run(self, begin: Begin[T], lock: Lock = None, spool: Spool | None = None) -> T:
+        """Run a transaction, and again while connections are lost, but not after a cancellation.
+
+        A repeated write is decided again from what is stored, also if the lost commit took effect.
+        All transactions wait together, for the busy timeout since the first loss.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._busy_timeout
+        lost_at = None
         while True:
             try:
-                return await shield(self._transact(begin, lock, spool, read_only=read_only))
+                return await shield(self._transact(begin, lock, spool))
             except WarehouseAccessError as error:
-                transient = isinstance(error.__cause__, self._transient_errors)
-                if not (lock and transient and loop.time() < deadline):
+                # asyncio has no other class for a host none of whose addresses responds.
+                cause, now = error.__cause__, time.monotonic()
+                if not isinstance(cause, self._transient_errors) and type(cause) is not OSError:
                     raise
-            await asyncio.sleep(_RETRY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
+                lost_at, self._lost_at = lost_at or now, self._lost_at or now
+                if now >= min(lost_at, self._lost_at) + self._busy_timeout:
+                    raise
+            await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _transact(
-        self, begin: Begin[T], lock: Lock, spool: Spool | None, *, read_only: bool
-    ) -> T:
-        pg = self._asyncpg
+    async def _transact(self, begin: Begin[T], lock: Lock, spool: Spool | None) -> T:
+        pg, loop = self._asyncpg, asyncio.get_running_loop()
+        slots = self._slots.setdefault(loop, asyncio.Semaphore(_MOST_CONNECTIONS))
         # A claim and a job record are small transactions.
-        seconds = self._command_timeout if lock and spool is None else self._statement_timeout
+        seconds = _COMMAND_SECONDS if lock and spool is None else _STATEMENT_SECONDS
         try:
-            async with self._transaction(read_only=read_only) as connection:
+            async with slots, self._transaction() as connection:
                 if spool is not None:
                     await _stage(connection, spool)
-                [(_, at)] = await _execute(connection, self._command_timeout, self._lock(lock))
+                [(_, at)] = await _execute(connection, _COMMAND_SECONDS, self._lock(lock))
                 steps = begin(self._tables, at)
                 return await drive_async(steps, partial(_execute, connection, seconds))
         except (pg.PostgresError, pg.InterfaceError, OSError) as error:
-            raise self._translated(error) from error
+            # What fails without any IDs does not depend on the partition.
+            raise self._translated(error, certain=spool is None) from error
 
     def _lock(self, lock: Lock) -> Statement:
         """Take the lock until the transaction ends, and then read the clock.
@@ -146,46 +159,38 @@ class PostgresWarehouse(SqlWarehouse):
         return Statement(f"SELECT {locked}, clock_timestamp()", (key,))
 
     @asynccontextmanager
-    async def _transaction(self, *, read_only: bool) -> AsyncIterator[Any]:
+    async def _transaction(self) -> AsyncIterator[Any]:
         connection = await self._connect()
+        _keep_alive(connection)
         try:
-            transaction = connection.transaction(isolation="read_committed", readonly=read_only)
-            await transaction.start()
-            limits = (self._busy_timeout, self._command_timeout, self._statement_timeout)
-            await connection.execute(_LIMITS.format(*(max(1, 1000 * one) for one in limits)))
+            limits = (self._busy_timeout, _COMMAND_SECONDS, _STATEMENT_SECONDS)
+            await connection.execute(_BEGIN.format(*(max(1, 1000 * one) for one in limits)))
             yield connection
-            # Closing the connection rolls back what is not committed, such as the large objects
-            # that PostgreSQL 15 creates in a READ ONLY transaction.
-            if not read_only:
-                await transaction.commit()
+            await connection.execute("COMMIT")
+            self._lost_at = None
         finally:
-            # Without a response within the timeout, asyncpg drops the connection.
+            # This rolls back what is not committed. asyncpg drops a connection that does not close.
             with suppress(Exception):
                 await asyncio.wait_for(connection.close(), _CLOSE_TIMEOUT_SECONDS)
 
     async def _connect(self) -> Any:
         url = self._url.get_secret_value()
+        timeouts = {"timeout": _CONNECT_TIMEOUT_SECONDS, "command_timeout": _COMMAND_SECONDS}
         try:
             # No cache of prepared statements: each runs once, and connection poolers drop them.
-            connection = await self._asyncpg.connect(
-                url,
-                timeout=_CONNECT_TIMEOUT_SECONDS,
-                command_timeout=self._command_timeout,
-                statement_cache_size=0,
-            )
+            return await self._asyncpg.connect(url, **timeouts, statement_cache_size=0)
+        except TimeoutError:
+            raise ConnectionError(_SILENT) from None
         except self._access_errors:
             raise
         except Exception as error:  # noqa: BLE001 - it may quote a setting of the URL
             kind = type(error).__name__
-        else:
-            _keep_alive(connection)
-            return connection
         raise WarehouseAccessError(
             f"PostgreSQL or its driver rejects the connection to {self._place} ({kind}). Nothing "
             "was changed. Correct the settings after the ? of the warehouse URL, then run again."
         )
 
-    def _translated(self, error: Exception) -> WarehouseError:
+    def _translated(self, error: Exception, *, certain: bool) -> WarehouseError:
         pg, place, cause = self._asyncpg, self._place, f"Cause: {driver_text(error)}"
         if isinstance(error, pg.LockNotAvailableError | pg.DeadlockDetectedError):
             return WarehouseBusyError(
@@ -197,20 +202,19 @@ class PostgresWarehouse(SqlWarehouse):
                 f"PostgreSQL rejected the login at {place}: {driver_text(error)}. Nothing was "
                 "changed. Correct user and password in the warehouse URL, then run again."
             )
-        if isinstance(error, (*self._access_errors, pg.InterfaceError)):
+        if isinstance(error, (*self._access_errors, *self._transient_errors)):
             return WarehouseAccessError(
                 f"{place} can't be reached or written: {driver_text(str(error) or _SILENT)}. No "
                 "partition was left incomplete. Check the host, the database, the rights of the "
-                "user and the free space, then run again."
+                "user and the free space, then run again.",
+                affects_all=certain or isinstance(error, pg.InsufficientPrivilegeError),
             )
         if isinstance(error, pg.DependentObjectsStillExistError):
             return WarehouseSchemaError(
                 f"Views in {place} read wix_landed_sessions, which this version changes. Nothing "
                 f"was changed. Drop them, run the load, and create them again. {cause}"
             )
-        if isinstance(
-            error, pg.SyntaxOrAccessError | pg.DataError | pg.IntegrityConstraintViolationError
-        ):
+        if isinstance(error, pg.SyntaxOrAccessError):
             return WarehouseSchemaError(
                 f"The tables in {place} are not the ones this version writes. Nothing was "
                 f"changed. Restore the tables, or use another schema. {cause}"

@@ -117,12 +117,14 @@ class SnowflakeWarehouse(BlockingWarehouse):
             return WarehouseAccessError(
                 f"{self._place} can't be reached or written. No partition was left incomplete. "
                 "Check the network, the warehouse and the rights of the role, then run again. "
-                f"{cause}"
+                f"{cause}",
+                affects_all=state.startswith(("28", "42")),
             )
         if state.startswith(_NOT_OURS):
             return WarehouseSchemaError(
                 f"The tables in {self._place} are not the ones this version writes, or the role "
-                f"may not see them. Nothing was changed. {cause}"
+                f"may not see them. Nothing was changed. {cause}",
+                affects_all=state.startswith(("02", "42")),
             )
         return WarehouseError(f"A statement failed at {self._place}. Nothing was changed. {cause}")
 

@@ -175,7 +175,8 @@ class ObjectStore:
             raise WarehouseAccessError(
                 f"{self.name} can't be reached or written: {driver_text(error)}. No partition was "
                 "left incomplete. Check the bucket, the credentials and their rights, then run "
-                "again."
+                "again.",
+                affects_all=isinstance(error, PermissionError),
             ) from error
 
 
