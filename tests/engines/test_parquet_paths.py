@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from prefect_wix.errors import WarehouseSchemaError
 from prefect_wix.planning.windows import Window
 from prefect_wix.warehouse.parquet import ParquetWarehouse
 from prefect_wix.warehouse.stores import Folder
@@ -69,3 +70,20 @@ async def test_a_large_listing_lands_whatever_the_temporary_folder_is_called(
         (decoy / "ids.txt").write_text("wrong\n")
         await warehouse.publish(listing)
     assert sorted(await bench.ids()) == sorted(ids)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "5", "{}", '{"version": "x"}', "\udcff"])
+async def test_a_broken_version_file_is_named(make_bench, text):
+    """Once it was moved away, the folder is as before."""
+    bench = make_bench("parquet")
+    await bench.ready()
+    file = bench.folder / "wix_session_schema" / "version.json"
+    content = file.read_bytes()
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(
+        WarehouseSchemaError, match=r"Move it away.*wix_session_schema/version\.json"
+    ):
+        await bench.open().prepare()
+    file.unlink()
+    await bench.open().prepare()
+    assert file.read_bytes() == content

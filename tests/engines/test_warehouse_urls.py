@@ -21,7 +21,7 @@ from prefect_wix.errors import WarehouseAccessError, WarehouseBusyError, Warehou
 from prefect_wix.warehouse.factory import open_warehouse, parse_url
 from prefect_wix.warehouse.interface import driver_text
 from prefect_wix.warehouse.schema import Statement
-from tests.warehouses import PASSWORD, QUOTED, PostgresBench
+from tests.warehouses import MOBILE, PASSWORD, QUOTED, PostgresBench, land
 
 CANARY = "qzJ7xWv9kGp2"
 """A secret without a word: no message contains a piece of it by chance."""
@@ -531,3 +531,48 @@ async def test_a_message_of_postgresql_is_one_line(postgres):
 def test_the_text_of_a_driver_is_one_short_line(text, line):
     assert re.fullmatch(r".{1,500}", driver_text(OSError(text)))
     assert driver_text(OSError(text)) == line
+
+
+@pytest.mark.parametrize(
+    "name", ["channel_binding", "connect_timeout", "keepalives", "keepalives_idle", "pgbouncer"]
+)
+def test_an_option_of_a_provider_that_the_driver_lacks_is_named(name):
+    """Its value is not."""
+    with pytest.raises(ValueError, match=f"has no setting {name}: remove") as caught:
+        open_warehouse(f"postgresql://me@host/db?sslmode=require&{name}=hush")
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "schema"),
+    [
+        ("duckdb:///folder/sales.duckdb", "sales"),
+        ("duckdb:///sales.2024.duckdb", "Sales"),
+        ("md:shop", "shop"),
+        ("duckdb:///x.duckdb", "temp"),
+    ],
+)
+def test_a_schema_named_like_its_duckdb_file_is_refused(url, schema):
+    """In DuckDB the name would be ambiguous."""
+    with pytest.raises(ValueError, match="named like its file"):
+        open_warehouse(url, schema=schema)
+
+
+@pytest.mark.parametrize("schemas", [("Main",), ("sales", "Sales"), ("Sales", "sales")])
+async def test_schemas_of_different_case_are_one_in_duckdb(tmp_path, schemas):
+    for schema in schemas:
+        warehouse = open_warehouse(f"duckdb:///{tmp_path}/x.duckdb", schema=schema)
+        await warehouse.prepare()
+        await land(warehouse, ["a"])
+    assert len(await warehouse.receipts(MOBILE.site_id, MOBILE.window)) == 1
+
+
+async def test_schemas_of_different_case_are_two_in_postgres(postgres):
+    await postgres.ready()
+    other = postgres.schema.upper()
+    try:
+        warehouse = open_warehouse(postgres.url, schema=other)
+        await warehouse.prepare()
+        assert await warehouse.receipts(MOBILE.site_id, MOBILE.window) == []
+    finally:
+        await postgres.sql(f'DROP SCHEMA "{other}" CASCADE')

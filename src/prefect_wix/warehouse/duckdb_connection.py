@@ -18,7 +18,7 @@ from typing import Any
 
 from prefect_wix.errors import WarehouseBusyError
 from prefect_wix.spool.id_spool import BATCH_SIZE, Spool
-from prefect_wix.spool.shield import shield
+from prefect_wix.spool.shield import shield_in_thread
 from prefect_wix.warehouse.schema import Rows, Statement
 from prefect_wix.warehouse.transactions import STAGED
 
@@ -126,9 +126,8 @@ class SharedConnection:
             self.loads.discard(load)
             idle_check.cancel()
             # A transaction that takes longer, or never ends, is not waited for.
-            ended = asyncio.wait_for(asyncio.to_thread(self._close_if_unused), LONGEST_SECONDS)
             with suppress(TimeoutError):
-                await shield(ended)
+                await asyncio.wait_for(shield_in_thread(self._close_if_unused), LONGEST_SECONDS)
 
     async def _close_when_idle(self) -> None:
         while True:

@@ -154,6 +154,10 @@ def _check_schema(schema: str) -> None:
 
 
 def _duckdb(url: WarehouseUrl, schema: str | None) -> Warehouse:
+    database = re.split("[/:]", _decoded(url.path))[-1].lstrip(".").partition(".")[0]
+    # DuckDB itself renames a database main.
+    if schema and schema.lower() in {database.lower(), "temp", "system"} - {"main"}:
+        raise ValueError("A DuckDB schema can't be named like its file, temp or system. Rename it.")
     motherduck = re.fullmatch(r"/md:([A-Za-z0-9_.-]+)", url.path, re.IGNORECASE)
     if motherduck and not url.login and not url.host:
         return _motherduck(motherduck[1], url.settings, schema)
@@ -228,6 +232,8 @@ def _postgres(url: WarehouseUrl, schema: str | None) -> Warehouse:
 def _check_postgresql(url: WarehouseUrl) -> None:
     """Refuse what libpq and asyncpg understand in two ways, or quote in an error."""
     given = {name: value.get_secret_value() for name, value in url.settings.items()}
+    if unknown := sorted(filter(_LIBPQ.fullmatch, given)):
+        raise ValueError(f"asyncpg has no setting {', '.join(unknown)}: remove it from the URL.")
     listed = url.host.split(",") if url.host else []
     hosts = given["host"].split(",") if "host" in given else []
     ports = given["port"].split(",") if "port" in given else []
@@ -329,6 +335,8 @@ _HOST = re.compile(
     r"(?:(?:[A-Za-z0-9._-]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
 )
 _LAST_PORT = 65_535
+_LIBPQ = re.compile("channel_binding|connect_timeout|keepalives.*|gssencmode|hostaddr|pgbouncer")
+"""Settings that providers put into URLs, and that asyncpg would send to the server as its own."""
 _ACCOUNT = re.compile(r"[A-Za-z0-9._-]+")
 # https://docs.snowflake.com/en/developer-guide/python-connector/python-connector-api
 _SNOWFLAKE_SETTINGS = {

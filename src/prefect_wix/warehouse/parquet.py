@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from prefect_wix.errors import WarehouseAccessError, WarehouseSchemaError, import_extra
 from prefect_wix.planning.partitions import (
@@ -69,6 +69,10 @@ _RECEIPT = "prefect_wix_receipt"
 _RECEIPTS = TypeAdapter(Receipt)
 _RECORDS = TypeAdapter(JobRecord)
 _LONGEST_NAME = 150
+
+
+class _VersionFile(BaseModel, title=_VERSION_FILE):
+    version: int
 
 
 class ParquetWarehouse:
@@ -121,7 +125,8 @@ class ParquetWarehouse:
 
     def _prepare(self) -> None:
         found = _VERSION_FILE in self._store.files("wix_session_schema")
-        version = json.loads(self._store.read([_VERSION_FILE])[0])["version"] if found else 0
+        text = self._store.read([_VERSION_FILE])[0] if found else b'{"version": 0}'
+        version = _VersionFile.model_validate_json(text).version
         check_not_newer(self._store.name, version, _VERSION, other="folder")
         if version < _VERSION:
             self._migrate_to_2()

@@ -53,13 +53,15 @@ _STATEMENT_SECONDS = 1800.0
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
 """A machine that is gone is noticed within a minute. Options of Linux; others may lack one."""
 _BEGIN = (
-    "BEGIN ISOLATION LEVEL READ COMMITTED;"
-    "SET LOCAL lock_timeout = {:.0f}; SET LOCAL idle_in_transaction_session_timeout = {:.0f};"
-    "SET LOCAL statement_timeout = {:.0f};"
+    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {:.0f};"
+    "SET LOCAL idle_in_transaction_session_timeout = {:.0f}; SET LOCAL statement_timeout = {:.0f};"
     "SET LOCAL tcp_keepalives_idle = 30; SET LOCAL tcp_keepalives_interval = 10"
 )
 """Begins a transaction. Its limits are in milliseconds; by them and by keepalive the server ends
 what a dead client leaves open."""
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_TRANSIENT = ("08", "25P03", "53300", "57P01", "57P02", "57P03")
+_NO_ACCESS = ("08", "25006", "25P03", "28", "3D", "42501", "53", "57")
 _SILENT = "no response in time"
 _RETRY_SECONDS = 0.5
 """The wait before a transaction on a lost connection is repeated."""
@@ -81,18 +83,6 @@ class PostgresWarehouse(SqlWarehouse):
         self._place = place
         self._busy_timeout = BUSY_TIMEOUT_SECONDS
         self._tables = SessionTransactions(schema, keys=True)
-        pg = self._asyncpg
-        self._access_errors: tuple[type[Exception], ...] = (
-            *(pg.InvalidAuthorizationSpecificationError, pg.InvalidCatalogNameError),
-            *(pg.InsufficientPrivilegeError, pg.ReadOnlySQLTransactionError),
-            *(pg.InsufficientResourcesError, pg.OperatorInterventionError),
-            *(pg.PostgresConnectionError, OSError),
-        )
-        self._transient_errors: tuple[type[Exception], ...] = (
-            *(pg.TooManyConnectionsError, pg.AdminShutdownError, pg.CrashShutdownError),
-            *(pg.CannotConnectNowError, pg.IdleInTransactionSessionTimeoutError),
-            *(pg.PostgresConnectionError, pg.InterfaceError, ConnectionError, socket.gaierror),
-        )
         self._lost_at: float | None = None
         """When the first connection was lost since a transaction succeeded."""
         self._slots = WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]()
@@ -120,14 +110,20 @@ class PostgresWarehouse(SqlWarehouse):
             try:
                 return await shield(self._transact(begin, lock, spool))
             except WarehouseAccessError as error:
-                # asyncio has no other class for a host none of whose addresses responds.
-                cause, now = error.__cause__, time.monotonic()
-                if not isinstance(cause, self._transient_errors) and type(cause) is not OSError:
+                if not self._is_transient(error.__cause__):
                     raise
+                now = time.monotonic()
                 lost_at, self._lost_at = lost_at or now, self._lost_at or now
                 if now >= min(lost_at, self._lost_at) + self._busy_timeout:
                     raise
             await asyncio.sleep(_RETRY_SECONDS)
+
+    def _is_transient(self, error: BaseException | None) -> bool:
+        """Whether a connection was lost or refused, which may pass."""
+        lost = self._asyncpg.InterfaceError, ConnectionError, socket.gaierror
+        # asyncio has no other class for a host none of whose addresses responds.
+        is_lost = isinstance(error, lost) or type(error) is OSError
+        return is_lost or _state(error).startswith(_TRANSIENT)
 
     async def _transact(self, begin: Begin[T], lock: Lock, spool: Spool | None) -> T:
         pg, loop = self._asyncpg, asyncio.get_running_loop()
@@ -181,9 +177,10 @@ class PostgresWarehouse(SqlWarehouse):
             return await self._asyncpg.connect(url, **timeouts, statement_cache_size=0)
         except TimeoutError:
             raise ConnectionError(_SILENT) from None
-        except self._access_errors:
-            raise
-        except Exception as error:  # noqa: BLE001 - it may quote a setting of the URL
+        except Exception as error:
+            # Any other may quote a setting of the URL.
+            if isinstance(error, OSError) or _state(error).startswith(_NO_ACCESS):
+                raise
             kind = type(error).__name__
         raise WarehouseAccessError(
             f"PostgreSQL or its driver rejects the connection to {self._place} ({kind}). Nothing "
@@ -202,7 +199,7 @@ class PostgresWarehouse(SqlWarehouse):
                 f"PostgreSQL rejected the login at {place}: {driver_text(error)}. Nothing was "
                 "changed. Correct user and password in the warehouse URL, then run again."
             )
-        if isinstance(error, (*self._access_errors, *self._transient_errors)):
+        if isinstance(error, OSError | pg.InterfaceError) or _state(error).startswith(_NO_ACCESS):
             return WarehouseAccessError(
                 f"{place} can't be reached or written: {driver_text(str(error) or _SILENT)}. No "
                 "partition was left incomplete. Check the host, the database, the rights of the "
@@ -220,6 +217,11 @@ class PostgresWarehouse(SqlWarehouse):
                 f"changed. Restore the tables, or use another schema. {cause}"
             )
         return WarehouseError(f"PostgreSQL failed at {place}. Nothing was changed. {cause}")
+
+
+def _state(error: BaseException | None) -> str:
+    """The SQL state of PostgreSQL's error; empty without one."""
+    return str(getattr(error, "sqlstate", ""))
 
 
 def _keep_alive(connection: Any) -> None:

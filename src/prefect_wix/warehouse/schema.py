@@ -205,7 +205,9 @@ class Schema:
         """Column names by table or view of the schema, all in lower case."""
         rows = yield Statement(
             "SELECT table_name, column_name FROM information_schema.columns "
-            "WHERE table_catalog = current_database() AND table_schema = $1",
+            f"WHERE table_catalog = current_database() AND (table_schema = $1 OR "
+            # Only PostgreSQL, which has keys, tells schemas of different case apart.
+            f"{not self.keys} AND lower(table_schema) = lower($1))",
             (self.schema,),
         )
         columns: dict[str, set[str]] = {}
