@@ -543,6 +543,11 @@ def test_an_option_of_a_provider_that_the_driver_lacks_is_named(name):
     assert "hush" not in str(caught.value)
 
 
+async def test_other_options_of_libpq_are_taken(postgres):
+    options = "sslmode=prefer&target_session_attrs=read-write&application_name=loads"
+    await open_warehouse(f"{postgres.url}?{options}", schema=postgres.schema).prepare()
+
+
 @pytest.mark.parametrize(
     ("url", "schema"),
     [
