@@ -432,20 +432,3 @@ async def test_a_journal_of_an_earlier_version_is_refused_and_kept(bench):
         await bench.ready()
     assert journal.exists()
     assert await bench.sql("SELECT table_name FROM information_schema.tables") == []
-
-
-async def test_motherduck_is_a_database_and_no_file(tmp_path, monkeypatch):
-    """No file is named after its token. A DuckDB file replaces MotherDuck here."""
-    connect = duckdb.connect
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(duckdb, "connect", lambda *_, **__: connect(str(tmp_path / "cloud")))
-    warehouse = open_warehouse(f"md:shop?motherduck_token={'x' * 300}")
-    await warehouse.prepare()
-    async with kept_open(warehouse):
-        intent = JobRecord.intend(MOBILE, at=NOON, run_id=None)
-        await warehouse.claim(intent, adopt_since=NOON)
-        await warehouse.save_record(intent.submitted(a_job()))
-        landed = await land(warehouse, ["a"], record=intent.submitted(a_job()))
-        [record] = await warehouse.job_records(MOBILE.site_id, MOBILE.window)
-    assert (landed.state, record.state) == (JobState.LANDED, JobState.LANDED)
-    assert [*tmp_path.iterdir()] == [tmp_path / "cloud"]

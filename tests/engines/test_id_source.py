@@ -14,7 +14,7 @@ from uuid import uuid4
 import duckdb
 import pytest
 
-from prefect_wix.errors import IdSourceError, WarehouseUnsupportedError
+from prefect_wix.errors import IdSourceError
 from prefect_wix.load.id_source import IdSource
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.warehouse.factory import open_warehouse
@@ -388,13 +388,6 @@ async def test_a_query_beside_an_open_connection_is_rejected_with_one_sentence(m
         pytest.raises(IdSourceError, match="same database file with a different config"),
     ):
         await read(IdSource(query="wix.wix_session_ids"), warehouse)
-
-
-async def test_a_query_on_motherduck_is_refused():
-    """Its extension needs the access to the network and to files that a query must not have."""
-    warehouse = open_warehouse("md:shop")
-    with pytest.raises(WarehouseUnsupportedError, match="set file"):
-        await read(IdSource(query="wix_session_ids"), warehouse)
 
 
 async def test_a_function_of_postgres_leaves_no_large_object(make_bench):

@@ -10,7 +10,6 @@ import sys
 import traceback
 from urllib.parse import quote
 
-import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,93 +153,6 @@ def test_parquet_has_no_settings():
 @pytest.mark.parametrize("schema", ["", "a b", 'a"b', "1a", "a" * 64, "é", "a\n", "a.b", "a;b"])
 def test_a_schema_that_is_no_name_is_refused(schema):
     refused("duckdb:///x.duckdb", schema=schema)
-
-
-# -- MotherDuck ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def opened(monkeypatch, tmp_path):
-    """What DuckDB is connected with; a file replaces MotherDuck."""
-    opened, connect = [], duckdb.connect
-
-    def fake(database, config=None):
-        opened.append((database, config))
-        return connect(str(tmp_path / "cloud"))
-
-    monkeypatch.setattr(duckdb, "connect", fake)
-    return opened
-
-
-@pytest.mark.parametrize(
-    ("url", "database", "config"),
-    [
-        ("md:shop", "md:shop", {}),
-        ("MD:shop", "md:shop", {}),
-        ("md:Shop-1.x", "md:Shop-1.x", {}),
-        ("duckdb:///md:shop", "md:shop", {}),
-        ("md:shop?motherduck_token=a%2Bb", "md:shop", {"motherduck_token": "a+b"}),
-        ("md:shop?attach_mode=single", "md:shop?attach_mode=single", {}),
-        (
-            "md:shop?saas_mode=true&motherduck_token=t&session_name=a%26b",
-            "md:shop?saas_mode=true&session_name=a%26b",
-            {"motherduck_token": "t"},
-        ),
-    ],
-)
-async def test_motherduck_gets_its_token_beside_the_name(here, opened, url, database, config):
-    """DuckDB would repeat a token that is part of the name."""
-    await open_warehouse(url).prepare()
-    assert opened == [(database, config)]
-    assert {path.name for path in here.iterdir()} == {"cloud"}
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        *("md:", "md:?motherduck_token=qzJ7xWv9kGp2", "md://shop", "md:///shop", "md:/shop"),
-        *("md:shop?token=qzJ7xWv9kGp2", "md:shop?motherduck_token=qzJ7&motherduck_token=xWv9"),
-        *(
-            "md:shop?",
-            "md:shop#x",
-            "md:a/b",
-            "md:a b",
-            "md:shop ",
-            "MD:",
-            "md:shop?motherduck_token",
-        ),
-        *("md:shop&motherduck_token=qzJ7xWv9kGp2", "md:qzJ7:xWv9@shop", "motherduck:shop"),
-        *(
-            "md:shop?Motherduck_Token=qzJ7xWv9kGp2",
-            "duckdb://me@x/md:shop",
-            "duckdb:////md:shop/x?",
-        ),
-    ],
-)
-def test_an_unclear_motherduck_url_is_refused(here, url):
-    assert_hidden(CANARY, refused(url))
-    assert list(here.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "error",
-    [duckdb.IOException, duckdb.InvalidInputException, duckdb.Error, duckdb.CatalogException],
-)
-@pytest.mark.parametrize("text", ["Could not set lock on {}", "Failed to attach '{}'"])
-async def test_no_text_of_duckdb_about_a_connection_to_motherduck_is_forwarded(
-    monkeypatch, caplog, error, text
-):
-    """It may repeat the token, whatever the error is."""
-    caplog.set_level(logging.DEBUG)
-
-    def fail(database, config=None):
-        raise error(text.format(f"{database}?{config}"))
-
-    monkeypatch.setattr(duckdb, "connect", fail)
-    warehouse = open_warehouse(f"md:shop?motherduck_token={CANARY}")
-    with pytest.raises(WarehouseAccessError, match=r"md:shop can't be opened.* token") as caught:
-        await warehouse.prepare()
-    assert_hidden(CANARY, texts_of(caught.value), caplog.text)
 
 
 async def test_a_file_that_another_process_holds_is_named_without_its_settings(tmp_path, caplog):
@@ -387,7 +299,6 @@ def test_a_schema_is_not_quoted():
         f"postgresql://h/db?user=u&password={CANARY}",
         f"snowflake://u:{CANARY}@a/db?private_key_file_pwd={CANARY}&token={CANARY}",
         f"bigquery://p/d?credentials={CANARY}",
-        f"md:shop?motherduck_token={CANARY}",
         f"duckdb:///x.duckdb?custom_user_agent={CANARY}",
     ],
 )
@@ -553,7 +464,6 @@ async def test_other_options_of_libpq_are_taken(postgres):
     [
         ("duckdb:///folder/sales.duckdb", "sales"),
         ("duckdb:///sales.2024.duckdb", "Sales"),
-        ("md:shop", "shop"),
         ("duckdb:///x.duckdb", "temp"),
     ],
 )

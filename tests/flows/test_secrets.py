@@ -87,7 +87,6 @@ async def test_no_secret_is_stored_or_logged(
 UNREACHABLE = [
     "postgresql://me:{}@127.0.0.1:1/db",
     "postgresql://127.0.0.1:1/db?user=me&password={}",
-    "md:shop?motherduck_token={}",
 ]
 
 

@@ -92,21 +92,21 @@ def enum_of(shape):
 BLOCK = {"api_key": "key", "site_id": "site"}
 VALID = {
     "list-sessions": {"credentials": BLOCK, "query": {"period": "TODAY", "device_type": "ALL"}},
-    "load-sessions": {"credentials": BLOCK, "warehouse": {"url": "md:shop"}, "days": 7},
+    "load-sessions": {"credentials": BLOCK, "warehouse": {"url": "duckdb:///x.duckdb"}, "days": 7},
     "load-site": {
         "account": {"api_key": "key", "account_id": "account"},
-        "warehouse": {"url": "md:shop"},
+        "warehouse": {"url": "duckdb:///x.duckdb"},
         "site_id": "site",
     },
     "load-sites": {
         "account": {"api_key": "key", "account_id": "account"},
-        "warehouse": {"url": "md:shop"},
+        "warehouse": {"url": "duckdb:///x.duckdb"},
         "sites": ["site"],
     },
-    "profile-sessions": {"credentials": BLOCK, "warehouse": {"url": "md:shop"}},
+    "profile-sessions": {"credentials": BLOCK, "warehouse": {"url": "duckdb:///x.duckdb"}},
     "mark-recordings": {
         "credentials": BLOCK,
-        "warehouse": {"url": "md:shop"},
+        "warehouse": {"url": "duckdb:///x.duckdb"},
         "action": "recorded",
     },
 }

@@ -161,7 +161,11 @@ WAYS_IN = {
 
 def load_of(**site):
     account = WixAccountCredentials(api_key="key", account_id="a")
-    return {"account": account, "warehouse": SessionsWarehouse(url="md:shop"), "load": {}} | site
+    return {
+        "account": account,
+        "warehouse": SessionsWarehouse(url="duckdb:///x.duckdb"),
+        "load": {},
+    } | site
 
 
 @pytest.mark.parametrize("site_id", BAD_IDS)

@@ -17,13 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from prefect_wix.errors import (
-    IdSourceError,
-    WarehouseBusyError,
-    WarehouseError,
-    WarehouseUnsupportedError,
-    import_extra,
-)
+from prefect_wix.errors import IdSourceError, WarehouseBusyError, WarehouseError, import_extra
 from prefect_wix.planning.estimate import counted
 from prefect_wix.spool.files import literal_path, local_path
 from prefect_wix.spool.id_spool import BATCH_SIZE, Spool
@@ -163,7 +157,7 @@ _READERS: Mapping[str, Callable[[Path], Iterator[object]]] = {
 async def _read_query(query: str, spool: Spool, warehouse: SqlWarehouse) -> None:
     try:
         await warehouse.read(lambda _: _read_pages(_as_subquery(query), spool))
-    except (WarehouseBusyError, WarehouseUnsupportedError):
+    except WarehouseBusyError:
         raise
     except WarehouseError as error:
         cause = _first_line(error.__cause__ or error)

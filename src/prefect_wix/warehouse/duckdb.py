@@ -1,4 +1,4 @@
-"""DuckDB: a file on this machine, or MotherDuck.
+"""DuckDB: a file on this machine.
 
 Only one process can open a file. When another process has it open, a transaction waits for it
 until the busy timeout. The warehouse's clock is that of this machine.
@@ -22,7 +22,6 @@ from prefect_wix.errors import (
     WarehouseBusyError,
     WarehouseError,
     WarehouseSchemaError,
-    WarehouseUnsupportedError,
     import_extra,
 )
 from prefect_wix.spool.id_spool import Spool
@@ -51,10 +50,10 @@ class DuckDBWarehouse(SqlWarehouse):
     """Sessions in a DuckDB database.
 
     Args:
-        database: a file's path, or ``md:name`` for MotherDuck, without the token.
+        database: the path of the file.
         schema: the schema of the tables; created if it does not exist.
-        config: DuckDB's own settings, such as ``memory_limit``, and MotherDuck's token. Without
-            settings the memory limit is 512 MB and a load uses one thread.
+        config: DuckDB's own settings, such as ``memory_limit``. Without settings the memory limit
+            is 512 MB and a load uses one thread.
 
     Raises:
         ValueError: DuckDB rejects a setting.
@@ -64,13 +63,11 @@ class DuckDBWarehouse(SqlWarehouse):
         self, database: str, *, schema: str = "main", config: Mapping[str, SecretStr]
     ) -> None:
         self._duckdb = import_extra("duckdb", extra="duckdb", what_for="A duckdb:// warehouse")
-        self._is_file = not database.startswith("md:")
         # One name per file, whatever link leads to it: the process has one connection to it.
-        self._database = os.path.realpath(database) if self._is_file else database
-        self._name = self._database.partition("?")[0]
+        self._database = os.path.realpath(database)
         self._config = config
         self._busy_timeout = BUSY_TIMEOUT_SECONDS
-        if self._is_file and self._config:
+        if self._config:
             self._check_settings()
         self._tables = SessionTransactions(schema)
         self._connection = shared_connection(self._database)
@@ -92,11 +89,6 @@ class DuckDBWarehouse(SqlWarehouse):
 
     async def read(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
         """See `SqlWarehouse.read`. The process has a connection of its own for it."""
-        if not self._is_file:
-            raise WarehouseUnsupportedError(
-                "On MotherDuck a query can't be kept from reading files. Nothing was read. Write "
-                "the IDs to a file and set file instead of query."
-            )
         config: Config = {"memory_limit": MEMORY_LIMIT, **self._config, **_READ_ONLY}
         return await shield_in_thread(
             lambda: self._transact(lambda tables, _: work(tables), config)
@@ -127,7 +119,7 @@ class DuckDBWarehouse(SqlWarehouse):
     def _prepare(self) -> Steps[None]:
         # Not before this process has the file: a running load of that version removes its journal.
         journal = Path(f"{self._database}.{self._tables.schema.lower()}.asks")
-        if self._is_file and journal.exists():
+        if journal.exists():
             raise WarehouseSchemaError(
                 f"{journal} has job records that an earlier prefect-wix did not write into the "
                 "database; nothing was changed. Load once with that version, or delete the file: "
@@ -136,11 +128,10 @@ class DuckDBWarehouse(SqlWarehouse):
         yield from super()._prepare()
 
     def _connect(self, deadline: float, config: Config) -> Any:
-        if self._is_file:
-            Path(self._database).parent.mkdir(parents=True, exist_ok=True)
+        Path(self._database).parent.mkdir(parents=True, exist_ok=True)
         while True:
             try:
-                connection = self._open(config)
+                connection = self._duckdb.connect(self._database, config=_plain(config))
             except self._duckdb.IOException as error:
                 if "Could not set lock" not in str(error):
                     raise
@@ -155,17 +146,6 @@ class DuckDBWarehouse(SqlWarehouse):
                     self._set_limits(connection)
                 return connection
             time.sleep(_BUSY_POLL_SECONDS)
-
-    def _open(self, config: Config) -> Any:
-        if self._is_file:
-            return self._duckdb.connect(self._database, config=_plain(config))
-        with suppress(self._duckdb.Error):
-            return self._duckdb.connect(self._database, config=_plain(config))
-        # Without DuckDB's error, which may repeat the token.
-        raise WarehouseAccessError(
-            f"{self._name} can't be opened or written; it was not changed. Check the name, the "
-            "token and the network, then run again."
-        )
 
     def _set_limits(self, connection: Any) -> None:
         # Not in the config: in one process DuckDB opens a file with one config only, and other code
@@ -184,18 +164,18 @@ class DuckDBWarehouse(SqlWarehouse):
         duckdb, cause = self._duckdb, f"DuckDB says: {driver_text(error)}"
         if isinstance(error, duckdb.CatalogException | duckdb.BinderException):
             return WarehouseSchemaError(
-                f"The tables in {self._name} are not the ones this version writes; nothing was "
+                f"The tables in {self._database} are not the ones this version writes; nothing was "
                 f"written. {cause}"
             )
         # A commit that finds the disk full is a TransactionException.
         no_access = duckdb.IOException, duckdb.InvalidInputException, duckdb.TransactionException
         if isinstance(error, (*no_access, OSError)):
             return WarehouseAccessError(
-                f"{self._name} can't be opened or written; it was not changed. Check the path, the "
-                f"permissions and the free space. {cause}",
+                f"{self._database} can't be opened or written; it was not changed. Check the path, "
+                f"the permissions and the free space. {cause}",
                 affects_all=False,
             )
-        return WarehouseError(f"DuckDB failed on {self._name}, which was not changed. {cause}")
+        return WarehouseError(f"DuckDB failed on {self._database}, which was not changed. {cause}")
 
 
 def _plain(config: Config) -> dict[str, str]:

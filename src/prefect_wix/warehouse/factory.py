@@ -63,7 +63,6 @@ def open_warehouse(url: str, *, schema: str | None = None) -> Warehouse:
 
             - ``duckdb:///sessions.duckdb`` (three slashes: a relative path; four: absolute), with
               DuckDB's settings as in ``?memory_limit=2GB``;
-            - ``md:name`` for MotherDuck, optionally with ``?motherduck_token=…``;
             - ``postgresql://user:password@host:5432/database``, with libpq's options such as
               ``?sslmode=require``;
             - ``snowflake://user:password@account/database/schema?warehouse=…``;
@@ -96,8 +95,6 @@ def parse_url(url: str) -> WarehouseUrl:
             "The warehouse URL has a blank at its start or end, or a character that can't be "
             "printed. Remove it."
         )
-    # The form of DuckDB and the form of SQLAlchemy.
-    url = re.sub(r"^md:(?!/)", "duckdb:///md:", url, flags=re.IGNORECASE)
     scheme, has_slashes, rest = url.partition("://")
     if not has_slashes or scheme.lower() not in _ENGINES:
         raise ValueError(f"Unsupported warehouse URL. {_FORMS}")
@@ -158,25 +155,10 @@ def _duckdb(url: WarehouseUrl, schema: str | None) -> Warehouse:
     # DuckDB itself renames a database main.
     if schema and schema.lower() in {database.lower(), "temp", "system"} - {"main"}:
         raise ValueError("A DuckDB schema can't be named like its file, temp or system. Rename it.")
-    motherduck = re.fullmatch(r"/md:([A-Za-z0-9_.-]+)", url.path, re.IGNORECASE)
-    if motherduck and not url.login and not url.host:
-        return _motherduck(motherduck[1], url.settings, schema)
     path = _local_path(url)
     if path.endswith("/"):
         raise ValueError(f"A duckdb:// URL names a file, and this one a folder. {_FORMS}")
     return DuckDBWarehouse(path, schema=schema or "main", config=url.settings)
-
-
-def _motherduck(name: str, settings: Mapping[str, SecretStr], schema: str | None) -> Warehouse:
-    if not settings.keys() <= _MOTHERDUCK_SETTINGS:
-        raise ValueError(
-            f"An md: URL has the settings {', '.join(sorted(_MOTHERDUCK_SETTINGS))}. Remove any "
-            "other from the warehouse URL."
-        )
-    # DuckDB's errors repeat the name of the database, and the settings in it.
-    others = {one: settings[one] for one in settings if one != _TOKEN}
-    token = {one: settings[one] for one in settings if one == _TOKEN}
-    return DuckDBWarehouse(f"md:{name}{_encoded(others)}", schema=schema or "main", config=token)
 
 
 def _parquet(url: WarehouseUrl, schema: str | None) -> Warehouse:
@@ -348,15 +330,9 @@ _SNOWFLAKE_SETTINGS = {
 _NO_PATH = re.compile(r"^[^/]*:|^/?~|[\\*?\[]|:memory:", re.IGNORECASE)
 """A scheme or a drive, a home folder, a Windows path, a pattern of DuckDB, no file at all."""
 _BUCKET_AND_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/(?!\.\.?(?:/|$))[^/@%*\[]+)*/?")
-_TOKEN = "motherduck_token"  # noqa: S105 - the name of a setting
-# https://motherduck.com/docs/sql-reference/connection-string-parameters/
-_MOTHERDUCK_SETTINGS = {
-    *(_TOKEN, "attach_mode", "saas_mode", "session_hint", "session_name"),
-    *("dbinstance_inactivity_ttl", "connection_timeout"),
-}
 _FORMS = (
     "Use duckdb:///sessions.duckdb or parquet:///folder (three slashes: relative; four: absolute), "
-    "md:name, postgresql://user:password@host:5432/database, "
+    "postgresql://user:password@host:5432/database, "
     "snowflake://user:password@account/database/schema?warehouse=name, bigquery://project/dataset, "
     "or s3://bucket/prefix (gs, abfs)."
 )

@@ -288,7 +288,6 @@ class SqlWarehouse(TableWarehouse):
         the rights of the user limit which functions of the server it can call.
 
         Raises:
-            WarehouseUnsupportedError: the database can't be kept from more than that: MotherDuck.
             WarehouseError: see the tree in `prefect_wix.errors`.
         """
 
