@@ -13,7 +13,6 @@ import time
 from prefect import flow
 
 from prefect_wix import WixCredentials
-from prefect_wix.client.retry import RetryPolicy
 from prefect_wix.errors import RateLimitError
 
 
@@ -37,7 +36,7 @@ async def send_requests(seconds: float) -> tuple[int, int]:
                 return
 
     async with credentials.get_client() as client:
-        client._retry = RetryPolicy(times=0)
+        client._retries = 0
         await asyncio.gather(*(send_in_a_loop(client) for _ in range(8)))
     return succeeded, rejected
 

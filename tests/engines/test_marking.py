@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -15,7 +16,6 @@ import pytest
 from prefect_wix.client.auth import ApiKeyAuth
 from prefect_wix.client.client import WixClient
 from prefect_wix.client.models import MarkAction
-from prefect_wix.client.retry import RetryPolicy
 from prefect_wix.errors import WarehouseUnsupportedError
 from prefect_wix.load.mark_recordings import MarkSummary, mark_sessions, plan_marks
 from prefect_wix.load.mark_records import MarkRecords
@@ -28,7 +28,6 @@ from tests.warehouses import ROOT
 
 ENGINES = ["duckdb", "postgres"]
 RECORDED, DELETED = MarkAction.RECORDED, MarkAction.DELETED
-QUICK = RetryPolicy(times=3, first_seconds=0.01)
 
 
 @pytest.fixture(params=ENGINES)
@@ -55,6 +54,19 @@ async def nothing(summary):
     """Progress is ignored."""
 
 
+class QuickClock:
+    """A clock on which 20 seconds pass in one, so that retries and pauses are short."""
+
+    def now(self):
+        return 20 * time.monotonic()
+
+    async def sleep(self, seconds):
+        await asyncio.sleep(seconds / 20)
+
+
+QUICK_CLOCK = QuickClock()
+
+
 async def mark(bench, shop, ids, action=RECORDED, *, in_flight=4, retry_unknown=False, key=None):
     """Mark IDs as one flow run does: with a prepared warehouse, a spool and a client."""
     warehouse = await bench.ready()
@@ -62,9 +74,8 @@ async def mark(bench, shop, ids, action=RECORDED, *, in_flight=4, retry_unknown=
     auth = ApiKeyAuth(key or shop.api_key, shop.site_id)
     with Spool() as spool:
         spool.add(list(ids))
-        async with WixClient(
-            auth, base_url=shop.url, requests_per_minute=100_000, retry=QUICK, timeout_seconds=5
-        ) as client:
+        options = {"requests_per_minute": 100_000, "timeout_seconds": 5, "clock": QUICK_CLOCK}
+        async with WixClient(auth, base_url=shop.url, retries=2, **options) as client:
             return await mark_sessions(
                 client, records, spool, calls_in_flight=in_flight, on_progress=nothing
             )

@@ -35,7 +35,6 @@ from prefect_wix.blocks.warehouse import SessionsWarehouse
 from prefect_wix.client import auth as auth_module
 from prefect_wix.client.auth import ApiKeyAuth, AppAuth
 from prefect_wix.client.client import WixClient
-from prefect_wix.client.retry import RetryPolicy
 from prefect_wix.errors import (
     AuthenticationError,
     NotFoundError,
@@ -51,7 +50,6 @@ from prefect_wix.sandbox import Fault, World, running
 
 CANARY = "CANARY-4f1c"
 TOKEN = "POST /oauth2/token"
-NO_RETRIES = RetryPolicy(times=0)
 WORLD = World.generate(5, sessions=50, start=date(2024, 3, 1), days=3)
 
 
@@ -295,7 +293,7 @@ NO_TOKEN = {
 
 @pytest.mark.parametrize(("response", "kind"), NO_TOKEN.values(), ids=NO_TOKEN)
 async def test_an_error_without_a_token_names_the_token_endpoint(response, kind):
-    async with app_serving([response], JOB, retry=NO_RETRIES) as (wix, client):
+    async with app_serving([response], JOB, retries=0) as (wix, client):
         with pytest.raises(RequestError) as caught:
             await client.list_sessions_async(QUERY)
     assert type(caught.value) is kind
@@ -315,7 +313,7 @@ TOKEN_FAILURES = {
 @pytest.mark.parametrize("failure", TOKEN_FAILURES.values(), ids=TOKEN_FAILURES)
 async def test_a_request_without_a_token_cannot_have_taken_effect(failure):
     """So a listing reports no possible orphan, and a mark does not become unknown."""
-    async with app_serving([failure], JOB, retry=NO_RETRIES) as (wix, client):
+    async with app_serving([failure], JOB, retries=0) as (wix, client):
         with pytest.raises(RequestError) as caught:
             await client.list_sessions_async(QUERY)
         assert wix.endpoints == [TOKEN]
@@ -335,7 +333,7 @@ async def test_nothing_is_sent_while_the_token_endpoint_is_unreachable():
         url = stopped.url
     async with RawWix(JOB).running() as wix:
         auth = AppAuth("app", CANARY, "instance", base_url=url)
-        async with raw_client(wix.url, auth=auth, retry=NO_RETRIES) as client:
+        async with raw_client(wix.url, auth=auth, retries=0) as client:
             with pytest.raises(RequestNotSentError):
                 await client.list_sessions_async(QUERY)
     assert wix.requests == []
@@ -456,7 +454,7 @@ KEY_FAILURES |= {
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("response", KEY_FAILURES.values(), ids=KEY_FAILURES)
 async def test_no_error_and_no_log_record_contains_the_key(response, call, all_logs):
-    async with serving(response, auth=KEY_AUTH, retry=RetryPolicy(times=1)) as (wix, client):
+    async with serving(response, auth=KEY_AUTH, retries=1) as (wix, client):
         error = await error_of(CALLS[call](client))
     for copy in (error, pickle.loads(pickle.dumps(error))):
         assert CANARY not in all_text_of(copy)
@@ -489,7 +487,7 @@ async def test_no_timeout_and_no_connection_error_contains_the_key(all_logs):
 
     async with RawWix(never).running() as wix:
         url = wix.url
-        options = {"auth": KEY_AUTH, "timeout_seconds": 0.05, "retry": NO_RETRIES}
+        options = {"auth": KEY_AUTH, "timeout_seconds": 0.05, "retries": 0}
         async with raw_client(url, **options) as client:
             with pytest.raises(ResponseLostError) as lost:
                 await client.list_sessions_async(QUERY)
@@ -512,7 +510,7 @@ APP_FAILURES |= {
 
 @pytest.mark.parametrize("tokens", APP_FAILURES.values(), ids=APP_FAILURES)
 async def test_no_error_and_no_log_record_contains_an_app_secret_or_token(tokens, all_logs):
-    async with app_serving(tokens, UNAUTHORIZED, retry=RetryPolicy(times=1)) as (wix, client):
+    async with app_serving(tokens, UNAUTHORIZED, retries=1) as (wix, client):
         with pytest.raises(WixError) as caught:
             await client.list_sessions_async(QUERY)
     assert CANARY not in all_text_of(caught.value)

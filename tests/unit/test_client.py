@@ -19,7 +19,7 @@ from test_rate_limiter import VirtualClock
 from prefect_wix.client.auth import ApiKeyAuth, check_base_url
 from prefect_wix.client.client import BASE_URL, WixClient
 from prefect_wix.client.models import JobStatus, MarkState, SessionsQuery
-from prefect_wix.client.retry import RetryPolicy
+from prefect_wix.client.retry import backoff
 from prefect_wix.errors import (
     AuthenticationError,
     BadRequestError,
@@ -232,7 +232,7 @@ async def test_counts_are_requested_as_documented():
 )
 async def test_a_count_without_a_valid_day_and_number_is_an_invalid_response(value):
     body = {"data": [{"type": "TOTAL_SESSIONS", "values": [value]}]}
-    async with serving(raw_response(body=body), retry=RetryPolicy(times=0)) as (_, client):
+    async with serving(raw_response(body=body), retries=0) as (_, client):
         with pytest.raises(InvalidResponseError, match="Wix returned a count"):
             await client.get_total_sessions(date(2024, 3, 1), date(2024, 3, 2), "UTC")
 
@@ -414,14 +414,13 @@ APPLICATION_ERROR = {
     "message": "It went wrong",
     "details": {"applicationError": {"code": "WRONG", "description": "d", "data": {}}},
 }
-NO_RETRIES = RetryPolicy(times=0)
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(("status", "kind"), STATUSES.items())
 async def test_every_error_status_has_its_own_error(call, status, kind):
     """The message has the endpoint, Wix's message and the request ID."""
-    async with serving(raw_response(status, APPLICATION_ERROR), retry=NO_RETRIES) as (_, client):
+    async with serving(raw_response(status, APPLICATION_ERROR), retries=0) as (_, client):
         with pytest.raises(StatusError) as caught:
             await CALLS[call](client)
     error = caught.value
@@ -494,7 +493,7 @@ async def test_violations_of_another_shape_are_tolerated(violations):
     ],
 )
 async def test_a_valid_retry_after_is_parsed_and_any_other_ignored(header, seconds):
-    async with serving(rate_limited(header), retry=NO_RETRIES) as (_, client):
+    async with serving(rate_limited(header), retries=0) as (_, client):
         with pytest.raises(RateLimitError) as caught:
             await client.list_sessions_async(QUERY)
     assert caught.value.retry_after == seconds
@@ -502,7 +501,7 @@ async def test_a_valid_retry_after_is_parsed_and_any_other_ignored(header, secon
 
 async def test_retry_after_may_be_an_http_date():
     until = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
-    async with serving(rate_limited(until), retry=NO_RETRIES) as (_, client):
+    async with serving(rate_limited(until), retries=0) as (_, client):
         with pytest.raises(RateLimitError) as caught:
             await client.list_sessions_async(QUERY)
     assert 35 < caught.value.retry_after <= 40
@@ -538,7 +537,7 @@ async def test_a_429_pauses_all_clients_of_the_site():
     clock = VirtualClock()
     responses = [raw_response(429, EMPTY), JOB]
     async with (
-        serving(*responses, clock=clock, retry=NO_RETRIES) as (wix, one),
+        serving(*responses, clock=clock, retries=0) as (wix, one),
         raw_client(wix.url, clock=clock) as two,
     ):
         with pytest.raises(RateLimitError):
@@ -593,15 +592,15 @@ async def test_a_request_is_retried_only_where_safe_and_useful(call, response, r
 
 @pytest.mark.parametrize("times", [0, 1, 3])
 async def test_the_caller_sets_the_number_of_retries(times):
-    async with serving(raw_response(503, EMPTY), retry=RetryPolicy(times=times)) as (wix, client):
+    async with serving(raw_response(503, EMPTY), retries=times) as (wix, client):
         with pytest.raises(ServerError):
             await client.list_sessions_async(QUERY)
     assert len(wix.requests) == 1 + times
 
 
 def test_the_waits_between_retries_double_with_jitter():
-    waits = [RetryPolicy(times=8).waits() for _ in range(3)]
-    for expected, *measured in zip((0.5, 1, 2, 4, 8, 16, 30, 30), *waits, strict=True):
+    for retries, expected in enumerate((0.5, 1, 2, 4, 8, 16, 30, 30)):
+        measured = [backoff(retries) for _ in range(3)]
         assert all(0.8 * expected <= wait <= 1.2 * expected for wait in measured)
         assert len(set(measured)) == 3
 
@@ -613,14 +612,14 @@ async def test_a_retry_waits_for_its_backoff_and_for_the_pause_of_the_site():
         arrived.append(clock.now())
         return raw_response(503, EMPTY)
 
-    async with serving(record, clock=clock, retry=RetryPolicy(times=8)) as (_, client):
+    async with serving(record, clock=clock, retries=8) as (_, client):
         with pytest.raises(ServerError):
             await client.list_sessions_async(QUERY)
     waits = [two - one for one, two in pairwise(arrived)]
     # One request a second, and growing pauses from the second failure on.
     backoffs, pauses = (0.5, 1, 2, 4, 8, 16, 30, 30), (1, 1, 2, 4, 8, 16, 32, 64)
-    for wait, backoff, pause in zip(waits, backoffs, pauses, strict=True):
-        assert max(0.8 * backoff, pause) - 0.01 < wait < max(1.2 * backoff, pause) + 0.01
+    for wait, one, pause in zip(waits, backoffs, pauses, strict=True):
+        assert max(0.8 * one, pause) - 0.01 < wait < max(1.2 * one, pause) + 0.01
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -649,7 +648,7 @@ async def test_a_response_that_exceeds_the_timeout_is_lost(call):
     async def never(_):
         await asyncio.sleep(30)
 
-    options = {"timeout_seconds": 0.3, "retry": RetryPolicy(times=1)}
+    options = {"timeout_seconds": 0.3, "retries": 1}
     async with serving(never, **options) as (wix, client):
         with pytest.raises(
             ResponseLostError, match=r"timeout after 0.3 s\. The request may have taken effect"

@@ -10,7 +10,6 @@ import pytest
 
 from prefect_wix.client.auth import ApiKeyAuth
 from prefect_wix.client.client import WixClient
-from prefect_wix.client.retry import RetryPolicy
 from prefect_wix.errors import WarehouseAccessError, WarehouseBusyError
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.load.loader import load_partitions
@@ -36,8 +35,7 @@ async def warehouse(tmp_path):
 
 def client_of(shop):
     auth = ApiKeyAuth(shop.api_key, shop.site_id)
-    retry = RetryPolicy(times=1, first_seconds=0.01)
-    return WixClient(auth, base_url=shop.url, requests_per_minute=100_000, retry=retry)
+    return WixClient(auth, base_url=shop.url, requests_per_minute=100_000, retries=1)
 
 
 @pytest.fixture

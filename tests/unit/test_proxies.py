@@ -11,11 +11,9 @@ from test_auth import TOKEN, app_serving, error_of, token
 from test_client import JOB, QUERY, RawWix, raw_client, raw_response, serving
 
 from prefect_wix.client.auth import ApiKeyAuth, AppAuth
-from prefect_wix.client.retry import RetryPolicy
 from prefect_wix.errors import RequestNotSentError
 from prefect_wix.sandbox import running
 
-NO_RETRIES = RetryPolicy(times=0)
 PROXY_VARIABLES = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"]
 
 
@@ -62,7 +60,7 @@ async def test_no_proxy_is_used_for_this_machine(proxy, host):
 
 async def test_no_proxy_is_used_for_ipv6(proxy):
     """The port is closed, so that a connection can only be refused."""
-    async with raw_client("http://[::1]:1", retry=NO_RETRIES) as client:
+    async with raw_client("http://[::1]:1", retries=0) as client:
         error = await error_of(client.list_sessions_async(QUERY))
     assert type(error) is RequestNotSentError
     assert proxy.received == []
@@ -72,7 +70,7 @@ async def test_a_token_endpoint_on_this_machine_needs_no_proxy(proxy):
     """Also if the API is elsewhere."""
     async with RawWix(token()).running() as wix:
         auth = AppAuth("app", "secret-1234", "instance", base_url=wix.url)
-        async with raw_client("https://wix.test", auth=auth, retry=NO_RETRIES) as client:
+        async with raw_client("https://wix.test", auth=auth, retries=0) as client:
             error = await error_of(client.list_sessions_async(QUERY))
     assert type(error) is RequestNotSentError
     assert wix.endpoints == [TOKEN]
@@ -82,7 +80,7 @@ async def test_a_token_endpoint_on_this_machine_needs_no_proxy(proxy):
 
 async def test_another_host_is_reached_by_the_proxy_without_showing_the_key(proxy, caplog):
     caplog.set_level(logging.DEBUG)
-    async with raw_client("https://wix.test", retry=NO_RETRIES) as client:
+    async with raw_client("https://wix.test", retries=0) as client:
         error = await error_of(client.list_sessions_async(QUERY))
     assert type(error) is RequestNotSentError
     assert [one.split(" HTTP")[0] for one in proxy.received] == ["CONNECT wix.test:443"]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect.assets import Asset
 from prefect.exceptions import ParameterTypeError
-from test_client import NO_RETRIES, raw_response, serving
+from test_client import raw_response, serving
 
 from prefect_wix import (
     SessionsWarehouse,
@@ -95,7 +95,7 @@ async def test_a_cursor_is_ignored_where_wix_reports_no_next_page():
 async def test_a_next_page_without_a_cursor_is_an_error(cursor):
     """As the last page it would lose the sites of the next pages silently."""
     body = {"sites": [{"id": "a"}], "metadata": {"hasNext": True, "cursors": {"next": cursor}}}
-    async with serving(raw_response(body=body), auth=ACCOUNT, retry=NO_RETRIES) as (_, client):
+    async with serving(raw_response(body=body), auth=ACCOUNT, retries=0) as (_, client):
         with pytest.raises(InvalidResponseError, match=r"without a cursor|an invalid cursor"):
             await list_sites(client)
 
@@ -121,7 +121,7 @@ async def test_a_page_without_a_new_site_is_not_the_last_one():
 
 @pytest.mark.parametrize("body", [{}, {"sites": {}}, {"sites": [{"name": "x"}]}, {"sites": ["a"]}])
 async def test_a_response_without_sites_or_with_a_site_without_id_is_invalid(body):
-    async with serving(raw_response(body=body), auth=ACCOUNT, retry=NO_RETRIES) as (_, client):
+    async with serving(raw_response(body=body), auth=ACCOUNT, retries=0) as (_, client):
         with pytest.raises(InvalidResponseError, match="for POST /site-list"):
             await list_sites(client)
 
@@ -135,7 +135,7 @@ async def test_a_page_whose_response_was_lost_is_fetched_again():
 async def test_the_key_of_a_site_cannot_list_the_sites_of_the_account():
     with running(World()) as sandbox:
         auth = ApiKeyAuth(sandbox.api_key, sandbox.site_id)
-        async with WixClient(auth, base_url=sandbox.url, retry=NO_RETRIES) as client:
+        async with WixClient(auth, base_url=sandbox.url, retries=0) as client:
             with pytest.raises(PermissionDeniedError):
                 await list_sites(client)
 
@@ -178,7 +178,7 @@ def test_a_site_id_is_refused_where_it_comes_in(way, site_id):
 
 @pytest.mark.parametrize("site_id", BAD_IDS)
 async def test_a_listed_site_with_such_an_id_is_an_invalid_response(site_id):
-    async with serving(page("a", site_id), auth=ACCOUNT, retry=NO_RETRIES) as (_, client):
+    async with serving(page("a", site_id), auth=ACCOUNT, retries=0) as (_, client):
         with pytest.raises(InvalidResponseError, match="a site without a valid ID"):
             await list_sites(client)
 

@@ -26,7 +26,6 @@ from prefect_wix.client import auth as auth_module
 from prefect_wix.client.auth import AccountKeyAuth, ApiKeyAuth, AppAuth
 from prefect_wix.client.models import JobStatus
 from prefect_wix.client.responses import clean
-from prefect_wix.client.retry import RetryPolicy
 from prefect_wix.client.sites import list_sites
 from prefect_wix.errors import (
     AuthenticationError,
@@ -39,7 +38,6 @@ from prefect_wix.errors import (
 from prefect_wix.jobs.listing import Listing
 from tests.options import repeated
 
-NO_RETRIES = RetryPolicy(times=0)
 MIB = 2**20
 
 # --- echoed secrets: place x encoding x length --------------------------------------------------
@@ -223,7 +221,7 @@ async def test_no_header_status_line_or_protocol_error_shows_an_echoed_key(
 ):
     """Neither in the error and its chain nor in a log record at DEBUG."""
     responses = [HEADERS[place](form(secret)) for form in HEADER_ENCODINGS.values()]
-    async with serving(*responses, auth=ApiKeyAuth(secret, "site"), retry=NO_RETRIES) as (
+    async with serving(*responses, auth=ApiKeyAuth(secret, "site"), retries=0) as (
         _,
         client,
     ):
@@ -278,7 +276,7 @@ READERS = {
 async def test_no_value_of_a_success_shows_an_echoed_key(secret, place):
     bodies = [SUCCESSES[place](f"{form(secret)}") for form in ENCODINGS.values()]
     auth = AccountKeyAuth(secret, "account")
-    async with serving(*map(raw_body, bodies), auth=auth, retry=NO_RETRIES) as (_, client):
+    async with serving(*map(raw_body, bodies), auth=auth, retries=0) as (_, client):
         for name in ENCODINGS:
             try:
                 value = await READERS[place](client)
@@ -326,7 +324,7 @@ async def test_no_response_of_the_token_endpoint_shows_an_echoed_app_secret(
     secret, place, debug_logs
 ):
     responses = [TOKEN_ECHOES[place](form(secret)) for form in HEADER_ENCODINGS.values()]
-    async with app_serving(responses, JOB, secret=secret, retry=NO_RETRIES) as (_, client):
+    async with app_serving(responses, JOB, secret=secret, retries=0) as (_, client):
         for _ in responses:
             error = await error_of(client.list_sessions_async(QUERY))
             assert error.endpoint == TOKEN
@@ -344,7 +342,7 @@ async def test_no_response_shows_a_new_token(encode, debug_logs):
     )
     valid = raw_response(200, {"access_token": secret}, x_echo=secret)
     refused = raw_response(401, application_error(f"kept {encode(secret)}"))
-    async with app_serving([invalid, valid], refused, retry=NO_RETRIES) as (_, client):
+    async with app_serving([invalid, valid], refused, retries=0) as (_, client):
         for kind in (RequestNotSentError, AuthenticationError):
             error = await error_of(client.list_sessions_async(QUERY))
             assert type(error) is kind
@@ -466,7 +464,7 @@ async def test_an_id_is_printable_text_of_at_most_200_characters(value, place):
         "site": {"sites": [{"id": value}]},
     }[place]
     reader = READERS["status" if place == "session" else place]
-    async with serving(raw_body(body), retry=NO_RETRIES) as (_, client):
+    async with serving(raw_body(body), retries=0) as (_, client):
         with pytest.raises(InvalidResponseError, match="ID") as caught:
             await reader(client)
     assert len(str(caught.value)) < 300
@@ -484,7 +482,7 @@ async def test_an_id_of_200_characters_is_valid():
 async def test_bytes_that_are_not_utf8_make_an_id_invalid():
     """Two IDs with different invalid bytes would become the same ID."""
     body = b'{"result": {"jobStatus": "FINISHED", "sessionIds": ["a\xff", "a\xfe"]}}'
-    async with serving(raw_response(body=body), retry=NO_RETRIES) as (_, client):
+    async with serving(raw_response(body=body), retries=0) as (_, client):
         with pytest.raises(InvalidResponseError, match="invalid session ID"):
             await client.get_list_sessions_job_result("job")
 
@@ -492,7 +490,7 @@ async def test_bytes_that_are_not_utf8_make_an_id_invalid():
 @pytest.mark.parametrize("cursor", ["\ud800", "a\0b"])
 async def test_an_unprintable_cursor_is_an_invalid_response(cursor):
     body = {"sites": [], "metadata": {"hasNext": True, "cursors": {"next": cursor}}}
-    async with serving(raw_body(body), retry=NO_RETRIES) as (_, client):
+    async with serving(raw_body(body), retries=0) as (_, client):
         with pytest.raises(InvalidResponseError, match="invalid cursor"):
             await list_sites(client)
 
@@ -509,7 +507,7 @@ async def test_the_body_is_decoded_as_utf8_whatever_charset_is_declared(charset)
     job = raw_response(body='{"jobId": "é+AGE-"}'.encode(), content_type=kind)
     refused = raw_response(400, '{"message": "é+AGE-"}'.encode(), content_type=kind)
     failed = raw_response(200, b"<html>", content_type=kind)
-    async with serving(job, refused, failed, retry=NO_RETRIES) as (_, client):
+    async with serving(job, refused, failed, retries=0) as (_, client):
         assert await client.list_sessions_async(QUERY) == "é+AGE-"
         with pytest.raises(BadRequestError, match=r"é[+]AGE-"):
             await client.list_sessions_async(QUERY)
@@ -634,7 +632,7 @@ async def test_an_endless_body_is_refused(lines, chunk):
 async def test_an_endless_token_response_is_refused():
     async with endless(*ENDLESS["chunks"]) as url:
         auth = AppAuth("app", "secret-1234", "instance", base_url=url)
-        async with raw_client(url, auth=auth, retry=NO_RETRIES) as client:
+        async with raw_client(url, auth=auth, retries=0) as client:
             with bounded_memory(mib=40):
                 error = await error_of(client.list_sessions_async(QUERY))
     assert type(error) is RequestNotSentError
@@ -655,7 +653,7 @@ async def test_a_body_of_8_mib_is_read(encoding):
 @pytest.mark.parametrize("body", [b'{"a":' * 100_000, b"[" * 4_000_000, b'{"a":[' * 400])
 @pytest.mark.parametrize("status", [200, 400])
 async def test_deeply_nested_json_is_an_error_of_the_tree(body, status):
-    async with serving(raw_response(status, body), retry=NO_RETRIES) as (_, client):
+    async with serving(raw_response(status, body), retries=0) as (_, client):
         for call in CALLS.values():
             error = await error_of(call(client))
             assert type(error) is (InvalidResponseError if status == 200 else BadRequestError)
@@ -691,7 +689,7 @@ async def test_an_odd_token_lifetime_is_at_most_the_documented_one(monkeypatch, 
 
 
 async def test_a_token_has_at_most_8192_characters():
-    async with app_serving([token("t" * 8193)], JOB, retry=NO_RETRIES) as (_, client):
+    async with app_serving([token("t" * 8193)], JOB, retries=0) as (_, client):
         with pytest.raises(RequestNotSentError, match="no usable token"):
             await client.list_sessions_async(QUERY)
 
@@ -710,7 +708,7 @@ ODD_WAITS += ["Mon, 01 Jan 0001 00:00:00 +2359", "0 0 0 0 0 0", "1 1 1 1:1:1 1"]
 @pytest.mark.parametrize("header", ODD_WAITS)
 async def test_an_odd_retry_after_is_ignored_or_limited(header):
     response = raw_response(429, b"", retry_after=header)
-    async with serving(response, retry=NO_RETRIES) as (_, client):
+    async with serving(response, retries=0) as (_, client):
         with pytest.raises(RateLimitError) as caught:
             await client.list_sessions_async(QUERY)
     assert caught.value.retry_after is None or 0 <= caught.value.retry_after <= 3600

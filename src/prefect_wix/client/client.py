@@ -44,7 +44,7 @@ from prefect_wix.client.rate_limiter import (
     submit_priority,
 )
 from prefect_wix.client.responses import JsonResponse, limit_body
-from prefect_wix.client.retry import RetryPolicy, should_retry
+from prefect_wix.client.retry import RETRIES, backoff, should_retry
 from prefect_wix.clock import SYSTEM_CLOCK, Clock
 from prefect_wix.errors import RateLimitError, RequestError, RequestNotSentError, ResponseLostError
 
@@ -96,7 +96,7 @@ class WixClient:
         requests_per_minute: the site's rate limit. All clients of the site in this process share
             one rate limiter, and the lowest limit applies.
         timeout_seconds: the time limit of one request, without its wait for the rate limit.
-        retry: the retries of failed requests.
+        retries: how often a failed request is sent again.
         clock: the clock of all waits.
         global_limiter: waits for the rate limit that other processes share; None without one.
         log: the logger of rate-limit pauses.
@@ -112,7 +112,7 @@ class WixClient:
         base_url: str = BASE_URL,
         requests_per_minute: int = REQUESTS_PER_MINUTE,
         timeout_seconds: float = TIMEOUT_SECONDS,
-        retry: RetryPolicy = RetryPolicy(),
+        retries: int = RETRIES,
         clock: Clock = SYSTEM_CLOCK,
         global_limiter: GlobalLimiter | None = None,
         log: Log = _LOG,
@@ -128,7 +128,7 @@ class WixClient:
         )
         """The site's rate limiter, which all of its clients in this process share."""
         self._global_limiter = global_limiter
-        self._retry = retry
+        self._retries = retries
         self._timeout = timeout_seconds
         # Following a redirect would send the key to another host.
         self._http = httpx.AsyncClient(
@@ -159,7 +159,8 @@ class WixClient:
         Args:
             query: the query to submit.
             timeout_seconds: how long the submit waits for the rate limit and is retried while Wix
-                returns 429 or 503; None for the retry policy alone.
+                returns 429 or 503; None for a number
+                of retries alone.
 
         Returns:
             The job's ID.
@@ -303,17 +304,17 @@ class WixClient:
 
         With a deadline, a status is retried until then; a lost connection as without one.
         """
-        waits, reads, retries = self._retry.waits(), endpoint not in _WRITES, 0
+        reads, retries = endpoint not in _WRITES, 0
         while True:
             try:
                 await self._acquire_slot(endpoint, priority, deadline)
                 return parse(await self._call_once(endpoint, **content))
             except RequestError as error:
-                by_policy = deadline is None or isinstance(error, RequestNotSentError)
-                backoff = next(waits, math.inf if by_policy else self._retry.ceiling_seconds)
-                wait = max(backoff, error.retry_after or 0.0)
+                wait = max(backoff(retries), error.retry_after or 0.0)
                 ends_in = math.inf if deadline is None else deadline - self.clock.now()
-                if wait >= ends_in or not should_retry(error, reads=reads, retries=retries):
+                is_counted = deadline is None or isinstance(error, RequestNotSentError)
+                is_last = wait >= ends_in or (is_counted and retries >= self._retries)
+                if is_last or not should_retry(error, reads=reads, retries=retries):
                     raise
             retries += 1
             await self.clock.sleep(wait)
