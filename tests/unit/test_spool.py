@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 import random
+import tempfile
+import time
 import tracemalloc
 from pathlib import Path
 from threading import get_ident
@@ -239,3 +242,18 @@ async def test_the_ids_to_add_count_for_the_thread_limit():
         spool.add(["a"])
         assert await spool.run(get_ident, adding=999) == get_ident()
         assert await spool.run(get_ident, adding=1000) != get_ident()
+
+
+def test_the_folder_of_a_killed_run_is_removed_six_hours_later(tmp_path, monkeypatch):
+    """A newer one may belong to a run of another process, and another name to another program."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    names = ("prefect-wix-run-x", "prefect-wix-run-y", "other-run-z")
+    left, running, other = (tmp_path / name for name in names)
+    for folder, hours in ((left, 7), (running, 5), (other, 7)):
+        folder.mkdir()
+        (folder / "ids.txt").write_text("id")
+        os.utime(folder, 2 * (time.time() - 3600 * hours,))
+    with Spool() as spool:
+        assert spool.folder.stat().st_mode & 0o777 == 0o700
+        assert {*tmp_path.iterdir()} == {running, other, spool.folder}
+    assert {*tmp_path.iterdir()} == {running, other}

@@ -1,23 +1,49 @@
 """Paths from outside: checked, given to DuckDB literally, and replaced without a visible draft.
 
+Also temporary folders, which a killed run leaves behind.
+
 The content of files is in `prefect_wix.jobs.writers` and `prefect_wix.load.id_source`.
 """
 
 import errno
 import os
 import re
+import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 from prefect_wix.errors import OutputError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _IN_NO_NAME = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 """NUL, and surrogates that stand for no byte of a file name."""
+_TEMPORARY = "prefect-wix-run-"
+_LEFT_SECONDS = 6 * 3600.0
+"""A temporary folder without a new file for this long was left by a killed run: a run has its own
+while it publishes one listing."""
 _GLOB = re.compile(r"[*?[]")
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A new folder that only this user can open, removed when the block ends.
+
+    Removes the folders that killed runs left more than six hours ago.
+
+    Raises:
+        OSError: the temporary folder of this machine can't be written.
+    """
+    for left in Path(gettempdir()).glob(f"{_TEMPORARY}*"):
+        # Those of other users can't be removed.
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
+                shutil.rmtree(left)
+    with TemporaryDirectory(prefix=_TEMPORARY) as folder:
+        yield Path(folder)
 
 
 def local_path(path: Path, name: str) -> Path:

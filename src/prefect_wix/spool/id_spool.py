@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from prefect_wix.errors import SpoolError
-from prefect_wix.spool.files import literal_path
+from prefect_wix.spool.files import literal_path, temporary_folder
 from prefect_wix.spool.shield import shield_in_thread
-from prefect_wix.spool.temporary import temporary_folder
 
 BATCH_SIZE = 10_000
 INLINE_LIMIT = 1000

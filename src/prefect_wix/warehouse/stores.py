@@ -17,8 +17,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from prefect_wix.errors import WarehouseAccessError, WarehouseBusyError, import_extra
-from prefect_wix.spool.files import literal_path
-from prefect_wix.spool.temporary import temporary_folder
+from prefect_wix.spool.files import literal_path, temporary_folder
 from prefect_wix.warehouse.interface import driver_text
 
 _BUSY_POLL_SECONDS = 0.01
