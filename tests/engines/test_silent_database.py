@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 
 import pytest
@@ -158,12 +157,3 @@ async def test_the_server_ends_what_a_dead_client_leaves_open(silenced):
 
     [row] = await warehouse.transact(settings)
     assert tuple(row) == ("300ms", "300ms", "30")
-
-
-@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="an option of Linux")
-async def test_a_machine_that_is_gone_is_noticed_by_keepalive(silenced):
-    _, warehouse, _ = silenced
-    async with warehouse._transaction() as connection:
-        own = connection._transport.get_extra_info("socket")
-        assert own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000

@@ -50,15 +50,13 @@ _COMMAND_SECONDS = 120.0
 """How long a small transaction, a batch of IDs, a wait for a lock or a commit takes at most."""
 _STATEMENT_SECONDS = 1800.0
 """How long a statement that may write or read all IDs of a partition takes at most."""
-_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
-"""A machine that is gone is noticed within a minute. Options of Linux; others may lack one."""
 _BEGIN = (
     "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {:.0f};"
     "SET LOCAL idle_in_transaction_session_timeout = {:.0f}; SET LOCAL statement_timeout = {:.0f};"
     "SET LOCAL tcp_keepalives_idle = 30; SET LOCAL tcp_keepalives_interval = 10"
 )
-"""Begins a transaction. Its limits are in milliseconds; by them and by keepalive the server ends
-what a dead client leaves open."""
+"""Begins a transaction. Its limits are in milliseconds. By them and by keepalive the server ends
+what a dead client leaves open. Keepalive also keeps a firewall from closing a busy connection."""
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _TRANSIENT = ("08", "25P03", "53300", "57P01", "57P02", "57P03")
 _NO_ACCESS = ("08", "25006", "25P03", "28", "3D", "42501", "53", "57")
@@ -157,7 +155,6 @@ class PostgresWarehouse(SqlWarehouse):
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Any]:
         connection = await self._connect()
-        _keep_alive(connection)
         try:
             limits = (self._busy_timeout, _COMMAND_SECONDS, _STATEMENT_SECONDS)
             await connection.execute(_BEGIN.format(*(max(1, 1000 * one) for one in limits)))
@@ -222,15 +219,6 @@ class PostgresWarehouse(SqlWarehouse):
 def _state(error: BaseException | None) -> str:
     """The SQL state of PostgreSQL's error; empty without one."""
     return str(getattr(error, "sqlstate", ""))
-
-
-def _keep_alive(connection: Any) -> None:
-    # A Unix socket has no such options, and asyncpg no way to set them.
-    with suppress(OSError, AttributeError):
-        own = connection._transport.get_extra_info("socket")  # noqa: SLF001
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEPALIVE.items():
-            own.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def _execute(connection: Any, seconds: float, statement: Statement) -> Rows:
