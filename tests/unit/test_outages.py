@@ -100,6 +100,16 @@ def test_a_storm_of_429_fails_no_partition_and_is_logged_once(tmp_path, caplog, 
     assert took <= seconds + 64 + 60
 
 
+def test_a_request_without_a_job_survives_a_storm_of_429():
+    """A flow begins with the time zone of its site. The hints are useless, and the storm ends."""
+
+    async def time_zone():
+        async with Wix(storm(0, 45, **{"retry-after": "0"})).client() as client:
+            return await client.get_site_timezone()
+
+    assert run(time_zone())[0] is None
+
+
 def test_a_submit_ends_at_the_timeout_of_its_job():
     """Wix accepts no request for hours. A submit of another job waits no longer."""
 

@@ -55,6 +55,8 @@ SITES_LIMIT = 100
 """The most sites in one page of "Query Sites"."""
 RATE_LIMIT_PAUSE_SECONDS = 60.0
 """Wix documents to wait a minute after a 429. Used without a ``Retry-After``."""
+STORM_SECONDS = 120.0
+"""A 429 is retried at least this long, however often, as long as no deadline is earlier."""
 TIMEOUT_SECONDS = 30.0
 _LOOPBACK_URLS = [f"all://[{one}]" if ":" in one else f"all://{one}" for one in LOOPBACK_HOSTS]
 _ACQUIRED = "prefect_wix_acquired"
@@ -305,6 +307,7 @@ class WixClient:
         With a deadline, a status is retried until then; a lost connection as without one.
         """
         reads, retries = endpoint not in _WRITES, 0
+        storm_until = self.clock.now() + STORM_SECONDS
         while True:
             try:
                 await self._acquire_slot(endpoint, priority, deadline)
@@ -313,7 +316,9 @@ class WixClient:
                 wait = max(backoff(retries), error.retry_after or 0.0)
                 ends_in = math.inf if deadline is None else deadline - self.clock.now()
                 is_counted = deadline is None or isinstance(error, RequestNotSentError)
-                is_last = wait >= ends_in or (is_counted and retries >= self._retries)
+                is_storm = isinstance(error, RateLimitError) and self.clock.now() < storm_until
+                most = math.inf if self._retries and is_storm else self._retries
+                is_last = wait >= ends_in or (is_counted and retries >= most)
                 if is_last or not should_retry(error, reads=reads, retries=retries):
                     raise
             retries += 1
