@@ -148,6 +148,15 @@ def test_an_outage_is_waited_for_together_and_logged_once(tmp_path, caplog, resp
     assert took <= 600 + 64 + 60
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_storm_that_outlasts_the_timeout_of_a_submit_stops_the_load(tmp_path, status):
+    """The partitions do not wait for their timeouts one after another."""
+    wix = Wix(lambda _, path: httpx.Response(status) if path.endswith("async") else None)
+    results, took = run(load(wix, tmp_path, DAYS[:5], timeout_seconds=600))
+    assert {one.state for one in results} == {JobState.FAILED}
+    assert took <= 600 + 64
+
+
 GATEWAY = {
     "HTML": httpx.Response(200, html="<h1>Maintenance</h1>"),
     "404 of a gateway": httpx.Response(404, html="no route"),

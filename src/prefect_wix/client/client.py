@@ -332,11 +332,13 @@ class WixClient:
             async with asyncio.timeout(seconds):
                 await self.rate_limiter.acquire(priority, global_limiter=self._global_limiter)
         except TimeoutError:
-            raise RequestNotSentError(
+            error = RequestNotSentError(
                 f"{endpoint} was not sent: the rate limit or a pause of the site allowed no "
                 "request before the deadline. Increase timeout_seconds, or run again later.",
                 endpoint=endpoint,
-            ) from None
+            )
+            error.affects_site = True
+            raise error from None
 
     async def _call_once(self, endpoint: str, **content: Any) -> JsonResponse:
         """Send one request. All requests of the site pause after a temporary error."""

@@ -21,6 +21,7 @@ from prefect_wix.errors import (
     ListingError,
     PermissionDeniedError,
     RequestError,
+    StatusError,
     UnknownJobError,
     WarehouseError,
     WixError,
@@ -150,6 +151,8 @@ class LoadState:
             return error.affects_all
         if isinstance(error, PermissionDeniedError) and error.empty and self.job_accepted:
             return False
+        if isinstance(error, StatusError) and error.safe_to_resend:
+            return True  # a 429 or 503 that a submit met for the whole timeout of its job
         return isinstance(error, RequestError) and error.affects_site
 
 
