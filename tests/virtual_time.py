@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import time
+from contextlib import contextmanager
 
 
 class _Selector(selectors.DefaultSelector):
@@ -16,6 +18,11 @@ class _Selector(selectors.DefaultSelector):
     def select(self, timeout=None):
         if self.loop.in_threads:
             return super().select(0.05 if timeout is None or timeout > 0 else 0)
+        if self.loop.in_real_time:
+            started = time.monotonic()
+            events = super().select(0.05 if timeout is None else min(timeout, 0.05))
+            self.loop.now += time.monotonic() - started
+            return events
         if timeout:
             self.loop.now += timeout
         return super().select(0)
@@ -25,6 +32,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self):
         self.now = 0.0
         self.in_threads = 0
+        self.in_real_time = 0
         selector = _Selector()
         selector.loop = self
         super().__init__(selector)
@@ -45,6 +53,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         # Without the timeout of Python 3.12, which passes at once in virtual time.
         self.in_threads += 1
         await super().shutdown_default_executor()
+
+
+@contextmanager
+def real_time():
+    """Time passes as on the wall, for a peer outside of the loop, such as a database server."""
+    loop = asyncio.get_running_loop()
+    loop.in_real_time += 1
+    try:
+        yield
+    finally:
+        loop.in_real_time -= 1
 
 
 class LoopClock:
