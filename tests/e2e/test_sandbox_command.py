@@ -119,3 +119,13 @@ def test_the_settings_file_is_private_and_replaces_only_its_own_kind(tmp_path: P
     assert f"at {settings['WIX_BASE_URL']} with 50 sessions" in line
     assert settings["WIX_ACCOUNT_API_KEY"]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_an_unknown_rule_lists_all_assumptions():
+    """Each with its default, in one sentence and before the server starts."""
+    refused = start("--rule", "pages=50")
+    _, errors = refused.communicate(timeout=30)
+
+    assert refused.returncode == 1
+    assert errors.startswith("Rule 'pages'")
+    assert "page_cap=1000" in errors

@@ -238,15 +238,17 @@ async def test_a_count_without_a_valid_day_and_number_is_an_invalid_response(val
 
 
 async def test_the_sandbox_counts_every_session_that_it_lists():
-    """The counts of three days add up to all sessions; days past the retention are omitted."""
+    """The counts of three days add up to all sessions; days past the retention are refused."""
     days = date(2024, 3, 1), date(2024, 3, 4)
     world = World.generate(5, sessions=300, start=days[0], days=3, timezone="UTC")
-    for now, kept in ((datetime(2024, 3, 5, tzinfo=UTC), 3), (datetime(2024, 5, 2, tzinfo=UTC), 2)):
-        with running(world, now=now) as sandbox:
-            async with sandbox_client(sandbox) as client:
-                counts = await client.get_total_sessions(*days, "UTC")
-        assert len(counts) == kept
-        assert sum(counts.values()) == 300 or kept < 3
+    with running(world, now=lambda: now) as sandbox:
+        async with sandbox_client(sandbox) as client:
+            now = datetime(2024, 5, 1, tzinfo=UTC)
+            counts = await client.get_total_sessions(*days, "UTC")
+            now = datetime(2024, 5, 2, tzinfo=UTC)
+            with pytest.raises(BadRequestError, match="Do not have data for this start date"):
+                await client.get_total_sessions(*days, "UTC")
+    assert (len(counts), sum(counts.values())) == (3, 300)
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -157,11 +157,10 @@ LONG_ZONE = "A" * 101
         ),
         (
             {**DAYS, "conversionFunnel": {"exclude": None}},
-            "conversionFunnel.exclude",
-            "INVALID_ENUM_VALUE",
+            "conversionFunnel",
+            "REQUIRED_ONE_OF_FIELD",
         ),
         ({**DAYS, "navigationFlow": []}, "navigationFlow", "FORMAT"),
-        ({**DAYS, "navigationFlow": {}}, "navigationFlow.pageInteractions", "FORMAT"),
         (
             {**DAYS, "navigationFlow": {"pageInteractions": []}},
             "navigationFlow.pageInteractions",
@@ -258,7 +257,7 @@ def test_a_rule_sets_the_response_for_an_unknown_job(status: int):
     if status == 200:
         assert answer.json() == {"result": {"jobStatus": "UNKNOWN_JOB_STATUS"}}
     else:
-        assert answer.json()["details"]["applicationError"]["code"] == "JOB_NOT_FOUND"
+        assert answer.json()["details"]["applicationError"]["code"] == "NOT_FOUND"
 
 
 def test_a_rule_sets_the_lifetime_of_a_job():
@@ -324,8 +323,8 @@ SITE_CALLS = [
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ({}, 403),
-        ({"wix-site-id": "{0.site_id}"}, 403),
+        ({}, 401),
+        ({"wix-site-id": "{0.site_id}"}, 401),
         ({"authorization": "{0.api_key}"}, 403),
         ({"authorization": "{0.api_key}", "wix-site-id": "another"}, 403),
         (
@@ -344,7 +343,7 @@ SITE_CALLS = [
 def test_a_site_request_needs_the_raw_key_and_the_site_id(
     sandbox: Sandbox, method: str, path: str, headers: dict[str, str], status: int
 ):
-    """A missing or unexpected header is a 403 with an empty body, an invalid key a 401."""
+    """A missing or invalid key is a 401, another wrong header a 403 with an empty body."""
     own = {name: value.format(sandbox) for name, value in headers.items()}
     answer = httpx.request(method, sandbox.url + path, headers=own, verify=False)
 
@@ -352,8 +351,8 @@ def test_a_site_request_needs_the_raw_key_and_the_site_id(
     assert (answer.json() == EMPTY) == (status == 403)
 
 
-def test_an_app_gets_a_token_and_sends_it_without_a_site_id(sandbox: Sandbox):
-    """The token is sent raw. Another ID header is a 403."""
+def test_an_app_gets_a_token_and_sends_it(sandbox: Sandbox):
+    """A token may have the scheme Bearer and a site ID beside it. An account ID is a 403."""
     with client(sandbox, accept="*/*") as wix:
         minted = wix.post(TOKEN, json=credentials(sandbox)).json()
     token = minted.pop("access_token")
@@ -361,13 +360,64 @@ def test_an_app_gets_a_token_and_sends_it_without_a_site_id(sandbox: Sandbox):
     assert minted == {"token_type": "Bearer", "expires_in": 14_400}
     for headers, status in [
         ({}, 200),
-        ({"wix-site-id": sandbox.site_id}, 403),
+        ({"wix-site-id": sandbox.site_id}, 200),
         ({"wix-account-id": sandbox.account_id}, 403),
     ]:
-        with client(sandbox, authorization=token, **headers) as app:
-            assert app.post(LIST, json={**DAYS, **ALL}).status_code == status
-    with client(sandbox, authorization=f"Bearer {token}") as app:
-        assert app.post(LIST, json={**DAYS, **ALL}).status_code == 401
+        for credential in (token, f"Bearer {token}"):
+            with client(sandbox, authorization=credential, **headers) as app:
+                assert app.post(LIST, json={**DAYS, **ALL}).status_code == status
+
+
+def test_a_rule_makes_a_missing_key_a_403():
+    """As a user measured; Wix documents 401."""
+    rules = Rules(missing_authorization_is_forbidden=True)
+    with running(WORLD, rules=rules) as sandbox, client(sandbox, accept="*/*") as wix:
+        assert wix.post(LIST, json={**DAYS, **ALL}).status_code == 403
+
+
+def test_null_counts_as_absent(sandbox: Sandbox, wix: httpx.Client):
+    """The types of Wix's SDK allow null; without page interactions every session matches."""
+    nulls = {"timezone": None, "predefinedTimePeriod": None, "conversionFunnel": None}
+    funnel = {"conversionFunnel": {"include": "ADDED_TO_CART", "exclude": None}}
+    job = submit(wix, {**DAYS, "navigationFlow": {"pageInteractions": None}})
+
+    assert submit(wix, {**DAYS, **ALL, **nulls})
+    assert submit(wix, {**DAYS, **funnel})
+    assert poll(wix, job).json()["result"]["total"] == len(sandbox.answer({**DAYS, **ALL}))
+
+
+def test_a_rule_accepts_the_unset_values_of_enums():
+    """NOT_SELECTED_... then counts as absent; by default it is an invalid value."""
+    body = {"include": "ADDED_TO_CART", "exclude": "NOT_SELECTED_FUNNEL_STEP"}
+    rules = Rules(accepts_unset_enums=True)
+    with running(WORLD, rules=rules) as sandbox, client(sandbox) as wix:
+        assert submit(wix, {**DAYS, "conversionFunnel": body})
+
+
+@pytest.mark.parametrize("path", [f"{LIST}/", LIST.replace("/list", "//list"), f"{LIST}//"])
+def test_a_double_or_trailing_slash_does_no_harm(wix: httpx.Client, path: str):
+    """Wix's own documentation writes site-analytics//data."""
+    assert wix.post(path, json={**DAYS, **ALL}).status_code == 200
+
+
+def test_an_offset_is_a_32_bit_number(wix: httpx.Client):
+    """The page after the end is empty, up to 2^31 - 1."""
+    job_id = submit(wix, {**DAYS, **ALL})
+
+    assert poll(wix, job_id, offset=2**31 - 1).json()["result"]["sessionIds"] == []
+    assert violations(poll(wix, job_id, offset=2**31)) == {"offset": "MAX"}
+
+
+def test_errors_have_the_documented_code_names(wix: httpx.Client, sandbox: Sandbox):
+    """Such as NOT_FOUND for an unknown job."""
+    rules = Rules(accepts_repeated_marks=False)
+    with running(WORLD, rules=rules, requests_per_minute=2) as other, client(other) as strict:
+        marks = [strict.post(RECORDED, json={"sessionId": WORLD.ids[0]}) for _ in range(3)]
+    with client(sandbox, authorization="wrong") as wrong:
+        answers = [wrong.get(RESULT), poll(wix, "unknown"), *marks[1:]]
+    codes = [each.json()["details"]["applicationError"]["code"] for each in answers]
+
+    assert codes == ["UNAUTHENTICATED", "NOT_FOUND", "ALREADY_EXISTS", "RESOURCE_EXHAUSTED"]
 
 
 def test_a_token_expires():
@@ -417,7 +467,7 @@ def test_every_response_has_a_unique_request_id(sandbox: Sandbox, wix: httpx.Cli
         httpx.get(sandbox.url + RESULT, verify=False),
     ]
 
-    assert [each.status_code for each in answers] == [200, 400, 404, 405, 403]
+    assert [each.status_code for each in answers] == [200, 400, 404, 405, 401]
     assert len({each.headers["x-wix-request-id"] for each in answers}) == 5
 
 
@@ -433,9 +483,12 @@ def test_each_site_has_a_rate_limit_with_a_sliding_minute():
     assert (statuses, beside) == ([200, 200, 200, 429, 429], 200)
 
 
-def test_site_properties_return_the_requested_time_zone(wix: httpx.Client):
-    """The response contains only requested fields."""
-    answer = wix.get(PROPERTIES, params={"fields.paths": "timeZone"})
+@pytest.mark.parametrize(
+    "params", [{"fields.paths": "timeZone"}, {"fields": "timeZone"}, {}], ids=str
+)
+def test_site_properties_return_the_requested_time_zone(wix: httpx.Client, params: dict[str, str]):
+    """The response contains only requested fields; without a mask it contains all."""
+    answer = wix.get(PROPERTIES, params=params)
 
     assert answer.json() == {"properties": {"timeZone": "Asia/Jerusalem"}}
     assert wix.get(PROPERTIES, params={"fields.paths": "email"}).json() == {"properties": {}}
@@ -467,11 +520,29 @@ def test_session_counts_agree_with_the_listing(sandbox: Sandbox, wix: httpx.Clie
 
 
 def test_counts_cover_62_days(wix: httpx.Client):
-    """Older and future days have no value."""
-    (measured,) = counts(wix, "2023-01-01", "2025-01-01").json()["data"]
+    """A range that starts on an older day is rejected, whatever its end is; the future is empty."""
+    (measured,) = counts(wix, "2024-01-31", "2025-01-01").json()["data"]
     days = [each["date"] for each in measured["values"]]
 
     assert (days[0], days[-1], len(days)) == ("2024-01-31", "2024-04-01", 62)
+    for end in ("2024-02-01", "2025-01-01"):
+        rejected = counts(wix, "2024-01-30", end)
+        assert violations(rejected) == {"dateRange.startDate": "VALIDATION"}
+
+
+def test_six_types_of_measurement_are_accepted(wix: httpx.Client):
+    """All but the number of sessions are empty."""
+    names = (
+        *("TOTAL_SESSIONS", "TOTAL_SALES", "TOTAL_ORDERS", "CLICKS_TO_CONTACT"),
+        *("TOTAL_FORMS_SUBMITTED", "TOTAL_UNIQUE_VISITORS"),
+    )
+    params = [("dateRange.startDate", "2024-03-01"), ("dateRange.endDate", "2024-03-08")]
+    params += [("measurementTypes", name) for name in names]
+    sessions, *others = wix.get(DATA, params=params).json()["data"]
+
+    assert [each["type"] for each in (sessions, *others)] == list(names)
+    assert sessions["total"] > 0
+    assert {(len(each["values"]), each["total"]) for each in others} == {(0, 0)}
 
 
 def test_a_rule_makes_counts_differ_from_the_listing():
@@ -508,17 +579,32 @@ def test_sites_are_paged_by_cursor(sandbox: Sandbox):
             if not page["metadata"]["hasNext"]:
                 break
             cursor = page["metadata"]["cursors"]["next"]
-        unpaged = wix.post(SITES, json={}).json()
+        unpaged = wix.post(SITES).json()
 
     assert len(ids) == len(set(ids)) == 5
     assert ids[0] == sandbox.site_id
     assert [site["id"] for site in unpaged["sites"]] == ids
 
 
+def test_sites_have_a_slug_and_a_display_name_and_can_be_filtered_and_sorted(sandbox: Sandbox):
+    """`name` is the slug of the address, `displayName` what the owner calls the site."""
+    headers = {"authorization": sandbox.api_key, "wix-account-id": sandbox.account_id}
+    order = [{"fieldName": "displayName", "order": "DESC"}]
+    with client(sandbox, **headers) as wix:
+        (site,) = wix.post(SITES, json={"query": {"filter": {"displayName": "Shop 1"}}}).json()[
+            "sites"
+        ]
+        backwards = wix.post(SITES, json={"query": {"sort": order}}).json()["sites"]
+
+    name = f"site-{sandbox.site_id[:8]}"
+    assert site == {"id": sandbox.site_id, "name": name, "displayName": "Shop 1"}
+    assert [each["displayName"] for each in backwards] == [f"Shop {n}" for n in (5, 4, 3, 2, 1)]
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ({"wix-account-id": "{0.account_id}"}, 403),
+        ({"wix-account-id": "{0.account_id}"}, 401),
         ({"authorization": "{0.api_key}", "wix-site-id": "{0.site_id}"}, 403),
         ({"authorization": "{0.api_key}", "wix-account-id": "another"}, 403),
         (
@@ -535,7 +621,7 @@ def test_sites_are_paged_by_cursor(sandbox: Sandbox):
 def test_a_sites_request_needs_the_key_and_the_account_id(
     sandbox: Sandbox, headers: dict[str, str], status: int
 ):
-    """A missing or unexpected header is a 403, an invalid key a 401."""
+    """A missing or invalid key is a 401, another wrong header a 403."""
     own = {name: value.format(sandbox) for name, value in headers.items()}
     with client(sandbox, **own) as wix:
         assert wix.post(SITES, json={}).status_code == status
@@ -545,7 +631,10 @@ def test_a_sites_request_needs_the_key_and_the_account_id(
     "query",
     [
         1,
-        {"filter": {}},
+        {"filter": 1},
+        {"filter": {"color": "red"}},
+        {"sort": {"fieldName": "name"}},
+        {"sort": ["name"]},
         {"cursorPaging": 1},
         {"cursorPaging": {"limit": 101}},
         {"cursorPaging": {"limit": 0}},

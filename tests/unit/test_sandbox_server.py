@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from prefect_wix import sandbox as public
-from prefect_wix.sandbox import Fault, Sandbox, World, running
+from prefect_wix.sandbox import Fault, Rules, Sandbox, World, running
 
 LIST = "/analytics/v1/sessions/list/async"
 RESULT = "/analytics/v1/sessions/list/result"
@@ -148,3 +148,13 @@ def test_invalid_faults_are_rejected_over_http(body: object):
         assert answer.status_code == 400
         assert answer.json()["message"]
         assert len(sandbox.faults) == 1
+
+
+def test_rules_are_parsed_and_an_unknown_rule_lists_all():
+    """As the option of the command; a value has the rule's type."""
+    assert Rules.parse([]) == Rules()
+    parsed = Rules.parse(["page_cap=50", "sort=id", "recorded_only=true", "job_lifetime_seconds=3"])
+    assert parsed == Rules(page_cap=50, sort="id", recorded_only=True, job_lifetime_seconds=3.0)
+    for text in ("pages=50", "page_cap=many", "page_cap", "sort=up"):
+        with pytest.raises(ValueError, match=r"^Rule .* All rules: .* page_cap=1000, .*\.$"):
+            Rules.parse([text])

@@ -12,7 +12,7 @@ from zoneinfo import available_timezones
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from prefect_wix.sandbox import Fault, World, running
+from prefect_wix.sandbox import Fault, Rules, World, running
 
 if TYPE_CHECKING:
     from prefect_wix.sandbox import Sandbox
@@ -39,6 +39,7 @@ def sandbox(
     job_seconds: str = "0.5",
     requests_per_minute: Count = WIX_REQUESTS_PER_MINUTE,
     fault: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    rule: Annotated[tuple[str, ...], Parameter(negative=())] = (),
 ) -> None:
     """Run a local server with Wix's Analytics Sessions API until Ctrl-C or SIGTERM.
 
@@ -55,10 +56,13 @@ def sandbox(
         job_seconds: The duration of a job: 0.5, or a range such as 0.2-2.0.
         requests_per_minute: The rate limit of each site; 0 for no limit.
         fault: A fault to inject, such as slow:seconds=2. May be repeated.
+        rule: An assumption where Wix documents nothing, such as page_cap=100; an unknown name lists
+            all with their defaults. May be repeated.
     """
     if timezone not in available_timezones():
         raise ValueError(f"{timezone!r} is not an IANA time zone, such as Asia/Jerusalem.")
     _check_replaceable(env_file)
+    rules = Rules.parse(rule)
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -70,6 +74,7 @@ def sandbox(
     with running(
         world,
         faults=list(map(Fault.parse, fault)),
+        rules=rules,
         job_seconds=_seconds(job_seconds),
         requests_per_minute=requests_per_minute or None,
         seed=seed,

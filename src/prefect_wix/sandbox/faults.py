@@ -342,7 +342,7 @@ def _limit_violation(active: _ActiveFault, _: ApiRequest) -> ApiResponse:
 def _unknown_job(active: _ActiveFault, request: ApiRequest) -> ApiResponse | None:
     if active.previous_calls(request.params.get("jobId")) >= active.fault.options["polls"]:
         return None
-    return _error_response(responses.application_error(404, "JOB_NOT_FOUND", "The job is unknown"))
+    return _error_response(responses.application_error(404, "NOT_FOUND", "The job is unknown"))
 
 
 _REPLACEMENT_FAULTS: dict[str, Callable[[_ActiveFault, ApiRequest], ApiResponse | None]] = {

@@ -109,7 +109,7 @@ def filter_sessions(world: World, body: Mapping[str, Any], indices: range) -> Se
         funnel = body["conversionFunnel"]
         matches = bytes(matches_funnel(funnel, each) for each in world.journey_table)
     else:
-        pattern = body["navigationFlow"]["pageInteractions"]
+        pattern = body["navigationFlow"].get("pageInteractions", ())
         matches = bytes(matches_flow(pattern, each.pages) for each in world.journey_table)
     journeys = world.journeys[indices.start : indices.stop]
     return array("I", compress(indices, map(matches.__getitem__, journeys)))

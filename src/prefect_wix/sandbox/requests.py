@@ -9,7 +9,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from zoneinfo import available_timezones
 
@@ -19,7 +19,7 @@ from prefect_wix.sandbox.responses import validation_error, violation
 from prefect_wix.sandbox.sessions import DEVICES, STEPS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from prefect_wix.sandbox.rules import Rules
 
@@ -36,8 +36,14 @@ PREDEFINED_PERIODS = (
 MAX_MARKED_IDS = 100
 MAX_TIMEZONE_LENGTH = 100
 MAX_SITES_PER_PAGE = 100
+MAX_OFFSET = 2**31 - 1
+MEASUREMENT_TYPES = (
+    *("TOTAL_SESSIONS", "TOTAL_SALES", "TOTAL_ORDERS", "CLICKS_TO_CONTACT"),
+    *("TOTAL_FORMS_SUBMITTED", "TOTAL_UNIQUE_VISITORS"),
+)
 
 _PAGING = "cursorPaging"
+_UNSET = ("NOT_SELECTED_FUNNEL_STEP", "NOT_SELECTED_DEVICE_TYPE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +76,31 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class CountRequest:
-    """The days `[start, end)` of a session count. Without a zone, the site's zone applies."""
+    """The types and the days `[start, end)` of counts. Without a zone, the site's zone applies."""
 
+    types: list[str]
     start: date
     end: date
     zone: str | None
 
 
-def parse_sessions_query(request: ApiRequest) -> dict[str, Any]:
-    """Return the body of List Sessions Async: one period, one filter, an optional time zone."""
-    body = request.json_object()
+@dataclass(frozen=True, slots=True)
+class SitesRequest:
+    """A page of Query Sites: `start` is the cursor. The filter compares fields for equality."""
+
+    limit: int
+    start: int
+    filter: Mapping[str, Any]
+    sort: Sequence[Mapping[str, str]]
+
+
+def parse_sessions_query(request: ApiRequest, rules: Rules) -> dict[str, Any]:
+    """Return the body of List Sessions Async: one period, one filter, an optional time zone.
+
+    A field that is null counts as absent.
+    """
+    unset = (None, *(_UNSET if rules.accepts_unset_enums else ()))
+    body: dict[str, Any] = _without(unset, request.json_object())
     _validate(_check_query(body))
     return body
 
@@ -109,28 +130,40 @@ def parse_deleted_marks(request: ApiRequest) -> list[str]:
 
 
 def parse_count_request(request: ApiRequest) -> CountRequest:
-    """Return the parameters of Get Site Analytics Data. Only TOTAL_SESSIONS is supported."""
+    """Return the parameters of Get Site Analytics Data."""
     params = request.params
     _validate(_check_count_params(params))
     start, end = (date.fromisoformat(params[f"dateRange.{name}Date"]) for name in ("start", "end"))
-    return CountRequest(start, end, params.get("timeZone"))
+    return CountRequest(params["measurementTypes"].split(","), start, end, params.get("timeZone"))
 
 
-def parse_sites_request(request: ApiRequest) -> tuple[int, int]:
-    """Return the page size and the offset, which is the value of the cursor."""
-    body = request.json_object()
+def parse_sites_request(request: ApiRequest) -> SitesRequest:
+    """Return the page, the filter and the order of Query Sites. The body may be missing."""
+    body = request.json_object() if request.content else {}
     query = body.get("query", {})
-    _validate([*_check_fields(body, "", {"query"}), *_check_object("query", query, {_PAGING})])
+    known = {_PAGING, "filter", "sort"}
+    _validate([*_check_fields(body, "", {"query"}), *_check_object("query", query, known)])
     paging = query.get(_PAGING, {})
     _validate(_check_object(f"query.{_PAGING}", paging, {"limit", "cursor"}))
     limit, cursor = paging.get("limit", MAX_SITES_PER_PAGE), paging.get("cursor", "0")
+    criteria, order = query.get("filter", {}), query.get("sort", [])
     _validate(_check_paging(limit, cursor))
-    return limit, int(cursor)
+    _validate(_check_object("query.filter", criteria, {"id", "displayName"}))
+    for key in order if isinstance(order, list) else [None]:
+        _validate(_check_object("query.sort", key, {"fieldName", "order"}))
+    return SitesRequest(limit, int(cursor), criteria, order)
 
 
 def _validate(violations: Iterable[dict[str, Any]]) -> None:
     if entries := list(violations):
         raise validation_error(entries)
+
+
+def _without(unset: Collection[object], value: Any) -> Any:
+    """Return the JSON value without the fields, at any depth, that have an unset value."""
+    if not isinstance(value, dict):
+        return value
+    return {name: _without(unset, each) for name, each in value.items() if each not in unset}
 
 
 def _check_query(body: Mapping[str, Any]) -> Violations:
@@ -192,10 +225,6 @@ def _parse_date(text: object) -> date | None:
     return None
 
 
-def _check_predefined_period(field: str, value: object) -> Violations:
-    yield from _check_choice(field, value, PREDEFINED_PERIODS)
-
-
 def _check_device_type(field: str, value: Any) -> Violations:
     violations = list(_check_object(field, value, {"type"}))
     yield from violations or _check_choice(f"{field}.type", value.get("type"), ("ALL", *DEVICES))
@@ -215,7 +244,7 @@ def _check_flow(field: str, value: Any) -> Violations:
     if violations := list(_check_object(field, value, {"pageInteractions"})):
         yield from violations
         return
-    pages = value.get("pageInteractions")
+    pages = value.get("pageInteractions", [""])
     if not isinstance(pages, list) or not all(isinstance(page, str) for page in pages):
         yield violation(f"{field}.pageInteractions", "FORMAT", "must be a list of strings")
     elif not pages:
@@ -235,7 +264,7 @@ _timezones = cache(available_timezones)
 
 _CHECKS: dict[str, Callable[[str, Any], Violations]] = {
     "customTimePeriod": _check_custom_period,
-    "predefinedTimePeriod": _check_predefined_period,
+    "predefinedTimePeriod": partial(_check_choice, names=PREDEFINED_PERIODS),
     "deviceType": _check_device_type,
     "conversionFunnel": _check_funnel,
     "navigationFlow": _check_flow,
@@ -249,7 +278,7 @@ def _check_result_params(params: Mapping[str, str]) -> Violations:
     for name in ("limit", "offset"):
         if name not in params:
             yield violation(name, "REQUIRED_FIELD", "is required")
-        elif not re.fullmatch(r"-?[0-9]{1,9}", params[name]):
+        elif not re.fullmatch(r"-?[0-9]{1,10}", params[name]):
             yield violation(name, "FORMAT", "must be a whole number")
 
 
@@ -260,6 +289,8 @@ def _check_page_range(limit: int, offset: int, page_cap: int) -> Violations:
         yield violation("limit", "MAX", f"must be at most {page_cap}", threshold=page_cap)
     if offset < 0:
         yield violation("offset", "MIN", "must be at least 0", threshold=0)
+    if offset > MAX_OFFSET:
+        yield violation("offset", "MAX", "must be a 32-bit number", threshold=MAX_OFFSET)
 
 
 def _check_session_id(body: Mapping[str, Any]) -> Violations:
@@ -277,8 +308,8 @@ def _check_session_ids(ids: object) -> Violations:
 
 
 def _check_count_params(params: Mapping[str, str]) -> Violations:
-    types = params.get("measurementTypes")
-    yield from _check_choice("measurementTypes", types, ("TOTAL_SESSIONS",))
+    for name in params.get("measurementTypes", "").split(","):
+        yield from _check_choice("measurementTypes", name, MEASUREMENT_TYPES)
     fields = ("dateRange.startDate", "dateRange.endDate")
     dates = {"startDate": params.get(fields[0]), "endDate": params.get(fields[1])}
     yield from _check_dates(dates, *fields)

@@ -49,8 +49,8 @@ def application_error(status: int, code: str, description: str) -> ApiError:
 
 
 def unauthenticated() -> ApiError:
-    """401: the credentials are invalid or expired."""
-    return application_error(401, "UNAUTHENTICATED", "The credentials are invalid or expired")
+    """401: the credentials are missing, invalid or expired."""
+    return application_error(401, "UNAUTHENTICATED", "Missing, invalid or expired credentials")
 
 
 def forbidden() -> ApiError:
@@ -60,7 +60,7 @@ def forbidden() -> ApiError:
 
 def too_many_requests() -> ApiError:
     """429: the site exceeded its rate limit."""
-    return application_error(429, "RATE_LIMIT_EXCEEDED", "Too many requests, try again later")
+    return application_error(429, "RESOURCE_EXHAUSTED", "Too many requests, try again later")
 
 
 def violation(field: str, rule: str, description: str, **data: object) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Sandbox:
         self.world = service.worlds[self.site_id]
         """The sessions of the main site."""
         self.site_names = service.site_names
-        """The names of sites by site ID. A site without an entry is called "Shop" and a number."""
+        """The display names of sites by site ID. The default is "Shop" and a number."""
         self.recorded = service.recorded
         """The IDs that were marked as recorded."""
         self.deleted = service.deleted

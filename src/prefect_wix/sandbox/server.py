@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import re
 import socket
 import time
 from contextlib import contextmanager, suppress
@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from random import Random
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import orjson
 import uvicorn
@@ -83,13 +84,13 @@ def running(
         host: The address to listen on.
         port: The port to listen on, 0 for any free port.
     """
-    credentials = Credentials.from_seed(seed)
+    credentials, rules = Credentials.from_seed(seed), rules or Rules()
     worlds = {credentials.site_id: World.generate(seed) if world is None else world}
     worlds |= _additional_sites(sites, seed)
     service = Service(
         worlds,
-        AccessControl(credentials, worlds, _clock(now), requests_per_minute),
-        rules=rules or Rules(),
+        AccessControl(credentials, worlds, _clock(now), requests_per_minute, rules),
+        rules=rules,
         faults=Faults(faults, seed),
         job_seconds=job_seconds if isinstance(job_seconds, tuple) else (job_seconds, job_seconds),
         seed=seed,
@@ -178,7 +179,8 @@ class _Protocol(H11Protocol):
         app = self.app
 
         async def with_transport(scope: Scope, receive: Receive, send: Send) -> None:
-            await app({**scope, _TRANSPORT: transport}, receive, send)
+            path = re.sub("/+", "/", scope["path"]).rstrip("/")  # as Wix does
+            await app({**scope, "path": path, _TRANSPORT: transport}, receive, send)
 
         self.app = with_transport
 
@@ -203,7 +205,9 @@ def _route_handler(endpoint: str, service: Service, sandbox: Sandbox) -> Handler
         await _delay(http_request, service.faults.delay(request))
         response, job_id = _respond(service, request)
         status = None if response.delivery == "never" else response.status
-        body = _parse_json(request.content)
+        body = None
+        with suppress(orjson.JSONDecodeError):
+            body = orjson.loads(request.content)
         sandbox.add_record(
             RequestRecord(endpoint, request.method, at, status, body, request.params, job_id)
         )
@@ -239,22 +243,11 @@ def _respond(service: Service, request: ApiRequest) -> tuple[ApiResponse, str | 
     return faults.change_response(request, json_response(200, body)), body.get("jobId", job_id)
 
 
-def _parse_json(content: bytes) -> Any:
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
-        return None
-
-
-_numbers = itertools.count(1)
-
-
 class _HTTPResponse(Response):
     """Sends an `ApiResponse` with a request ID, which every response of Wix carries."""
 
     def __init__(self, response: ApiResponse) -> None:
-        request_id = f"{time.time():.6f}.{next(_numbers)}"
-        headers = {**response.headers, "x-wix-request-id": request_id}
+        headers = {**response.headers, "x-wix-request-id": str(uuid4())}
         super().__init__(response.body, response.status, headers, response.content_type)
         self.delivery = response.delivery
 

@@ -18,7 +18,7 @@ from prefect_wix.sandbox import requests
 from prefect_wix.sandbox.access import AccessControl
 from prefect_wix.sandbox.faults import Faults, Page
 from prefect_wix.sandbox.query import count_sessions, find_sessions, query_days
-from prefect_wix.sandbox.responses import application_error
+from prefect_wix.sandbox.responses import application_error, validation_error, violation
 from prefect_wix.sandbox.world import DerivedIds
 
 if TYPE_CHECKING:
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
     from prefect_wix.sandbox.world import World
 
 COUNT_DAYS = 62
-"""The days with TOTAL_SESSIONS, including today. The sandbox omits the days before them.
-
-Wix rejects a range that starts more than 61 days before today.
-"""
+"""The days with counts, including today. A range that starts before them is rejected."""
 
 _OK = 200
 _NONEXISTENT_IDS = DerivedIds(-1)
@@ -94,7 +91,7 @@ class Service:
 
 def _submit_job(service: Service, request: ApiRequest) -> Mapping[str, Any]:
     site_id = service.access.authorize_site(request)
-    body = requests.parse_sessions_query(request)
+    body = requests.parse_sessions_query(request, service.rules)
     now, world, rules = time.monotonic(), service.worlds[site_id], service.rules
     ready = now + service.random.uniform(*service.job_seconds)
     sessions = service.find_site_sessions(site_id, body)
@@ -122,7 +119,8 @@ def _get_result(service: Service, request: ApiRequest) -> Mapping[str, Any]:
     job = service.jobs.get(params.job_id)
     if job is None or job.site_id != site_id or _is_expired(job, service.rules):
         return _unknown_job(service.rules)
-    status = service.faults.job_status(job.id, job.days) or _job_status(job)
+    status = service.faults.job_status(job.id, job.days)
+    status = status or ("FINISHED" if time.monotonic() >= job.ready else "IN_PROGRESS")
     result: dict[str, Any] = {"jobStatus": status}
     if status == "FINISHED":
         job = _job_of_listing(service, job)
@@ -158,11 +156,7 @@ def _is_expired(job: Job, rules: Rules) -> bool:
 def _unknown_job(rules: Rules) -> Mapping[str, Any]:
     if rules.unknown_job_status == _OK:
         return {"result": {"jobStatus": "UNKNOWN_JOB_STATUS"}}
-    raise application_error(rules.unknown_job_status, "JOB_NOT_FOUND", "The job is unknown")
-
-
-def _job_status(job: Job) -> str:
-    return "FINISHED" if time.monotonic() >= job.ready else "IN_PROGRESS"
+    raise application_error(rules.unknown_job_status, "NOT_FOUND", "The job is unknown")
 
 
 def _page_ids(service: Service, job: Job, positions: Sequence[int]) -> list[str]:
@@ -193,9 +187,9 @@ def _mark(
 ) -> Mapping[str, Any]:
     find, rules = service.worlds[site_id].find, service.rules
     if not rules.accepts_unknown_marks and any(find(each) is None for each in ids):
-        raise application_error(404, "SESSION_NOT_FOUND", "A session is unknown")
+        raise application_error(404, "NOT_FOUND", "A session is unknown")
     if not rules.accepts_repeated_marks and not marked.isdisjoint(ids):
-        raise application_error(409, "ALREADY_MARKED", "A session is already marked")
+        raise application_error(409, "ALREADY_EXISTS", "A session is already marked")
     marked.update(ids)
     return {}
 
@@ -208,8 +202,8 @@ def _create_token(service: Service, request: ApiRequest) -> Mapping[str, Any]:
 
 def _get_properties(service: Service, request: ApiRequest) -> Mapping[str, Any]:
     world = service.worlds[service.access.authorize_site(request)]
-    requested = "timeZone" in request.params.get("fields.paths", "").split(",")
-    known = requested and service.rules.site_timezone_known
+    mask = request.params.get("fields.paths") or request.params.get("fields")
+    known = service.rules.site_timezone_known and (not mask or "timeZone" in mask.split(","))
     return {"properties": {"timeZone": world.timezone} if known else {}}
 
 
@@ -218,15 +212,19 @@ def _get_counts(service: Service, request: ApiRequest) -> Mapping[str, Any]:
     params, now = requests.parse_count_request(request), service.access.now()
     zone = ZoneInfo(params.zone or world.timezone)
     tomorrow = now.astimezone(zone).date() + timedelta(days=1)
-    first = max(params.start, tomorrow - timedelta(days=COUNT_DAYS))
-    days = (first + timedelta(days=n) for n in range((min(params.end, tomorrow) - first).days))
+    if params.start < tomorrow - timedelta(days=COUNT_DAYS):
+        text = "Do not have data for this start date"
+        raise validation_error([violation("dateRange.startDate", "VALIDATION", text)])
+    length = (min(params.end, tomorrow) - params.start).days
+    days = (params.start + timedelta(days=n) for n in range(length))
     counts = {
         str(day): _reported_count(count_sessions(world, day, zone, now), service.rules)
         for day in days
     }
     values = [{"date": day, "value": value} for day, value in counts.items()]
-    data = {"type": "TOTAL_SESSIONS", "values": values, "total": sum(counts.values())}
-    return {"data": [data]}
+    empty = {name: {"values": [], "total": 0} for name in params.types}
+    measured = empty | {"TOTAL_SESSIONS": {"values": values, "total": sum(counts.values())}}
+    return {"data": [{"type": name, **measured[name]} for name in params.types]}
 
 
 def _reported_count(count: int, rules: Rules) -> int:
@@ -235,10 +233,17 @@ def _reported_count(count: int, rules: Rules) -> int:
 
 def _list_sites(service: Service, request: ApiRequest) -> Mapping[str, Any]:
     service.access.authorize_account(request)
-    limit, start = requests.parse_sites_request(request)
+    query = requests.parse_sites_request(request)
     names = {site_id: f"Shop {n}" for n, site_id in enumerate(service.worlds, start=1)}
-    sites = [{"id": id_, "name": name} for id_, name in (names | service.site_names).items()]
-    page, end = sites[start : start + limit], start + limit
+    sites = [
+        {"id": id_, "name": f"site-{id_[:8]}", "displayName": name}
+        for id_, name in (names | service.site_names).items()
+        if query.filter.items() <= {"id": id_, "displayName": name}.items()
+    ]
+    for by in reversed(query.sort):
+        field, is_descending = by.get("fieldName", ""), by.get("order") == "DESC"
+        sites.sort(key=lambda site: site.get(field, ""), reverse=is_descending)
+    page, end = sites[query.start :][: query.limit], query.start + query.limit
     has_next = end < len(sites)
     cursors = {"next": str(end)} if has_next else {}
     metadata = {"count": len(page), "cursors": cursors, "hasNext": has_next}
