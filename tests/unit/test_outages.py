@@ -148,13 +148,40 @@ def test_an_outage_is_waited_for_together_and_logged_once(tmp_path, caplog, resp
     assert took <= 600 + 64 + 60
 
 
-@pytest.mark.parametrize("status", [429, 503])
-def test_a_storm_that_outlasts_the_timeout_of_a_submit_stops_the_load(tmp_path, status):
+def refuse(*_):
+    raise httpx.ConnectError("connection refused")
+
+
+OUTAGES_OF_SUBMITS = {
+    "429": lambda *_: httpx.Response(429),
+    "503": lambda *_: httpx.Response(503),
+    "no connection": refuse,
+}
+
+
+@pytest.mark.parametrize("reply", OUTAGES_OF_SUBMITS.values(), ids=OUTAGES_OF_SUBMITS)
+def test_an_outage_of_submits_is_waited_for_together(tmp_path, caplog, reply):
+    """Ten minutes after the first job, and no partition fails."""
+    wix = Wix(lambda at, path: reply() if 2 < at < 600 and path.endswith("async") else None)
+    results, took = run(load(wix, tmp_path, DAYS, timeout_seconds=3600))
+    assert {one.state for one in results} == {JobState.LANDED}
+    assert took <= 600 + 64 + 60
+
+
+@pytest.mark.parametrize("reply", OUTAGES_OF_SUBMITS.values(), ids=OUTAGES_OF_SUBMITS)
+def test_an_outage_that_outlasts_the_timeout_of_a_submit_stops_the_load(tmp_path, reply):
     """The partitions do not wait for their timeouts one after another."""
-    wix = Wix(lambda _, path: httpx.Response(status) if path.endswith("async") else None)
+    wix = Wix(lambda at, path: reply() if at > 0.06 and path.endswith("async") else None)
     results, took = run(load(wix, tmp_path, DAYS[:5], timeout_seconds=600))
-    assert {one.state for one in results} == {JobState.FAILED}
+    assert JobState.FAILED in {one.state for one in results}
     assert took <= 600 + 64
+
+
+def test_a_wix_that_was_never_reached_is_given_up_soon(tmp_path):
+    """The base URL may be wrong."""
+    results, took = run(load(Wix(refuse), tmp_path, DAYS[:5]))
+    assert {one.state for one in results} == {JobState.FAILED}
+    assert took <= 60
 
 
 GATEWAY = {

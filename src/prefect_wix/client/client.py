@@ -131,6 +131,8 @@ class WixClient:
         """The site's rate limiter, which all of its clients in this process share."""
         self._global_limiter = global_limiter
         self._retries = retries
+        self._was_reached = False
+        """Whether a request has got a response."""
         self._timeout = timeout_seconds
         # Following a redirect would send the key to another host.
         self._http = httpx.AsyncClient(
@@ -304,7 +306,7 @@ class WixClient:
     ) -> T:
         """Send a request, retry it where `should_retry` allows it, and parse the response.
 
-        With a deadline, a status is retried until then; a lost connection as without one.
+        With a deadline it is retried until then, if Wix has responded to a request before.
         """
         reads, retries = endpoint not in _WRITES, 0
         storm_until = self.clock.now() + STORM_SECONDS
@@ -315,7 +317,8 @@ class WixClient:
             except RequestError as error:
                 wait = max(backoff(retries), error.retry_after or 0.0)
                 ends_in = math.inf if deadline is None else deadline - self.clock.now()
-                is_counted = deadline is None or isinstance(error, RequestNotSentError)
+                # Without one response, the base URL may be wrong.
+                is_counted = deadline is None or not self._was_reached
                 is_storm = isinstance(error, RateLimitError) and self.clock.now() < storm_until
                 most = math.inf if self._retries and is_storm else self._retries
                 is_last = wait >= ends_in or (is_counted and retries >= most)
@@ -332,19 +335,18 @@ class WixClient:
             async with asyncio.timeout(seconds):
                 await self.rate_limiter.acquire(priority, global_limiter=self._global_limiter)
         except TimeoutError:
-            error = RequestNotSentError(
+            raise RequestNotSentError(
                 f"{endpoint} was not sent: the rate limit or a pause of the site allowed no "
                 "request before the deadline. Increase timeout_seconds, or run again later.",
                 endpoint=endpoint,
-            )
-            error.affects_site = True
-            raise error from None
+            ) from None
 
     async def _call_once(self, endpoint: str, **content: Any) -> JsonResponse:
         """Send one request. All requests of the site pause after a temporary error."""
         sent_at = self.clock.now()
         try:
             response = await self._send(endpoint, **content)
+            self._was_reached = True
             if not response.is_success:
                 raise responses.error_from_response(response, endpoint)
             parsed = responses.parse_response(response, endpoint, may_be_empty=endpoint in _MARKS)

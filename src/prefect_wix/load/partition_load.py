@@ -21,7 +21,6 @@ from prefect_wix.errors import (
     ListingError,
     PermissionDeniedError,
     RequestError,
-    StatusError,
     UnknownJobError,
     WarehouseError,
     WixError,
@@ -151,9 +150,8 @@ class LoadState:
             return error.affects_all
         if isinstance(error, PermissionDeniedError) and error.empty and self.job_accepted:
             return False
-        if isinstance(error, StatusError) and error.safe_to_resend:
-            return True  # a 429 or 503 that a submit met for the whole timeout of its job
-        return isinstance(error, RequestError) and error.affects_site
+        # A submit that could be sent again was tried for the whole timeout of its job.
+        return isinstance(error, RequestError) and (error.affects_site or error.safe_to_resend)
 
 
 class PartitionLoad:
