@@ -158,8 +158,11 @@ async def test_a_role_with_three_connections_loads_24_partitions_at_once(make_be
     assert len(opened) == 48
 
 
-async def test_a_failover_in_a_load_loses_and_doubles_nothing(client):
-    """The server crashes when the first partition has landed, and is back after 2 s."""
+async def test_a_failover_in_a_load_loses_and_doubles_nothing(client, caplog):
+    """The server crashes when the first partition has landed, and is back after 2 s.
+
+    One line says what the load waits for.
+    """
     server = PostgresServer(postgres_programs())
     server.start()
     try:
@@ -173,6 +176,7 @@ async def test_a_failover_in_a_load_loses_and_doubles_nothing(client):
 
         results = await load(client, warehouse, on_progress=fail_over)
         await failovers[0]
+        assert caplog.text.count("Trying again for up to 60 s.") == 1
         assert {one.state for one in results} == {JobState.LANDED}
         for one in results:
             assert len(await bench.check(one.partition)) == one.sessions > 0

@@ -10,6 +10,7 @@ are in `transactions`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -61,6 +62,7 @@ what a dead client leaves open. Keepalive also keeps a firewall from closing a b
 _TRANSIENT = ("08", "25P03", "53300", "57P01", "57P02", "57P03")
 _NO_ACCESS = ("08", "25006", "25P03", "28", "3D", "42501", "53", "57")
 _SILENT = "no response in time"
+_LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.5
 """The wait before a transaction on a lost connection is repeated."""
 
@@ -111,6 +113,8 @@ class PostgresWarehouse(SqlWarehouse):
                 if not self._is_transient(error.__cause__):
                     raise
                 now = time.monotonic()
+                if self._lost_at is None:
+                    _LOG.warning("%s Trying again for up to %g s.", error, self._busy_timeout)
                 lost_at, self._lost_at = lost_at or now, self._lost_at or now
                 if now >= min(lost_at, self._lost_at) + self._busy_timeout:
                     raise
