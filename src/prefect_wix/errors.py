@@ -181,11 +181,13 @@ class ServerError(StatusError):
     504 the request must be made smaller, as Wix documents.
     """
 
+    temporary = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.safe_to_resend = self.status == 503  # noqa: PLR2004
         self.may_have_taken_effect = not self.safe_to_resend
-        self.retryable = self.temporary = self.status != 504  # noqa: PLR2004
+        self.retryable = self.status != 504  # noqa: PLR2004
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -607,6 +607,10 @@ def test_the_waits_between_retries_double_with_jitter():
         assert len(set(measured)) == 3
 
 
+def test_the_wait_after_a_thousand_retries_is_no_longer():
+    assert backoff(5000) <= 36
+
+
 async def test_a_retry_waits_for_its_backoff_and_for_the_pause_of_the_site():
     clock, arrived = VirtualClock(), []
 

@@ -176,7 +176,7 @@ SINGLE = [
     # The listing ends with an error.
     (Fault("rate_limited"), RateLimitError),
     (Fault("server_error"), ServerError),
-    (Fault("server_error", status=504), ServerError),
+    (Fault("server_error", status=504, on="result"), JobTimeoutError),
     (Fault("html"), ServerError),
     (Fault("html", status=200), InvalidResponseError),
     (Fault("expired_token"), AuthenticationError),

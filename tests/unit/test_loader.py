@@ -142,6 +142,21 @@ async def test_two_runs_that_publish_one_job_keep_its_counts(shop, client, wareh
     assert len(shop.submits) == 1
 
 
+async def test_a_job_id_that_can_not_be_saved_stops_the_load(shop, client, warehouse, monkeypatch):
+    """Each further submit would leave another job at Wix that no record names."""
+    save = warehouse.save_record
+
+    async def full_disk(record):
+        if record.job_id is not None:
+            raise WarehouseAccessError("the disk is full", affects_all=False)
+        await save(record)
+
+    monkeypatch.setattr(warehouse, "save_record", full_disk)
+    results = await load(client, warehouse, slots=4)
+    assert {one.state for one in results} == {JobState.FAILED}
+    assert len(shop.submits) == 1
+
+
 async def test_a_warehouse_that_can_not_be_written_stops_the_load(client, warehouse, monkeypatch):
     """No job is submitted for partitions whose result could not be published."""
     publish = warehouse.publish

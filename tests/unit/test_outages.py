@@ -44,9 +44,9 @@ class Wix:
             return httpx.Response(200, json={"jobId": f"job-{self.submits}"})
         return httpx.Response(200, json=NO_ID)
 
-    def client(self):
+    def client(self, clock=None):
         auth = ApiKeyAuth("secret-key", "site")
-        client = WixClient(auth, base_url="https://wix.test", clock=LoopClock())
+        client = WixClient(auth, base_url="https://wix.test", clock=clock or LoopClock())
         hooks = client._http.event_hooks
         client._http = httpx.AsyncClient(
             base_url=client.base_url,
@@ -57,7 +57,7 @@ class Wix:
         return client
 
 
-async def load(wix, folder, days=DAYS, timeout_seconds=3600):
+async def load(wix, folder, days=DAYS, timeout_seconds=3600, clock=None):
     warehouse = open_warehouse(f"duckdb:///{folder}/sessions.duckdb")
     await warehouse.prepare()
     partitions = [Partition("site", day, "device_type=ALL", "UTC") for day in days]
@@ -66,7 +66,7 @@ async def load(wix, folder, days=DAYS, timeout_seconds=3600):
     async def nothing(_):
         pass
 
-    async with wix.client() as client:
+    async with wix.client(clock) as client:
         return await load_partitions(client, warehouse, partitions, options, on_progress=nothing)
 
 
@@ -133,6 +133,7 @@ def test_a_submit_ends_at_the_timeout_of_its_job():
 OUTAGES = {
     "503": httpx.Response(503),
     "500": httpx.Response(500),
+    "504": httpx.Response(504),
     "HTML": httpx.Response(200, html="<h1>Maintenance</h1>"),
 }
 
@@ -175,6 +176,32 @@ def test_an_outage_that_outlasts_the_timeout_of_a_submit_stops_the_load(tmp_path
     results, took = run(load(wix, tmp_path, DAYS[:5], timeout_seconds=600))
     assert JobState.FAILED in {one.state for one in results}
     assert took <= 600 + 64
+
+
+def test_a_lost_connection_at_the_start_of_a_load_is_waited_for(tmp_path):
+    """The flow has reached Wix before, by another client."""
+    wix = Wix(lambda at, path: refuse() if at < 40 and path.endswith("async") else None)
+    clock = LoopClock()
+
+    async def flow():
+        async with wix.client(clock) as client:
+            await client.get_site_timezone()
+        return await load(wix, tmp_path, DAYS[:5], clock=clock)
+
+    assert {one.state for one in run(flow())[0]} == {JobState.LANDED}
+
+
+def test_a_second_submit_ends_at_the_deadline_of_the_first(tmp_path):
+    """The response of the first is lost after nine minutes of 503."""
+
+    def reply(at, path):
+        if path.endswith("async") and at > 500:
+            raise httpx.ReadError("reset")
+        return httpx.Response(503) if path.endswith("async") else None
+
+    results, took = run(load(Wix(reply), tmp_path, DAYS[:1], timeout_seconds=600))
+    assert {one.state for one in results} == {JobState.FAILED}
+    assert took <= 600 + 1
 
 
 def test_a_wix_that_was_never_reached_is_given_up_soon(tmp_path):

@@ -182,6 +182,15 @@ def test_the_same_date_in_another_zone_is_another_day():
     assert [*got.to_load.values()] == [Reason.OTHER_ZONE]
 
 
+def test_days_loaded_again_come_in_the_order_of_their_confirmation():
+    """So that partial loads one after another load each of them, in turn."""
+    days = [Partition("site", DAY - timedelta(n), "device_type=ALL", "UTC") for n in range(3)]
+    ages = (300, 100, 200)
+    receipts = [receipt(AS_OF - age * HOUR, one) for age, one in zip(ages, days, strict=True)]
+    planned = make_plan(days, receipts, policy(ALL, lookback=timedelta()))
+    assert [*planned.to_load] == [days[0], days[2], days[1]]
+
+
 def test_a_receipt_from_the_future_is_ignored():
     """A clock that once ran ahead must not settle a day permanently."""
     got = make_plan([PARTITION], [receipt(NOW + HOUR)], policy(MISSING))

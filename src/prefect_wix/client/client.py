@@ -131,8 +131,6 @@ class WixClient:
         """The site's rate limiter, which all of its clients in this process share."""
         self._global_limiter = global_limiter
         self._retries = retries
-        self._was_reached = False
-        """Whether a request has got a response."""
         self._timeout = timeout_seconds
         # Following a redirect would send the key to another host.
         self._http = httpx.AsyncClient(
@@ -162,9 +160,8 @@ class WixClient:
 
         Args:
             query: the query to submit.
-            timeout_seconds: how long the submit waits for the rate limit and is retried while Wix
-                returns 429 or 503; None for a number
-                of retries alone.
+            timeout_seconds: how long the submit waits for the rate limit, and is retried while Wix
+                returns 429 or 503 or can't be reached; None for a number of retries alone.
 
         Returns:
             The job's ID.
@@ -318,7 +315,7 @@ class WixClient:
                 wait = max(backoff(retries), error.retry_after or 0.0)
                 ends_in = math.inf if deadline is None else deadline - self.clock.now()
                 # Without one response, the base URL may be wrong.
-                is_counted = deadline is None or not self._was_reached
+                is_counted = deadline is None or not self.rate_limiter.was_reached
                 is_storm = isinstance(error, RateLimitError) and self.clock.now() < storm_until
                 most = math.inf if self._retries and is_storm else self._retries
                 is_last = wait >= ends_in or (is_counted and retries >= most)
@@ -346,7 +343,7 @@ class WixClient:
         sent_at = self.clock.now()
         try:
             response = await self._send(endpoint, **content)
-            self._was_reached = True
+            self.rate_limiter.was_reached = True
             if not response.is_success:
                 raise responses.error_from_response(response, endpoint)
             parsed = responses.parse_response(response, endpoint, may_be_empty=endpoint in _MARKS)

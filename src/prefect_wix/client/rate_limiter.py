@@ -72,6 +72,8 @@ class RateLimiter:
     ) -> None:
         if requests_per_minute < 1:
             raise ValueError(f"requests_per_minute must be at least 1, not {requests_per_minute}.")
+        self.was_reached = False
+        """Whether a request of the site has got a response."""
         self._clock = clock
         self._lock = threading.Lock()
         self._limit = requests_per_minute

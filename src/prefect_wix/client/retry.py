@@ -16,7 +16,7 @@ THROTTLE_TRIES = 2
 
 def backoff(retries: int) -> float:
     """The wait before the next retry: 0.5, 1, 2, ... 30 seconds, plus or minus 20 %."""
-    return min(0.5 * 2.0**retries, 30.0) * random.uniform(0.8, 1.2)  # noqa: S311
+    return min(0.5 * 2.0 ** min(retries, 6), 30.0) * random.uniform(0.8, 1.2)  # noqa: S311
 
 
 def should_retry(error: RequestError, *, reads: bool, retries: int) -> bool:

@@ -80,7 +80,12 @@ async def submit_job(
     Raises:
         RequestError: the submit failed; see the tree in `prefect_wix.errors`.
     """
-    submit = partial(client.list_sessions_async, query, timeout_seconds=poll_policy.timeout_seconds)
+    deadline = client.clock.now() + poll_policy.timeout_seconds
+
+    async def submit() -> str:
+        seconds = max(0.0, deadline - client.clock.now())
+        return await client.list_sessions_async(query, timeout_seconds=seconds)
+
     try:
         job_id, orphans = await submit(), 0
     except RequestError as error:

@@ -30,8 +30,6 @@ _FINAL_STATUSES = re.compile(
 """ERROR, and undocumented statuses that name an end without a result. Others count as running."""
 _UNDOCUMENTED = "Job %s has the undocumented status %r; treated as running."
 GATEWAY_TIMEOUT = 504
-MAX_GATEWAY_TIMEOUTS = 5
-"""Requests for one page that may end in a 504; each has half the page limit of the one before."""
 
 E = TypeVar("E", bound=errors.ListingError)
 
@@ -110,8 +108,7 @@ class JobReader:
         await self._sleep(next(self.poll_policy.waits()))
 
     async def _fetch(self, offset: int, priority: Priority) -> JobPage:
-        """The page, with fewer IDs where Wix rejects the limit or does not respond in time."""
-        timeouts = 0
+        """The page, with fewer IDs where Wix rejects the limit."""
         while True:
             limit = self.page_limit
             try:
@@ -122,12 +119,10 @@ class JobReader:
                     raise
                 self.client.page_limit = min(smaller, self.client.page_limit)
             except errors.ServerError as error:
-                timeouts += 1
-                if error.status != GATEWAY_TIMEOUT or timeouts == MAX_GATEWAY_TIMEOUTS:
-                    raise
-                # Wix documents a smaller page as the remedy for a 504.
-                self._limit = min(self._limit, max(limit // 2, SMALLEST_PAGE_LIMIT))
-                await self.pause()
+                if error.status == GATEWAY_TIMEOUT:
+                    # Wix documents a smaller page as the remedy.
+                    self._limit = min(self._limit, max(limit // 2, SMALLEST_PAGE_LIMIT))
+                raise
             else:
                 self.request_id = page.request_id
                 return page

@@ -22,6 +22,7 @@ from prefect_wix.errors import (
     PermissionDeniedError,
     RequestError,
     UnknownJobError,
+    WarehouseBusyError,
     WarehouseError,
     WixError,
 )
@@ -137,9 +138,17 @@ class LoadState:
         if self.stopped is not None:
             raise self.stopped
 
-    def stop_if_affected(self, error: WixError) -> None:
-        """Stop the load if the failure affects every partition."""
-        if self.stopped is None and self._affects_all(error):
+    def stop_if_affected(self, error: WixError, *, in_claim: bool = False) -> None:
+        """Stop the load if the failure affects every partition.
+
+        Args:
+            error: the failure.
+            in_claim: it is of a claim or a job record, which are alike for every partition.
+        """
+        affects_all = self._affects_all(error)
+        if in_claim and not isinstance(error, WarehouseBusyError):
+            affects_all = True
+        if self.stopped is None and affects_all:
             self.stopped = error
             if others := self.pending - 1:
                 remaining = counted(others, "partition")
@@ -213,7 +222,7 @@ class PartitionLoad:
                 return await self._claim()
             except WarehouseError as error:
                 # Stop now: the next partition waits for the lock and would submit another orphan.
-                self._load.stop_if_affected(error)
+                self._load.stop_if_affected(error, in_claim=True)
                 raise
 
     async def _claim(self) -> SessionsJob:

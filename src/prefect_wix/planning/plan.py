@@ -120,7 +120,8 @@ def make_plan(
     """Decide which partitions to load.
 
     Of one reason, the partitions of the range come first, then earlier ones, both oldest first:
-    gaps that can't be loaded leave the range, and are then behind its new days.
+    gaps that can't be loaded leave the range, and are then behind its new days. Settled ones that
+    are loaded again come in the order of their last confirmation.
 
     Args:
         partitions: every partition of the range.
@@ -136,8 +137,15 @@ def make_plan(
     catch_up = {one: _reason(one, landed.get(one.key), gaps) for one in earlier}
     to_load = {one: reason for one, reason in (reasons | catch_up).items() if reason}
     order = list(Reason)
+
+    def urgency(planned: tuple[Partition, Reason]) -> tuple[int, float]:
+        partition, reason = planned
+        # Partial loads one after another load each in turn again.
+        age = landed[partition.key].confirmed_at if reason is Reason.REFRESH else None
+        return order.index(reason), age.timestamp() if age else 0.0
+
     return Plan(
-        to_load=dict(sorted(to_load.items(), key=lambda planned: order.index(planned[1]))),
+        to_load=dict(sorted(to_load.items(), key=urgency)),
         settled=tuple(one for one, reason in reasons.items() if reason is None),
         not_begun=tuple(one for one in partitions if one.begins_at > policy.now),
     )
