@@ -29,6 +29,8 @@ OPERATIONS = {
     "receipts": lambda warehouse: warehouse.receipts(MOBILE.site_id, WEEK),
     "job records": lambda warehouse: warehouse.job_records(MOBILE.site_id, WEEK),
     "save": lambda warehouse: warehouse.save_record(a_record()),
+}
+NOT_REPEATED = {
     "query": lambda warehouse: warehouse.read(select_one),
     "marks and profiles": lambda warehouse: warehouse.transact(select_one),
 }
@@ -78,11 +80,20 @@ async def test_a_partition_is_published_once_whenever_its_connection_is_lost(
 
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
-async def test_every_operation_survives_a_lost_connection(lossy, operation):
+async def test_every_operation_of_a_load_survives_a_lost_connection(lossy, operation):
     _, warehouse, lose = lossy
     left = lose(ConnectionResetError("lost"), committed=False)
     await operation(warehouse)
     assert not left
+
+
+@pytest.mark.parametrize("operation", NOT_REPEATED.values(), ids=NOT_REPEATED)
+async def test_an_operation_with_effects_outside_is_not_repeated(lossy, operation):
+    """A second claim would find its own IDs sent, and a second query keep IDs of the first."""
+    _, warehouse, lose = lossy
+    lose(ConnectionResetError("lost"), committed=True)
+    with pytest.raises(WarehouseAccessError):
+        await operation(warehouse)
 
 
 async def test_a_claim_whose_commit_was_lost_is_granted_without_an_orphan(lossy):

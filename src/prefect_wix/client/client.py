@@ -154,14 +154,15 @@ class WixClient:
         await self._http.aclose()
 
     async def list_sessions_async(
-        self, query: SessionsQuery, *, timeout_seconds: float | None = None
+        self, query: SessionsQuery, *, deadline: float | None = None
     ) -> str:
         """Submit a query as a job (Wix: "List Sessions Async"). Not idempotent.
 
         Args:
             query: the query to submit.
-            timeout_seconds: how long the submit waits for the rate limit, and is retried while Wix
-                returns 429 or 503 or can't be reached; None for a number of retries alone.
+            deadline: until when the submit waits for the rate limit, and is retried while Wix
+                returns 429 or 503 or can't be reached, on the client's clock; None for a number of
+                retries alone.
 
         Returns:
             The job's ID.
@@ -169,7 +170,6 @@ class WixClient:
         Raises:
             RequestError: see the tree in `prefect_wix.errors`.
         """
-        deadline = None if timeout_seconds is None else self.clock.now() + timeout_seconds
         body, parse = query.to_wire(), responses.parse_job_id
         return await self._call(_LIST, parse, submit_priority, deadline=deadline, json=body)
 
@@ -316,9 +316,9 @@ class WixClient:
                 ends_in = math.inf if deadline is None else deadline - self.clock.now()
                 # Without one response, the base URL may be wrong.
                 is_counted = deadline is None or not self.rate_limiter.was_reached
-                is_storm = isinstance(error, RateLimitError) and self.clock.now() < storm_until
-                most = math.inf if self._retries and is_storm else self._retries
-                is_last = wait >= ends_in or (is_counted and retries >= most)
+                if isinstance(error, RateLimitError) and self.clock.now() < storm_until:
+                    is_counted = self._retries == 0
+                is_last = wait >= ends_in or (is_counted and retries >= self._retries)
                 if is_last or not should_retry(error, reads=reads, retries=retries):
                     raise
             retries += 1
@@ -350,7 +350,10 @@ class WixClient:
         except RequestError as error:
             if not error.temporary:
                 self.rate_limiter.accepted(sent_at)
-            elif self.rate_limiter.pause(seconds := _pause_seconds(error), sent_at):
+                raise
+            default = RATE_LIMIT_PAUSE_SECONDS if isinstance(error, RateLimitError) else 0.0
+            seconds = default if error.retry_after is None else error.retry_after
+            if self.rate_limiter.pause(seconds, sent_at):
                 self.log.warning(_PAUSED, error, seconds)
             raise
         self.rate_limiter.accepted(sent_at)
@@ -413,12 +416,6 @@ def _transport_error(error: httpx.RequestError, endpoint: str) -> RequestError:
     if isinstance(error, _NOT_SENT):
         return _not_sent(cause, endpoint)
     return _response_lost(cause, endpoint)
-
-
-def _pause_seconds(error: RequestError) -> float:
-    if isinstance(error, RateLimitError) and error.retry_after is None:
-        return RATE_LIMIT_PAUSE_SECONDS
-    return error.retry_after or 0.0
 
 
 def _not_sent(cause: str, endpoint: str) -> RequestNotSentError:

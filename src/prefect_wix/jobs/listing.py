@@ -81,11 +81,7 @@ async def submit_job(
         RequestError: the submit failed; see the tree in `prefect_wix.errors`.
     """
     deadline = client.clock.now() + poll_policy.timeout_seconds
-
-    async def submit() -> str:
-        seconds = max(0.0, deadline - client.clock.now())
-        return await client.list_sessions_async(query, timeout_seconds=seconds)
-
+    submit = partial(client.list_sessions_async, query, deadline=deadline)
     try:
         job_id, orphans = await submit(), 0
     except RequestError as error:

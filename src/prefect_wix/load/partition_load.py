@@ -22,7 +22,6 @@ from prefect_wix.errors import (
     PermissionDeniedError,
     RequestError,
     UnknownJobError,
-    WarehouseBusyError,
     WarehouseError,
     WixError,
 )
@@ -138,17 +137,14 @@ class LoadState:
         if self.stopped is not None:
             raise self.stopped
 
-    def stop_if_affected(self, error: WixError, *, in_claim: bool = False) -> None:
+    def stop_if_affected(self, error: WixError, *, orphaned: bool = False) -> None:
         """Stop the load if the failure affects every partition.
 
         Args:
             error: the failure.
-            in_claim: it is of a claim or a job record, which are alike for every partition.
+            orphaned: it left a job whose ID is not stored; others would, too.
         """
-        affects_all = self._affects_all(error)
-        if in_claim and not isinstance(error, WarehouseBusyError):
-            affects_all = True
-        if self.stopped is None and affects_all:
+        if self.stopped is None and (orphaned or self._affects_all(error)):
             self.stopped = error
             if others := self.pending - 1:
                 remaining = counted(others, "partition")
@@ -222,7 +218,9 @@ class PartitionLoad:
                 return await self._claim()
             except WarehouseError as error:
                 # Stop now: the next partition waits for the lock and would submit another orphan.
-                self._load.stop_if_affected(error, in_claim=True)
+                self._load.stop_if_affected(
+                    error, orphaned=self._record.state is JobState.SUBMITTED
+                )
                 raise
 
     async def _claim(self) -> SessionsJob:

@@ -136,13 +136,12 @@ def make_plan(
     gaps = replace(policy, refresh=Refresh.STALE) if policy.refresh is Refresh.ALL else policy
     catch_up = {one: _reason(one, landed.get(one.key), gaps) for one in earlier}
     to_load = {one: reason for one, reason in (reasons | catch_up).items() if reason}
-    order = list(Reason)
 
-    def urgency(planned: tuple[Partition, Reason]) -> tuple[int, float]:
+    def urgency(planned: tuple[Partition, Reason]) -> tuple[int, datetime]:
         partition, reason = planned
         # Partial loads one after another load each in turn again.
-        age = landed[partition.key].confirmed_at if reason is Reason.REFRESH else None
-        return order.index(reason), age.timestamp() if age else 0.0
+        since = landed[partition.key].confirmed_at if reason is Reason.REFRESH else policy.now
+        return [*Reason].index(reason), since
 
     return Plan(
         to_load=dict(sorted(to_load.items(), key=urgency)),

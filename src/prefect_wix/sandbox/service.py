@@ -241,7 +241,7 @@ def _list_sites(service: Service, request: ApiRequest) -> Mapping[str, Any]:
         if query.filter.items() <= {"id": id_, "displayName": name}.items()
     ]
     for by in reversed(query.sort):
-        field, is_descending = by.get("fieldName", ""), by.get("order") == "DESC"
+        field, is_descending = str(by.get("fieldName", "")), by.get("order") == "DESC"
         sites.sort(key=lambda site: site.get(field, ""), reverse=is_descending)
     page, end = sites[query.start :][: query.limit], query.start + query.limit
     has_next = end < len(sites)

@@ -7,6 +7,7 @@ is full. Files for users are in `prefect_wix.jobs.writers`.
 import hashlib
 import json
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class Spool:
         self._adds_in_lines = -1
         self._close = ExitStack()
         self._is_closed = False
+        self._executing = threading.Lock()
+        """Held while SQLite executes: it crashes if another thread closes the database then."""
 
     def __enter__(self) -> Self:
         return self
@@ -56,8 +59,9 @@ class Spool:
 
     def close(self) -> None:
         """Remove the files. Safe to call twice."""
-        self._close.close()
         self._is_closed = True
+        with self._executing:
+            self._close.close()
 
     def __len__(self) -> int:
         """The number of distinct IDs."""
@@ -93,7 +97,7 @@ class Spool:
         ids = list(dict.fromkeys(session_ids))
         self._adds += 1
         values = {"ids": json.dumps(ids), "add": self._adds, "pass": in_pass}
-        with _disk_errors():
+        with _disk_errors(), self._executing:
             new = self._db.execute(_INSERT, values).rowcount
             self._count += new
             if new == len(ids):
@@ -110,7 +114,8 @@ class Spool:
         """
         self._check_open()
         with _disk_errors():
-            rows = self._db.execute("SELECT id FROM ids ORDER BY id")
+            with self._executing:
+                rows = self._db.execute("SELECT id FROM ids ORDER BY id")
             while batch := rows.fetchmany(size):
                 yield [session_id for (session_id,) in batch]
 

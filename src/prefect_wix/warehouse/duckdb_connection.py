@@ -11,14 +11,13 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from prefect_wix.errors import WarehouseBusyError
 from prefect_wix.spool.id_spool import BATCH_SIZE, Spool
-from prefect_wix.spool.shield import shield_in_thread
 from prefect_wix.warehouse.schema import Rows, Statement
 from prefect_wix.warehouse.transactions import STAGED
 
@@ -126,8 +125,8 @@ class SharedConnection:
             self.loads.discard(load)
             idle_check.cancel()
             # A transaction that takes longer, or never ends, is not waited for.
-            with suppress(TimeoutError):
-                await asyncio.wait_for(shield_in_thread(self._close_if_unused), LONGEST_SECONDS)
+            end = asyncio.create_task(asyncio.to_thread(self._close_if_unused))
+            await asyncio.wait([end], timeout=LONGEST_SECONDS)
 
     async def _close_when_idle(self) -> None:
         while True:

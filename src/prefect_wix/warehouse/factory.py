@@ -7,10 +7,12 @@ driver reads the URL in another way.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
@@ -151,11 +153,11 @@ def _check_schema(schema: str) -> None:
 
 
 def _duckdb(url: WarehouseUrl, schema: str | None) -> Warehouse:
-    database = re.split("[/:]", _decoded(url.path))[-1].lstrip(".").partition(".")[0]
+    path = _local_path(url)
+    database = Path(os.path.realpath(path)).name.lstrip(".").partition(".")[0]
     # DuckDB itself renames a database main.
     if schema and schema.lower() in {database.lower(), "temp", "system"} - {"main"}:
         raise ValueError("A DuckDB schema can't be named like its file, temp or system. Rename it.")
-    path = _local_path(url)
     if path.endswith("/"):
         raise ValueError(f"A duckdb:// URL names a file, and this one a folder. {_FORMS}")
     return DuckDBWarehouse(path, schema=schema or "main", config=url.settings)
@@ -317,7 +319,10 @@ _HOST = re.compile(
     r"(?:(?:[A-Za-z0-9._-]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
 )
 _LAST_PORT = 65_535
-_LIBPQ = re.compile("channel_binding|connect_timeout|keepalives.*|gssencmode|hostaddr|pgbouncer")
+_LIBPQ = re.compile(
+    "channel_binding|connect.*|fallback_.*|gss(encmode|delegation)|hostaddr|keepalives.*|load_.*|"
+    "pgbouncer|pool_timeout|require.*|ssl(sni|compression|certmode)"
+)
 """Settings that providers put into URLs, and that asyncpg would send to the server as its own."""
 _ACCOUNT = re.compile(r"[A-Za-z0-9._-]+")
 # https://docs.snowflake.com/en/developer-guide/python-connector/python-connector-api

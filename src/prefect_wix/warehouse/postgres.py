@@ -59,7 +59,7 @@ _BEGIN = (
 """Begins a transaction. Its limits are in milliseconds. By them and by keepalive the server ends
 what a dead client leaves open. Keepalive also keeps a firewall from closing a busy connection."""
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
-_TRANSIENT = ("08", "25P03", "53300", "57P01", "57P02", "57P03")
+_TRANSIENT = ("08", "25006", "25P03", "53300", "57P01", "57P02", "57P03")
 _NO_ACCESS = ("08", "25006", "25P03", "28", "3D", "42501", "53", "57")
 _SILENT = "no response in time"
 _LOG = logging.getLogger(__name__)
@@ -97,7 +97,11 @@ class PostgresWarehouse(SqlWarehouse):
             yield Statement("ROLLBACK")
             return value
 
-        return await self._run(read_only)
+        return await shield(self._transact(read_only, None, None))
+
+    async def transact(self, work: Callable[[SessionTransactions], Steps[T]]) -> T:
+        """See `SqlWarehouse.transact`. It is not repeated: a claim would find its own IDs."""
+        return await shield(self._transact(lambda tables, _: work(tables), (), None))
 
     async def _run(self, begin: Begin[T], lock: Lock = None, spool: Spool | None = None) -> T:
         """Run a transaction, and again while connections are lost, but not after a cancellation.
