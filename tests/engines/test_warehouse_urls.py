@@ -445,7 +445,8 @@ def test_the_text_of_a_driver_is_one_short_line(text, line):
 
 
 @pytest.mark.parametrize(
-    "name", ["channel_binding", "connect_timeout", "keepalives", "keepalives_idle", "pgbouncer"]
+    "name",
+    ["channel_binding", "connect_timeout", "keepalives_idle", "pgbouncer", "load_balance_hosts"],
 )
 def test_an_option_of_a_provider_that_the_driver_lacks_is_named(name):
     """Its value is not."""
@@ -471,6 +472,15 @@ def test_a_schema_named_like_its_duckdb_file_is_refused(url, schema):
     """In DuckDB the name would be ambiguous."""
     with pytest.raises(ValueError, match="named like its file"):
         open_warehouse(url, schema=schema)
+
+
+def test_a_schema_named_like_the_target_of_a_link_is_refused(tmp_path):
+    """DuckDB names the database after the file that it opens."""
+    (tmp_path / "current.duckdb").symlink_to(tmp_path / "sales.duckdb")
+    url = f"duckdb:///{tmp_path}/current.duckdb"
+    with pytest.raises(ValueError, match="named like its file"):
+        open_warehouse(url, schema="sales")
+    open_warehouse(url, schema="current")
 
 
 @pytest.mark.parametrize("schemas", [("Main",), ("sales", "Sales"), ("Sales", "sales")])

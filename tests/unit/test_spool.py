@@ -9,6 +9,7 @@ import random
 import tempfile
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import get_ident
 from uuid import UUID
@@ -257,3 +258,17 @@ def test_the_folder_of_a_killed_run_is_removed_six_hours_later(tmp_path, monkeyp
         assert spool.folder.stat().st_mode & 0o777 == 0o700
         assert {*tmp_path.iterdir()} == {running, other, spool.folder}
     assert {*tmp_path.iterdir()} == {running, other}
+
+
+def test_a_spool_is_not_closed_while_a_thread_executes():
+    """SQLite would crash the process."""
+    spool = Spool()
+    spool.add(["a"])
+    with ThreadPoolExecutor(1) as threads:
+        with spool._executing:
+            closing = threads.submit(spool.close)
+            with pytest.raises(TimeoutError):
+                closing.result(timeout=0.2)
+        closing.result(timeout=5)
+    with pytest.raises(SpoolError):
+        spool.add(["b"])

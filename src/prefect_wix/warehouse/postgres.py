@@ -106,7 +106,8 @@ class PostgresWarehouse(SqlWarehouse):
     async def _run(self, begin: Begin[T], lock: Lock = None, spool: Spool | None = None) -> T:
         """Run a transaction, and again while connections are lost, but not after a cancellation.
 
-        A repeated write is decided again from what is stored, also if the lost commit took effect.
+        A repeated publish or claim is decided again from what is stored, also if the lost commit
+        took effect.
         All transactions wait together, for the busy timeout since the first loss.
         """
         lost_at = None
