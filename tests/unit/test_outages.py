@@ -178,6 +178,46 @@ def test_an_outage_that_outlasts_the_timeout_of_a_submit_stops_the_load(tmp_path
     assert took <= 600 + 64
 
 
+def reset():
+    raise httpx.ReadError("reset")
+
+
+LOST_SUBMITS = {
+    "reset": reset,
+    "500": lambda: httpx.Response(500),
+    "502": lambda: httpx.Response(502),
+    "HTML": lambda: httpx.Response(200, html="<h1>Maintenance</h1>"),
+}
+
+
+@pytest.mark.parametrize("reply", LOST_SUBMITS.values(), ids=LOST_SUBMITS)
+def test_an_outage_after_a_lost_submit_is_waited_for(tmp_path, reply):
+    """The submit is sent again when Wix responds again: one possible orphan, and no failure."""
+    wix = Wix(lambda at, path: reply() if 0.06 < at < 600 else None)
+    results, took = run(load(wix, tmp_path))
+    assert {one.state for one in results} == {JobState.LANDED}
+    assert sum(one.possible_orphans for one in results) == 1
+    assert took <= 600 + 64 + 60
+
+
+@pytest.mark.parametrize("reply", LOST_SUBMITS.values(), ids=LOST_SUBMITS)
+def test_two_partitions_whose_submits_are_lost_stop_the_load(tmp_path, reply):
+    """Wix responds to all but submits: the other 28 partitions leave no orphans."""
+    wix = Wix(lambda at, path: reply() if path.endswith("async") else None)
+    results, _ = run(load(wix, tmp_path))
+    assert {one.state for one in results} == {JobState.FAILED}
+    assert sum(one.possible_orphans for one in results) == 4
+
+
+def test_one_query_whose_submits_are_lost_fails_alone(tmp_path):
+    """Its submits come after one that succeeded, and before the others."""
+    wix = Wix()
+    lost = iter([False, True, True])
+    wix.reply = lambda at, path: reset() if path.endswith("async") and next(lost, False) else None
+    results, _ = run(load(wix, tmp_path, DAYS[:5]))
+    assert sorted(one.state for one in results) == [JobState.FAILED, *4 * [JobState.LANDED]]
+
+
 def test_a_lost_connection_at_the_start_of_a_load_is_waited_for(tmp_path):
     """The flow has reached Wix before, by another client."""
     wix = Wix(lambda at, path: refuse() if at < 40 and path.endswith("async") else None)

@@ -60,6 +60,7 @@ STORM_SECONDS = 120.0
 TIMEOUT_SECONDS = 30.0
 _LOOPBACK_URLS = [f"all://[{one}]" if ":" in one else f"all://{one}" for one in LOOPBACK_HOSTS]
 _ACQUIRED = "prefect_wix_acquired"
+_NO_JOB = "00000000-0000-0000-0000-000000000000"
 _PAUSED = "%s All requests of the site are paused for %g s, and longer if Wix rejects the next one."
 _LOG = logging.getLogger(__name__)
 
@@ -196,6 +197,18 @@ class WixClient:
         params = {"jobId": job_id, "limit": limit, "offset": offset}
         parse = partial(responses.parse_page, limit=limit)
         return await self._call(_RESULT, parse, priority=priority, params=params)
+
+    async def responds(self, *, deadline: float) -> bool:
+        """Wait until Wix responds to a read of the Sessions API, at most until the deadline.
+
+        It polls a job that does not exist: Wix rejects that, and it has no effect.
+        """
+        params = {"jobId": _NO_JOB, "limit": 1, "offset": 0}
+        try:
+            await self._call(_RESULT, responses.parse_nothing, deadline=deadline, params=params)
+        except RequestError as error:
+            return not error.temporary
+        return True
 
     async def mark_session_as_recorded(self, session_id: str) -> None:
         """Mark a session as recorded (Wix: "Mark Session As Recorded").

@@ -65,7 +65,7 @@ async def submit_job(
     log: Log = _LOG,
     on_response_lost: Callable[[], Awaitable[None]] | None = None,
 ) -> SessionsJob:
-    """Submit one job; if the response is lost, submit once more.
+    """Submit one job; if the response is lost, submit once more when Wix responds again.
 
     Wix has no idempotency key and no list of jobs, so a lost response may leave a job that is never
     read: ``possible_orphans`` of the returned job counts them.
@@ -73,7 +73,8 @@ async def submit_job(
     Args:
         client: sends the requests.
         query: the query to submit.
-        poll_policy: its timeout is also that of a submit which Wix does not accept (429 or 503).
+        poll_policy: its timeout is also that of a submit which Wix does not accept (429 or 503),
+            and of the wait for a response after a lost one.
         log: gets a warning for a lost response.
         on_response_lost: awaited between a lost response and the second submit, to record it.
 
@@ -85,7 +86,7 @@ async def submit_job(
     try:
         job_id, orphans = await submit(), 0
     except RequestError as error:
-        if not error.may_have_taken_effect:
+        if not error.may_have_taken_effect or not await client.responds(deadline=deadline):
             raise
         log.warning("%s Submitting once more; an unused job may run (possible orphan).", error)
         if on_response_lost is not None:

@@ -116,6 +116,8 @@ class LoadState:
     log: Log
     job_accepted: bool = False
     """Wix has accepted a submit of this load, so an empty 403 is throttling."""
+    lost_submits: int = 0
+    """Partitions in a row whose submits Wix may have executed without a response."""
     pending: int = 0
     """Partitions without a result."""
     stopped: WixError | None = None
@@ -142,7 +144,7 @@ class LoadState:
 
         Args:
             error: the failure.
-            orphaned: it left a job whose ID is not stored; others would, too.
+            orphaned: it left a job whose ID is not known or stored; others would, too.
         """
         if self.stopped is None and (orphaned or self._affects_all(error)):
             self.stopped = error
@@ -246,10 +248,13 @@ class PartitionLoad:
         except RequestError as error:
             if error.may_have_taken_effect:
                 await self._record_orphan()
+                self._load.lost_submits += 1
+                # One query may fail at Wix each time. Two in a row are an outage of submits.
+                self._load.stop_if_affected(error, orphaned=self._load.lost_submits > 1)
             else:
                 await self._close_record(JobState.FAILED, str(error))
             raise
-        self._load.job_accepted = True
+        self._load.job_accepted, self._load.lost_submits = True, 0
         # Workers' clocks differ; the record is compared with those of other workers.
         submitted = job.model_copy(update={"submitted_at": claim.now()})
         self._record = self._record.submitted(submitted)
