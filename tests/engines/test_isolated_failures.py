@@ -56,6 +56,18 @@ async def no_row_of_the_second_day(bench, client, monkeypatch):
     await bench.sql(f"ALTER TABLE {table} ADD CHECK (session_date <> '{DAYS[1]}')")
 
 
+async def a_cancelled_claim_of_the_second_day(bench, client, monkeypatch):
+    table = bench.name("wix_session_jobs")
+    await bench.sql(
+        f"CREATE FUNCTION {table}_cancel() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'canceling statement' USING ERRCODE = '57014'; END $$"
+    )
+    await bench.sql(
+        f"CREATE TRIGGER cancelled BEFORE INSERT ON {table} FOR EACH ROW "
+        f"WHEN (NEW.session_date = '{DAYS[1]}') EXECUTE FUNCTION {table}_cancel()"
+    )
+
+
 async def no_space_for_the_second_day(bench, client, monkeypatch):
     stage, calls = duckdb_engine.stage, []
 
@@ -78,6 +90,7 @@ async def a_broken_file_of_the_second_day(bench, client, monkeypatch):
     ("engine", "spoil"),
     [
         ("postgres", no_row_of_the_second_day),
+        ("postgres", a_cancelled_claim_of_the_second_day),
         ("duckdb", no_space_for_the_second_day),
         ("parquet", a_broken_file_of_the_second_day),
     ],

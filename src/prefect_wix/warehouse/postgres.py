@@ -183,6 +183,8 @@ class PostgresWarehouse(SqlWarehouse):
             return await self._asyncpg.connect(url, **timeouts, statement_cache_size=0)
         except TimeoutError:
             raise ConnectionError(_SILENT) from None
+        except self._asyncpg.TargetServerAttributeNotMatched:
+            raise ConnectionError("no host has the target_session_attrs of the URL") from None
         except Exception as error:
             # Any other may quote a setting of the URL.
             if isinstance(error, OSError) or _state(error).startswith(_NO_ACCESS):
@@ -210,7 +212,8 @@ class PostgresWarehouse(SqlWarehouse):
                 f"{place} can't be reached or written: {driver_text(str(error) or _SILENT)}. No "
                 "partition was left incomplete. Check the host, the database, the rights of the "
                 "user and the free space, then run again.",
-                affects_all=certain or isinstance(error, pg.InsufficientPrivilegeError),
+                affects_all=(certain and not isinstance(error, pg.QueryCanceledError))
+                or isinstance(error, pg.InsufficientPrivilegeError),
             )
         if isinstance(error, pg.DependentObjectsStillExistError):
             return WarehouseSchemaError(

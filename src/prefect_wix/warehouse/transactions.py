@@ -104,11 +104,19 @@ class SessionTransactions(Schema):
         open_records = yield from self._job_records(is_open, record.partition.key)
         claim, to_save = decide_claim(record, open_records, adopt_since, at)
         for one in to_save:
-            yield from self.save_record(one)
+            yield from self._replace_record(one)
         return claim
 
     def save_record(self, record: JobRecord) -> Steps[None]:
-        """Write the state of a job; it replaces the record with the same ID."""
+        """Write the state of a job; it replaces the record with the same ID.
+
+        A record that confirms its partition stays: this write was repeated, and meanwhile another
+        run has published the job.
+        """
+        if not (yield from self._is_confirming(record)):
+            yield from self._replace_record(record)
+
+    def _replace_record(self, record: JobRecord) -> Steps[None]:
         jobs = self.name(JOBS.name)
         yield Statement(f"DELETE FROM {jobs} WHERE record_id = $1", (record.record_id,))
         yield self.insert(JOBS, [_values(JOBS, record)])
@@ -128,7 +136,7 @@ class SessionTransactions(Schema):
             yield from self._replace(contents, new_receipt(listing, result, at))
         # Two runs may publish one job: the first one's record has the changes.
         if contents.receipt is None or not (yield from self._is_confirming(listing.record)):
-            yield from self.save_record(closed_record(listing.record, result.state, result, at))
+            yield from self._replace_record(closed_record(listing.record, result.state, result, at))
         return result
 
     def _is_confirming(self, record: JobRecord) -> Steps[bool]:
