@@ -580,10 +580,12 @@ def test_sites_are_paged_by_cursor(sandbox: Sandbox):
                 break
             cursor = page["metadata"]["cursors"]["next"]
         unpaged = wix.post(SITES).json()
+        unset = wix.post(SITES, json={"query": None}).json()
 
     assert len(ids) == len(set(ids)) == 5
     assert ids[0] == sandbox.site_id
     assert [site["id"] for site in unpaged["sites"]] == ids
+    assert unset == unpaged
 
 
 def test_sites_have_a_slug_and_a_display_name_and_can_be_filtered_and_sorted(sandbox: Sandbox):
@@ -633,6 +635,7 @@ def test_a_sites_request_needs_the_key_and_the_account_id(
         1,
         {"filter": 1},
         {"filter": {"color": "red"}},
+        {"filter": {"displayName": ["Shop 1"]}},
         {"sort": {"fieldName": "name"}},
         {"sort": ["name"]},
         {"cursorPaging": 1},

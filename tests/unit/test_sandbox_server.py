@@ -155,6 +155,6 @@ def test_rules_are_parsed_and_an_unknown_rule_lists_all():
     assert Rules.parse([]) == Rules()
     parsed = Rules.parse(["page_cap=50", "sort=id", "recorded_only=true", "job_lifetime_seconds=3"])
     assert parsed == Rules(page_cap=50, sort="id", recorded_only=True, job_lifetime_seconds=3.0)
-    for text in ("pages=50", "page_cap=many", "page_cap", "sort=up"):
+    for text in ("pages=50", "page_cap=many", "page_cap=-5", "page_cap", "sort=up"):
         with pytest.raises(ValueError, match=r"^Rule .* All rules: .* page_cap=1000, .*\.$"):
             Rules.parse([text])

@@ -139,7 +139,7 @@ def parse_count_request(request: ApiRequest) -> CountRequest:
 
 def parse_sites_request(request: ApiRequest) -> SitesRequest:
     """Return the page, the filter and the order of Query Sites. The body may be missing."""
-    body = request.json_object() if request.content else {}
+    body = _without((None,), request.json_object()) if request.content else {}
     query = body.get("query", {})
     known = {_PAGING, "filter", "sort"}
     _validate([*_check_fields(body, "", {"query"}), *_check_object("query", query, known)])
@@ -149,6 +149,11 @@ def parse_sites_request(request: ApiRequest) -> SitesRequest:
     criteria, order = query.get("filter", {}), query.get("sort", [])
     _validate(_check_paging(limit, cursor))
     _validate(_check_object("query.filter", criteria, {"id", "displayName"}))
+    _validate(
+        violation(f"query.filter.{name}", "FORMAT", "must be a string")
+        for name, value in criteria.items()
+        if not isinstance(value, str)
+    )
     for key in order if isinstance(order, list) else [None]:
         _validate(_check_object("query.sort", key, {"fieldName", "order"}))
     return SitesRequest(limit, int(cursor), criteria, order)

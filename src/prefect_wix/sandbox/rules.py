@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +22,11 @@ class Rules:
     """Whether LAST_7_DAYS and similar periods end with today (True) or with yesterday."""
     midnight: Literal["start", "both"] = "start"
     """Whether a session that crosses midnight is listed on its first day or on both days."""
-    page_cap: int = 1000
+    page_cap: PositiveInt = 1000
     """The largest accepted `limit`."""
     unknown_job_status: int = 404
     """The HTTP status for an unknown job ID. 200 returns the job status UNKNOWN_JOB_STATUS."""
-    job_lifetime_seconds: float | None = None
+    job_lifetime_seconds: PositiveFloat | None = None
     """How long a job is known after its submit. None means forever."""
     sort: Literal["random", "id", "arrival"] = "random"
     """The order of a job's IDs, equal on all its pages. `id` is slow for millions of sessions."""
@@ -44,7 +44,7 @@ class Rules:
     """Whether marking a session again succeeds. False returns 409."""
     counts_match: bool = True
     """Whether TOTAL_SESSIONS equals the number of listed sessions. False adds about 5 %."""
-    token_seconds: int = 14_400
+    token_seconds: PositiveInt = 14_400
     """The lifetime of an access token. Wix documents four hours; shorten it to test expiry."""
 
     @classmethod
