@@ -202,7 +202,9 @@ class Wix:
     def _day(self, sent):
         if sent.endpoint == "list":
             return date.fromisoformat(sent.json_object()["customTimePeriod"]["startDate"])
-        return self.service.jobs[sent.params["jobId"]].days[0]
+        # A job that does not exist is polled after a lost submit.
+        job = self.service.jobs.get(sent.params["jobId"])
+        return job and job.days[0]
 
     def client(self):
         auth = ApiKeyAuth(self.credentials.api_key, self.credentials.site_id)
