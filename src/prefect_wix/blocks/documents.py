@@ -1,6 +1,7 @@
 """The block documents and rate limits that the deployments need, saved from settings.
 
-`prefect-wix setup` calls `save_documents`. The deployments refer to the documents by their slugs.
+`prefect-wix setup` calls `save_documents`. The deployments refer to the documents by their slugs;
+`find_block` finds what they use.
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dotenv import dotenv_values
 from prefect.blocks.core import Block
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 
 from prefect_wix.blocks.credentials import WixAccountCredentials, WixAppCredentials, WixCredentials
 from prefect_wix.blocks.shared_limit import save_limit
 from prefect_wix.blocks.warehouse import SessionsWarehouse
+from prefect_wix.errors import DeploymentError
 
 Settings = Mapping[str, str]
 """The variables of the environment and of a ``.env`` file."""
@@ -35,6 +40,31 @@ class Document:
     def slug(self) -> str:
         """The slug by which deployments refer to the document."""
         return f"{self.block_type.get_block_type_slug()}/{self.name}"
+
+    def missing_variables(self, settings: Settings) -> list[str]:
+        """The variables without a value, of the fields that need one."""
+        required = [name for name, one in self.block_type.model_fields.items() if one.is_required()]
+        return [self.variables[name] for name in required if not settings.get(self.variables[name])]
+
+    def make_block(self, settings: Settings) -> Block:
+        """The block with the values of the variables.
+
+        Raises:
+            ValueError: a value is invalid; the message quotes no value.
+        """
+        values = {field: settings.get(name) for field, name in self.variables.items()}
+        try:
+            return self.block_type(**{field: text for field, text in values.items() if text})
+        except ValidationError as error:
+            reasons = (one["msg"].removeprefix("Value error, ") for one in error.errors())
+            raise ValueError(f"{self.slug}: {'; '.join(reasons)}") from None
+
+    async def load_block(self) -> Block | None:
+        """The block that is saved on the Prefect server; None if there is none."""
+        try:
+            return await self.block_type.aload(self.name)
+        except ValueError:
+            return None
 
 
 DOCUMENTS = (
@@ -80,6 +110,62 @@ def read_settings(folder: Path) -> Settings:
     return {name: value for name, value in [*from_file.items(), *os.environ.items()] if value}
 
 
+async def find_server() -> str:
+    """The URL of the Prefect server, which responds.
+
+    Raises:
+        DeploymentError: it does not respond, or none is configured.
+    """
+    if not PREFECT_API_URL.value():
+        raise DeploymentError(
+            "PREFECT_API_URL is not set. Start a server with `prefect server start`, and set it to "
+            "the server's address, such as http://127.0.0.1:4200/api."
+        )
+    async with get_client() as client:
+        error = await client.api_healthcheck()
+    url = str(client.api_url.copy_with(userinfo=b"")).rstrip("/")
+    if error is not None:
+        raise DeploymentError(
+            f"No Prefect server responds at {url} ({error or type(error).__name__}). "
+            "Start one with `prefect server start`, or correct PREFECT_API_URL."
+        )
+    return url
+
+
+async def find_block(
+    slugs: Sequence[str], settings: Settings, server: str | None
+) -> tuple[Any, str]:
+    """The block that runs use; or the block that `prefect-wix setup` would save.
+
+    Args:
+        slugs: the documents that may hold it.
+        settings: the values of the documents' variables.
+        server: the Prefect server; None to use the settings only.
+
+    Returns:
+        The block, and what is wrong with the saved one; empty if nothing is.
+
+    Raises:
+        DeploymentError: there is no block and the settings have none.
+        ValueError: a setting is invalid.
+    """
+    documents = [one for one in DOCUMENTS if one.slug in slugs]
+    for one in documents:
+        made = None if one.missing_variables(settings) else one.make_block(settings)
+        saved = await one.load_block() if server else None
+        if saved and made and any(getattr(saved, n) != getattr(made, n) for n in one.variables):
+            return saved, f"{one.slug} differs from the settings. Run `prefect-wix setup`."
+        if made and server and not saved:
+            return made, f"{one.slug} is not saved. Run `prefect-wix setup`."
+        if made or saved:
+            return saved or made, ""
+    variables = " and ".join(documents[0].missing_variables({}))
+    raise DeploymentError(
+        f"There is no block {' or '.join(slugs)}. Set {variables} in the environment or in .env, "
+        "and run `prefect-wix setup`."
+    )
+
+
 async def save_documents(
     settings: Settings,
     *,
@@ -104,18 +190,14 @@ async def save_documents(
 
 async def _save(document: Document, settings: Settings, echo: Callable[[str], None]) -> bool:
     await document.block_type.aregister_type_and_schema()
-    values = {field: settings.get(name) for field, name in document.variables.items()}
-    required = [name for name, one in document.block_type.model_fields.items() if one.is_required()]
-    missing = [document.variables[field] for field in required if not values[field]]
-    if missing:
+    if missing := document.missing_variables(settings):
         verb = "is" if len(missing) == 1 else "are"
         echo(f"skipped   {document.slug}: {' and '.join(missing)} {verb} not set")
         return True
     try:
-        block = document.block_type(**{field: text for field, text in values.items() if text})
-    except ValidationError as error:
-        reasons = (one["msg"].removeprefix("Value error, ") for one in error.errors())
-        echo(f"invalid   {document.slug}: {'; '.join(reasons)}")
+        block = document.make_block(settings)
+    except ValueError as error:
+        echo(f"invalid   {error}")
         return False
     await block.asave(document.name, overwrite=True)
     echo(f"saved     {document.slug}")

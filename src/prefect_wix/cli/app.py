@@ -23,8 +23,10 @@ _COMMANDS = {
     "sandbox": ("sandbox:sandbox", "Run a local Wix until Ctrl-C."),
     "init": ("project:init", "Copy the starter project into a folder."),
     "setup": ("server:setup", "Save block types, blocks and rate limits on the Prefect server."),
+    "check": ("check:check", "Check everything that a load needs, and say what to do."),
     "deploy": ("server:deploy", "Create or update the deployments for the workers of a pool."),
     "serve": ("server:serve", "Execute the deployments in this process, without a worker."),
+    "status": ("status:status", "Show what is landed, missing or failed, by day and segment."),
     "automations": ("server:automations", "Create or update the automations that watch runs."),
 }
 for _name, (_function, _help) in _COMMANDS.items():

@@ -8,12 +8,9 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from prefect.client.orchestration import get_client
-
-from prefect_wix.blocks.documents import read_settings, save_documents
+from prefect_wix.blocks.documents import find_server, read_settings, save_documents
 from prefect_wix.deployments import registration
 from prefect_wix.deployments.automations import save_automations
-from prefect_wix.errors import DeploymentError
 
 
 def setup() -> None:
@@ -59,13 +56,7 @@ def automations(*, notify: str | None = None) -> None:
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
     async def run() -> Any:
-        async with get_client() as client:
-            error = await client.api_healthcheck()
-        if error is not None:
-            raise DeploymentError(
-                f"No Prefect server responds at {client.api_url} ({error or type(error).__name__})."
-                " Start one with `prefect server start`, or correct PREFECT_API_URL."
-            )
+        await find_server()
         return await work
 
     try:

@@ -1,0 +1,216 @@
+"""`prefect-wix check` and `prefect-wix status`, from an empty server to a loaded site."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate, WorkPoolCreate
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from prefect_wix.blocks.documents import DOCUMENTS, save_documents
+from prefect_wix.blocks.shared_limit import limit_name
+from prefect_wix.cli import check
+from prefect_wix.cli.check import CHECKS, Found, run_checks
+from prefect_wix.cli.status import read_status, status
+from prefect_wix.client.models import SessionsJob
+from prefect_wix.deployments.definitions import DEPLOYMENTS
+from prefect_wix.deployments.registration import deploy
+from prefect_wix.errors import DeploymentError
+from prefect_wix.planning.partitions import JobRecord, JobState, Partition
+from prefect_wix.sandbox import Fault
+from prefect_wix.warehouse.factory import open_warehouse
+from tests.processes import free_port
+from tests.warehouses import land
+
+
+@pytest.fixture
+async def client():
+    """A client of the server, which has none of our blocks and deployments before and after."""
+    async with get_client() as client:
+        await remove_ours(client)
+        yield client
+        await remove_ours(client)
+
+
+async def remove_ours(client):
+    for one in DOCUMENTS:
+        with suppress(ObjectNotFound):
+            found = await client.read_block_document_by_name(one.name, one.slug.split("/")[0])
+            await client.delete_block_document(found.id)
+    for one in DEPLOYMENTS:
+        with suppress(ObjectNotFound):
+            found = await client.read_deployment_by_name(one.full_name)
+            await client.delete_deployment(found.id)
+    with suppress(ObjectNotFound):
+        await client.delete_work_pool("wix")
+
+
+@pytest.fixture
+def settings(shop, database):
+    """The settings of the sandbox shop, as in .env."""
+    return {
+        "WIX_API_KEY": shop.api_key,
+        "WIX_SITE_ID": shop.site_id,
+        "WIX_BASE_URL": shop.url,
+        "WIX_WAREHOUSE_URL": f"duckdb:///{database}",
+    }
+
+
+async def checked(settings):
+    """The mark of each check, and the text of all lines."""
+    lines = []
+    passed = await run_checks(Found(settings), lines.append)
+    marks = "".join(line[0] for line in lines)
+    assert passed == ("✗" not in marks)
+    assert [line[2:15].strip() for line in lines] == [*CHECKS]
+    return marks, "\n".join(lines)
+
+
+async def test_the_check_names_the_next_command_at_each_step(client, settings, shop):
+    """From nothing to a running worker; a failed check does not hide the others."""
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        marks, text = await checked({})
+    assert marks == "✗✗––✗–––"
+    assert "Start a server with `prefect server start`" in text
+
+    marks, text = await checked({})
+    assert marks == "✓✗––✗–✗–"
+    assert "Set WIX_API_KEY and WIX_SITE_ID in the environment or in .env" in text
+
+    marks, text = await checked(settings)
+    assert marks == "✓✗✓✓✗✗✗–"
+    assert "wix-credentials/wix is not saved. Run `prefect-wix setup`." in text
+
+    await save_documents(settings)
+    marks, text = await checked({})
+    assert marks == "✓✓✓✓✓✓✗–"
+    assert "Run `prefect-wix deploy`" in text
+
+    await client.create_work_pool(WorkPoolCreate(name="wix", type="process"))
+    await deploy("wix")
+    marks, text = await checked({})
+    assert marks == "✓✓✓✓✓✓✓✗"
+    assert "Run `prefect worker start --pool wix`." in text
+
+    # A worker looks for runs.
+    await client.get_scheduled_flow_runs_for_work_pool("wix")
+    marks = ""
+    while marks != "✓✓✓✓✓✓✓✓":  # the server notes it in the background
+        marks, text = await checked(settings)
+    assert shop.submits == []
+    assert shop.api_key not in text
+
+
+async def test_what_went_wrong_later_is_found(client, settings, shop):
+    """A changed .env, an inactive limit, a key that Wix rejects or that lacks the permission."""
+    await save_documents(settings | {"WIX_API_KEY": "c4nary"})
+    name = limit_name(shop.site_id)
+    await client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(active=False))
+    marks, text = await checked(settings)
+    assert marks[:6] == "✓✗✗✗✓✗"
+    assert "wix-credentials/wix differs from the settings. Run `prefect-wix setup`." in text
+    assert "401" in text
+    assert f"Run `prefect gcl enable {name}`." in text
+    assert "c4nary" not in text
+
+    shop.faults = [Fault("forbidden", on="result")]
+    await save_documents(settings)
+    marks, text = await checked({})
+    assert marks[:5] == "✓✓✓✗✓"
+    assert "403" in text
+
+
+async def test_no_check_hangs(settings, shop, monkeypatch):
+    """Each has a time limit, and a server that does not respond is one sentence."""
+    monkeypatch.setattr(check, "SECONDS", 3)
+    shop.faults = [Fault("slow", seconds=30)]
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
+        marks, text = await checked(settings)
+    assert marks == "✗✓✗✗✓–––"
+    assert "No Prefect server responds at http://127.0.0.1" in text
+    assert text.count("No result within 3 s. Run it again in a minute.") == 2
+
+
+NOW = datetime.now(UTC)
+
+
+def record_of(partition, *, hours_ago=1.0):
+    at = NOW - timedelta(hours=hours_ago)
+    return JobRecord.intend(partition, at=at, run_id=None).submitted(
+        SessionsJob(
+            job_id="job-1", query=partition.query, site_id=partition.site_id, submitted_at=at
+        )
+    )
+
+
+@pytest.fixture
+async def partitions(database, shop):
+    """The days of a warehouse: landed, failed, running, orphaned, and stale; newest first."""
+    days = [NOW.date() - timedelta(days=age) for age in range(10, 15)]
+    landed, failed, running, orphaned, _ = found = [
+        Partition(shop.site_id, day, "device_type=MOBILE", "UTC") for day in days
+    ]
+    warehouse = open_warehouse(f"duckdb:///{database}")
+    await warehouse.prepare()
+    await land(warehouse, ["a", "b"], landed, record=record_of(landed))
+    await land(warehouse, ["a", "b"], found[-1], record=record_of(found[-1], hours_ago=11 * 24))
+    record = record_of(failed)
+    await warehouse.save_record(record.ended(JobState.FAILED, at=NOW, reason="It failed."))
+    await warehouse.save_record(record_of(running))
+    await warehouse.save_record(JobRecord.intend(orphaned, at=NOW, run_id=None))
+    return found
+
+
+async def test_a_warehouse_that_can_only_be_read_is_found(partitions, database, settings):
+    """The check writes a record that has ended once more, which changes nothing."""
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        _, before = await read_status(settings)
+        for access, mark in (("read_write", "✓"), ("read_only", "✗")):
+            url = f"duckdb:///{database}?access_mode={access}"
+            marks, text = await checked(settings | {"WIX_WAREHOUSE_URL": url})
+            assert marks[4] == mark, text
+        assert (await read_status(settings))[1] == before
+
+
+def test_the_status_shows_gaps_jobs_and_the_last_error(
+    client, partitions, settings, shop, monkeypatch, tmp_path, capsys
+):
+    """As a calendar for people and as JSON for scripts, without a request to Wix."""
+    (tmp_path / ".env").write_text("".join(f"{name}={one}\n" for name, one in settings.items()))
+    monkeypatch.chdir(tmp_path)
+    landed, failed, running, orphaned, _ = partitions
+    status()
+    shown = capsys.readouterr().out
+    assert f"Site {shop.site_id}, {landed.day - timedelta(days=20)} to {NOW.date()} (UTC)" in shown
+    (row,) = re.findall(r"device_type=MOBILE( .*)", shown.split("\n\n")[1])
+    assert row == f"  {'':16}◪□▸✗■{'□' * 9}"
+    submitted = f"{NOW - timedelta(hours=1):%F %T} UTC"
+    assert (
+        f"1 running job at Wix, the last one for {running.day}, device_type=MOBILE, {submitted}"
+    ) in shown
+    assert f"1 possible orphan job at Wix, the last one for {orphaned.day}" in shown
+    assert f"Last error: {failed.day}, device_type=MOBILE, {submitted}, job-1, It failed." in shown
+    assert shop.requests == []
+
+    status(as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    days = found["days"]["device_type=MOBILE"]
+    assert [days[str(one.day)] for one in partitions] == [
+        *("landed", "failed", "running", "missing", "stale")
+    ]
+    assert (len(days), found["timezone"]) == (14, "UTC")
+    assert found["last_error"]["reason"] == "It failed."
+
+
+async def test_the_status_before_the_first_load_says_how_to_load(client, settings, database):
+    """The settings are enough; without them, the status names what is missing."""
+    calendar, details = await read_status(settings)
+    assert (calendar.states, details["days"]) == ({}, {})
+    with pytest.raises(DeploymentError, match="Set WIX_WAREHOUSE_URL in the environment"):
+        await read_status({})
