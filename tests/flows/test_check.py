@@ -1,4 +1,4 @@
-"""`prefect-wix check` and `prefect-wix status`, from an empty server to a loaded site."""
+"""The commands of the first hour: `prefect-wix demo`, `check` and `status`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from prefect_wix.blocks.documents import DOCUMENTS, save_documents
 from prefect_wix.blocks.shared_limit import limit_name
 from prefect_wix.cli import check
 from prefect_wix.cli.check import CHECKS, Found, run_checks
+from prefect_wix.cli.demo import run
 from prefect_wix.cli.status import read_status, status
 from prefect_wix.client.models import SessionsJob
 from prefect_wix.deployments.definitions import DEPLOYMENTS
@@ -49,6 +50,8 @@ async def remove_ours(client):
             await client.delete_deployment(found.id)
     with suppress(ObjectNotFound):
         await client.delete_work_pool("wix")
+    for one in await client.read_global_concurrency_limits():
+        await client.delete_global_concurrency_limit_by_name(one.name)
 
 
 @pytest.fixture
@@ -214,3 +217,16 @@ async def test_the_status_before_the_first_load_says_how_to_load(client, setting
     assert (calendar.states, details["days"]) == ({}, {})
     with pytest.raises(DeploymentError, match="Set WIX_WAREHOUSE_URL in the environment"):
         await read_status({})
+
+
+def test_the_second_demo_submits_jobs_only_for_days_that_may_have_changed(
+    client, monkeypatch, tmp_path, capsys
+):
+    """Those of the lookback: three days by three devices."""
+    monkeypatch.chdir(tmp_path)
+    run()
+    assert "First load, no history yet" in capsys.readouterr().out
+    run()
+    shown = capsys.readouterr().out
+    assert "First load" not in shown
+    assert "9 jobs, 19 requests. The other 81 are unchanged and were not requested." in shown

@@ -13,13 +13,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rich.console import Console
-from rich.table import Table
+from rich.live import Live
+from rich.text import Text
 
 from prefect_wix.blocks.credentials import WixCredentials
 from prefect_wix.blocks.warehouse import SessionsWarehouse
-from prefect_wix.errors import import_extra
+from prefect_wix.errors import WixError, import_extra
 from prefect_wix.flows import load_sessions
-from prefect_wix.sandbox import World, running
+from prefect_wix.sandbox import Sandbox, World, running
 
 DAYS = 30
 DATABASE = Path("demo-sessions.duckdb")
@@ -34,7 +35,8 @@ BY_DAY = """
 def demo() -> None:
     """Load the last 30 days of a sandbox shop, by device, into demo-sessions.duckdb here.
 
-    Needs no Wix account and no Prefect server: both run inside the demo.
+    Needs no Wix account and no Prefect server: both run inside the demo. A second demo submits jobs
+    only for the days that may have changed.
     """
     import_extra("duckdb", extra="duckdb", what_for="The demo")
     with TemporaryDirectory(prefix="prefect-wix-demo-") as home:
@@ -45,6 +47,7 @@ def demo() -> None:
             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_LOGGING_LEVEL": "ERROR",
             "DO_NOT_TRACK": "1",
         }
         command = [sys.executable, "-m", "prefect_wix.cli.demo"]
@@ -53,37 +56,51 @@ def demo() -> None:
 
 
 def run() -> None:
-    """Start the sandbox, load its sessions and print them by day and device."""
-    console = Console()
-    DATABASE.unlink(missing_ok=True)
+    """Start the sandbox, load its sessions and show them by day and device."""
+    console, is_first = Console(highlight=False, soft_wrap=True), not DATABASE.exists()
+    console.print(f"Loading the last {DAYS} days of a shop, by device, into {DATABASE}.")
+    console.print("A sandbox stands in for Wix; no account is needed.")
+    if is_first:
+        console.print(f"First load, no history yet: {DAYS} days x 3 devices are {DAYS * 3} jobs.")
     world = World.generate(sessions=24_000, days=DAYS + 1)
-    with running(world, job_seconds=(0.1, 0.7), requests_per_minute=200) as sandbox:
-        console.rule("A shop on the Wix sandbox")
-        console.print(f"The sandbox at {sandbox.url} stands in for Wix; no account is needed.")
-        console.print(
-            f"Loading the last {DAYS} complete days x 3 devices: {DAYS * 3} jobs, each submitted, "
-            "polled, read page by page, verified and published.\n"
-        )
+    with (
+        running(world, job_seconds=(0.1, 0.7), requests_per_minute=200) as sandbox,
+        Live(get_renderable=lambda: _progress(sandbox), console=Console(stderr=True)),
+    ):
         credentials = WixCredentials(
             api_key=sandbox.api_key, site_id=sandbox.site_id, base_url=sandbox.url
         )
         warehouse = SessionsWarehouse(url=f"duckdb:///{DATABASE}")
-        asyncio.run(load_sessions(credentials, warehouse, days=DAYS))
-        requests = sandbox.count()
-    console.rule("Loaded sessions")
-    console.print(_by_day_and_device())
-    console.print(f"\n{requests} requests for {DAYS * 3} jobs. The sessions are in {DATABASE}.")
-    console.print("A second load submits jobs only for days that may have changed. Query it:\n")
-    console.print(_query_line(), soft_wrap=True, highlight=False)
+        results = asyncio.run(load_sessions(credentials, warehouse, days=DAYS))
+    console.print(_bars())
+    console.print(f"{len(results)} jobs, {sandbox.count()} requests. ", end="")
+    if is_first:
+        console.print("A second `prefect-wix demo` requests only days that may have changed.")
+    else:
+        console.print(f"The other {DAYS * 3 - len(results)} are unchanged and were not requested.")
+    console.print(f"\nQuery them:\n{_query_line()}")
+    console.print("\nNext: `prefect-wix check` says step by step what a real site needs.")
 
 
-def _by_day_and_device() -> Table:
+def _progress(sandbox: Sandbox) -> str:
+    if jobs := len(sandbox.jobs):
+        return f"{jobs} jobs submitted, {sandbox.count()} requests"
+    return "Starting a temporary Prefect server (up to half a minute)"
+
+
+def _bars() -> Text:
+    """A bar per day, of desktop, mobile and tablet, and the number of sessions."""
     duckdb = import_extra("duckdb", extra="duckdb", what_for="The demo")
-    table = Table("day", "desktop", "mobile", "tablet", "total")
     with duckdb.connect(str(DATABASE), read_only=True) as connection:
-        for row in connection.execute(BY_DAY).fetchall():
-            table.add_row(*map(str, row))
-    return table
+        rows = connection.execute(BY_DAY).fetchall()
+    most = max(total for *_, total in rows)
+    text = Text("\n           █ desktop  ▒ mobile  ░ tablet\n")
+    for day, *counts, total in rows:
+        text.append(f"{day} ")
+        for glyph, style, count in zip("█▒░", ("blue", "cyan", "magenta"), counts, strict=True):
+            text.append(glyph * round(50 * count / most), style)
+        text.append(f" {total:,}\n")
+    return text
 
 
 def _query_line() -> str:
@@ -93,4 +110,7 @@ def _query_line() -> str:
 
 
 if __name__ == "__main__":
-    run()
+    try:
+        run()
+    except WixError as error:
+        sys.exit(str(error))
