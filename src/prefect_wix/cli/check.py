@@ -24,6 +24,7 @@ from prefect.exceptions import ObjectNotFound, PrefectException
 
 from prefect_wix.blocks.documents import Settings, find_block, find_server, read_settings
 from prefect_wix.blocks.shared_limit import limit_name
+from prefect_wix.cli.api_check import observe, show_comparison
 from prefect_wix.client.models import check_timezone
 from prefect_wix.deployments.definitions import ACCOUNT, CREDENTIALS, DEPLOYMENTS, WAREHOUSE
 from prefect_wix.errors import BadRequestError, DeploymentError, NotFoundError, WixError
@@ -53,15 +54,39 @@ class Found:
     deployments: dict[str, DeploymentResponse] = field(default_factory=dict)
 
 
-def check() -> None:
+def check(*, api: bool = False, provoke_429: bool = False, output: Path | None = None) -> None:
     """Check everything that a load needs, one line each; the exit code is 1 if something fails.
 
     Checks the Prefect server, the blocks (or, where none is saved, the environment and .env), the
     key at Wix (2 requests, no job), the warehouse (creates or migrates the tables), the rate limit,
     the deployments and the worker.
+
+    Args:
+        api: Instead, compare with the site what Wix does not document: about 20 requests, of which
+            five start jobs. Prints what is assumed and seen, without IDs and secrets.
+        provoke_429: With api, also send requests until Wix refuses one; takes two minutes, in which
+            other runs of the site are refused, too.
+        output: With api, a file for the table as JSON.
     """
-    if not asyncio.run(run_checks(Found(read_settings(Path.cwd())))):
-        sys.exit(1)
+    found = Found(read_settings(Path.cwd()))
+    if not api:
+        sys.exit(not asyncio.run(run_checks(found)))
+    seen: dict[str, str] = {}
+    try:
+        asyncio.run(_observe_api(found, seen, provoke_429=provoke_429))
+    finally:
+        if seen:
+            show_comparison(seen, output)
+
+
+async def _observe_api(found: Found, seen: dict[str, str], *, provoke_429: bool) -> None:
+    with suppress(DeploymentError):
+        await _check_server(found)
+    credentials, _ = await find_block(CREDENTIALS, found.settings, found.server)
+    try:
+        await observe(credentials, seen, provoke_429=provoke_429)
+    except HTTPError as error:
+        raise WixError(f"A request to Wix failed ({type(error).__name__}). Run it again.") from None
 
 
 async def run_checks(found: Found, echo: Callable[[str], None] = print) -> bool:

@@ -1,0 +1,218 @@
+"""Compare what Wix does not document with a real site: `prefect-wix check --api`.
+
+The table has no ID, no secret and no number of sessions, so that its user can publish it. To add
+an assumption: its line in `ASSUMED`, and an observation under the same name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import date, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+from zoneinfo import ZoneInfo
+
+import httpx
+
+from prefect_wix import __version__
+from prefect_wix.blocks.credentials import AnyWixCredentials, WixCredentials
+from prefect_wix.client.auth import ApiKeyAuth, AppAuth, SiteAuth
+from prefect_wix.client.client import WixClient
+from prefect_wix.client.models import (
+    PAGE_LIMIT,
+    DeviceType,
+    JobPage,
+    JobStatus,
+    Period,
+    SessionsQuery,
+)
+from prefect_wix.errors import BadRequestError, StatusError, WixError
+
+ASSUMED = {
+    "time zone of the site": "known",
+    "status without Authorization": "401",
+    "status of an unknown job": "404",
+    "unset enum value in a query": "refused",
+    "largest limit of a page": "1000",
+    "order of the IDs": "not by ID",
+    "page that is read again": "the same",
+    "second page": "only new IDs",
+    "session over midnight": "on one day",
+    "LAST_7_DAYS ends": "today",
+    "share of Wix's own count": "100%",
+    "session without a recording": "listed",
+    "job after the check": "known",
+    "mark of an unknown session": "accepted",
+    "second mark of a session": "accepted",
+    "rate limit": "429 after 200 requests",
+    "Retry-After": "none",
+}
+"""What is assumed, by name. The package is correct without it. No check marks a session."""
+MINUTE = 60.0
+"""The period of the rate limit, in seconds."""
+FEW = 20
+"""With fewer sessions, equal numbers and orders may be a coincidence."""
+MOST_REQUESTS = 500
+"""When to stop provoking a 429, if Wix accepts every request."""
+_PERIODS = {"week": (7, 0), "yesterday": (1, 0), "day before": (2, 1), "LAST_7_DAYS": None}
+_PAUSES = (0.5, 1, 2, 4, 8, 16, 32)
+"""Seconds between the polls of a job."""
+_LIST, _RESULT = "/analytics/v1/sessions/list/async", "/analytics/v1/sessions/list/result"
+
+
+def show_comparison(seen: Mapping[str, str], output: Path | None) -> None:
+    """Print what is assumed and what is seen.
+
+    Args:
+        seen: the observations by name.
+        output: a file for the table as JSON; None for none.
+    """
+    rows = [(name, assumed, seen.get(name, "not observed")) for name, assumed in ASSUMED.items()]
+    print(f"  {'':<28} {'assumed':<23} seen")  # noqa: T201
+    for name, assumed, one in rows:
+        mark = " " if one in {assumed, "not observed"} else "!"
+        print(f"{mark} {name:<28} {assumed:<23} {one}")  # noqa: T201
+    print("\nPlease report what differs (!). The table has no ID and no secret.")  # noqa: T201
+    if output:
+        table = {name: {"assumed": assumed, "seen": one} for name, assumed, one in rows}
+        output.write_text(json.dumps({"version": __version__, "assumptions": table}, indent=2))
+
+
+async def observe(
+    credentials: AnyWixCredentials, seen: dict[str, str], *, provoke_429: bool = False
+) -> None:
+    """Send about 20 requests, five of which start jobs, and add what is seen by name.
+
+    Args:
+        credentials: the credentials block of the site.
+        seen: receives the observations, also those before an error.
+        provoke_429: whether to send requests at the end until Wix refuses one.
+
+    Raises:
+        WixError: Wix refused a request that every load sends, or a job does not finish.
+        httpx.HTTPError: a request or its response was lost.
+    """
+    raw = httpx.AsyncClient(base_url=credentials.base_url, auth=_auth(credentials), timeout=30)
+    async with credentials.get_client() as client, raw:
+        zone = await client.get_site_timezone()
+        seen["time zone of the site"] = "known" if zone else "unknown"
+        today = datetime.now(ZoneInfo(zone or "UTC")).date()
+        queries = {name: _query(ages, today, zone) for name, ages in _PERIODS.items()}
+        jobs = {name: await client.list_sessions_async(one) for name, one in queries.items()}
+        await _observe_refusals(raw, credentials.site_id, seen)
+        limit = await _largest_limit(client, jobs["week"])
+        seen["largest limit of a page"] = str(limit)
+        pages = {name: await _first_page(client, job, limit) for name, job in jobs.items()}
+        _compare_pages(pages, seen)
+        # The counts need another permission.
+        with suppress(StatusError):
+            counts = await client.get_total_sessions(today - timedelta(7), today, zone or "UTC")
+            _compare_counts(pages["week"].total or 0, sum(counts.values()), seen)
+        await _read_again(client, jobs["week"], pages["week"], seen)
+        if provoke_429:
+            await _provoke_429(raw, seen)
+
+
+def _auth(credentials: AnyWixCredentials) -> SiteAuth:
+    if isinstance(credentials, WixCredentials):
+        return ApiKeyAuth(credentials.api_key.get_secret_value(), credentials.site_id)
+    secret, url = credentials.app_secret.get_secret_value(), credentials.base_url
+    return AppAuth(credentials.app_id, secret, credentials.instance_id, base_url=url)
+
+
+def _query(ages: tuple[int, int] | None, today: date, zone: str | None) -> SessionsQuery:
+    """All sessions from one age in days to another; of LAST_7_DAYS without ages."""
+    if ages is None:
+        return SessionsQuery(period=Period.LAST_7_DAYS, device_type=DeviceType.ALL, timezone=zone)
+    start, end = (today - timedelta(age) for age in ages)
+    return SessionsQuery(start_date=start, end_date=end, device_type=DeviceType.ALL, timezone=zone)
+
+
+async def _observe_refusals(raw: httpx.AsyncClient, site: str, seen: dict[str, str]) -> None:
+    """Send what the client never sends, or what it would retry."""
+    params = _page_of(str(uuid4()))
+    anonymous = await raw.get(_RESULT, params=params, headers={"wix-site-id": site}, auth=None)
+    seen["status without Authorization"] = str(anonymous.status_code)
+    unknown = await raw.get(_RESULT, params=params)
+    seen["status of an unknown job"] = str(unknown.status_code)
+    funnel = {"include": "VIEWED_PRODUCT", "exclude": "NOT_SELECTED_FUNNEL_STEP"}
+    body = {"predefinedTimePeriod": "YESTERDAY", "conversionFunnel": funnel}
+    unset = await raw.post(_LIST, json=body)
+    seen["unset enum value in a query"] = "accepted" if unset.is_success else "refused"
+
+
+def _page_of(job: str) -> dict[str, str | int]:
+    return {"jobId": job, "limit": 1, "offset": 0}
+
+
+async def _largest_limit(client: WixClient, job: str) -> int:
+    try:
+        await client.get_list_sessions_job_result(job)
+    except BadRequestError as error:
+        limits = [(one.data or {}).get("threshold") for one in error.violations]
+        return next((limit for limit in limits if isinstance(limit, int)), 100)
+    return PAGE_LIMIT
+
+
+async def _first_page(client: WixClient, job: str, limit: int) -> JobPage:
+    for pause in _PAUSES:
+        page = await client.get_list_sessions_job_result(job, limit=limit)
+        if page.status is JobStatus.FINISHED:
+            return page
+        await asyncio.sleep(pause)
+    raise WixError(f"A job is {page.status_text} after {sum(_PAUSES):g} s. Run it again later.")
+
+
+def _compare_pages(pages: Mapping[str, JobPage], seen: dict[str, str]) -> None:
+    week, ids = pages["week"], pages["week"].session_ids
+    if len(ids) >= FEW:
+        seen["order of the IDs"] = "by ID" if list(ids) == sorted(ids) else "not by ID"
+        is_equal = pages["LAST_7_DAYS"].total == week.total
+        seen["LAST_7_DAYS ends"] = "yesterday" if is_equal else "today"
+    days = [pages["yesterday"], pages["day before"]]
+    if not {*days[0].session_ids}.isdisjoint(days[1].session_ids):
+        seen["session over midnight"] = "on both days"
+    elif all(FEW <= len(day.session_ids) == day.total for day in days):
+        seen["session over midnight"] = "on one day"
+
+
+def _compare_counts(listed: int, counted: int, seen: dict[str, str]) -> None:
+    if counted >= FEW:
+        seen["share of Wix's own count"] = f"{listed / counted:.0%}"
+        is_few = listed < counted / 2
+        seen["session without a recording"] = "not listed" if is_few else "listed"
+
+
+async def _read_again(client: WixClient, job: str, first: JobPage, seen: dict[str, str]) -> None:
+    received = len(first.session_ids)
+    read = partial(client.get_list_sessions_job_result, job, limit=max(received, 1))
+    try:
+        again = await read()
+    except StatusError:
+        seen["job after the check"] = "unknown"
+        return
+    seen["job after the check"] = "known"
+    is_same = (again.total, again.session_ids) == (first.total, first.session_ids)
+    seen["page that is read again"] = "the same" if is_same else "different"
+    if received < (first.total or 0):
+        second = await read(offset=received)
+        is_new = {*second.session_ids}.isdisjoint(first.session_ids)
+        seen["second page"] = "only new IDs" if is_new else "repeats IDs"
+
+
+async def _provoke_429(raw: httpx.AsyncClient, seen: dict[str, str]) -> None:
+    """Use up the rate limit of the site, from a minute without requests on."""
+    await asyncio.sleep(MINUTE)
+    params = _page_of(str(uuid4()))
+    for sent in range(0, MOST_REQUESTS, 10):
+        ten = await asyncio.gather(*(raw.get(_RESULT, params=params) for _ in range(10)))
+        if refused := [one for one in ten if one.status_code in {429, 403}]:
+            accepted = sent + len(ten) - len(refused)
+            seen["rate limit"] = f"{refused[0].status_code} after {accepted} requests"
+            seen["Retry-After"] = refused[0].headers.get("retry-after", "none")
+            return
+    seen["rate limit"] = f"none in {MOST_REQUESTS} requests"
