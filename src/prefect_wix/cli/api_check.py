@@ -16,11 +16,8 @@ from pathlib import Path
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
-import httpx
-
 from prefect_wix import __version__
-from prefect_wix.blocks.credentials import AnyWixCredentials, WixCredentials
-from prefect_wix.client.auth import ApiKeyAuth, AppAuth, SiteAuth
+from prefect_wix.blocks.credentials import AnyWixCredentials
 from prefect_wix.client.client import WixClient
 from prefect_wix.client.models import (
     PAGE_LIMIT,
@@ -61,7 +58,9 @@ MOST_REQUESTS = 500
 _PERIODS = {"week": (7, 0), "yesterday": (1, 0), "day before": (2, 1), "LAST_7_DAYS": None}
 _PAUSES = (0.5, 1, 2, 4, 8, 16, 32)
 """Seconds between the polls of a job."""
-_LIST, _RESULT = "/analytics/v1/sessions/list/async", "/analytics/v1/sessions/list/result"
+_LIST = "POST /analytics/v1/sessions/list/async"
+_RESULT = "GET /analytics/v1/sessions/list/result"
+_NO_JOB = {"params": {"jobId": str(uuid4()), "limit": 1, "offset": 0}}
 
 
 def show_comparison(seen: Mapping[str, str], output: Path | None) -> None:
@@ -94,16 +93,14 @@ async def observe(
 
     Raises:
         WixError: Wix refused a request that every load sends, or a job does not finish.
-        httpx.HTTPError: a request or its response was lost.
     """
-    raw = httpx.AsyncClient(base_url=credentials.base_url, auth=_auth(credentials), timeout=30)
-    async with credentials.get_client() as client, raw:
+    async with credentials.get_client() as client:
         zone = await client.get_site_timezone()
         seen["time zone of the site"] = "known" if zone else "unknown"
         today = datetime.now(ZoneInfo(zone or "UTC")).date()
         queries = {name: _query(ages, today, zone) for name, ages in _PERIODS.items()}
         jobs = {name: await client.list_sessions_async(one) for name, one in queries.items()}
-        await _observe_refusals(raw, credentials.site_id, seen)
+        await _observe_refusals(client, seen)
         limit = await _largest_limit(client, jobs["week"])
         seen["largest limit of a page"] = str(limit)
         pages = {name: await _first_page(client, job, limit) for name, job in jobs.items()}
@@ -114,14 +111,7 @@ async def observe(
             _compare_counts(pages["week"].total or 0, sum(counts.values()), seen)
         await _read_again(client, jobs["week"], pages["week"], seen)
         if provoke_429:
-            await _provoke_429(raw, seen)
-
-
-def _auth(credentials: AnyWixCredentials) -> SiteAuth:
-    if isinstance(credentials, WixCredentials):
-        return ApiKeyAuth(credentials.api_key.get_secret_value(), credentials.site_id)
-    secret, url = credentials.app_secret.get_secret_value(), credentials.base_url
-    return AppAuth(credentials.app_id, secret, credentials.instance_id, base_url=url)
+            await _provoke_429(client, seen)
 
 
 def _query(ages: tuple[int, int] | None, today: date, zone: str | None) -> SessionsQuery:
@@ -132,21 +122,16 @@ def _query(ages: tuple[int, int] | None, today: date, zone: str | None) -> Sessi
     return SessionsQuery(start_date=start, end_date=end, device_type=DeviceType.ALL, timezone=zone)
 
 
-async def _observe_refusals(raw: httpx.AsyncClient, site: str, seen: dict[str, str]) -> None:
-    """Send what the client never sends, or what it would retry."""
-    params = _page_of(str(uuid4()))
-    anonymous = await raw.get(_RESULT, params=params, headers={"wix-site-id": site}, auth=None)
+async def _observe_refusals(client: WixClient, seen: dict[str, str]) -> None:
+    headers = {"wix-site-id": client.site_id}
+    anonymous = await client.send_unchecked(_RESULT, **_NO_JOB, headers=headers, auth=None)
     seen["status without Authorization"] = str(anonymous.status_code)
-    unknown = await raw.get(_RESULT, params=params)
+    unknown = await client.send_unchecked(_RESULT, **_NO_JOB)
     seen["status of an unknown job"] = str(unknown.status_code)
     funnel = {"include": "VIEWED_PRODUCT", "exclude": "NOT_SELECTED_FUNNEL_STEP"}
     body = {"predefinedTimePeriod": "YESTERDAY", "conversionFunnel": funnel}
-    unset = await raw.post(_LIST, json=body)
+    unset = await client.send_unchecked(_LIST, json=body)
     seen["unset enum value in a query"] = "accepted" if unset.is_success else "refused"
-
-
-def _page_of(job: str) -> dict[str, str | int]:
-    return {"jobId": job, "limit": 1, "offset": 0}
 
 
 async def _largest_limit(client: WixClient, job: str) -> int:
@@ -204,12 +189,11 @@ async def _read_again(client: WixClient, job: str, first: JobPage, seen: dict[st
         seen["second page"] = "only new IDs" if is_new else "repeats IDs"
 
 
-async def _provoke_429(raw: httpx.AsyncClient, seen: dict[str, str]) -> None:
+async def _provoke_429(client: WixClient, seen: dict[str, str]) -> None:
     """Use up the rate limit of the site, from a minute without requests on."""
     await asyncio.sleep(MINUTE)
-    params = _page_of(str(uuid4()))
     for sent in range(0, MOST_REQUESTS, 10):
-        ten = await asyncio.gather(*(raw.get(_RESULT, params=params) for _ in range(10)))
+        ten = await asyncio.gather(*(client.send_unchecked(_RESULT, **_NO_JOB) for _ in range(10)))
         if refused := [one for one in ten if one.status_code in {429, 403}]:
             accepted = sent + len(ten) - len(refused)
             seen["rate limit"] = f"{refused[0].status_code} after {accepted} requests"

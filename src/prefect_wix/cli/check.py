@@ -83,10 +83,7 @@ async def _observe_api(found: Found, seen: dict[str, str], *, provoke_429: bool)
     with suppress(DeploymentError):
         await _check_server(found)
     credentials, _ = await find_block(CREDENTIALS, found.settings, found.server)
-    try:
-        await observe(credentials, seen, provoke_429=provoke_429)
-    except HTTPError as error:
-        raise WixError(f"A request to Wix failed ({type(error).__name__}). Run it again.") from None
+    await observe(credentials, seen, provoke_429=provoke_429)
 
 
 async def run_checks(found: Found, echo: Callable[[str], None] = print) -> bool:

@@ -305,6 +305,19 @@ class WixClient:
             _SITES, responses.parse_sites, json={"query": {"cursorPaging": paging}}
         )
 
+    async def send_unchecked(self, endpoint: str, **content: Any) -> httpx.Response:
+        """Send one request at once, and return the response as it is, whatever its status.
+
+        Args:
+            endpoint: method and path.
+            content: as for httpx; ``auth=None`` omits the key.
+
+        Raises:
+            RequestError: it was not sent, or its response was lost.
+        """
+        self.rate_limiter.count_request()
+        return await self._send(endpoint, **content)
+
     async def _call(
         self,
         endpoint: str,
