@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from contextlib import suppress
@@ -25,6 +26,7 @@ from prefect_wix.deployments.registration import deploy
 from prefect_wix.errors import DeploymentError
 from prefect_wix.planning.partitions import JobRecord, JobState, Partition
 from prefect_wix.sandbox import Fault
+from prefect_wix.tasks.artifacts import CALENDAR_KEY
 from prefect_wix.warehouse.factory import open_warehouse
 from tests.processes import free_port
 from tests.warehouses import land
@@ -220,9 +222,9 @@ async def test_the_status_before_the_first_load_says_how_to_load(client, setting
 
 
 def test_the_second_demo_submits_jobs_only_for_days_that_may_have_changed(
-    client, monkeypatch, tmp_path, capsys
+    client, monkeypatch, tmp_path, capsys, artifacts
 ):
-    """Those of the lookback: three days by three devices."""
+    """Those of the lookback: three days by three devices. Each load leaves a calendar."""
     monkeypatch.chdir(tmp_path)
     run()
     assert "First load, no history yet" in capsys.readouterr().out
@@ -230,3 +232,6 @@ def test_the_second_demo_submits_jobs_only_for_days_that_may_have_changed(
     shown = capsys.readouterr().out
     assert "First load" not in shown
     assert "9 jobs, 19 requests. The other 81 are unchanged and were not requested." in shown
+    calendar = asyncio.run(artifacts(CALENDAR_KEY))[0]
+    assert calendar.description.endswith(": 90 landed")
+    assert calendar.data.count(f"  {'■' * 30}\n") == 3

@@ -14,12 +14,11 @@ from cyclopts import Parameter
 from prefect_wix.blocks.documents import Settings, find_block, find_server, read_settings
 from prefect_wix.deployments.definitions import CREDENTIALS, WAREHOUSE
 from prefect_wix.errors import DeploymentError
-from prefect_wix.load.partition_load import ADOPT_MAX_AGE
+from prefect_wix.load.site_calendar import read_calendar
 from prefect_wix.planning.estimate import counted
-from prefect_wix.planning.load_calendar import LoadCalendar, calendar_window, make_calendar
+from prefect_wix.planning.load_calendar import LoadCalendar
 from prefect_wix.planning.partitions import JobRecord, JobState
 from prefect_wix.planning.plan import Refresh, RefreshPolicy
-from prefect_wix.planning.windows import ONE_DAY, Window
 
 LOOKBACK = timedelta(days=3)
 """For how long after its end a day may receive late sessions: as in the daily load."""
@@ -63,28 +62,20 @@ async def read_status(
     warehouse = (await find_block(WAREHOUSE, settings, server))[0].get_warehouse()
     site_id = site or (await find_block(CREDENTIALS, settings, server))[0].site_id
     await warehouse.prepare()
-    # A day more at each end, for the days of every time zone.
-    days = calendar_window(now, "UTC")
-    days = Window(days.start - ONE_DAY, days.end + ONE_DAY, days.timezone)
-    receipts = await warehouse.receipts(site_id, days)
-    records = await warehouse.job_records(site_id, days)
-    known = [*(one.partition for one in receipts), *(one.partition for one in records)]
-    zone = max(known, key=lambda one: one.day).timezone if known else "UTC"
-    since, policy = now - ADOPT_MAX_AGE, RefreshPolicy(Refresh.STALE, LOOKBACK, now, now)
-    window = calendar_window(now, zone)
-    calendar = make_calendar(site_id, window, receipts, records, policy, running_since=since)
-    errors = sorted((one for one in records if one.reason), key=lambda one: one.ended_at or since)
+    policy = RefreshPolicy(Refresh.STALE, LOOKBACK, as_of=now, now=now)
+    calendar, records = await read_calendar(warehouse, site_id, policy)
+    running = [one for one in records if calendar.is_running(one)]
+    orphans = [one for one in records if one.state in {JobState.INTENDED, JobState.ORPHANED}]
+    errors = sorted((one for one in records if one.reason), key=lambda one: one.ended_at or now)
     return calendar, {
         "site": site_id,
-        "timezone": zone,
+        "timezone": calendar.window.timezone,
         "days": {
             segment: {str(day): state for day, state in states.items()}
             for segment, states in calendar.states.items()
         },
-        "running": [_details(one) for one in records if one.runs_since(since)],
-        "possible_orphans": [
-            _details(one) for one in records if one.state in {JobState.INTENDED, JobState.ORPHANED}
-        ],
+        "running": [*map(_details, running)],
+        "possible_orphans": [*map(_details, orphans)],
         "last_error": _details(errors[-1]) if errors else None,
     }
 

@@ -25,7 +25,7 @@ from prefect_wix.planning.plan import Plan, Refresh, RefreshPolicy, WhenTooBig
 from prefect_wix.planning.segments import DEVICES, parse_segments
 from prefect_wix.planning.windows import Window, choose_window
 from prefect_wix.tasks import reports
-from prefect_wix.tasks.artifacts import show_table
+from prefect_wix.tasks.artifacts import show_calendar, show_table
 from prefect_wix.tasks.events import emit_landed
 from prefect_wix.tasks.forms import SegmentKeys, Timezone
 from prefect_wix.tasks.loads import (
@@ -108,6 +108,7 @@ async def load_sessions(
     await emit_landed(credentials.site_id, window, results)
     curve = await measure_late_arrivals(warehouse, credentials.site_id, window)
     await _show_results(results, window, curve)
+    await show_calendar(warehouse, credentials.site_id, zone, policy)
     _raise_if_failed(results)
     return completed(results, reports.describe_postponed(plan))
 

@@ -40,6 +40,11 @@ class LoadCalendar:
     states: Mapping[str, Mapping[date, DayState]]
     """State by segment and day, without the days before the first one that was loaded."""
 
+    def is_running(self, record: JobRecord) -> bool:
+        """Whether the record is that of a running job."""
+        state = self.states.get(record.partition.segment, {}).get(record.partition.day)
+        return state is DayState.RUNNING and record.state is JobState.SUBMITTED
+
     def __str__(self) -> str:
         width = max(map(len, self.states), default=0)
         mondays = ""
@@ -103,7 +108,7 @@ def _state(reason: Reason | None, record: JobRecord | None, running_since: datet
         record: its newest job record, unless a later job was published.
         running_since: see `make_calendar`.
     """
-    if record and record.runs_since(running_since):
+    if record and record.state is JobState.SUBMITTED and record.intended_at >= running_since:
         return DayState.RUNNING
     if reason is None:
         return DayState.LANDED

@@ -128,10 +128,6 @@ class JobRecord:
         """The record to save when the attempt has ended."""
         return replace(self, state=state, ended_at=at, reason=reason)
 
-    def runs_since(self, since: datetime) -> bool:
-        """Whether the job has no result yet and is not older than ``since``."""
-        return self.state is JobState.SUBMITTED and self.intended_at >= since
-
     @property
     def job(self) -> SessionsJob:
         """The handle of the job.

@@ -6,13 +6,22 @@ The texts and table rows are made in `prefect_wix.tasks.reports`.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.settings import PREFECT_UI_URL
+
+from prefect_wix.blocks.warehouse import SessionsWarehouse
+from prefect_wix.load.site_calendar import read_calendar
+from prefect_wix.planning.plan import Refresh, RefreshPolicy
+
+CALENDAR_KEY = "wix-sessions-calendar"
 
 
 async def show_table(
@@ -35,6 +44,20 @@ async def show_markdown(sentence: str, markdown: str, *, key: str) -> None:
     """Save a Markdown artifact and log its description with a link."""
     artifact_id = await acreate_markdown_artifact(markdown, key=key, description=sentence)
     _log(sentence, key, artifact_id, logging.INFO)
+
+
+async def show_calendar(
+    warehouse: SessionsWarehouse, site_id: str, timezone: str, policy: RefreshPolicy
+) -> None:
+    """Save the calendar of the site's last 30 days, unless none of them was ever loaded."""
+    policy = replace(policy, refresh=Refresh.STALE, now=datetime.now(UTC))
+    engine = warehouse.get_warehouse()
+    calendar, _ = await read_calendar(engine, site_id, policy, timezone=timezone)
+    counts = Counter(state for days in calendar.states.values() for state in days.values())
+    states = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    if states:
+        sentence = f"Site {site_id}, {calendar.window}: {states}"
+        await show_markdown(sentence, f"```\n{calendar}\n```", key=CALENDAR_KEY)
 
 
 def _log(sentence: str, key: str, artifact_id: UUID, level: int) -> None:
