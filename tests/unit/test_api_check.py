@@ -55,6 +55,10 @@ async def test_without_a_switched_rule_all_is_as_assumed():
         ({"last_n_days_includes_today": False}, {"LAST_7_DAYS ends": "yesterday"}),
         ({"counts_match": False}, {"share of Wix's own count": "95%"}),
         ({"job_lifetime_seconds": 0.8}, {"job after the check": "unknown"}),
+        (
+            {"job_lifetime_seconds": 0.8, "unknown_job_status": 200},
+            {"job after the check": "unknown", "status of an unknown job": "200"},
+        ),
     ],
 )
 async def test_a_switched_rule_is_noticed(rules, differs):

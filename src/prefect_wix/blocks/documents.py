@@ -60,10 +60,10 @@ class Document:
             raise ValueError(f"{self.slug}: {'; '.join(reasons)}") from None
 
     async def load_block(self) -> Block | None:
-        """The block that is saved on the Prefect server; None if there is none."""
+        """The block that is saved on the Prefect server; None without one of this version."""
         try:
             return await self.block_type.aload(self.name)
-        except ValueError:
+        except (ValueError, RuntimeError):
             return None
 
 

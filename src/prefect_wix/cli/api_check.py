@@ -123,6 +123,7 @@ def _query(ages: tuple[int, int] | None, today: date, zone: str | None) -> Sessi
 
 
 async def _observe_refusals(client: WixClient, seen: dict[str, str]) -> None:
+    """Send requests that the client never sends."""
     headers = {"wix-site-id": client.site_id}
     anonymous = await client.send_unchecked(_RESULT, **_NO_JOB, headers=headers, auth=None)
     seen["status without Authorization"] = str(anonymous.status_code)
@@ -139,7 +140,7 @@ async def _largest_limit(client: WixClient, job: str) -> int:
         await client.get_list_sessions_job_result(job)
     except BadRequestError as error:
         limits = [(one.data or {}).get("threshold") for one in error.violations]
-        return next((limit for limit in limits if isinstance(limit, int)), 100)
+        return next((n for n in limits if isinstance(n, int) and 0 < n < PAGE_LIMIT), 100)
     return PAGE_LIMIT
 
 
@@ -175,12 +176,13 @@ def _compare_counts(listed: int, counted: int, seen: dict[str, str]) -> None:
 async def _read_again(client: WixClient, job: str, first: JobPage, seen: dict[str, str]) -> None:
     received = len(first.session_ids)
     read = partial(client.get_list_sessions_job_result, job, limit=max(received, 1))
-    try:
+    again = None
+    with suppress(StatusError):
         again = await read()
-    except StatusError:
-        seen["job after the check"] = "unknown"
+    is_known = again is not None and again.status is JobStatus.FINISHED
+    seen["job after the check"] = "known" if is_known else "unknown"
+    if again is None or not is_known:
         return
-    seen["job after the check"] = "known"
     is_same = (again.total, again.session_ids) == (first.total, first.session_ids)
     seen["page that is read again"] = "the same" if is_same else "different"
     if received < (first.total or 0):
@@ -197,6 +199,7 @@ async def _provoke_429(client: WixClient, seen: dict[str, str]) -> None:
         if refused := [one for one in ten if one.status_code in {429, 403}]:
             accepted = sent + len(ten) - len(refused)
             seen["rate limit"] = f"{refused[0].status_code} after {accepted} requests"
-            seen["Retry-After"] = refused[0].headers.get("retry-after", "none")
+            retry_after = refused[0].headers.get("retry-after", "none")
+            seen["Retry-After"] = retry_after if retry_after.isalnum() else "a date"
             return
     seen["rate limit"] = f"none in {MOST_REQUESTS} requests"

@@ -31,8 +31,9 @@ def status(
 ) -> None:
     """Show the last 30 days of a site by segment: landed, stale, missing, failed or running.
 
-    Reads the warehouse and sends no request to Wix. The site and the warehouse are those of the
-    blocks on the Prefect server or, where none is saved, of the environment and .env.
+    Reads the warehouse, whose tables it creates or migrates, and sends no request to Wix. The site
+    and the warehouse are those of the blocks on the Prefect server or, where none is saved, of the
+    environment and .env.
 
     Args:
         site: The site ID; without it, the site of the credentials.
