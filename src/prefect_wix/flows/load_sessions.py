@@ -106,9 +106,9 @@ async def load_sessions(
     options = LoadOptions(as_of, jobs_in_flight, poll_policy, prefect.runtime.flow_run.id)
     results = await load_sessions_partitions(credentials, warehouse, [*plan.to_load], options)
     await emit_landed(credentials.site_id, window, results)
+    await show_calendar(warehouse, credentials.site_id, zone, policy)
     curve = await measure_late_arrivals(warehouse, credentials.site_id, window)
     await _show_results(results, window, curve)
-    await show_calendar(warehouse, credentials.site_id, zone, policy)
     _raise_if_failed(results)
     return completed(results, reports.describe_postponed(plan))
 
