@@ -12,6 +12,7 @@ import getpass
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import shutil
 import signal
@@ -122,10 +123,24 @@ class Bench(ABC):
             assert ids == []
         else:
             assert (receipt.sessions, receipt.digest) == (len(ids), digest_of(ids))
+            assert await self.replayed(partition) == set(ids)
+        return ids
+
+    async def replayed(self, partition=MOBILE, *, until=math.inf):
+        """The IDs after the changes of the partition up to a version."""
+        ids = set()
+        for session_id, change, version in await self.changes(partition):
+            if version <= until:
+                assert (session_id in ids) == (change == "removed")
+                (ids.add if change == "added" else ids.remove)(session_id)
         return ids
 
     @abstractmethod
     async def ids(self, partition=MOBILE): ...
+
+    @abstractmethod
+    async def changes(self, partition=MOBILE):
+        """(session ID, "added" or "removed", version) in order."""
 
     @abstractmethod
     async def version(self, partition=MOBILE): ...
@@ -161,6 +176,12 @@ class SqlBench(Bench):
         table = self.name("wix_session_ids")
         rows = await self.sql(f"SELECT session_id FROM {table} {self._where(partition)}")
         return [row[0] for row in rows]
+
+    async def changes(self, partition=MOBILE):
+        view, where = self.name("wix_session_changes"), self._where(partition)
+        return await self.sql(
+            f"SELECT session_id, change, version FROM {view} {where} ORDER BY version, change DESC"
+        )
 
     async def alter(self, old, new):
         table = self.name("wix_session_ids")
@@ -211,6 +232,9 @@ class ParquetBench(Bench):
         where = "site_id = $1 AND session_date = $2 AND segment = $3"
         text = f"SELECT session_id FROM '{files}' WHERE {where}"
         return [row[0] for row in self.sql(text, *partition.key)]
+
+    async def changes(self, partition=MOBILE):
+        return [(session_id, "added", 1) for session_id in await self.ids(partition)]
 
     async def version(self, partition=MOBILE):
         files = self.folder.glob("wix_session_ids/*/*/*")

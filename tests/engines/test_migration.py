@@ -13,6 +13,7 @@ from prefect_wix.planning.partitions import UNCONFIRMED, JobRecord, JobState, Pa
 from prefect_wix.planning.plan import Reason, Refresh, RefreshPolicy, make_plan
 from prefect_wix.planning.windows import Window
 from prefect_wix.profiles.profiling import profile_window, summarize
+from prefect_wix.warehouse.schema import SESSIONS
 from tests.warehouses import MOBILE, NOON, ZONE, a_record, land
 
 FIRST_EDITION = Path(__file__).parents[1] / "first_edition"
@@ -95,7 +96,7 @@ async def test_a_table_without_base_urls_gets_the_column(engine, make_bench):
     warehouse = await migrate(bench)
     assert await warehouse.job_records("site-1", WINDOW) == [record]
     versions = await bench.sql(f"SELECT max(version) FROM {bench.name('wix_session_schema')}")
-    assert versions == [(6,)]
+    assert versions == [(SESSIONS.version,)]
 
 
 async def test_a_derived_partition_is_loaded_again(bench):

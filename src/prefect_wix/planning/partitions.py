@@ -172,3 +172,5 @@ class Receipt:
     duplicates: int
     """Repeated IDs in Wix's pages; they were dropped."""
     run_id: str | None = None
+    version: int | None = None
+    """Counts the contents that the partition has had; None before it was counted."""

@@ -29,6 +29,8 @@ class PartitionContents:
     """IDs of the listing that reached the staging table."""
     receipt: Receipt | None
     """The partition's receipt, if it has one."""
+    version: int = 0
+    """The version of the contents; 0 if the partition never had any."""
 
 
 def decide_claim(
@@ -97,7 +99,8 @@ def decide_publish(
         if contents.sessions == contents.kept == sessions and _is_proven(listing, receipt):
             return _untouched(JobState.UNCHANGED, contents)
     added, removed = sessions - contents.kept, contents.sessions - contents.kept
-    return PublishResult(JobState.LANDED, sessions, added, removed, contents.kept)
+    version = contents.version + 1
+    return PublishResult(JobState.LANDED, sessions, added, removed, contents.kept, version)
 
 
 def _is_proven(listing: VerifiedListing, receipt: Receipt) -> bool:
@@ -109,7 +112,8 @@ def _is_proven(listing: VerifiedListing, receipt: Receipt) -> bool:
 
 
 def _untouched(state: JobState, contents: PartitionContents) -> PublishResult:
-    return PublishResult(state, contents.sessions, added=0, removed=0, kept=contents.sessions)
+    kept = contents.sessions
+    return PublishResult(state, kept, added=0, removed=0, kept=kept, version=contents.version)
 
 
 def closed_record(
@@ -136,4 +140,5 @@ def new_receipt(listing: VerifiedListing, result: PublishResult, at: datetime) -
         kept=result.kept,
         duplicates=listing.duplicates,
         run_id=listing.record.run_id,
+        version=result.version,
     )

@@ -77,6 +77,8 @@ class PublishResult:
     """Sessions that are no longer in the partition."""
     kept: int
     """Sessions that were in the partition before and still are."""
+    version: int = field(default=0, compare=False)
+    """The version of the partition's contents afterwards."""
 
 
 class Warehouse(Protocol):

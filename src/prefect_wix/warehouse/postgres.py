@@ -239,7 +239,11 @@ async def _execute(connection: Any, seconds: float, statement: Statement) -> Row
 
 
 async def _stage(connection: Any, spool: Spool) -> None:
-    await connection.execute(f"CREATE TEMP TABLE {STAGED} (session_id TEXT) ON COMMIT DROP")
+    # Without statistics PostgreSQL expects a row, and compares each ID with each in nested loops.
+    await connection.execute(
+        f"CREATE TEMP TABLE {STAGED} (session_id TEXT) ON COMMIT DROP;"
+        "SET LOCAL enable_nestloop = off"
+    )
     batches = spool.batches()
     while batch := await asyncio.to_thread(next, batches, None):
         await connection.copy_records_to_table(

@@ -104,14 +104,22 @@ class TableSet:
 
 IDS = Table(
     "wix_session_ids",
-    "site_id, session_date DATE, segment, session_id, job_id",
+    "site_id, session_date DATE, segment, session_id, job_id, first_landed_at TIMESTAMPTZ, "
+    "added_version BIGINT",
     key="site_id, segment, session_date, session_id",
+)
+REMOVALS = Table(
+    "wix_session_removals",
+    "site_id, session_date DATE, segment, session_id, first_landed_at TIMESTAMPTZ, "
+    "added_version BIGINT, added_job_id, removed_at TIMESTAMPTZ, removed_version BIGINT, "
+    "removed_job_id",
+    key="site_id, segment, session_date, session_id, removed_version",
 )
 RECEIPTS = Table(
     "wix_session_receipts",
     "site_id, session_date DATE, segment, timezone, sessions BIGINT, digest, job_id, "
     "submitted_at TIMESTAMPTZ, landed_at TIMESTAMPTZ, added BIGINT, removed BIGINT, kept BIGINT, "
-    "duplicates BIGINT, run_id",
+    "duplicates BIGINT, run_id, version BIGINT",
     key="site_id, segment, session_date",
 )
 JOBS = Table(
@@ -135,12 +143,25 @@ RENAMED = {
     "repeats": "duplicates",
 }
 """This version's name by the first edition's, for columns and for attributes in files."""
+_IDS_WITH_RECEIPTS = (
+    "{wix_session_ids} i JOIN {wix_session_receipts} r "
+    "ON r.site_id = i.site_id AND r.session_date = i.session_date AND r.segment = i.segment"
+)
 _VIEWS = {
     "wix_landed_sessions": (
         "SELECT i.site_id, i.session_date, r.timezone, i.segment, i.session_id, i.job_id, "
-        "r.submitted_at, r.landed_at FROM {wix_session_ids} i "
-        "JOIN {wix_session_receipts} r "
-        "ON r.site_id = i.site_id AND r.session_date = i.session_date AND r.segment = i.segment"
+        "r.submitted_at, r.landed_at, COALESCE(i.first_landed_at, r.landed_at) AS first_landed_at "
+        f"FROM {_IDS_WITH_RECEIPTS}"
+    ),
+    # Rows from before versions were counted belong to version 1.
+    "wix_session_changes": (
+        "SELECT i.site_id, i.session_date, i.segment, i.session_id, 'added' AS change, "
+        "COALESCE(i.first_landed_at, r.landed_at) AS changed_at, i.job_id, "
+        f"COALESCE(i.added_version, 1) AS version FROM {_IDS_WITH_RECEIPTS} UNION ALL "
+        "SELECT site_id, session_date, segment, session_id, 'added', first_landed_at, "
+        "added_job_id, added_version FROM {wix_session_removals} UNION ALL "
+        "SELECT site_id, session_date, segment, session_id, 'removed', removed_at, "
+        "removed_job_id, removed_version FROM {wix_session_removals}"
     ),
     # Wix may list a visit over midnight under both days; that is not a duplicate.
     "wix_sessions_on_two_days": (
@@ -240,12 +261,17 @@ class Schema:
 
     def _create(self, tables: TableSet) -> Steps[None]:
         for table in tables.tables:
-            columns = [f"{name} {kind}" for name, kind in table.types.items()]
-            if self.keys:
-                columns.append(f"PRIMARY KEY ({table.key})")
-            name = self.name(table.name)
-            yield Statement(f"CREATE TABLE IF NOT EXISTS {name} ({', '.join(columns)})")
+            yield self.create_table(table)
         yield from self.create_views_and_indexes(tables)
+
+    def create_table(self, table: Table) -> Statement:
+        """Create a table if it does not exist."""
+        columns = [f"{name} {kind}" for name, kind in table.types.items()]
+        if self.keys:
+            columns.append(f"PRIMARY KEY ({table.key})")
+        return Statement(
+            f"CREATE TABLE IF NOT EXISTS {self.name(table.name)} ({', '.join(columns)})"
+        )
 
     def _check_version(self, version: int, tables: TableSet) -> None:
         check_not_newer(f"Schema {self.schema}", version, tables.version, other="schema")
@@ -309,7 +335,6 @@ def _migrate_to_5(schema: Schema) -> Steps[None]:
         yield Statement(f"ALTER TABLE {jobs} DROP COLUMN derived_from")
     if schema.keys:
         yield Statement(f"DROP INDEX IF EXISTS {schema.name(_OLD_JOBS)}_partition")
-    yield from schema.create_views_and_indexes(SESSIONS)
 
 
 def _migrate_to_6(schema: Schema) -> Steps[None]:
@@ -317,13 +342,23 @@ def _migrate_to_6(schema: Schema) -> Steps[None]:
     yield Statement(f"ALTER TABLE {schema.name(JOBS.name)} ADD COLUMN IF NOT EXISTS base_url TEXT")
 
 
+def _migrate_to_7(schema: Schema) -> Steps[None]:
+    """Count the versions of partitions. Rows are filled when their partition changes next."""
+    ids, receipts = schema.name(IDS.name), schema.name(RECEIPTS.name)
+    for column in ("first_landed_at TIMESTAMPTZ", "added_version BIGINT"):
+        yield Statement(f"ALTER TABLE {ids} ADD COLUMN IF NOT EXISTS {column}")
+    yield Statement(f"ALTER TABLE {receipts} ADD COLUMN IF NOT EXISTS version BIGINT")
+    yield schema.create_table(REMOVALS)
+    yield from schema.create_views_and_indexes(SESSIONS)
+
+
 _OLD_JOBS = "wix_session_asks"
 SESSIONS = TableSet(
     versions="wix_session_schema",
-    version=6,
-    tables=(IDS, RECEIPTS, JOBS, MARKS),
+    version=7,
+    tables=(IDS, REMOVALS, RECEIPTS, JOBS, MARKS),
     views=_VIEWS,
     indexes={"wix_session_jobs_partition": "{wix_session_jobs} (site_id, session_date, segment)"},
-    migrations={5: _migrate_to_5, 6: _migrate_to_6},
+    migrations={5: _migrate_to_5, 6: _migrate_to_6, 7: _migrate_to_7},
 )
-"""The tables of landed session IDs, receipts, job records and marks."""
+"""The tables of landed session IDs and their removals, receipts, job records and marks."""

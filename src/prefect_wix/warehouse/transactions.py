@@ -31,6 +31,7 @@ from prefect_wix.warehouse.schema import (
     IDS,
     JOBS,
     RECEIPTS,
+    REMOVALS,
     SESSIONS,
     Schema,
     Statement,
@@ -44,6 +45,7 @@ Lock = tuple[str, ...] | None
 
 STAGED = "wix_staged_ids"
 """The temporary table, with the column ``session_id``, that an engine stages a listing's IDs in."""
+_CONTENTS = (IDS, REMOVALS, RECEIPTS)
 _PARTITION_COLUMNS = ("site_id", "session_date", "segment", "timezone")
 _PARTITION = "site_id = $1 AND session_date = $2 AND segment = $3"
 _WINDOW = "site_id = $1 AND session_date >= $2 AND session_date < $3"
@@ -148,42 +150,85 @@ class SessionTransactions(Schema):
         return bool(rows[0][0])
 
     def _read_contents(self, partition: Partition) -> Steps[PartitionContents]:
-        ids = f"FROM {self.name(IDS.name)} WHERE {_PARTITION}"
-        receipts = f"FROM {self.name(RECEIPTS.name)} WHERE {_PARTITION}"
-        # A row for each count: DuckDB plans it in half the time of one row with three subqueries.
+        ids, removals, receipts = (
+            f"FROM {self.name(table.name)} WHERE {_PARTITION}" for table in _CONTENTS
+        )
+        # A row for each count: DuckDB plans it in half the time of one row with several subqueries.
         counted = yield Statement(
-            f"SELECT 'staged' AS what, count(*) AS number FROM {self.staged} UNION ALL "
-            f"SELECT 'ids', count(*) {ids} UNION ALL SELECT 'receipts', count(*) {receipts}",
+            f"SELECT 'staged' AS what, count(*) AS number FROM {self.staged} "
+            f"UNION ALL SELECT 'ids', count(*) {ids} UNION ALL SELECT 'removals', count(*) "
+            f"{removals} UNION ALL SELECT 'receipts', count(*) {receipts}",
             partition.key,
         )
         numbers = {str(what): int(number) for what, number in counted}
-        staged, sessions = numbers["staged"], numbers["ids"]
-        if not sessions + numbers["receipts"]:
+        staged, sessions = numbers.pop("staged"), numbers["ids"]
+        if not any(numbers.values()):
             # A first load has nothing to compare with.
             return PartitionContents(0, kept=0, staged=staged, receipt=None)
-        kept = yield Statement(
+        [(kept,)] = yield Statement(
             f"SELECT count(*) FROM {self.staged} WHERE session_id IN (SELECT session_id {ids})",
             partition.key,
         )
         receipt = next(iter((yield from self._receipts(_PARTITION, partition.key))), None)
-        return PartitionContents(sessions, kept=kept[0][0], staged=staged, receipt=receipt)
+        if receipt is not None:
+            return PartitionContents(sessions, kept, staged, receipt, receipt.version or 1)
+        # The receipt was deleted by hand.
+        [(version,)] = yield Statement(
+            f"SELECT max(version) FROM (SELECT added_version AS version {ids} "
+            f"UNION ALL SELECT removed_version {removals}) AS versions",
+            partition.key,
+        )
+        return PartitionContents(sessions, kept, staged, None, version or 1)
 
     def _replace(self, contents: PartitionContents, receipt: Receipt) -> Steps[None]:
-        partition = receipt.partition
-        if contents.sessions:
-            yield self._delete(IDS, partition)
+        """Write the difference: rows that stay are not touched."""
+        key, ids = receipt.partition.key, self.name(IDS.name)
+        if contents.receipt is not None and contents.receipt.version is None:
+            yield Statement(
+                f"UPDATE {ids} SET first_landed_at = $4, added_version = 1 "
+                f"WHERE {_PARTITION} AND added_version IS NULL",
+                (*key, contents.receipt.landed_at),
+            )
+        if contents.sessions > contents.kept:
+            yield from self._remove(contents, receipt)
+        is_new = f" WHERE NOT EXISTS (SELECT 1 FROM {ids} AS i WHERE i.site_id = $1 "
+        is_new += "AND i.session_date = $2 AND i.segment = $3 AND i.session_id = s.session_id)"
         yield Statement(
-            f"INSERT INTO {self.name(IDS.name)} ({IDS.columns}) SELECT "
-            "CAST($1 AS TEXT), CAST($2 AS DATE), CAST($3 AS TEXT), session_id, CAST($4 AS TEXT) "
-            f"FROM {self.staged}",
-            (*partition.key, receipt.job_id),
+            f"INSERT INTO {ids} ({IDS.columns}) SELECT CAST($1 AS TEXT), CAST($2 AS DATE), "
+            "CAST($3 AS TEXT), s.session_id, CAST($4 AS TEXT), CAST($5 AS TIMESTAMPTZ), "
+            f"CAST($6 AS BIGINT) FROM {self.staged} AS s{is_new if contents.kept else ''}",
+            (*key, receipt.job_id, receipt.landed_at, receipt.version),
         )
         if contents.receipt is not None:
-            yield self._delete(RECEIPTS, partition)
+            yield Statement(f"DELETE FROM {self.name(RECEIPTS.name)} WHERE {_PARTITION}", key)
         yield self.insert(RECEIPTS, [_values(RECEIPTS, receipt)])
 
-    def _delete(self, table: Table, partition: Partition) -> Statement:
-        return Statement(f"DELETE FROM {self.name(table.name)} WHERE {_PARTITION}", partition.key)
+    def _remove(self, contents: PartitionContents, receipt: Receipt) -> Steps[None]:
+        """Move the rows that the listing lacks to the removals."""
+        key, ids = receipt.partition.key, self.name(IDS.name)
+        is_gone = f"{_PARTITION} AND NOT EXISTS (SELECT 1 FROM {self.staged} AS s "
+        is_gone += f"WHERE s.session_id = {IDS.name}.session_id)"
+        is_doubled = False
+        if not self.keys:
+            [(gone,)] = yield Statement(f"SELECT count(*) FROM {ids} WHERE {is_gone}", key)
+            is_doubled = gone != contents.sessions - contents.kept
+        removals = self.name(REMOVALS.name)
+        yield Statement(
+            f"INSERT INTO {removals} ({REMOVALS.columns}) SELECT DISTINCT site_id, session_date, "
+            "segment, session_id, first_landed_at, added_version, job_id, "
+            "CAST($4 AS TIMESTAMPTZ), CAST($5 AS BIGINT), CAST($6 AS TEXT) "
+            f"FROM {ids} WHERE {is_gone}",
+            (*key, receipt.landed_at, receipt.version, receipt.job_id),
+        )
+        if is_doubled:
+            # By hand: all rows are written again.
+            yield Statement(f"DELETE FROM {ids} WHERE {_PARTITION}", key)
+        else:
+            yield Statement(
+                f"DELETE FROM {ids} WHERE {_PARTITION} AND session_id IN (SELECT session_id "
+                f"FROM {removals} WHERE {_PARTITION} AND removed_version = $4)",
+                (*key, receipt.version),
+            )
 
 
 def _quoted(states: Iterable[JobState]) -> str:

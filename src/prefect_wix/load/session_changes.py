@@ -1,0 +1,154 @@
+"""Read which sessions were added and removed, for a consumer that keeps up with the warehouse.
+
+A consumer stores a token, which holds the version that it has read of each partition. Unlike a
+time, a version misses no change when loads commit in another order than they began.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import partial
+from typing import Literal
+
+from prefect_wix.warehouse.interface import Warehouse
+from prefect_wix.warehouse.schema import RECEIPTS, Statement, Steps
+from prefect_wix.warehouse.transactions import SessionTransactions, sql_warehouse
+
+BATCH_SIZE = 10_000
+"""The most changes in one batch."""
+_COLUMNS = "site_id, session_date, segment, session_id, change, changed_at, job_id, version"
+
+Key = tuple[str, str, date]
+"""The site ID, the segment's key and the local day of a partition."""
+
+
+@dataclass(frozen=True)
+class SessionChange:
+    """One session ID that was added to a partition or removed from it."""
+
+    site_id: str
+    session_date: date
+    segment: str
+    session_id: str
+    change: Literal["added", "removed"]
+    changed_at: datetime
+    """When the change was published, by the warehouse's clock."""
+    job_id: str
+    """The job whose result brought the change."""
+    version: int
+    """The version of the partition that has the change first."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """A text that only this change has, to send it at least once and count it once."""
+        parts = self.site_id, str(self.session_date), self.segment, self.session_id, self.version
+        return json.dumps(parts)
+
+
+@dataclass(frozen=True)
+class ChangeBatch:
+    """Consecutive changes of one partition, in the order of versions."""
+
+    changes: list[SessionChange]
+    token: str
+    """Where to go on after these changes are processed."""
+
+
+async def read_session_changes(
+    warehouse: Warehouse,
+    *,
+    since: str | None = None,
+    site_id: str | None = None,
+    segment: str | None = None,
+) -> AsyncIterator[ChangeBatch]:
+    """Yield the changes since a token, in batches of at most 10,000.
+
+    Store the token of a batch once its changes are processed. After a crash some changes come
+    again (see `SessionChange.idempotency_key`), and none is missed.
+
+    Args:
+        warehouse: the warehouse, such as ``block.get_warehouse()``: DuckDB or PostgreSQL.
+        since: the last stored token of this consumer; None for all changes.
+        site_id: only this site; None for all sites.
+        segment: only this segment, by its key; None for all segments.
+
+    Raises:
+        ValueError: the token is not one of this function.
+        WarehouseUnsupportedError: another engine. Read the view ``wix_session_changes`` there.
+        WarehouseError: see the tree in `prefect_wix.errors`.
+    """
+    engine = sql_warehouse(warehouse, what_for="Session changes")
+    known = _parse_token(since) if since else {}
+    filters = {"site_id": site_id, "segment": segment}
+    current = await engine.read(lambda tables: _read_versions(tables, filters))
+    for key, version in sorted(current.items()):
+        after = (known.get(key, 0) + 1, "", "")
+        while known.get(key, 0) < version:
+            page = await engine.read(partial(_read_page, key=key, version=version, after=after))
+            if len(page) < BATCH_SIZE:
+                known[key] = version
+            else:
+                last = page[-1]
+                known[key], after = last.version - 1, (last.version, last.session_id, last.change)
+            if page:
+                yield ChangeBatch(page, _make_token(known))
+
+
+def _read_versions(
+    tables: SessionTransactions, filters: Mapping[str, str | None]
+) -> Steps[dict[Key, int]]:
+    given = {name: value for name, value in filters.items() if value is not None}
+    where = " AND ".join(f"{name} = ${number}" for number, name in enumerate(given, start=1))
+    rows = yield Statement(
+        "SELECT site_id, segment, session_date, COALESCE(version, 1) "
+        f"FROM {tables.name(RECEIPTS.name)} WHERE {where or 'true'}",
+        tuple(given.values()),
+    )
+    return {(site_id, segment, day): version for site_id, segment, day, version in rows}
+
+
+def _read_page(
+    tables: SessionTransactions, key: Key, version: int, after: tuple[int, str, str]
+) -> Steps[list[SessionChange]]:
+    rows = yield Statement(
+        f"SELECT {_COLUMNS} FROM {tables.name('wix_session_changes')} WHERE site_id = $1 "
+        "AND segment = $2 AND session_date = $3 AND version <= $4 "
+        "AND (version, session_id, change) > ($5, $6, $7) "
+        f"ORDER BY version, session_id, change LIMIT {BATCH_SIZE}",
+        (*key, version, *after),
+    )
+    return [SessionChange(*row) for row in rows]
+
+
+def _make_token(known: Mapping[Key, int]) -> str:
+    """The versions by site, segment and consecutive days: compressed, a byte or two for each."""
+    days_of: dict[tuple[str, str], dict[date, int]] = {}
+    for (site_id, segment, day), version in known.items():
+        days_of.setdefault((site_id, segment), {})[day] = version
+    series = []
+    for segment_key, versions in days_of.items():
+        first, days = min(versions), (max(versions) - min(versions)).days + 1
+        each = [versions.get(first + timedelta(number), 0) for number in range(days)]
+        series.append((*segment_key, str(first), each))
+    return b64encode(zlib.compress(json.dumps(series).encode(), 9)).decode()
+
+
+def _parse_token(token: str) -> dict[Key, int]:
+    try:
+        series = json.loads(zlib.decompress(b64decode(token, validate=True)))
+        return {
+            (site_id, segment, date.fromisoformat(first) + timedelta(number)): version
+            for site_id, segment, first, versions in series
+            for number, version in enumerate(versions)
+            if version
+        }
+    except (ValueError, TypeError, zlib.error):
+        raise ValueError(
+            "The token is not one of read_session_changes. Give the last stored one, or None to "
+            "read all changes."
+        ) from None
