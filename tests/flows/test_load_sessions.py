@@ -223,6 +223,8 @@ async def test_partitions_that_landed_before_a_stop_emit_the_event(shop, credent
     payload = (await read_events(started, {LANDED_EVENT}))[LANDED_EVENT]["payload"]
     assert (payload["partitions"], payload["failed_partitions"]) == (4, 5)
     assert payload["changed_days"] == ["2024-03-01", "2024-03-02"]
+    assert payload["segments"] == sorted({one.partition(" ")[2] for one in payload["versions"]})
+    assert list(payload["versions"].values()) == 4 * [1]
 
 
 async def test_one_throttled_403_fails_one_partition(shop, credentials, warehouse, database):

@@ -74,6 +74,8 @@ class PartitionResult:
     added: int = 0
     removed: int = 0
     kept: int = 0
+    version: int = 0
+    """The version of the partition's contents; 0 if the partition failed."""
     duplicates: int = 0
     requests: int = 0
     """Requests after the first submit; 0 if the partition failed."""

@@ -27,8 +27,9 @@ async def emit_landed(site_id: str, window: Window, results: Sequence[PartitionR
     """Emit ``wix.sessions.landed`` and materialize the site's asset if a partition landed.
 
     The payload holds plain values that an automation can pass as flow parameters: ``site_id``,
-    ``start_date``, ``end_date``, ``timezone``, ``changed_days`` (ISO dates) and the counts
-    ``partitions``, ``failed_partitions``, ``sessions``, ``added`` and ``removed``.
+    ``start_date``, ``end_date``, ``timezone``, ``changed_days`` (ISO dates), ``segments``,
+    ``versions`` (by day and segment) and the counts ``partitions``, ``failed_partitions``,
+    ``sessions``, ``added`` and ``removed``.
     """
     landed = [one for one in results if one.state is JobState.LANDED]
     if not landed:
@@ -39,6 +40,8 @@ async def emit_landed(site_id: str, window: Window, results: Sequence[PartitionR
         site_id,
         replace(window, start=min(window.start, *changed)),
         changed_days=sorted(map(str, changed)),
+        segments=sorted({one.partition.segment for one in landed}),
+        versions={str(one.partition): one.version for one in landed},
         partitions=len(landed),
         failed_partitions=sum(one.state is JobState.FAILED for one in results),
         sessions=sum(one.sessions for one in landed),
