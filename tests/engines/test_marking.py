@@ -232,7 +232,7 @@ async def test_a_wrong_key_stops_the_run(bench):
     with running_shop() as shop:
         summary = await mark(bench, shop, ids_of(shop, 30), in_flight=4, key="wrong-key")
         assert shop.count("recorded") <= 4
-    assert "API key or app secret is invalid" in summary.stopped
+    assert "Put a valid one in .env" in summary.stopped
     assert summary.refused + summary.not_sent == 30
     assert set((await recorded_states(bench)).values()) == {"refused"}
     with running_shop() as shop:

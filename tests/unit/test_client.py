@@ -430,7 +430,7 @@ async def test_every_error_status_has_its_own_error(call, status, kind):
     assert (error.status, error.endpoint, error.request_id) == (status, call, "req-1")
     assert (error.code, error.violations, error.retry_after) == ("WRONG", (), None)
     assert not error.empty
-    for part in (f"Wix returned {status} for {call}", "It went wrong", "(request ID req-1)"):
+    for part in (f"{status} for {call}", "It went wrong", "(request ID req-1)"):
         assert part in str(error)
 
 

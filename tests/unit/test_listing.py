@@ -502,6 +502,7 @@ async def test_ids_of_a_job_that_is_not_finished_are_ignored(status):
 
 
 async def test_a_failed_job_is_resubmitted_once(sandbox, client, caplog):
+    caplog.set_level("INFO")
     sandbox.faults = [Fault("job_error", times=1)]
     summary, ids = await complete_listing(client, 7)
     assert (ids, summary.resubmitted) == (expected_ids(7), True)

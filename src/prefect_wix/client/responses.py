@@ -37,7 +37,7 @@ _TERMINAL_CODE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b."
 )
 
-_UNAUTHORIZED = "The API key or app secret is invalid or expired: replace it."
+_UNAUTHORIZED = "Put a valid one in .env and run `prefect-wix setup`, then run again."
 _CONFLICT = "Another request changed it at the same time; check it and try again."
 _FORBIDDEN = (
     'Likely causes: the key lacks the permission "Manage Session Recording Analytics", the site '
@@ -187,8 +187,11 @@ def error_from_response(response: httpx.Response, endpoint: str) -> errors.Statu
     text = text or clean(_mapping(body).get("message")) or clean(application.get("description"))
     if body is _NOT_JSON and response.content:
         text = "a body that is not JSON"
+    cause = f"Wix returned {status} for {endpoint}"
+    if kind is errors.AuthenticationError:
+        cause = f"Wix rejected {_credentials_of(response.request)} ({status} for {endpoint})"
     return kind(
-        f"Wix returned {status} for {endpoint}{': ' if text else ''}{text}. {advice}"
+        f"{cause}{': ' if text else ''}{text.removesuffix('.')}. {advice}"
         f" (request ID {request_id or 'unknown'})",
         endpoint=endpoint,
         request_id=request_id,
@@ -198,6 +201,13 @@ def error_from_response(response: httpx.Response, endpoint: str) -> errors.Statu
         retry_after=_parse_retry_after(response),
         empty=not text and not details,
     )
+
+
+def _credentials_of(request: httpx.Request) -> str:
+    for owner in ("site", "account"):
+        if owner_id := request.headers.get(f"wix-{owner}-id"):
+            return f"the API key of {owner} {owner_id}"
+    return "the app's token"
 
 
 def oauth_error_of(response: httpx.Response) -> str:

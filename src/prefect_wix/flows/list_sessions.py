@@ -12,6 +12,7 @@ from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
 from prefect_wix import SessionsQuery, WixAppCredentials, WixCredentials
+from prefect_wix.flows.failures import fails_in_one_line
 from prefect_wix.jobs.writers import check_output
 from prefect_wix.planning.estimate import counted
 from prefect_wix.tasks.artifacts import show_markdown
@@ -23,6 +24,7 @@ ARTIFACT_KEY = "wix-sessions-listing"
 
 
 @flow(name="list-sessions")
+@fails_in_one_line
 async def list_sessions(
     credentials: WixCredentials | WixAppCredentials,
     # With null as an alternative, the server would not name the field of a query that is wrong.

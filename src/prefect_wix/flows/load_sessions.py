@@ -17,9 +17,10 @@ from pydantic import Field
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
 from prefect_wix.client.models import LocalDay
 from prefect_wix.errors import LoadError, LoadLimitError
+from prefect_wix.flows.failures import fails_in_one_line
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.load.partition_load import LoadOptions, PartitionResult
-from prefect_wix.planning.estimate import Estimate, counted
+from prefect_wix.planning.estimate import Estimate
 from prefect_wix.planning.late_arrivals import LateArrivals
 from prefect_wix.planning.plan import Plan, Refresh, RefreshPolicy, WhenTooBig
 from prefect_wix.planning.segments import DEVICES, parse_segments
@@ -33,6 +34,7 @@ from prefect_wix.tasks.loads import (
     load_sessions_partitions,
     measure_late_arrivals,
     plan_sessions_load,
+    raise_if_failed,
 )
 from prefect_wix.tasks.schedule import scheduled_time
 
@@ -44,6 +46,7 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 
 
 @flow(name="load-sessions")
+@fails_in_one_line
 async def load_sessions(
     credentials: WixCredentials | WixAppCredentials,
     warehouse: SessionsWarehouse,
@@ -104,12 +107,15 @@ async def load_sessions(
         _check_size(estimate, confirm_above)
     poll_policy = PollPolicy(timeout_seconds=timeout_seconds)
     options = LoadOptions(as_of, jobs_in_flight, poll_policy, prefect.runtime.flow_run.id)
-    results = await load_sessions_partitions(credentials, warehouse, [*plan.to_load], options)
+    try:
+        results = await load_sessions_partitions(credentials, warehouse, [*plan.to_load], options)
+    except LoadError as error:
+        results = [*error.outcomes]
     await emit_landed(credentials.site_id, window, results)
     await show_calendar(warehouse, credentials.site_id, zone, policy)
     curve = await measure_late_arrivals(warehouse, credentials.site_id, window)
     await _show_results(results, window, curve)
-    _raise_if_failed(results)
+    raise_if_failed(results)
     return completed(results, reports.describe_postponed(plan))
 
 
@@ -141,24 +147,8 @@ def _check_size(estimate: Estimate, confirm_above: int) -> None:
 async def _show_results(
     results: list[PartitionResult], window: Window, curve: list[LateArrivals]
 ) -> None:
-    level = logging.WARNING if reports.failures_of(results) else logging.INFO
     sentence = f"{window}: {reports.describe_load(results)}"
-    await show_table(sentence, reports.result_rows(results), key=RESULT_KEY, level=level)
+    await show_table(sentence, reports.result_rows(results), key=RESULT_KEY)
     if curve:
         sentence = reports.describe_late_arrivals(curve)
         await show_table(sentence, reports.late_arrival_rows(curve), key=LATE_ARRIVALS_KEY)
-
-
-def _raise_if_failed(results: list[PartitionResult]) -> None:
-    failures = reports.failures_of(results)
-    if failures:
-        partition, reason = next(iter(failures.items()))
-        summary = f"{len(failures):,} of {counted(len(results), 'partition')} failed"
-        if len(failures) == len(results):
-            summary = f"No partition landed ({len(failures):,} failed)"
-        raise LoadError(
-            f"{summary}; failed partitions keep their previous rows. Run the load again to retry "
-            f"them. First failure, {partition}: {reason}",
-            failures=failures,
-            outcomes=tuple(results),
-        )

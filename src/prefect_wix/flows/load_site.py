@@ -12,6 +12,7 @@ from prefect_wix import SessionsWarehouse, WixAccountCredentials
 from prefect_wix.blocks.shared_limit import add_missing_limit
 from prefect_wix.client.models import LocalDay, SiteId
 from prefect_wix.errors import LoadError
+from prefect_wix.flows.failures import fails_in_one_line
 from prefect_wix.flows.load_sessions import completed, load_sessions
 from prefect_wix.load.partition_load import PartitionResult
 from prefect_wix.planning.plan import Refresh, WhenTooBig
@@ -48,6 +49,7 @@ class SiteLoad(BaseModel):
 
 
 @flow(name="load-site")
+@fails_in_one_line
 async def load_site(
     account: WixAccountCredentials,
     warehouse: SessionsWarehouse,

@@ -17,6 +17,7 @@ from pydantic import Field
 from prefect_wix import SessionsWarehouse, WixAccountCredentials
 from prefect_wix.client.models import Site, SiteId
 from prefect_wix.errors import SitesError
+from prefect_wix.flows.failures import fails_in_one_line
 from prefect_wix.flows.load_site import SiteLoad, load_site
 from prefect_wix.planning.estimate import counted
 from prefect_wix.tasks.artifacts import show_table
@@ -40,6 +41,7 @@ RunSite = Callable[[Site], Awaitable[tuple[UUID | None, State | None]]]
 
 
 @flow(name="load-sites")
+@fails_in_one_line
 async def load_sites(
     account: WixAccountCredentials,
     warehouse: SessionsWarehouse,

@@ -11,6 +11,7 @@ from pydantic import Field
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
 from prefect_wix.client.models import MarkAction
 from prefect_wix.errors import MarkError
+from prefect_wix.flows.failures import fails_in_one_line
 from prefect_wix.load.id_source import IdSource
 from prefect_wix.load.mark_recordings import MarkSummary
 from prefect_wix.planning.estimate import counted
@@ -24,6 +25,7 @@ UNMARKED_KEY = "wix-session-marks-open"
 
 
 @flow(name="mark-recordings")
+@fails_in_one_line
 async def mark_recordings(
     credentials: WixCredentials | WixAppCredentials,
     warehouse: SessionsWarehouse,

@@ -17,6 +17,7 @@ from pydantic import Field
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
 from prefect_wix.client.models import LocalDay, SiteId
 from prefect_wix.errors import CompletenessError
+from prefect_wix.flows.failures import fails_in_one_line
 from prefect_wix.planning.windows import choose_window
 from prefect_wix.profiles import tables
 from prefect_wix.profiles.report import check_report, write_report
@@ -51,6 +52,7 @@ class OnBroken(StrEnum):
 
 
 @flow(name="profile-sessions")
+@fails_in_one_line
 async def profile_sessions(
     credentials: WixCredentials | WixAppCredentials,
     warehouse: SessionsWarehouse,

@@ -314,7 +314,7 @@ class Listing:
             except (JobFailedError, UnknownJobError) as error:
                 if self.resubmitted:
                     raise
-                self.log.warning("%s Submitting the query once more.", error)
+                self.log.info("%s Submitting the query once more.", error)
             else:
                 return self.finished
             finally:

@@ -8,8 +8,9 @@ are in `prefect_wix.load.loader`; listing a job is in `prefect_wix.jobs.listing`
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import InitVar, asdict, dataclass
+from dataclasses import InitVar, asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from prefect_wix.client.client import Log, WixClient
@@ -122,6 +123,8 @@ class LoadState:
     """Partitions in a row whose submits Wix may have executed without a response."""
     pending: int = 0
     """Partitions without a result."""
+    kinds_failed: set[type[WixError]] = field(default_factory=set)
+    """The kinds of failures that were logged."""
     stopped: WixError | None = None
     """The failure that affects every partition; nothing is submitted after it."""
 
@@ -135,6 +138,12 @@ class LoadState:
         self.in_progress = asyncio.Semaphore(self.options.jobs_in_flight + CONCURRENT_READS)
         """Slots for all jobs that are not published yet: their spools use memory and disk."""
         self.submitting = asyncio.Lock()
+
+    def log_failure(self, partition: Partition, error: WixError) -> None:
+        """Log the first failure of each kind at ERROR and the others at INFO."""
+        level = logging.INFO if type(error) in self.kinds_failed else logging.ERROR
+        self.kinds_failed.add(type(error))
+        self.log.log(level, "%s failed: %s", partition, error)
 
     def raise_if_stopped(self) -> None:
         """Raise the failure that affects every partition, if there is one."""
@@ -181,7 +190,7 @@ class PartitionLoad:
             return await self._list_and_publish()
         except (ListingError, RequestError, WarehouseError) as error:
             if error is not self._load.stopped:
-                self._load.log.error("%s failed: %s", self._partition, error)  # noqa: TRY400
+                self._load.log_failure(self._partition, error)
                 self._load.stop_if_affected(error)
                 await self._record_failure(error)
             return self._result(JobState.FAILED, reason=str(error))

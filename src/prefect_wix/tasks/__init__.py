@@ -3,6 +3,13 @@
 Those for flows of your own are here; the others are steps of the package's flows.
 """
 
+import logging
+from contextlib import suppress
+
+from prefect import get_run_logger
+from prefect.exceptions import MissingContextError
+
+from prefect_wix.errors import WixError
 from prefect_wix.tasks.jobs import (
     collect_sessions,
     fetch_session_ids,
@@ -21,3 +28,24 @@ __all__ = [
     "submit_sessions_job",
     "wait_for_sessions_job",
 ]
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Log an expected failure in one line: Prefect logs what a run raises with its traceback."""
+    if record.exc_info and isinstance(record.exc_info[1], WixError):
+        record.exc_info = None
+    return True
+
+
+def _in_run_log(record: logging.LogRecord) -> bool:
+    """Log what a warehouse waits for in the log of the run, if there is a run."""
+    with suppress(MissingContextError):
+        get_run_logger().log(record.levelno, "%s", record.getMessage())
+        return False
+    return True
+
+
+for _name in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(_name).addFilter(_without_traceback)
+for _name in ("prefect_wix.warehouse.duckdb", "prefect_wix.warehouse.postgres"):
+    logging.getLogger(_name).addFilter(_in_run_log)

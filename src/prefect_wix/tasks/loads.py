@@ -5,16 +5,18 @@ The load itself, without Prefect, is in `prefect_wix.load`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from prefect_wix.blocks.credentials import AnyWixCredentials
 from prefect_wix.blocks.warehouse import SessionsWarehouse
 from prefect_wix.client.models import check_timezone
-from prefect_wix.errors import WixError
+from prefect_wix.errors import LoadError, WixError
 from prefect_wix.load.loader import load_partitions
 from prefect_wix.load.partition_load import LoadOptions, PartitionResult
-from prefect_wix.planning.estimate import Estimate, estimate_load, limit_requests
+from prefect_wix.planning.estimate import Estimate, counted, estimate_load, limit_requests
 from prefect_wix.planning.late_arrivals import LateArrivals, late_arrivals_by_age
 from prefect_wix.planning.partitions import Partition
 from prefect_wix.planning.plan import (
@@ -28,7 +30,7 @@ from prefect_wix.planning.plan import (
 from prefect_wix.planning.segments import Segment
 from prefect_wix.planning.windows import Window, last_complete_days
 from prefect_wix.tasks.progress import LOAD_KEY, Progress
-from prefect_wix.tasks.reports import loading_progress
+from prefect_wix.tasks.reports import failures_of, loading_progress
 from prefect_wix.tasks.run_names import run_name
 
 
@@ -114,6 +116,9 @@ async def load_sessions_partitions(
 
     Returns:
         One result per partition, including the failed ones.
+
+    Raises:
+        LoadError: every partition failed; ``outcomes`` has the results.
     """
     log = get_run_logger()
     ended: list[PartitionResult] = []
@@ -125,8 +130,28 @@ async def load_sessions_partitions(
 
     async with credentials.get_client() as client, progress:
         engine = warehouse.get_warehouse()
-        return await load_partitions(
+        results = await load_partitions(
             client, engine, partitions, options, on_progress=on_progress, log=log
+        )
+    if len(failures_of(results)) == len(results):
+        raise_if_failed(results)
+    return results
+
+
+def raise_if_failed(results: Sequence[PartitionResult]) -> None:
+    """Raise a `LoadError` that begins with the first failure, if there is one."""
+    failures = failures_of(results)
+    if failures:
+        count = (
+            f"{len(failures):,} of {counted(len(results), 'partition')} failed; failed partitions"
+        )
+        advice = " Run the load again to retry them."
+        if len(failures) == len(results):
+            count, advice = f"No partition landed ({len(failures):,} failed); all", ""
+        raise LoadError(
+            f"{next(iter(failures.values()))} {count} keep their previous rows.{advice}",
+            failures=failures,
+            outcomes=tuple(results),
         )
 
 

@@ -6,6 +6,7 @@ until the busy timeout. The warehouse's clock is that of this machine.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ from prefect_wix.warehouse.interface import BUSY_TIMEOUT_SECONDS, driver_text
 from prefect_wix.warehouse.schema import Steps, drive
 from prefect_wix.warehouse.transactions import Begin, Lock, SessionTransactions, SqlWarehouse
 
+_LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 Config = Mapping[str, SecretStr | str]
 
@@ -67,6 +69,7 @@ class DuckDBWarehouse(SqlWarehouse):
         self._database = os.path.realpath(database)
         self._config = config
         self._busy_timeout = BUSY_TIMEOUT_SECONDS
+        self._has_waited = False
         if self._config:
             self._check_settings()
         self._tables = SessionTransactions(schema)
@@ -135,11 +138,16 @@ class DuckDBWarehouse(SqlWarehouse):
             except self._duckdb.IOException as error:
                 if "Could not set lock" not in str(error):
                     raise
+                seconds, holder = f"{self._busy_timeout:g} s", driver_text(error)
+                if not self._has_waited:
+                    self._has_waited = True
+                    message = "Waiting up to %s for %s, which another process has open: %s"
+                    _LOG.warning(message, seconds, self._database, holder)
                 if time.monotonic() >= deadline:
                     raise WarehouseBusyError(
-                        f"Another process had {self._database} open for all of "
-                        f"{self._busy_timeout:g} s. Close it there (a shell, a notebook, another "
-                        f"run) and run again. DuckDB says: {driver_text(error)}"
+                        f"Another process had {self._database} open for all of {seconds}. Nothing "
+                        "was changed. Close it there (a shell, a notebook, another run) and run "
+                        f"again. DuckDB says: {holder}"
                     ) from error
             else:
                 if config is self._config:
