@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import pytest
 from prefect.automations import Automation, DoNothing
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.server.events.jinja_filters import all_filters
+from prefect.server.schemas.responses import FlowRunResponse
+from prefect.server.schemas.states import Failed
+from prefect.server.utilities.user_templates import (
+    register_user_template_filters,
+    render_user_template_sync,
+)
+from prefect.settings import PREFECT_UI_URL, temporary_settings
 
 from prefect_wix.deployments.automations import (
+    NOTIFICATION,
     failed_twice,
     nothing_landed,
     run_died,
@@ -72,3 +83,16 @@ async def test_an_unknown_notification_block_is_rejected(lines):
     with pytest.raises(DeploymentError, match=r"The server has no block slack-webhook/missing;"):
         await save_automations("slack-webhook/missing", echo=lines.append)
     assert lines == []
+
+
+def test_a_notification_has_the_reason_of_the_failure_and_a_link_to_the_run():
+    """Rendered as the server does it; an alert without a run has neither."""
+    register_user_template_filters(all_filters)
+    run = FlowRunResponse(
+        id=uuid4(), flow_id=uuid4(), name="load 7 days of site-1", state=Failed(message="The cause")
+    )
+    context = {"automation": failed_twice(DoNothing()), "firing": None}
+    with temporary_settings({PREFECT_UI_URL: "http://ui"}):
+        text = render_user_template_sync(NOTIFICATION, context | {"flow_run": run})
+    assert f"load 7 days of site-1: The cause\nhttp://ui/runs/flow-run/{run.id}\n" in text
+    assert "None" not in render_user_template_sync(NOTIFICATION, context)

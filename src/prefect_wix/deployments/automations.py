@@ -34,6 +34,11 @@ FAILED = {f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedO
 OTHER_ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Cancelled")}
 WIX_RUNS = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.wix"}
 
+NOTIFICATION = """{{ automation.description }}
+{% if flow_run %}{{ flow_run.name }}: {{ flow_run.state.message }}
+{{ flow_run|ui_url }}
+{% endif %}{{ firing.triggering_labels }}"""
+"""The text of a notification, with the reason of the last failed run and a link to it."""
 _COMPARED = {"description", "trigger", "actions"}
 
 Action = SendNotification | DoNothing
@@ -127,7 +132,7 @@ async def _notification(client: PrefectClient, block_slug: str) -> SendNotificat
     return SendNotification(
         block_document_id=document.id,
         subject="{{ automation.name }}",
-        body="{{ automation.description }}\n{{ firing.triggering_labels }}",
+        body=NOTIFICATION,
     )
 
 
