@@ -11,15 +11,7 @@ from prefect import flow, get_run_logger
 from prefect_wix import SessionsWarehouse, WixCredentials
 from prefect_wix.flows import load_sessions, profile_sessions
 from prefect_wix.planning.plan import WhenTooBig
-
-STEPS = (
-    *("SITE_SESSIONS", "VIEWED_PRODUCT", "ADDED_TO_CART"),
-    *("REACHED_CHECKOUT", "SESSIONS_CONVERTED"),
-)
-SEGMENTS = [
-    *(f"device_type={device}" for device in ("DESKTOP", "MOBILE", "TABLET", "ALL")),
-    *(f"conversion_funnel=+{step}" for step in STEPS),
-]
+from prefect_wix.planning.segments import PROFILED
 
 
 @flow(name="daily-funnel")
@@ -44,7 +36,7 @@ async def daily_funnel(
         credentials,
         warehouse,
         days=days,
-        segments=SEGMENTS,
+        segments=[segment.key for segment in PROFILED],
         # A schedule is not stopped by a big gap: the next runs load the rest of it.
         when_too_big=WhenTooBig.PARTIAL,
     )

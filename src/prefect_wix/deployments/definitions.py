@@ -22,6 +22,7 @@ from prefect_wix.flows import (
     profile_sessions,
 )
 from prefect_wix.planning.plan import Refresh, WhenTooBig
+from prefect_wix.planning.segments import PROFILED
 from prefect_wix.tasks.events import LANDED_EVENT
 
 TAGS = ["wix"]
@@ -88,8 +89,12 @@ DEPLOYMENTS = (
         "daily-load",
         "Loads the complete local days of the last week, every morning; gaps first.",
         _SITE,
-        # No guard that only a person can lift stops a schedule.
-        {"days": 7, "lookback_days": 3, "when_too_big": WhenTooBig.PARTIAL.value},
+        {
+            "days": 7,
+            "segments": [segment.key for segment in PROFILED],
+            # No guard that only a person can lift stops a schedule.
+            "when_too_big": WhenTooBig.PARTIAL.value,
+        },
         is_daily=True,
         concurrency_limit=1,
     ),

@@ -93,6 +93,9 @@ DEVICES = tuple(
 ALL_SESSIONS = Segment(device_type=DeviceType.ALL)
 """All sessions: the superset of every segment."""
 
+PROFILED = (*DEVICES, ALL_SESSIONS, *(Segment(funnel_include=step) for step in FunnelStep))
+"""The segments that a profile computes device and funnel from, and can check for completeness."""
+
 
 def parse_segments(keys: Iterable[str]) -> list[Segment]:
     """The segments of keys in order, without duplicates.
