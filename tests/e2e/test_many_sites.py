@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -114,7 +115,11 @@ def check_table(deployed, partitions):
         for run in deployed.runs("load-site")
         if run["state_type"] == "CRASHED"
     }
-    shown = {site: row["sessions"] for site, row in rows.items()}
+    results = {site: re.findall(r"([\d,]+) session", row["result"]) for site, row in rows.items()}
+    shown = {
+        site: int(counted[0].replace(",", "")) if counted else 0
+        for site, counted in results.items()
+    }
     assert shown.keys() == counts.keys()
     assert all(shown[site] == counts[site] for site in counts.keys() - killed)
     assert all(shown[site] <= counts[site] for site in killed)

@@ -122,7 +122,7 @@ def test_the_funnel_is_shown_with_the_run(stage, run_page, tmp_path):
     for step in STEPS:
         expect(table.get_by_role("row").filter(has_text=step)).to_be_visible()
     first = table.get_by_role("row").filter(has_text="SITE_SESSIONS")
-    expect(first.get_by_role("cell", name=str(stage.sessions), exact=True)).to_be_visible()
+    expect(first.get_by_role("cell", name=f"{stage.sessions:,}", exact=True)).to_be_visible()
     run_page.screenshot(path=tmp_path / "funnel.png")
 
 

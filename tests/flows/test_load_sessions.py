@@ -109,7 +109,7 @@ async def test_reloads_measure_late_arrivals(credentials, warehouse, artifacts):
             await load_sessions(block, warehouse, days=1)
     curve = (await artifacts(LATE_ARRIVALS_KEY))[0]
     assert json.loads(curve.data) == [
-        {"days after": 1, "reloads": 3, "changed": 0, "added": 0, "removed": 0}
+        {"days after": "1", "reloads": "3", "changed": "0", "added": "0", "removed": "0"}
     ]
     assert "Too few reloads to recommend lookback_days (oldest: 1 day)" in curve.description
 
@@ -345,11 +345,8 @@ async def test_scheduled_runs_load_a_gap_that_is_too_big(
     load = {"days": 5, "segments": ["device_type=ALL"], "confirm_above": 6}
     daily = DAILY_LOAD.parameters | load | {"credentials": credentials, "warehouse": warehouse}
     states = [await run_scheduled(daily, date(2024, 3, day)) for day in (10, 11, 12)]
-    assert [state.message for state in states] == [
-        "Partial load: 2 partitions of 2024-03-08 to 2024-03-09 left for the next run",
-        None,
-        None,
-    ]
+    left = ". Partial load: 2 partitions of 2024-03-08 to 2024-03-09 left for the next run"
+    assert [state.message.endswith(left) for state in states] == [True, False, False]
     assert {state.name for state in states} == {"Completed"}
     assert len(shop.submits) == 7
     assert_exact(database, truth(shop, date(2024, 3, 5), date(2024, 3, 12), ("ALL",)))

@@ -27,10 +27,10 @@ from prefect_wix.flows.load_site import SiteLoad, load_site
 from prefect_wix.flows.load_sites import RESULT_KEY, load_sites
 from prefect_wix.planning.plan import Refresh
 from prefect_wix.sandbox import Fault, World, running
-from prefect_wix.tasks.sites import COUNTS_KEY
 from tests.conftest import NOW, make_world
 
 LOAD = SiteLoad(start_date="2024-03-01", end_date="2024-03-03", segments=["device_type=ALL"])
+LOAD_DAYS = "load 2024-03-01 to 2024-03-03 of"
 BODY = {
     "customTimePeriod": {"startDate": "2024-03-01", "endDate": "2024-03-03"},
     "deviceType": {"type": "ALL"},
@@ -80,9 +80,9 @@ async def test_every_site_of_the_account_lands_once(shop, account, warehouse, da
     """Without a deployment the sites are loaded in this process, each under its own ID."""
     runs = await load_sites(account, warehouse, LOAD)
     assert landed(database) == truth(shop, *shop.worlds)
-    assert {run.site.id: run.sessions for run in runs} == {
-        site: len(ids) for site, ids in truth(shop, *shop.worlds).items()
-    }
+    for run in runs:
+        (ids,) = truth(shop, run.site.id).values()
+        assert run.reason == f"2 partitions: 2 landed; {len(ids)} sessions (+{len(ids)}, -0)"
     assert {run.site.name for run in runs} == {"Shop 1", "Shop 2", "Shop 3", "Shop 4"}
     assert {run.state for run in runs} == {"Completed"}
 
@@ -97,22 +97,20 @@ async def test_one_failing_site_does_not_stop_the_others(
     assert landed(database) == truth(shop, "site-2", "site-3")
     table = (await artifacts(RESULT_KEY))[0]
     first, *others = json.loads(table.data)
-    assert (first["site"], first["state"], first["sessions"]) == (BROKEN, "Failed", 0)
-    assert "Wix returned 403" in first["reason"]
-    assert [row["reason"] for row in others] == ["", ""]
+    assert (first["site"], first["state"]) == (BROKEN, "Failed")
+    assert "Wix returned 403" in first["result"]
+    assert all(row["result"].startswith("2 partitions: 2 landed; ") for row in others)
     assert "3 sites: 2 loaded, 1 failed" in table.description
 
 
 async def test_a_partly_failed_site_reports_what_landed(shop, account, warehouse, artifacts):
-    """Its row counts the failed partitions and the sessions of the landed ones."""
+    """Its row has the reason, and counts the failed partitions."""
     shop.faults = [Fault("forbidden", on="list", after=1, times=1)]
     with pytest.raises(SitesError) as caught:
         await load_sites(account, warehouse, LOAD, ["site-2"])
     (row,) = json.loads((await artifacts(RESULT_KEY))[0].data)
-    (counts,) = json.loads((await artifacts(COUNTS_KEY))[0].data)
-    assert (row["failed partitions"], counts["failed"], counts["partitions"]) == (1, 1, 2)
-    assert 0 < row["sessions"] < len(truth(shop, "site-2")["site-2"])
-    assert "1 of 2 partitions failed" in caught.value.failures["site-2"]
+    assert row["result"] == caught.value.failures["site-2"]
+    assert "1 of 2 partitions failed" in row["result"]
 
 
 async def test_a_site_that_is_too_big_is_loaded_partly(
@@ -127,7 +125,8 @@ async def test_a_site_that_is_too_big_is_loaded_partly(
     (run,) = await load_sites(account, warehouse, again, ["site-2"])
     (row,) = json.loads((await artifacts(RESULT_KEY))[0].data)
     left = "Partial load: 1 partition of 2024-03-02 to 2024-03-02 left for the next run"
-    assert (run.state, run.completed, run.reason, row["reason"]) == ("Completed", True, left, left)
+    assert (run.state, run.completed, run.reason) == ("Completed", True, row["result"])
+    assert run.reason.endswith(left)
     assert len(shop.submits) == 1
 
 
@@ -214,7 +213,7 @@ async def test_a_run_gets_references_and_no_secret(shop, stored, deployment):
     with pytest.raises(SitesError, match="did not end within the timeout"):
         await load_sites(*stored, LOAD, ["site-2"], name, site_timeout_seconds=0.1)
     (child,) = await children(deployment_id)
-    assert child.name == "load site-2"
+    assert child.name == f"{LOAD_DAYS} site-2"
     assert set(child.parameters) == {"account", "warehouse", "site_id", "load"}
     assert child.parameters["account"] == {
         "$ref": {"block_document_id": str(stored[0]._block_document_id)}
@@ -247,7 +246,7 @@ async def test_a_retry_starts_new_runs_of_failed_sites_only(stored, deployment):
         run = await client.create_flow_run(load_sites, state=Scheduled())
         with pytest.raises(SitesError):
             await run_flow(load_sites, flow_run=run, parameters=parameters)
-        ends = {"load site-2": Completed(), "load site-3": Failed(message="failed")}
+        ends = {f"{LOAD_DAYS} site-2": Completed(), f"{LOAD_DAYS} site-3": Failed(message="failed")}
         for child in await children(deployment_id):
             await client.set_flow_run_state(child.id, ends[child.name], force=True)
         await client.set_flow_run_state(run.id, Scheduled(), force=True)
@@ -255,7 +254,7 @@ async def test_a_retry_starts_new_runs_of_failed_sites_only(stored, deployment):
     with pytest.raises(SitesError, match=r"1 of 2 sites .* site-3"):
         await run_flow(load_sites, flow_run=run, parameters=parameters)
     names = [child.name for child in await children(deployment_id)]
-    assert sorted(names) == ["load site-2", "load site-3", "load site-3"]
+    assert sorted(names) == [f"{LOAD_DAYS} site-2", f"{LOAD_DAYS} site-3", f"{LOAD_DAYS} site-3"]
 
 
 def parameters_without_wait(stored, sites, deployment):

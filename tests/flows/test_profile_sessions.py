@@ -10,6 +10,7 @@ import pytest
 
 from prefect_wix import SessionsWarehouse
 from prefect_wix.client.models import FunnelStep
+from prefect_wix.deployments.definitions import DEPLOYMENTS
 from prefect_wix.errors import CompletenessError, WarehouseUnsupportedError
 from prefect_wix.flows.load_sessions import load_sessions
 from prefect_wix.flows.profile_sessions import (
@@ -21,6 +22,7 @@ from prefect_wix.flows.profile_sessions import (
     OnBroken,
     profile_sessions,
 )
+from prefect_wix.profiles.relations import relations
 from prefect_wix.sandbox import Fault, Rules, running
 from prefect_wix.tasks.events import PROFILED_EVENT
 from prefect_wix.tasks.schedule import local_today
@@ -82,11 +84,12 @@ async def test_results_are_artifacts(shop, credentials, warehouse, landed, artif
     report = tmp_path / "report.html"
     flows = {"home_then_left": HOME}
     summary = await profile_sessions(credentials, warehouse, START, END, flows=flows, report=report)
-    funnel = json.loads((await artifacts(FUNNEL_KEY))[0].data)
-    assert [row["step"] for row in funnel] == list(FunnelStep)
-    assert funnel[0]["sessions"] == summary.sessions
-    devices = json.loads((await artifacts(DEVICES_KEY))[0].data)
-    assert [row["day"] for row in devices] == ["2024-03-03", "2024-03-02", "2024-03-01"]
+    funnel = (await artifacts(FUNNEL_KEY))[0].data.splitlines()[2:]
+    assert [row.split(" | ")[0] for row in funnel] == [f"| {step}" for step in FunnelStep]
+    assert funnel[0].endswith(f"| {summary.sessions:,} | 100.0% | 100.0% | {20 * '█'} |")
+    devices = (await artifacts(DEVICES_KEY))[0].data.splitlines()
+    assert "█ DESKTOP ▓ MOBILE ▒ TABLET" in devices[0]
+    assert [row[2:12] for row in devices[2:]] == ["2024-03-03", "2024-03-02", "2024-03-01"]
     certificate = (await artifacts(CERTIFICATE_KEY))[0]
     assert "21 held, 0 broken, 0 not testable" in certificate.description
     reconciled = json.loads((await artifacts(RECONCILIATION_KEY))[0].data)
@@ -196,3 +199,19 @@ async def test_a_parquet_warehouse_is_not_supported(credentials, tmp_path):
     files = SessionsWarehouse(url=f"parquet:///{tmp_path}/lake")
     with pytest.raises(WarehouseUnsupportedError, match=r"need a duckdb:// or postgresql://"):
         await profile_sessions(credentials, files, START, END)
+
+
+async def test_an_empty_funnel_names_the_segments_to_load(credentials, warehouse, artifacts):
+    """Nothing is loaded: a newcomer reads what to load, instead of an empty table."""
+    await profile_sessions(credentials, warehouse, START, END)
+    funnel = (await artifacts(FUNNEL_KEY))[0].data
+    assert funnel.startswith(
+        "No step of the funnel is loaded. Load the segments `conversion_funnel=+"
+    )
+
+
+def test_the_daily_deployment_loads_what_its_profile_needs():
+    """With these segments every relation of a day can be tested."""
+    needed = {member for relation in relations([]) for member in relation.members}
+    (daily,) = (one for one in DEPLOYMENTS if one.name == "daily-load")
+    assert needed <= set(daily.parameters["segments"])

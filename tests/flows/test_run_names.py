@@ -6,8 +6,10 @@ import importlib
 import logging
 import pkgutil
 from datetime import date
+from types import SimpleNamespace
 from uuid import uuid4
 
+import prefect.runtime
 import pytest
 from prefect import Flow, Task
 from prefect.client.orchestration import get_client
@@ -17,14 +19,16 @@ from prefect.runner import Runner
 
 import prefect_wix
 from prefect_wix import SessionsQuery, WixAccountCredentials
-from prefect_wix.client.models import MarkAction, SessionsJob
+from prefect_wix.client.models import MarkAction, SessionsJob, Site
 from prefect_wix.errors import SitesError
 from prefect_wix.flows.load_site import SiteLoad, load_site
 from prefect_wix.flows.load_sites import load_sites
 from prefect_wix.planning.windows import Window
+from prefect_wix.tasks.run_names import run_name, site_run_name
 from tests.conftest import NOW
 
 LOAD = SiteLoad(start_date="2024-03-01", end_date="2024-03-02", segments=["device_type=ALL"])
+DAYS = "2024-03-01 to 2024-03-02"
 NAMES = [
     "{account.api_key._secret_value}",
     "Shop {50% off}",
@@ -60,7 +64,7 @@ async def test_a_site_name_is_not_formatted_in_this_process(
     shop.site_names[shop.site_id] = name
     (run,) = await load_sites(account, warehouse, LOAD)
     assert (run.state, run.site.name) == ("Completed", name)
-    assert await runs_named(f"load {name}")
+    assert await runs_named(f"load {DAYS} of {name}")
     assert shop.api_key not in caplog.text
     assert shop.api_key.encode() not in await prefect_server.contents()
 
@@ -79,12 +83,12 @@ async def test_a_site_name_is_not_formatted_by_a_deployment(
         await load_sites(
             account, warehouse, LOAD, None, f"load-site/{deployed}", site_timeout_seconds=0.1
         )
-    (child,) = [one for one in await runs_named(f"load {name}") if one.deployment_id]
+    (child,) = [one for one in await runs_named(f"load {DAYS} of {name}") if one.deployment_id]
     assert child.deployment_id == deployment_id
     await run_flow(load_site, flow_run=child)
     async with get_client() as client:
         child = await client.read_flow_run(child.id)
-    assert (child.name, child.state_name) == (f"load {name}", "Completed")
+    assert (child.name, child.state_name) == (f"load {DAYS} of {name}", "Completed")
     assert shop.api_key.encode() not in await prefect_server.contents()
 
 
@@ -102,7 +106,7 @@ def flows_and_tasks():
                 yield value
 
 
-def test_no_flow_or_task_names_its_runs_with_a_template():
+def test_no_flow_or_task_names_its_runs_with_a_template(monkeypatch):
     """Prefect would format a string with the parameters; every run name is a callable."""
     found = {one.name: one for one in flows_and_tasks()}
     assert {"load-sessions", "load-site", "submit_sessions_job"} <= set(found)
@@ -118,7 +122,28 @@ def test_no_flow_or_task_names_its_runs_with_a_template():
         submitted_at=NOW,
     )
     window = Window(date(2024, 3, 1), date(2024, 3, 2), "UTC")
-    parameters = Parameters(job=job, query=job.query, window=window, action=MarkAction.RECORDED)
-    run_names = [run_name(parameters=parameters) for run_name in names.values() if run_name]
-    assert len(run_names) >= 8
-    assert sum(NAMES[0] in run_name for run_name in run_names) >= 5
+    parameters = Parameters(
+        job=job,
+        query=job.query,
+        window=window,
+        action=MarkAction.RECORDED,
+        credentials=SimpleNamespace(site_id=NAMES[0]),
+        load=SiteLoad(),
+    )
+    monkeypatch.setitem(prefect.runtime.flow_run.FIELDS, "parameters", lambda: parameters)
+    run_names = [
+        run_name() if isinstance(found[name], Flow) else run_name(parameters=parameters)
+        for name, run_name in names.items()
+        if run_name
+    ]
+    assert len(run_names) == len(names) - 1, "only load-site is named by load-sites"
+    assert sum(NAMES[0] in run_name for run_name in run_names) >= 8
+
+
+def test_a_name_has_the_subject_of_the_run():
+    """A verb, the number of days or the dates, and the site."""
+    site, load = Site(id="site-1", name="Shop 1"), SiteLoad()
+    assert site_run_name(site, dict(load)) == "load 7 days of Shop 1"
+    dates = SiteLoad(start_date=date(2024, 3, 1), end_date=date(2024, 3, 2))
+    assert site_run_name(site, dict(dates)) == "load 2024-03-01 to 2024-03-02 of Shop 1"
+    assert run_name("load partitions:", "items")(parameters={"items": [1]}) == "load partitions: 1"

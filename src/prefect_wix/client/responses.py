@@ -189,7 +189,9 @@ def error_from_response(response: httpx.Response, endpoint: str) -> errors.Statu
         text = "a body that is not JSON"
     cause = f"Wix returned {status} for {endpoint}"
     if kind is errors.AuthenticationError:
-        cause = f"Wix rejected {_credentials_of(response.request)} ({status} for {endpoint})"
+        site_id = response.request.headers.get("wix-site-id")
+        whose = f"API key of site {site_id}" if site_id else "token or account key"
+        cause = f"Wix rejected the {whose} ({status} for {endpoint})"
     return kind(
         f"{cause}{': ' if text else ''}{text.removesuffix('.')}. {advice}"
         f" (request ID {request_id or 'unknown'})",
@@ -201,13 +203,6 @@ def error_from_response(response: httpx.Response, endpoint: str) -> errors.Statu
         retry_after=_parse_retry_after(response),
         empty=not text and not details,
     )
-
-
-def _credentials_of(request: httpx.Request) -> str:
-    for owner in ("site", "account"):
-        if owner_id := request.headers.get(f"wix-{owner}-id"):
-            return f"the API key of {owner} {owner_id}"
-    return "the app's token"
 
 
 def oauth_error_of(response: httpx.Response) -> str:

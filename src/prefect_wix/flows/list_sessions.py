@@ -12,18 +12,19 @@ from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
 from prefect_wix import SessionsQuery, WixAppCredentials, WixCredentials
-from prefect_wix.flows.failures import fails_in_one_line
+from prefect_wix.flows.endings import completed, fails_in_one_line
 from prefect_wix.jobs.writers import check_output
 from prefect_wix.planning.estimate import counted
 from prefect_wix.tasks.artifacts import show_markdown
 from prefect_wix.tasks.forms import ListingFile
 from prefect_wix.tasks.jobs import SessionsListing, collect_sessions, submit_sessions_job
 from prefect_wix.tasks.reports import describe_listing
+from prefect_wix.tasks.run_names import flow_run_name
 
 ARTIFACT_KEY = "wix-sessions-listing"
 
 
-@flow(name="list-sessions")
+@flow(name="list-sessions", flow_run_name=flow_run_name("list sessions of"))
 @fails_in_one_line
 async def list_sessions(
     credentials: WixCredentials | WixAppCredentials,
@@ -52,9 +53,7 @@ async def list_sessions(
     job = await submit_sessions_job(credentials, query)
     listing = await collect_sessions(credentials, job, output, timeout_seconds)
     where = f"`{listing.output}`" if listing.output else "returned to the caller"
-    await show_markdown(
-        f"{counted(listing.summary.sessions, 'session')}: {query}",
-        describe_listing(listing.summary, where=where),
-        key=ARTIFACT_KEY,
-    )
-    return listing
+    sentence = f"{counted(listing.summary.sessions, 'session')}: {query}"
+    markdown = describe_listing(listing.summary, where=where)
+    await show_markdown(sentence, markdown, key=ARTIFACT_KEY)
+    return completed(listing, sentence)

@@ -5,23 +5,20 @@ The many sites of an account are in `prefect_wix.flows.load_sites`.
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, cast
+from typing import Annotated
 
 import prefect.runtime
 from prefect import flow, get_run_logger
-from prefect.states import Completed
 from pydantic import Field
 
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
 from prefect_wix.client.models import LocalDay
 from prefect_wix.errors import LoadError, LoadLimitError
-from prefect_wix.flows.failures import fails_in_one_line
+from prefect_wix.flows.endings import completed, fails_in_one_line
 from prefect_wix.jobs.poll_policy import PollPolicy
 from prefect_wix.load.partition_load import LoadOptions, PartitionResult
 from prefect_wix.planning.estimate import Estimate
-from prefect_wix.planning.late_arrivals import LateArrivals
 from prefect_wix.planning.plan import Plan, Refresh, RefreshPolicy, WhenTooBig
 from prefect_wix.planning.segments import DEVICES, parse_segments
 from prefect_wix.planning.windows import Window, choose_window
@@ -36,6 +33,7 @@ from prefect_wix.tasks.loads import (
     plan_sessions_load,
     raise_if_failed,
 )
+from prefect_wix.tasks.run_names import flow_run_name
 from prefect_wix.tasks.schedule import scheduled_time
 
 PLAN_KEY = "wix-sessions-load-plan"
@@ -45,7 +43,7 @@ LATE_ARRIVALS_KEY = "wix-sessions-late-arrivals"
 AtLeastOne = Annotated[int, Field(ge=1)]
 
 
-@flow(name="load-sessions")
+@flow(name="load-sessions", flow_run_name=flow_run_name("load"))
 @fails_in_one_line
 async def load_sessions(
     credentials: WixCredentials | WixAppCredentials,
@@ -102,7 +100,7 @@ async def load_sessions(
     )
     await _show_plan(f"Site {credentials.site_id}, {window}", plan, estimate, dry_run=dry_run)
     if dry_run or not plan.to_load:
-        return []
+        return completed([], reports.describe_plan(plan))
     if not confirm and not partial:
         _check_size(estimate, confirm_above)
     poll_policy = PollPolicy(timeout_seconds=timeout_seconds)
@@ -112,24 +110,17 @@ async def load_sessions(
     except LoadError as error:
         results = [*error.outcomes]
     await emit_landed(credentials.site_id, window, results)
-    await show_calendar(warehouse, credentials.site_id, zone, policy)
-    curve = await measure_late_arrivals(warehouse, credentials.site_id, window)
-    await _show_results(results, window, curve)
+    if len(reports.failures_of(results)) < len(results):
+        await show_calendar(warehouse, credentials.site_id, zone, policy)
+    await _show_results(results, window, warehouse, credentials.site_id)
     raise_if_failed(results)
-    return completed(results, reports.describe_postponed(plan))
-
-
-def completed(results: list[PartitionResult], message: str | None) -> list[PartitionResult]:
-    """The results of a completed flow; Prefect shows the message with its state."""
-    # Prefect returns the data of a returned state to the caller of the flow.
-    return cast("list[PartitionResult]", Completed(data=results, message=message))
+    return completed(results, reports.describe_load(results) + reports.describe_postponed(plan))
 
 
 async def _show_plan(subject: str, plan: Plan, estimate: Estimate, *, dry_run: bool) -> None:
-    level = logging.WARNING if plan.postponed else logging.INFO
     sentences = f"{subject}: {reports.describe_plan(plan)}. {estimate}".removesuffix(".")
     rows = reports.plan_rows(plan)
-    await show_table(sentences, rows, key=PLAN_KEY, level=level)
+    await show_table(sentences, rows, key=PLAN_KEY)
     if dry_run:
         for row in rows:
             get_run_logger().info("Would load %(day)s %(segment)s (%(reason)s, 1 job)", row)
@@ -145,10 +136,10 @@ def _check_size(estimate: Estimate, confirm_above: int) -> None:
 
 
 async def _show_results(
-    results: list[PartitionResult], window: Window, curve: list[LateArrivals]
+    results: list[PartitionResult], window: Window, warehouse: SessionsWarehouse, site_id: str
 ) -> None:
     sentence = f"{window}: {reports.describe_load(results)}"
     await show_table(sentence, reports.result_rows(results), key=RESULT_KEY)
-    if curve:
+    if curve := await measure_late_arrivals(warehouse, site_id, window):
         sentence = reports.describe_late_arrivals(curve)
         await show_table(sentence, reports.late_arrival_rows(curve), key=LATE_ARRIVALS_KEY)

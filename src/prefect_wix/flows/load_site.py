@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from prefect import flow
-from prefect.artifacts import acreate_table_artifact
 from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_wix import SessionsWarehouse, WixAccountCredentials
 from prefect_wix.blocks.shared_limit import add_missing_limit
 from prefect_wix.client.models import LocalDay, SiteId
-from prefect_wix.errors import LoadError
-from prefect_wix.flows.failures import fails_in_one_line
-from prefect_wix.flows.load_sessions import completed, load_sessions
+from prefect_wix.flows.endings import completed, fails_in_one_line
+from prefect_wix.flows.load_sessions import load_sessions
 from prefect_wix.load.partition_load import PartitionResult
 from prefect_wix.planning.plan import Refresh, WhenTooBig
 from prefect_wix.planning.segments import DEVICES
 from prefect_wix.tasks.forms import SegmentKeys, Timezone
-from prefect_wix.tasks.reports import count_results, describe_load
-from prefect_wix.tasks.sites import COUNTS_KEY
 
 
 class SiteLoad(BaseModel):
@@ -67,15 +61,4 @@ async def load_site(
     credentials = account.for_site(site_id)
     await add_missing_limit(credentials.site_id, credentials.requests_per_minute)
     state = await load_sessions(credentials, warehouse, **dict(load), return_state=True)
-    try:
-        results: list[PartitionResult] = await state.aresult()
-    except LoadError as error:
-        await _save_counts(site_id, error.outcomes)
-        raise
-    await _save_counts(site_id, results)
-    return completed(results, state.message)
-
-
-async def _save_counts(site_id: str, results: Sequence[PartitionResult]) -> None:
-    counts = {"site": site_id, **count_results(results)}
-    await acreate_table_artifact([counts], key=COUNTS_KEY, description=describe_load(results))
+    return completed(await state.aresult(), state.message or "")

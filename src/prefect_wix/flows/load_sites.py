@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated
@@ -17,7 +16,7 @@ from pydantic import Field
 from prefect_wix import SessionsWarehouse, WixAccountCredentials
 from prefect_wix.client.models import Site, SiteId
 from prefect_wix.errors import SitesError
-from prefect_wix.flows.failures import fails_in_one_line
+from prefect_wix.flows.endings import completed, fails_in_one_line
 from prefect_wix.flows.load_site import SiteLoad, load_site
 from prefect_wix.planning.estimate import counted
 from prefect_wix.tasks.artifacts import show_table
@@ -40,7 +39,7 @@ RunSite = Callable[[Site], Awaitable[tuple[UUID | None, State | None]]]
 """Starts a site's run and waits for its end; returns the run's ID and state."""
 
 
-@flow(name="load-sites")
+@flow(name="load-sites", flow_run_name=lambda: "load the sites of an account")
 @fails_in_one_line
 async def load_sites(
     account: WixAccountCredentials,
@@ -79,10 +78,9 @@ async def load_sites(
         }
         run_site = partial(run_for_site, deployment, shared, site_timeout_seconds)
     runs = await _load_each(selected, run_site, sites_in_flight)
-    level = logging.WARNING if any(run.reason for run in runs) else logging.INFO
-    await show_table(describe_sites(runs), site_rows(runs), key=RESULT_KEY, level=level)
+    await show_table(describe_sites(runs), site_rows(runs), key=RESULT_KEY)
     _raise_if_failed(runs)
-    return runs
+    return completed(runs, describe_sites(runs))
 
 
 async def _find_sites(account: WixAccountCredentials, ids: list[str] | None) -> list[Site]:
@@ -99,7 +97,7 @@ async def _run_in_process(
     account: WixAccountCredentials, warehouse: SessionsWarehouse, load: SiteLoad, site: Site
 ) -> tuple[UUID | None, State | None]:
     # Not a string: Prefect formats it with the parameters, so a site name could read the key.
-    named_flow = load_site.with_options(flow_run_name=lambda: site_run_name(site))
+    named_flow = load_site.with_options(flow_run_name=lambda: site_run_name(site, dict(load)))
     state = await named_flow(account, warehouse, site.id, load, return_state=True)
     return state.state_details.flow_run_id, state
 
@@ -110,7 +108,7 @@ async def _load_each(sites: list[Site], run_site: RunSite, sites_in_flight: int)
     async def load(site: Site) -> SiteRun:
         async with slots:
             try:
-                run = await read_site_run(site, *await run_site(site))
+                run = read_site_run(site, *await run_site(site))
             except Exception as error:  # noqa: BLE001  # the other sites must be loaded
                 run = SiteRun(site, state="Unknown", completed=False, run="", reason=str(error))
         log.info("%d of %s: %s", next(ended), counted(len(sites), "site"), describe_site(run))
@@ -125,8 +123,8 @@ def _raise_if_failed(runs: list[SiteRun]) -> None:
         named = ", ".join(str(run.site) for run in failed[:SITES_NAMED])
         more = f" and {len(failed) - SITES_NAMED} more" if len(failed) > SITES_NAMED else ""
         raise SitesError(
-            f"{len(failed):,} of {counted(len(runs), 'site')} failed: {named}{more}. See the "
-            f"artifact {RESULT_KEY}. Run it again to load the missing partitions. First failure: "
-            f"{failed[0].reason}",
+            f"{failed[0].reason} {len(failed):,} of {counted(len(runs), 'site')} failed: "
+            f"{named}{more}. See the artifact {RESULT_KEY}. Run it again to load the missing "
+            "partitions.",
             failures={run.site.id: run.reason for run in failed},
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Annotated
 
 from prefect import flow
@@ -11,7 +10,7 @@ from pydantic import Field
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
 from prefect_wix.client.models import MarkAction
 from prefect_wix.errors import MarkError
-from prefect_wix.flows.failures import fails_in_one_line
+from prefect_wix.flows.endings import completed, fails_in_one_line
 from prefect_wix.load.id_source import IdSource
 from prefect_wix.load.mark_recordings import MarkSummary
 from prefect_wix.planning.estimate import counted
@@ -19,12 +18,13 @@ from prefect_wix.tasks.artifacts import show_table
 from prefect_wix.tasks.forms import IdFile
 from prefect_wix.tasks.recordings import find_unmarked_sessions, mark_many_sessions, plan_many_marks
 from prefect_wix.tasks.reports import describe_marks, mark_rows, unmarked_rows
+from prefect_wix.tasks.run_names import flow_run_name
 
 RESULT_KEY = "wix-session-marks"
 UNMARKED_KEY = "wix-session-marks-open"
 
 
-@flow(name="mark-recordings")
+@flow(name="mark-recordings", flow_run_name=flow_run_name("mark recordings of"))
 @fails_in_one_line
 async def mark_recordings(
     credentials: WixCredentials | WixAppCredentials,
@@ -73,27 +73,26 @@ async def mark_recordings(
         calls_in_flight=calls_in_flight,
         retry_unknown=retry_unknown,
     )
-    await _show(summary)
+    result = await _show(summary)
     if not summary.complete:
         await _raise_incomplete(warehouse, summary)
-    return summary
+    return result
 
 
 async def _show(summary: MarkSummary, prefix: str = "") -> MarkSummary:
     sentence = f"Site {summary.site_id}: {prefix}{describe_marks(summary)}"
-    level = logging.INFO if summary.complete or prefix else logging.WARNING
-    await show_table(sentence, mark_rows(summary), key=RESULT_KEY, level=level)
-    return summary
+    await show_table(sentence, mark_rows(summary), key=RESULT_KEY)
+    return completed(summary, sentence)
 
 
 async def _raise_incomplete(warehouse: SessionsWarehouse, summary: MarkSummary) -> None:
     found = await find_unmarked_sessions(warehouse, summary.site_id, summary.action)
     if found:
         sentence = "Sessions whose mark was refused or is unknown, newest first"
-        await show_table(sentence, unmarked_rows(found), key=UNMARKED_KEY, level=logging.WARNING)
-    stopped = f" Stopped: {summary.stopped}" if summary.stopped else ""
+        await show_table(sentence, unmarked_rows(found), key=UNMARKED_KEY)
+    cause = f"{summary.stopped} " if summary.stopped else ""
     unknown = summary.unknown + summary.unknown_before
     retry = " Set retry_unknown=true to send the unknown IDs again." if unknown else ""
     raise MarkError(
-        f"{describe_marks(summary)}. A rerun sends refused and unsent IDs.{retry}{stopped}"
+        f"{cause}{describe_marks(summary)}. A rerun sends refused and unsent IDs.{retry}"
     )

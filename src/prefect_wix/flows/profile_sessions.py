@@ -6,7 +6,6 @@ Its tasks are in `prefect_wix.tasks.profiles`.
 from __future__ import annotations
 
 import asyncio
-import logging
 from enum import StrEnum
 from typing import Annotated
 
@@ -17,12 +16,13 @@ from pydantic import Field
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
 from prefect_wix.client.models import LocalDay, SiteId
 from prefect_wix.errors import CompletenessError
-from prefect_wix.flows.failures import fails_in_one_line
+from prefect_wix.flows.endings import completed, fails_in_one_line
+from prefect_wix.planning.estimate import counted
 from prefect_wix.planning.windows import choose_window
 from prefect_wix.profiles import tables
 from prefect_wix.profiles.report import check_report, write_report
 from prefect_wix.profiles.summary import ProfileSummary
-from prefect_wix.tasks.artifacts import show_table
+from prefect_wix.tasks.artifacts import show_markdown, show_table
 from prefect_wix.tasks.events import emit_profiled
 from prefect_wix.tasks.forms import NavigationFlow, ReportFile, Timezone
 from prefect_wix.tasks.loads import find_site_timezone
@@ -31,6 +31,7 @@ from prefect_wix.tasks.profiles import (
     reconcile_session_counts,
     summarize_session_profiles,
 )
+from prefect_wix.tasks.run_names import flow_run_name
 from prefect_wix.tasks.schedule import scheduled_time
 
 FUNNEL_KEY = "wix-sessions-funnel"
@@ -38,8 +39,6 @@ DEVICES_KEY = "wix-sessions-devices"
 CERTIFICATE_KEY = "wix-sessions-completeness"
 RECONCILIATION_KEY = "wix-sessions-reconciliation"
 REPORT_KEY = "wix-sessions-report"
-BROKEN_LOGGED = 20
-"""Most broken relations that are logged; the certificate lists all of them."""
 
 
 class OnBroken(StrEnum):
@@ -51,7 +50,7 @@ class OnBroken(StrEnum):
     """Fail the run after everything is computed and stored."""
 
 
-@flow(name="profile-sessions")
+@flow(name="profile-sessions", flow_run_name=flow_run_name("profile"))
 @fails_in_one_line
 async def profile_sessions(
     credentials: WixCredentials | WixAppCredentials,
@@ -104,16 +103,16 @@ async def profile_sessions(
         # The link text is the full path, to be copied: browsers block file links on server pages.
         await acreate_link_artifact(written.as_uri(), link_text=str(written), key=REPORT_KEY)
     _report_broken(summary, on_broken)
-    return summary
+    return completed(summary, tables.describe_profiles(summary))
 
 
 async def _show(summary: ProfileSummary) -> None:
-    await show_table(tables.describe_profiles(summary), tables.funnel_rows(summary), key=FUNNEL_KEY)
+    sentence = tables.describe_profiles(summary)
+    await show_markdown(sentence, tables.funnel_as_markdown(summary), key=FUNNEL_KEY)
     sentence = f"{summary.window}: sessions by device"
-    await show_table(sentence, tables.device_rows(summary), key=DEVICES_KEY)
+    await show_markdown(sentence, tables.devices_as_markdown(summary), key=DEVICES_KEY)
     sentence = f"{summary.window}: {tables.describe_certificate(summary)}"
-    level = logging.WARNING if summary.broken else logging.INFO
-    await show_table(sentence, tables.certificate_rows(summary), key=CERTIFICATE_KEY, level=level)
+    await show_table(sentence, tables.certificate_rows(summary), key=CERTIFICATE_KEY)
     if summary.reconciliation:
         sentence = tables.describe_reconciliation(summary)
         await show_table(sentence, tables.reconciliation_rows(summary), key=RECONCILIATION_KEY)
@@ -121,11 +120,13 @@ async def _show(summary: ProfileSummary) -> None:
 
 def _report_broken(summary: ProfileSummary, on_broken: OnBroken) -> None:
     sentences = list(tables.describe_broken(summary))
-    for sentence in sentences[:BROKEN_LOGGED]:
-        get_run_logger().warning("%s", sentence)
-    if sentences and on_broken is OnBroken.FAIL:
-        raise CompletenessError(
-            f"{len(sentences):,} broken relation{'s' * (len(sentences) != 1)} between landed "
-            f"segments; all profiles are stored. See the artifact {CERTIFICATE_KEY} or the table "
-            f"wix_completeness, and load these days with refresh=all. First: {sentences[0]}"
-        )
+    if not sentences:
+        return
+    message = (
+        f"{sentences[0]} {counted(len(sentences), 'broken relation')} between landed segments; all "
+        f"profiles are stored. See the artifact {CERTIFICATE_KEY} or the table wix_completeness, "
+        "and load these days with refresh=all."
+    )
+    if on_broken is OnBroken.FAIL:
+        raise CompletenessError(message)
+    get_run_logger().warning("%s", message)

@@ -31,6 +31,7 @@ async def load_partitions(
     options: LoadOptions,
     *,
     on_progress: Progress,
+    at_wix: set[Partition] | None = None,
     log: Log = logging.getLogger(__name__),  # noqa: B008
 ) -> list[PartitionResult]:
     """Load each partition; a failed partition does not stop the others.
@@ -44,6 +45,7 @@ async def load_partitions(
         partitions: the partitions to load.
         options: scheduled time, concurrency, polling and run ID.
         on_progress: awaited with the result of each partition.
+        at_wix: always holds the partitions whose jobs run, or failed.
         log: logger or run logger.
 
     Returns:
@@ -53,6 +55,7 @@ async def load_partitions(
         history = await observed_jobs(warehouse, partitions)
         load = LoadState(client, warehouse, options, history, log)
         load.pending = len(partitions)
+        load.at_wix = at_wix if at_wix is not None else set()
         load.schedule.expected_requests = REQUESTS_PER_JOB * len(partitions)
 
         async def load_one(partition: Partition) -> PartitionResult:

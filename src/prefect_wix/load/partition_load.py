@@ -121,6 +121,8 @@ class LoadState:
     """Wix has accepted a submit of this load, so an empty 403 is throttling."""
     lost_submits: int = 0
     """Partitions in a row whose submits Wix may have executed without a response."""
+    at_wix: set[Partition] = field(default_factory=set)
+    """Partitions whose jobs run, or failed."""
     pending: int = 0
     """Partitions without a result."""
     kinds_failed: set[type[WixError]] = field(default_factory=set)
@@ -208,7 +210,9 @@ class PartitionLoad:
         async with load.in_progress, listing:
             load.schedule.expected_requests -= REQUESTS_PER_JOB
             async with load.running:
+                load.at_wix.add(self._partition)
                 await listing.poll_until_finished()
+                load.at_wix.discard(self._partition)
             async with load.reading:
                 summary = await listing.read_all()
                 digest = await listing.spool.run(listing.spool.digest)

@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
+from prefect_wix.client.models import FunnelStep
 from prefect_wix.planning.estimate import counted
 from prefect_wix.profiles.summary import ProfileSummary, RelationState
 
 ROWS_SHOWN = 1000
 """Most rows of a table; the sentence above it counts all rows."""
+_BAR_LENGTH = 20
+_BLOCKS = "█▓▒░"
+"""One for each device, and for sessions without one."""
 _ORDER = (RelationState.BROKEN, RelationState.NOT_TESTABLE, RelationState.HELD)
 
 
@@ -22,6 +26,25 @@ def describe_profiles(summary: ProfileSummary) -> str:
     """One sentence: the number of sessions, and of each kind."""
     kinds = ", ".join(f"{n:,} {kind.replace('_', ' ')}" for kind, n in summary.kinds.items())
     return f"{summary.window}: {counted(summary.sessions, 'session')}{kinds and f': {kinds}'}"
+
+
+def funnel_as_markdown(summary: ProfileSummary) -> str:
+    """The funnel as a table with bars; without one, the segments to load for it."""
+    if summary.funnel:
+        return _as_markdown(funnel_rows(summary))
+    segments = ", ".join(f"`conversion_funnel=+{step}`" for step in FunnelStep)
+    return f"No step of the funnel is loaded. Load the segments {segments}."
+
+
+def devices_as_markdown(summary: ProfileSummary) -> str:
+    """The shares of the devices by day as a table with bars."""
+    return _as_markdown(device_rows(summary)) if summary.devices else "No device is loaded."
+
+
+def _as_markdown(rows: list[dict[str, Any]]) -> str:
+    cells = [rows[0].keys(), ["---"] * len(rows[0]), *(row.values() for row in rows)]
+    texts = ([f"{cell:,}" if isinstance(cell, int) else cell for cell in row] for row in cells)
+    return "\n".join(f"| {' | '.join(row)} |" for row in texts)
 
 
 def funnel_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
@@ -33,6 +56,7 @@ def funnel_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
             "sessions": sessions,
             "of all": percent(sessions, counts[0]),
             "of the step before": percent(sessions, before),
+            "": _BLOCKS[0] * round(_BAR_LENGTH * sessions / max(counts[0], 1)),
         }
         for (step, sessions), before in zip(
             summary.funnel.items(), counts[:1] + counts, strict=False
@@ -46,11 +70,17 @@ def device_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
     for one in summary.devices:
         days[one.day][one.device] = one.sessions
     devices = sorted({one.device for one in summary.devices})
+    blocks = dict(zip(devices, _BLOCKS, strict=False))
+    legend = " ".join(f"{block} {name}" for name, block in blocks.items())
     return [
         {
             "day": str(day),
             "sessions": sum(counts.values()),
             **{name: percent(counts.get(name, 0), sum(counts.values())) for name in devices},
+            legend: "".join(
+                block * round(_BAR_LENGTH * counts.get(name, 0) / sum(counts.values()))
+                for name, block in blocks.items()
+            ),
         }
         for day, counts in sorted(days.items(), reverse=True)[:ROWS_SHOWN]
     ]

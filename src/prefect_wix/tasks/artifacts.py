@@ -5,7 +5,6 @@ The texts and table rows are made in `prefect_wix.tasks.reports`.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,26 +23,24 @@ from prefect_wix.planning.plan import Refresh, RefreshPolicy
 CALENDAR_KEY = "wix-sessions-calendar"
 
 
-async def show_table(
-    sentence: str, rows: Sequence[Mapping[str, Any]], *, key: str, level: int = logging.INFO
-) -> None:
-    """Save a table artifact and log its description with a link.
+async def show_table(sentence: str, rows: Sequence[Mapping[str, Any]], *, key: str) -> None:
+    """Save a table artifact without empty columns, and log its description with a link.
 
     Args:
         sentence: the description, without a full stop.
         rows: the table.
         key: the artifact key.
-        level: the level of the log line.
     """
-    table = [dict(row) for row in rows]
+    empty = {name for name in next(iter(rows), ()) if not any(row[name] != "" for row in rows)}
+    table = [{name: _readable(row[name]) for name in row if name not in empty} for row in rows]
     artifact_id = await acreate_table_artifact(table, key=key, description=sentence)
-    _log(sentence, key, artifact_id, level)
+    _log(sentence, key, artifact_id)
 
 
 async def show_markdown(sentence: str, markdown: str, *, key: str) -> None:
     """Save a Markdown artifact and log its description with a link."""
     artifact_id = await acreate_markdown_artifact(markdown, key=key, description=sentence)
-    _log(sentence, key, artifact_id, logging.INFO)
+    _log(sentence, key, artifact_id)
 
 
 async def show_calendar(
@@ -60,8 +57,12 @@ async def show_calendar(
         await show_markdown(sentence, f"```\n{calendar}\n```", key=CALENDAR_KEY)
 
 
-def _log(sentence: str, key: str, artifact_id: UUID, level: int) -> None:
+def _readable(value: Any) -> Any:
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+def _log(sentence: str, key: str, artifact_id: UUID) -> None:
     # `prefect.utilities.urls` has no URLs of artifacts.
     ui = PREFECT_UI_URL.value()
     where = f"{ui}/artifacts/artifact/{artifact_id}" if ui else f"artifact {key}"
-    get_run_logger().log(level, "%s. See %s", sentence, where)
+    get_run_logger().info("%s. See %s", sentence, where)

@@ -34,7 +34,7 @@ from prefect_wix.tasks.reports import failures_of, loading_progress
 from prefect_wix.tasks.run_names import run_name
 
 
-@task(cache_policy=NO_CACHE)
+@task(task_run_name=run_name("find the time zone"), cache_policy=NO_CACHE)
 async def find_site_timezone(credentials: AnyWixCredentials) -> str:
     """The IANA time zone from the site's Wix settings.
 
@@ -102,7 +102,7 @@ async def plan_sessions_load(
     return plan, estimate_load([*plan.to_load], receipts, requests_per_minute=rate)
 
 
-@task(cache_policy=NO_CACHE)
+@task(task_run_name=run_name("load partitions:", "partitions"), cache_policy=NO_CACHE)
 async def load_sessions_partitions(
     credentials: AnyWixCredentials,
     warehouse: SessionsWarehouse,
@@ -122,16 +122,20 @@ async def load_sessions_partitions(
     """
     log = get_run_logger()
     ended: list[PartitionResult] = []
-    progress = Progress(LOAD_KEY, log, lambda: loading_progress(ended, len(partitions)))
+    at_wix: set[Partition] = set()
 
     async def on_progress(result: PartitionResult) -> None:
         ended.append(result)
-        await progress.report()
 
-    async with credentials.get_client() as client, progress:
+    def describe() -> tuple[float, str]:
+        running = at_wix.difference(result.partition for result in ended)
+        requests = credentials.requests_per_minute * (1 - client.rate_limiter.utilization())
+        return loading_progress(ended, len(partitions), len(running), round(requests))
+
+    async with credentials.get_client() as client, Progress(LOAD_KEY, log, describe):
         engine = warehouse.get_warehouse()
         results = await load_partitions(
-            client, engine, partitions, options, on_progress=on_progress, log=log
+            client, engine, partitions, options, on_progress=on_progress, at_wix=at_wix, log=log
         )
     if len(failures_of(results)) == len(results):
         raise_if_failed(results)
@@ -141,21 +145,20 @@ async def load_sessions_partitions(
 def raise_if_failed(results: Sequence[PartitionResult]) -> None:
     """Raise a `LoadError` that begins with the first failure, if there is one."""
     failures = failures_of(results)
-    if failures:
-        count = (
-            f"{len(failures):,} of {counted(len(results), 'partition')} failed; failed partitions"
-        )
-        advice = " Run the load again to retry them."
-        if len(failures) == len(results):
-            count, advice = f"No partition landed ({len(failures):,} failed); all", ""
-        raise LoadError(
-            f"{next(iter(failures.values()))} {count} keep their previous rows.{advice}",
-            failures=failures,
-            outcomes=tuple(results),
-        )
+    if not failures:
+        return
+    count = f"{len(failures):,} of {counted(len(results), 'partition')} failed"
+    if len(failures) == len(results):
+        count = f"No partition landed ({len(failures):,} failed)"
+    raise LoadError(
+        f"{next(iter(failures.values()))} {count}; failed partitions keep their previous rows. "
+        "Run the load again to retry them.",
+        failures=failures,
+        outcomes=tuple(results),
+    )
 
 
-@task(cache_policy=NO_CACHE)
+@task(task_run_name=run_name("measure late arrivals of", "window"), cache_policy=NO_CACHE)
 async def measure_late_arrivals(
     warehouse: SessionsWarehouse, site_id: str, window: Window
 ) -> list[LateArrivals]:

@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from itertools import count
 from typing import Self
 from uuid import UUID
 
@@ -17,8 +19,8 @@ from prefect_wix.client.client import Log
 
 LOAD_KEY = "wix-sessions-load-progress"
 MARK_KEY = "wix-session-marks-progress"
-_ARTIFACT_EVERY_SECONDS = 2.0
-_LOG_EVERY_SECONDS = 10.0
+_UPDATE_EVERY_SECONDS = 2.0
+_UPDATES_PER_LOG_LINE = 5
 
 
 class Progress:
@@ -35,37 +37,41 @@ class Progress:
         self._log = log
         self._describe = describe
         self._artifact_id: UUID | None = None
-        self._written_at = self._logged_at = time.monotonic()
-        self._writing = asyncio.Lock()
+        self._begun_at = time.monotonic()
 
     async def __aenter__(self) -> Self:
         with self._ignore_errors():
             self._artifact_id = await acreate_progress_artifact(
                 progress=0.0, key=self._key, description=self._describe()[1]
             )
+        self._reporting = asyncio.create_task(self._report())
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._reporting.cancel()
         await self._write()
 
-    async def report(self) -> None:
-        """Write the log line and the artifact if they are due."""
-        now = time.monotonic()
-        if now - self._logged_at >= _LOG_EVERY_SECONDS:
-            self._logged_at = now
-            self._log.info("%s", self._describe()[1])
-        if now - self._written_at >= _ARTIFACT_EVERY_SECONDS and not self._writing.locked():
-            self._written_at = now
+    async def _report(self) -> None:
+        for update in count(1):
+            await asyncio.sleep(_UPDATE_EVERY_SECONDS)
             await self._write()
+            if update % _UPDATES_PER_LOG_LINE == 0:
+                self._log.info("%s", self._sentence())
+
+    def _sentence(self) -> str:
+        share, sentence = self._describe()
+        if not 0 < share < 1:
+            return sentence
+        seconds = round((time.monotonic() - self._begun_at) * (1 / share - 1))
+        return f"{sentence}, ends in about {timedelta(seconds=seconds)}"
 
     async def _write(self) -> None:
-        if self._artifact_id is None:
-            return
-        async with self._writing:
-            share, sentence = self._describe()
+        if self._artifact_id is not None:
             with self._ignore_errors():
                 await aupdate_progress_artifact(
-                    self._artifact_id, progress=100.0 * share, description=sentence
+                    self._artifact_id,
+                    progress=100.0 * self._describe()[0],
+                    description=self._sentence(),
                 )
 
     @contextmanager

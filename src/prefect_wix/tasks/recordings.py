@@ -26,7 +26,7 @@ from prefect_wix.warehouse.transactions import sql_warehouse
 
 
 @task(
-    task_run_name=run_name("mark recorded", "session_id"),
+    task_run_name=run_name("mark as recorded", "session_id"),
     cache_policy=NO_CACHE,
     retry_condition_fn=had_no_effect,
 )
@@ -41,7 +41,11 @@ async def mark_session_as_recorded(credentials: AnyWixCredentials, session_id: s
         await client.mark_session_as_recorded(session_id)
 
 
-@task(cache_policy=NO_CACHE, retry_condition_fn=had_no_effect)
+@task(
+    task_run_name=run_name("mark recordings as deleted:", "session_ids"),
+    cache_policy=NO_CACHE,
+    retry_condition_fn=had_no_effect,
+)
 async def mark_recordings_as_deleted(
     credentials: AnyWixCredentials, session_ids: list[str]
 ) -> list[MarkOutcome]:
@@ -64,8 +68,8 @@ async def mark_recordings_as_deleted(
     if undone:
         ids = counted(sum(len(one.session_ids) for one in undone), "recording")
         raise MarkError(
-            f"{len(undone)} of {counted(len(outcomes), 'call')} failed; {ids} may not be marked as "
-            f"deleted. Mark these again. First failure: {undone[0].reason}",
+            f"{undone[0].reason} {len(undone)} of {counted(len(outcomes), 'call')} failed; {ids} "
+            "may not be marked as deleted. Mark these again.",
             outcomes=tuple(outcomes),
         )
     return outcomes
@@ -133,16 +137,15 @@ async def mark_many_sessions(
     mark_records = await _open_mark_records(
         warehouse, credentials.site_id, action, retry_unknown=retry_unknown
     )
-    summary: MarkSummary | None = None
-    progress = Progress(MARK_KEY, log, lambda: marking_progress(summary))
+    summary = MarkSummary(credentials.site_id, action, wanted=0)
 
     async def on_progress(latest: MarkSummary) -> None:
         nonlocal summary
         summary = latest
-        await progress.report()
 
     with Spool() as spool:
         await source.read(spool, mark_records.warehouse)
+        progress = Progress(MARK_KEY, log, lambda: marking_progress(summary))
         async with credentials.get_client() as client, progress:
             return await mark_sessions(
                 client,
@@ -154,7 +157,7 @@ async def mark_many_sessions(
             )
 
 
-@task(cache_policy=NO_CACHE)
+@task(task_run_name=run_name("find sessions not marked as", "action"), cache_policy=NO_CACHE)
 async def find_unmarked_sessions(
     warehouse: SessionsWarehouse, site_id: str, action: MarkAction, most: int = 1000
 ) -> list[MarkOutcome]:

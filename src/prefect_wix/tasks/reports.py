@@ -47,47 +47,41 @@ def plan_rows(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def describe_postponed(plan: Plan) -> str | None:
-    """One sentence: the partitions that a partial load left for the next run; None if it is whole.
+def describe_postponed(plan: Plan) -> str:
+    """The end of a sentence: what a partial load left for the next run; empty if it is whole.
 
     The artifact of the plan names each of them.
     """
     if not plan.postponed:
-        return None
+        return ""
     days = [partition.day for partition in plan.postponed]
     left = counted(len(days), "partition")
-    return f"Partial load: {left} of {min(days)} to {max(days)} left for the next run"
+    return f". Partial load: {left} of {min(days)} to {max(days)} left for the next run"
 
 
 def describe_load(results: Sequence[PartitionResult]) -> str:
     """One sentence: the numbers of partitions by state, of sessions, and of possible orphans."""
     states = Counter(result.state.value for result in results)
     parts = [f"{count:,} {state}" for state, count in sorted(states.items())] or ["nothing to do"]
-    count = count_results(results)
-    sessions = counted(count["sessions"], "session")
-    changes = f"(+{count['added']:,}, -{count['removed']:,})"
+    sessions = counted(sum(result.sessions for result in results), "session")
+    added, removed = sum(one.added for one in results), sum(one.removed for one in results)
     orphans = sum(result.possible_orphans for result in results)
     suffix = f"; {counted(orphans, 'possible orphan job')} at Wix" if orphans else ""
-    return f"{counted(len(results), 'partition')}: {', '.join(parts)}; {sessions} {changes}{suffix}"
+    partitions = f"{counted(len(results), 'partition')}: {', '.join(parts)}"
+    return f"{partitions}; {sessions} (+{added:,}, -{removed:,}){suffix}"
 
 
-def loading_progress(ended: Sequence[PartitionResult], total: int) -> tuple[float, str]:
+def loading_progress(
+    ended: Sequence[PartitionResult], total: int, at_wix: int, requests_left: int
+) -> tuple[float, str]:
     """The completed share of a load in partitions, 0 to 1, and its progress as text."""
     failed = len(failures_of(ended))
     sessions = counted(sum(result.sessions for result in ended), "session")
-    sentence = f"{len(ended):,} of {counted(total, 'partition')}, {sessions}"
-    return len(ended) / max(total, 1), sentence + (f", {failed:,} failed" if failed else "")
-
-
-def count_results(results: Sequence[PartitionResult]) -> dict[str, int]:
-    """The numbers of partitions, failed partitions and sessions, and of IDs added and removed."""
-    return {
-        "partitions": len(results),
-        "failed": len(failures_of(results)),
-        "sessions": sum(result.sessions for result in results),
-        "added": sum(result.added for result in results),
-        "removed": sum(result.removed for result in results),
-    }
+    sentence = (
+        f"{len(ended):,} of {counted(total, 'partition')} ({failed:,} failed), {sessions}, "
+        f"{counted(at_wix, 'job')} running, {counted(requests_left, 'request')} left in this minute"
+    )
+    return len(ended) / max(total, 1), sentence
 
 
 def result_rows(results: Sequence[PartitionResult]) -> list[dict[str, Any]]:
@@ -98,12 +92,12 @@ def result_rows(results: Sequence[PartitionResult]) -> list[dict[str, Any]]:
             "day": str(result.partition.day),
             "segment": result.partition.segment,
             "result": result.state.value,
+            "reason": result.reason or "",
             "sessions": result.sessions,
             "added": result.added,
             "removed": result.removed,
             "job": result.job_id or "",
             "adopted": "yes" if result.adopted else "",
-            "reason": result.reason or "",
         }
         for result in failed_first[:ROWS_SHOWN]
     ]
@@ -162,17 +156,14 @@ def describe_listing(summary: ListingSummary, *, where: str) -> str:
 
 
 def describe_site(run: SiteRun) -> str:
-    """One sentence: the site, the state of its run, its sessions, and why it is incomplete."""
-    ends = [counted(run.sessions, "session")] if run.completed else []
-    return f"{run.site}: {run.state}, {'; '.join([*ends, *filter(None, [run.reason])])}"
+    """One sentence: the site, the state of its run, and its result or its failure."""
+    return f"{run.site}: {run.state}, {run.reason}"
 
 
 def describe_sites(runs: Sequence[SiteRun]) -> str:
-    """One sentence: the numbers of sites loaded and failed, and of sessions."""
+    """One sentence: the numbers of sites loaded and failed."""
     failed = sum(not run.completed for run in runs)
-    sites, loaded = counted(len(runs), "site"), len(runs) - failed
-    sessions = counted(sum(run.sessions for run in runs), "session")
-    return f"{sites}: {loaded:,} loaded, {failed:,} failed; {sessions}"
+    return f"{counted(len(runs), 'site')}: {len(runs) - failed:,} loaded, {failed:,} failed"
 
 
 def site_rows(runs: Sequence[SiteRun]) -> list[dict[str, Any]]:
@@ -183,10 +174,8 @@ def site_rows(runs: Sequence[SiteRun]) -> list[dict[str, Any]]:
             "site": run.site.id,
             "name": run.site.name,
             "state": run.state,
+            "result": run.reason,
             "run": run.run,
-            "sessions": run.sessions,
-            "failed partitions": run.failed_partitions,
-            "reason": run.reason,
         }
         for run in failed_first[:ROWS_SHOWN]
     ]
@@ -203,10 +192,8 @@ def describe_marks(summary: MarkSummary) -> str:
     return f"{summary.done:,} of {counted(summary.wanted, noun)} marked as {mark}{rest}"
 
 
-def marking_progress(summary: MarkSummary | None) -> tuple[float, str]:
+def marking_progress(summary: MarkSummary) -> tuple[float, str]:
     """The completed share of a marking in session IDs, 0 to 1, and its progress as text."""
-    if summary is None:
-        return 0.0, "nothing sent yet"
     return 1 - summary.not_sent / max(summary.to_send, 1), describe_marks(summary)
 
 

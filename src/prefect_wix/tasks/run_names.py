@@ -1,4 +1,4 @@
-"""The names of runs.
+"""The names of runs: a verb and what the run works on.
 
 Every name comes from a callable: Prefect formats a string with the run's parameters, so that
 foreign text in it could expose a secret.
@@ -6,16 +6,41 @@ foreign text in it could expose a secret.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import prefect.runtime
 
 from prefect_wix.client.models import Site
 
 
-def run_name(verb: str, parameter: str) -> Any:
-    """A callable that names a task run by a verb and the value of one parameter."""
-    return lambda parameters: f"{verb} {parameters[parameter]}"
+def run_name(verb: str, parameter: str = "") -> Any:
+    """A callable that names a task run by a verb, and the value of one parameter or its length."""
+
+    def name(parameters: Mapping[str, Any]) -> str:
+        value = parameters[parameter] if parameter else ""
+        return f"{verb} {len(value) if isinstance(value, list) else value}".strip()
+
+    return name
 
 
-def site_run_name(site: Site) -> str:
+def flow_run_name(verb: str) -> Callable[[], str]:
+    """A callable that names a flow run by a verb, the days that it works on, and its site."""
+
+    def name() -> str:
+        run = prefect.runtime.flow_run.parameters
+        days = f"{days_of(run)} of " if "days" in run else ""
+        return f"{verb} {days}{run.get('site_id') or run['credentials'].site_id}"
+
+    return name
+
+
+def days_of(parameters: Mapping[str, Any]) -> str:
+    """The days of a load or a profile: its two dates, or their number."""
+    start, end, days = (parameters[name] for name in ("start_date", "end_date", "days"))
+    return f"{start} to {end}" if start else f"{days} day{'s' * (days != 1)}"
+
+
+def site_run_name(site: Site, load: Mapping[str, Any]) -> str:
     """The name of the run that loads a site."""
-    return f"load {site.name or site.id}"
+    return f"load {days_of(load)} of {site.name or site.id}"

@@ -6,7 +6,6 @@ run by reference, never as keys.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +16,7 @@ from prefect import task
 from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    ArtifactFilterKey,
-)
 from prefect.client.schemas.objects import State
-from prefect.client.schemas.sorting import ArtifactSort
 from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.urls import url_for
@@ -32,7 +25,7 @@ from prefect_wix.blocks.credentials import WixAccountCredentials
 from prefect_wix.client.models import Site
 from prefect_wix.client.sites import list_sites
 from prefect_wix.errors import WixError
-from prefect_wix.tasks.run_names import site_run_name
+from prefect_wix.tasks.run_names import run_name, site_run_name
 
 
 @dataclass(frozen=True)
@@ -46,19 +39,14 @@ class SiteRun:
     """Whether no partition failed."""
     run: str
     """The URL of the run in the UI, or its ID without a UI; empty if no run was started."""
-    sessions: int = 0
-    """Sessions in the partitions that landed or are unchanged."""
-    failed_partitions: int = 0
     reason: str = ""
-    """Why the load is incomplete."""
+    """The message of the run's state: what was loaded, or why the run failed."""
 
 
-COUNTS_KEY = "wix-site-load"
-"""The artifact with the counts of a site's run."""
 POLL_SECONDS = 5.0
 
 
-@task(cache_policy=NO_CACHE)
+@task(task_run_name=run_name("list the sites"), cache_policy=NO_CACHE)
 async def list_account_sites(account: WixAccountCredentials) -> list[Site]:
     """All sites of the account.
 
@@ -123,7 +111,7 @@ async def run_for_site(
         run = await arun_deployment(
             deployment,
             parameters={**parameters, "site_id": site.id},
-            flow_run_name=site_run_name(site),
+            flow_run_name=site_run_name(site, parameters["load"]),
             idempotency_key=f"{this.id}/{site.id}/{attempt}",
             timeout=timeout_seconds,
             poll_interval=POLL_SECONDS,
@@ -133,33 +121,17 @@ async def run_for_site(
     return run.id, run.state
 
 
-async def read_site_run(site: Site, run_id: UUID | None, state: State[Any] | None) -> SiteRun:
-    """The result of a site's load, from the state and the counts artifact of its run."""
-    counts = {} if run_id is None else await _read_counts(run_id)
+def read_site_run(site: Site, run_id: UUID | None, state: State[Any] | None) -> SiteRun:
+    """The result of a site's load, from the state of its run."""
     completed = state is not None and state.is_completed()
     if state is None or not state.is_final():
         reason = "The run did not end within the timeout; it may still load."
     else:
-        reason = state.message or ("" if completed else "The run gave no reason; see its log.")
+        reason = state.message or "The run gave no reason; see its log."
     return SiteRun(
         site=site,
         state="Unknown" if state is None else state.name or state.type.value,
         completed=completed,
         run="" if run_id is None else url_for("flow-run", obj_id=run_id) or str(run_id),
-        sessions=counts.get("sessions", 0),
-        failed_partitions=counts.get("failed", 0),
         reason=reason,
     )
-
-
-async def _read_counts(run_id: UUID) -> Mapping[str, Any]:
-    async with get_client() as client:
-        found = await client.read_artifacts(
-            artifact_filter=ArtifactFilter(
-                key=ArtifactFilterKey(any_=[COUNTS_KEY]),
-                flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]),
-            ),
-            sort=ArtifactSort.CREATED_DESC,
-            limit=1,
-        )
-    return json.loads(str(found[0].data))[0] if found else {}

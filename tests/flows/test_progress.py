@@ -1,0 +1,25 @@
+"""The progress of a task, as a line of its log and as an artifact."""
+
+from __future__ import annotations
+
+import asyncio
+
+from prefect import flow, get_run_logger
+
+from prefect_wix.tasks import progress
+from prefect_wix.tasks.progress import Progress
+
+
+async def test_progress_is_reported_although_nothing_ends(artifacts, monkeypatch, caplog):
+    """A long wait for one job, or for the rate limit, is no silence; the line says when it ends."""
+    monkeypatch.setattr(progress, "_UPDATE_EVERY_SECONDS", 0.01)
+
+    @flow
+    async def wait():
+        async with Progress("waiting", get_run_logger(), lambda: (0.5, "1 of 2 partitions")):
+            await asyncio.sleep(0.5)
+
+    await wait()
+    assert "1 of 2 partitions, ends in about 0:00:0" in caplog.text
+    (shown,) = await artifacts("waiting")
+    assert (shown.data, shown.description) == (50.0, "1 of 2 partitions, ends in about 0:00:01")
