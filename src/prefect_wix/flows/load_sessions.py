@@ -113,7 +113,6 @@ async def load_sessions(
     if len(reports.failures_of(results)) < len(results):
         await show_calendar(warehouse, credentials.site_id, zone, policy)
     await _show_results(results, window, warehouse, credentials.site_id)
-    raise_if_failed(results)
     return completed(results, reports.describe_load(results) + reports.describe_postponed(plan))
 
 
@@ -138,8 +137,11 @@ def _check_size(estimate: Estimate, confirm_above: int) -> None:
 async def _show_results(
     results: list[PartitionResult], window: Window, warehouse: SessionsWarehouse, site_id: str
 ) -> None:
+    """Show the results; raise a `LoadError` if a partition failed."""
     sentence = f"{window}: {reports.describe_load(results)}"
     await show_table(sentence, reports.result_rows(results), key=RESULT_KEY)
+    # Before the warehouse is read once more: it may be the cause.
+    raise_if_failed(results)
     if curve := await measure_late_arrivals(warehouse, site_id, window):
         sentence = reports.describe_late_arrivals(curve)
         await show_table(sentence, reports.late_arrival_rows(curve), key=LATE_ARRIVALS_KEY)
