@@ -20,7 +20,7 @@ from prefect_wix.flows.endings import completed, fails_in_one_line
 from prefect_wix.flows.load_site import SiteLoad, load_site
 from prefect_wix.planning.estimate import counted
 from prefect_wix.tasks.artifacts import show_table
-from prefect_wix.tasks.reports import describe_site, describe_sites, site_rows
+from prefect_wix.tasks.reports import describe_sites, site_rows
 from prefect_wix.tasks.run_names import site_run_name
 from prefect_wix.tasks.sites import (
     SiteRun,
@@ -111,7 +111,8 @@ async def _load_each(sites: list[Site], run_site: RunSite, sites_in_flight: int)
                 run = read_site_run(site, *await run_site(site))
             except Exception as error:  # noqa: BLE001  # the other sites must be loaded
                 run = SiteRun(site, state="Unknown", completed=False, run="", reason=str(error))
-        log.info("%d of %s: %s", next(ended), counted(len(sites), "site"), describe_site(run))
+        count, total = next(ended), counted(len(sites), "site")
+        log.info("%d of %s: %s: %s, %s", count, total, site, run.state, run.reason)
         return run
 
     return await asyncio.gather(*map(load, sites))

@@ -155,11 +155,6 @@ def describe_listing(summary: ListingSummary, *, where: str) -> str:
     return "\n".join(["| | |", "| --- | --- |", *lines])
 
 
-def describe_site(run: SiteRun) -> str:
-    """One sentence: the site, the state of its run, and its result or its failure."""
-    return f"{run.site}: {run.state}, {run.reason}"
-
-
 def describe_sites(runs: Sequence[SiteRun]) -> str:
     """One sentence: the numbers of sites loaded and failed."""
     failed = sum(not run.completed for run in runs)
