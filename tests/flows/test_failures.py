@@ -160,6 +160,14 @@ async def test_a_rejected_key_is_told_in_few_lines(shop, start, credentials, tim
     await assert_told(state, f"{cause}.* \\(request ID .*")
 
 
+async def test_debug_shows_where_a_run_failed(start, credentials, caplog):
+    """A developer needs the traceback that an operator does not."""
+    caplog.set_level(logging.DEBUG, logger="prefect.flow_runs")
+    wrong = credentials.model_copy(update={"api_key": SecretStr("wrong-key")})
+    await start(credentials=wrong, timezone=None)
+    assert "Traceback" in caplog.text
+
+
 async def test_a_locked_duckdb_file_is_told_at_once(start, database, monkeypatch):
     """The first line names the process that has the file, and says that the load waits."""
     monkeypatch.setattr("prefect_wix.warehouse.duckdb.BUSY_TIMEOUT_SECONDS", 0.3)

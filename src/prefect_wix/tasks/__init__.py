@@ -32,7 +32,8 @@ __all__ = [
 
 def _without_traceback(record: logging.LogRecord) -> bool:
     """Log an expected failure in one line: Prefect logs what a run raises with its traceback."""
-    if record.exc_info and isinstance(record.exc_info[1], WixError):
+    is_error = record.levelno >= logging.ERROR
+    if is_error and record.exc_info and isinstance(record.exc_info[1], WixError):
         record.exc_info = None
     return True
 
