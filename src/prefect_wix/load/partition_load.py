@@ -121,14 +121,14 @@ class LoadState:
     """Wix has accepted a submit of this load, so an empty 403 is throttling."""
     lost_submits: int = 0
     """Partitions in a row whose submits Wix may have executed without a response."""
-    at_wix: set[Partition] = field(default_factory=set)
-    """Partitions whose jobs run, or failed."""
     pending: int = 0
     """Partitions without a result."""
-    kinds_failed: set[type[WixError]] = field(default_factory=set)
-    """The kinds of failures that were logged."""
     stopped: WixError | None = None
     """The failure that affects every partition; nothing is submitted after it."""
+    at_wix: set[Partition] = field(default_factory=set)
+    """Partitions whose jobs run, or failed."""
+    kinds_failed: set[type[WixError]] = field(default_factory=set)
+    """The kinds of failures that were logged."""
 
     def __post_init__(self, history: Iterable[tuple[SessionsQuery, float, float]]) -> None:
         utilization, policy = self.client.rate_limiter.utilization, self.options.poll_policy
