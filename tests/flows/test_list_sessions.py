@@ -123,11 +123,17 @@ async def test_the_documented_body_is_submitted_unchanged(shop, credentials):
     assert set(listing.session_ids) == shop.answer(body) != set()
 
 
+async def test_the_default_is_all_sessions_of_the_last_seven_days(shop, credentials):
+    """As a run form submits it without a change."""
+    listing = await list_sessions(credentials)
+    (body,) = shop.submits
+    assert body == {"predefinedTimePeriod": "LAST_7_DAYS", "deviceType": {"type": "ALL"}}
+    assert set(listing.session_ids) == shop.answer(body) != set()
+
+
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({}, "Set either query or wix_query; nothing was submitted."),
-        ({"query": QUERY, "wix_query": QUERY.to_wire()}, "Set either query or wix_query"),
         ({"wix_query": {}}, "Not a query as Wix documents it: No time period"),
         (
             {"wix_query": QUERY.to_wire() | {"country": "DE"}},
@@ -135,7 +141,7 @@ async def test_the_documented_body_is_submitted_unchanged(shop, credentials):
         ),
     ],
 )
-async def test_a_wrong_choice_of_query_is_one_sentence(shop, credentials, parameters, sentence):
+async def test_a_wrong_body_is_one_sentence(shop, credentials, parameters, sentence):
     """It is the message of the failed run, and nothing is submitted."""
     state = await list_sessions(credentials, **parameters, return_state=True)
     assert sentence in state.message

@@ -13,7 +13,7 @@ import pytest
 from prefect import Flow
 from prefect.exceptions import ParameterTypeError
 from prefect.utilities.callables import parameter_schema
-from prefect.utilities.schema_tools import validate
+from prefect.utilities.schema_tools import ValidationError, validate
 
 from prefect_wix import flows
 
@@ -25,7 +25,7 @@ FLOWS = {
     for member in vars(module).values()
     if isinstance(member, Flow) and member.fn.__module__ == module.__name__
 }
-REQUIRED = {"credentials", "account", "warehouse", "query", "action", "site_id"}
+REQUIRED = {"credentials", "account", "warehouse", "action", "site_id"}
 """Parameters without a sensible default."""
 SCHEMAS = {name: parameter_schema(one.fn).model_dump() for name, one in FLOWS.items()}
 
@@ -91,7 +91,7 @@ def enum_of(shape):
 
 BLOCK = {"api_key": "key", "site_id": "site"}
 VALID = {
-    "list-sessions": {"credentials": BLOCK, "query": {"period": "TODAY", "device_type": "ALL"}},
+    "list-sessions": {"credentials": BLOCK},
     "load-sessions": {"credentials": BLOCK, "warehouse": {"url": "duckdb:///x.duckdb"}, "days": 7},
     "load-site": {
         "account": {"api_key": "key", "account_id": "account"},
@@ -121,6 +121,10 @@ INVALID = [
     (
         "list-sessions",
         {"query": {"device_type": "ALL", "period": "TODAY", "start_date": "2024-03-01"}},
+    ),
+    (
+        "list-sessions",
+        {"query": {"device_type": "ALL", "period": "TODAY", "funnel_include": "VIEWED_PRODUCT"}},
     ),
     ("list-sessions", {"wix_query": "TODAY"}),
     ("list-sessions", {"timeout_seconds": 0}),
@@ -176,7 +180,7 @@ def test_a_form_can_have_a_documented_body_instead_of_a_query():
 
 
 def test_the_server_names_the_wrong_field_of_a_query():
-    """It would not if null were an alternative to the query."""
+    """It would not if there were an alternative to the query."""
     query = {"period": "TODAY", "device_type": "FRIDGE"}
     (error,) = validate({"credentials": BLOCK, "query": query}, SCHEMAS["list-sessions"])
     assert list(error.path) == ["query", "device_type"]
@@ -184,8 +188,31 @@ def test_the_server_names_the_wrong_field_of_a_query():
 
 @pytest.mark.parametrize(("name", "invalid"), INVALID)
 def test_invalid_parameters_are_rejected_by_the_schema(name, invalid):
-    """The server validates with the same schema before it creates a run."""
-    assert validate({**VALID[name], **invalid}, SCHEMAS[name]) != []
+    """The server validates with the same schema before it creates a run, and shows no pattern."""
+    errors = [error.message for error in validate({**VALID[name], **invalid}, SCHEMAS[name])]
+    assert errors != []
+    assert "does not match" not in " ".join(errors)
+
+
+@pytest.mark.parametrize(
+    ("name", "invalid", "words"),
+    [
+        ("load-sessions", {"segments": ["device=MOBILE"]}, "a segment such as device_type=MOBILE"),
+        ("load-sessions", {"start_date": "1 March"}, "a date such as 2024-01-31"),
+        ("load-sessions", {"timezone": "Berlin time"}, "a time zone such as Europe/Berlin"),
+        ("load-site", {"site_id": "my site"}, "a site ID, copied from Wix"),
+        ("list-sessions", {"output": "x.xlsx"}, "a file whose name ends in .csv"),
+        (
+            "list-sessions",
+            {"query": {"period": "TODAY", "end_date": "2024-01-31"}},
+            "no date, since",
+        ),
+        ("list-sessions", {"query": {"start_date": None, "end_date": None}}, "or else a period"),
+    ],
+)
+def test_the_server_rejects_a_value_with_words_and_an_example(name, invalid, words):
+    with pytest.raises(ValidationError, match=words):
+        validate({**VALID[name], **invalid}, SCHEMAS[name], raise_on_error=True)
 
 
 NO_DATES = [86400, 86400.0, "86400", "20240301", " 1709251200 ", True, "2024-3-1", "yesterday"]

@@ -104,14 +104,33 @@ def check_timezone(zone: str) -> str:
     raise _invalid(f"timezone {zone!r} is not an IANA time zone. {hint}")
 
 
+def expected(rule: dict[str, Any], what: str) -> dict[str, Any]:
+    """A JSON schema that rejects a value with words: ``'a date such as …' was expected``.
+
+    A run form and the Prefect server show the words. They would show a regular expression as it is.
+
+    Args:
+        rule: the JSON schema of valid values.
+        what: the valid values in words, with an example.
+    """
+    return {"if": rule, "else": {"const": what}}
+
+
+_DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+
+
 def _check_day(value: object) -> object:
-    if not re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", str(value)):
+    if value is not None and not re.fullmatch(_DATE, str(value)):
         raise _invalid("Give a date without a time, as in 2024-01-31; a number is not a date.")
     return value
 
 
-LocalDay = Annotated[date, BeforeValidator(_check_day)]
-"""A date, of which pydantic would also take a number, as seconds since 1970."""
+LocalDay = Annotated[
+    date | None,
+    BeforeValidator(_check_day),
+    Field(json_schema_extra=expected({"pattern": f"^{_DATE}$"}, "a date such as 2024-01-31")),
+]
+"""A date or None. Pydantic would also take a number, as seconds since 1970."""
 
 
 def _invalid(message: str) -> PydanticCustomError:
@@ -129,7 +148,11 @@ def _check_site(text: str) -> str:
     return text.strip()
 
 
-SiteId = Annotated[str, AfterValidator(_check_site), Field(json_schema_extra={"pattern": SITE_ID})]
+SiteId = Annotated[
+    str,
+    AfterValidator(_check_site),
+    Field(json_schema_extra=expected({"pattern": SITE_ID}, "a site ID, copied from Wix")),
+]
 """The ID of a site or app instance, as a person gives it."""
 
 
@@ -170,12 +193,12 @@ class SessionsQuery(BaseModel):
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
-        json_schema_extra=lambda schema: schema.update(_ONE_PERIOD),
+        json_schema_extra=lambda schema: schema.update(allOf=[_ONE_PERIOD, _ONE_FILTER]),
     )
 
-    start_date: LocalDay | None = Field(default=None, title="Start date")
+    start_date: LocalDay = Field(default=None, title="Start date")
     """First day, e.g. 2024-01-01. Requires an end date."""
-    end_date: LocalDay | None = Field(default=None, title="End date (not included)")
+    end_date: LocalDay = Field(default=None, title="End date (not included)")
     """The day after the last day: 2024-01-01 to 2024-01-03 is two days."""
     period: Period | None = Field(default=None, title="Predefined period")
     """A predefined period, instead of two dates."""
@@ -271,14 +294,25 @@ class SessionsQuery(BaseModel):
         return ", ".join(f"{word} {step}" for word, step in parts if step)
 
 
-# The period rule as JSON schema, so that a run form rejects a query without a period.
+# The rules of a query as JSON schema, so that a run form rejects a query that breaks them.
+_DATE_NEEDED = expected({"type": "string"}, "a date such as 2024-01-31, or else a period")
+_NO_DATE = expected({"type": "null"}, "no date, since a period is set; set period to None")
+_NO_FILTER = expected({"type": "null"}, "nothing, since device_type is set; set that to None")
 _ONE_PERIOD: dict[str, Any] = {
     "if": {"properties": {"period": {"type": "null"}}},
     "then": {
         "required": ["start_date", "end_date"],
-        "properties": {"start_date": {"type": "string"}, "end_date": {"type": "string"}},
+        "properties": {"start_date": _DATE_NEEDED, "end_date": _DATE_NEEDED},
     },
-    "else": {"properties": {"start_date": {"type": "null"}, "end_date": {"type": "null"}}},
+    "else": {"properties": {"start_date": _NO_DATE, "end_date": _NO_DATE}},
+}
+_ONE_FILTER: dict[str, Any] = {
+    "if": {"properties": {"device_type": {"type": "null"}}},
+    "else": {
+        "properties": dict.fromkeys(
+            ("funnel_include", "funnel_exclude", "page_interactions"), _NO_FILTER
+        )
+    },
 }
 
 

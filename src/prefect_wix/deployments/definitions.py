@@ -104,7 +104,7 @@ DEPLOYMENTS = (
         "Loads the missing days of a range; started from the run form, safe to repeat.",
         _SITE,
         # Landed days are not loaded again, so a stopped backfill can be continued.
-        {"refresh": Refresh.MISSING.value, "confirm": False},
+        {"days": 30, "refresh": Refresh.MISSING.value, "confirm": False},
         concurrency_limit=1,
         queue=BACKFILL_QUEUE,
     ),

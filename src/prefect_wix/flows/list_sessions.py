@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 from pydantic import Field
-from pydantic.json_schema import SkipJsonSchema
 
 from prefect_wix import SessionsQuery, WixAppCredentials, WixCredentials
 from prefect_wix.flows.endings import completed, fails_in_one_line
+from prefect_wix.client.models import DeviceType, Period
 from prefect_wix.jobs.writers import check_output
 from prefect_wix.planning.estimate import counted
 from prefect_wix.tasks.artifacts import show_markdown
@@ -22,15 +22,15 @@ from prefect_wix.tasks.reports import describe_listing
 from prefect_wix.tasks.run_names import flow_run_name
 
 ARTIFACT_KEY = "wix-sessions-listing"
+LAST_WEEK = SessionsQuery(period=Period.LAST_7_DAYS, device_type=DeviceType.ALL)
 
 
 @flow(name="list-sessions", flow_run_name=flow_run_name("list sessions of"))
 @fails_in_one_line
 async def list_sessions(
     credentials: WixCredentials | WixAppCredentials,
-    # With null as an alternative, the server would not name the field of a query that is wrong.
-    query: SessionsQuery | SkipJsonSchema[None] = None,
-    output: ListingFile | None = None,
+    query: SessionsQuery = LAST_WEEK,
+    output: ListingFile = None,
     timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0,
     wix_query: dict[str, Any] | None = None,
 ) -> SessionsListing:
@@ -38,15 +38,14 @@ async def list_sessions(
 
     Args:
         credentials: The Wix credentials block of the site.
-        query: One time period and one session filter. In a form, omit its value to set wix_query.
+        query: One time period and one session filter.
         output: A .csv, .jsonl, .ndjson or .parquet file to write. Without it the IDs are returned.
         timeout_seconds: How long the job may take. If it fails, its days are listed one by one,
             which may take the same time again.
-        wix_query: Instead of query, the JSON body that Wix documents for List Sessions Async.
+        wix_query: The JSON body that Wix documents for List Sessions Async. It replaces the query.
     """
-    if (query is None) == (wix_query is None):
-        raise ValueError("Set either query or wix_query; nothing was submitted.")
-    query = query or SessionsQuery.from_wire(wix_query or {})
+    if wix_query is not None:
+        query = SessionsQuery.from_wire(wix_query)
     if output is not None:
         output = check_output(output)
     get_run_logger().info("Listing sessions of site %s: %s", credentials.site_id, query)

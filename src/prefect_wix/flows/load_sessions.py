@@ -48,13 +48,13 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 async def load_sessions(
     credentials: WixCredentials | WixAppCredentials,
     warehouse: SessionsWarehouse,
-    start_date: LocalDay | None = None,
-    end_date: LocalDay | None = None,
+    start_date: LocalDay = None,
+    end_date: LocalDay = None,
     days: AtLeastOne | None = None,
     lookback_days: Annotated[int, Field(ge=0)] = 3,
     segments: SegmentKeys = [segment.key for segment in DEVICES],  # noqa: B006
     refresh: Refresh = Refresh.STALE,
-    timezone: Timezone | None = None,
+    timezone: Timezone = None,
     dry_run: bool = False,
     confirm: bool = False,
     confirm_above: AtLeastOne = 5000,

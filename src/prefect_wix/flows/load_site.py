@@ -21,9 +21,9 @@ class SiteLoad(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    start_date: LocalDay | None = Field(default=None, title="Start date")
+    start_date: LocalDay = Field(default=None, title="Start date")
     """The first local day. Set it together with the end date, or set days instead."""
-    end_date: LocalDay | None = Field(default=None, title="End date (not included)")
+    end_date: LocalDay = Field(default=None, title="End date (not included)")
     """The day after the last one; it is not included."""
     days: int | None = Field(default=7, ge=1, title="Days")
     """Without dates, the last N complete local days of each site, and missing days before them."""
@@ -33,7 +33,7 @@ class SiteLoad(BaseModel):
     """Session filters by key, such as device_type=MOBILE."""
     refresh: Refresh = Refresh.STALE
     """What to load again: nothing (missing), days that may have changed (stale), or all."""
-    timezone: Timezone | None = Field(default=None, title="Time zone")
+    timezone: Timezone = Field(default=None, title="Time zone")
     """The IANA time zone of the days of all sites. Default is each site's time zone."""
     confirm: bool = Field(default=False, title="Confirm")
     """Load a site even if its estimated requests exceed 5,000."""

@@ -30,7 +30,7 @@ async def mark_recordings(
     credentials: WixCredentials | WixAppCredentials,
     warehouse: SessionsWarehouse,
     action: MarkAction,
-    file: IdFile | None = None,
+    file: IdFile = None,
     query: str | None = None,
     confirm: bool = False,
     dry_run: bool = False,

@@ -55,14 +55,14 @@ class OnBroken(StrEnum):
 async def profile_sessions(
     credentials: WixCredentials | WixAppCredentials,
     warehouse: SessionsWarehouse,
-    start_date: LocalDay | None = None,
-    end_date: LocalDay | None = None,
+    start_date: LocalDay = None,
+    end_date: LocalDay = None,
     days: Annotated[int, Field(ge=1)] | None = None,
-    timezone: Timezone | None = None,
+    timezone: Timezone = None,
     site_id: SiteId | None = None,
     flows: dict[str, NavigationFlow] = {},  # noqa: B006
     on_broken: OnBroken = OnBroken.WARN,
-    report: ReportFile | None = None,
+    report: ReportFile = None,
 ) -> ProfileSummary:
     """Compute device, deepest funnel step and flows of landed sessions, and check completeness.
 
@@ -78,8 +78,8 @@ async def profile_sessions(
         timezone: IANA time zone of the days. Default: the site's own.
         site_id: The site to profile. Default: the site of the credentials. Another site is not
             compared with Wix's counts.
-        flows: Names for navigation flows, such as home_then_left for
-            navigation_flow=/{Homepage}>__DROP__.
+        flows: Names for navigation flows, such as `home_then_left` for
+            `navigation_flow=/{Homepage}>__DROP__`.
         on_broken: Whether a broken relation between landed segments is a warning or fails the run.
         report: An .html file to write a report to; needs the report extra. Default: no report.
     """

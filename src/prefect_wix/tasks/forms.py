@@ -1,6 +1,6 @@
-"""Parameter types whose JSON schema has patterns, so that a run form rejects invalid values.
+"""Parameter types whose JSON schema rejects invalid values in a run form, with an example.
 
-The patterns are part of the flow's parameter schema only. In Python nothing but the time zone is
+The rules are part of the flow's parameter schema only. In Python nothing but the time zone is
 checked here: the code that reads the value raises an error that explains what is wrong.
 """
 
@@ -11,34 +11,44 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from prefect_wix.client.models import DeviceType, FunnelStep, check_timezone
+from prefect_wix.client.models import DeviceType, FunnelStep, check_timezone, expected
 
 
-def _form(**schema: Any) -> Any:
-    return Field(json_schema_extra=schema)
+def _form(pattern: str, what: str) -> Any:
+    return Field(json_schema_extra=expected({"pattern": pattern}, what))
+
+
+def _file(*suffixes: str) -> Any:
+    names = ", ".join(f".{suffix}" for suffix in suffixes)
+    return _form(rf"\.({'|'.join(suffixes)})$", f"a file whose name ends in {names}")
 
 
 _DEVICE = "|".join(DeviceType)
 _STEP = "|".join(FunnelStep)
 _FUNNEL = rf"(\+({_STEP}))?(-({_STEP}))?"
 _FLOW = "navigation_flow=.+"
+_FLOW_EXAMPLE = "navigation_flow=/{Homepage}>*>__DROP__"
 
 SegmentKey = Annotated[
-    str, _form(pattern=f"^(device_type=({_DEVICE})|conversion_funnel=(?=.){_FUNNEL}|{_FLOW})$")
+    str,
+    _form(
+        f"^(device_type=({_DEVICE})|conversion_funnel=(?=.){_FUNNEL}|{_FLOW})$",
+        "a segment such as device_type=MOBILE, conversion_funnel=+VIEWED_PRODUCT-ADDED_TO_CART "
+        f"or {_FLOW_EXAMPLE}",
+    ),
 ]
-SegmentKeys = Annotated[list[SegmentKey], _form(minItems=1)]
+SegmentKeys = Annotated[list[SegmentKey], Field(json_schema_extra={"minItems": 1})]
 """At least one segment key; see `prefect_wix.planning.segments`."""
-NavigationFlow = Annotated[str, _form(pattern=f"^{_FLOW}$")]
+NavigationFlow = Annotated[str, _form(f"^{_FLOW}$", f"a navigation flow such as {_FLOW_EXAMPLE}")]
 """The key of a navigation flow segment."""
 Timezone = Annotated[
-    str,
-    AfterValidator(check_timezone),
-    _form(pattern="^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$", maxLength=100),
+    Annotated[str, AfterValidator(check_timezone)] | None,
+    _form("^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$", "a time zone such as Europe/Berlin"),
 ]
 """An IANA time zone; a form checks only its characters."""
-ListingFile = Annotated[Path, _form(pattern=r"\.(csv|jsonl|ndjson|parquet)$")]
+ListingFile = Annotated[Path | None, _file("csv", "jsonl", "ndjson", "parquet")]
 """The output file of a listing; see `prefect_wix.jobs.writers`."""
-IdFile = Annotated[Path, _form(pattern=r"\.(csv|jsonl|ndjson|parquet|txt)$")]
+IdFile = Annotated[Path | None, _file("csv", "jsonl", "ndjson", "parquet", "txt")]
 """An input file of session IDs; see `prefect_wix.load.id_source`."""
-ReportFile = Annotated[Path, _form(pattern=r"\.html$")]
+ReportFile = Annotated[Path | None, _file("html")]
 """The output file of a report; see `prefect_wix.profiles.report`."""
