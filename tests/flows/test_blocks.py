@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+import struct
+
 import pytest
 from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
@@ -18,6 +22,7 @@ from prefect_wix.blocks.documents import save_documents
 from prefect_wix.blocks.shared_limit import limit_for
 from prefect_wix.client.rate_limiter import GLOBAL_LIMIT_BATCH
 from prefect_wix.client.sites import list_sites
+from tests.processes import ROOT
 
 BLOCKS = [WixCredentials, WixAccountCredentials, WixAppCredentials, SessionsWarehouse]
 
@@ -158,3 +163,36 @@ async def test_an_invalid_document_is_reported_and_the_others_are_saved():
     assert any(line.startswith("invalid   wix-credentials/wix: ") for line in lines)
     assert "saved     wix-sessions-warehouse/sessions" in lines
     assert "c4nary" not in "".join(lines)
+
+
+@pytest.fixture
+async def stored_blocks(shop, credentials, warehouse):
+    """A document named example of each block type."""
+    wire = {"base_url": shop.url, "requests_per_minute": 100_000}
+    app = {"app_id": shop.app_id, "app_secret": shop.app_secret, "instance_id": shop.instance_id}
+    account = {"api_key": shop.api_key, "account_id": shop.account_id}
+    for block in (
+        *(credentials, warehouse),
+        *(WixAppCredentials(**app, **wire), WixAccountCredentials(**account, **wire)),
+    ):
+        await block.save("example", overwrite=True)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_logo_is_a_sharp_square_of_this_repository(block):
+    """The UI shows it from the repository; PNG has the width and the height at byte 16."""
+    path = str(block._logo_url).partition("/main/")[2]
+    width, height = struct.unpack(">II", (ROOT / path).read_bytes()[16:24])
+    assert 225 <= width == height < 1000
+
+
+@pytest.mark.parametrize("where", ["script", "loop"])
+@pytest.mark.parametrize("block", BLOCKS)
+async def test_the_example_of_a_block_runs_as_copied(stored_blocks, block, where):
+    """In a script no event loop runs; in a coroutine and in a notebook's cell one does."""
+    example = re.search("```python\n(.*?)```", block.get_code_example(), re.DOTALL)[1]
+    program = example.replace("BLOCK_NAME", "example")
+    if where == "script":
+        await asyncio.to_thread(exec, program, {})
+    else:
+        exec(program, {})

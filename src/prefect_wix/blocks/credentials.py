@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Annotated
 
-from prefect.blocks.core import Block
+from prefect.blocks.abstract import CredentialsBlock
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from pydantic import AfterValidator, ConfigDict, Field, HttpUrl, SecretStr, ValidationInfo
@@ -27,7 +27,7 @@ from prefect_wix.client.client import BASE_URL, Log, WixClient
 from prefect_wix.client.models import SiteId
 from prefect_wix.client.rate_limiter import REQUESTS_PER_MINUTE, GlobalLimiter
 
-LOGO_URL = HttpUrl("https://www.wix.com/favicon.ico")
+LOGO_URL = HttpUrl("https://raw.githubusercontent.com/prefect-wix/prefect-wix/main/docs/logo.png")
 _KEYS_URL = HttpUrl("https://dev.wix.com/docs/rest/articles/getting-started/api-keys")
 _APPS_URL = HttpUrl("https://dev.wix.com/docs/rest/app-management/oauth-2/introduction")
 
@@ -80,17 +80,24 @@ def _make_client(auth: SiteAuth, base_url: str, requests_per_minute: int) -> Wix
     )
 
 
-class WixCredentials(Block):
+class WixCredentials(CredentialsBlock):
     """A Wix API key, for one site.
 
     Examples:
-        Load stored credentials and read the site's time zone:
+        List the sessions of the last 7 days, in a script, a coroutine or a notebook:
         ```python
+        from prefect import flow
+        from prefect.utilities.asyncutils import run_coro_as_sync
         from prefect_wix import WixCredentials
+        from prefect_wix.flows import list_sessions
 
-        credentials = WixCredentials.load("BLOCK_NAME")
-        async with credentials.get_client() as client:
-            print(await client.get_site_timezone())
+        @flow
+        def count_sessions():
+            credentials = WixCredentials.load("BLOCK_NAME")
+            listing = run_coro_as_sync(list_sessions(credentials))
+            print(listing.summary.sessions)
+
+        count_sessions()
         ```
     """
 
@@ -119,20 +126,24 @@ class WixCredentials(Block):
         return _make_client(auth, self.base_url, self.requests_per_minute)
 
 
-class WixAccountCredentials(Block):
+class WixAccountCredentials(CredentialsBlock):
     """A Wix API key of an account, for all of its sites.
 
     Examples:
-        Load stored credentials, list the account's sites and read the time zone of one:
+        List the account's sites, in a script, a coroutine or a notebook:
         ```python
+        from prefect import flow
+        from prefect.utilities.asyncutils import run_coro_as_sync
         from prefect_wix import WixAccountCredentials
-        from prefect_wix.client.sites import list_sites
+        from prefect_wix.tasks.sites import list_account_sites
 
-        account = WixAccountCredentials.load("BLOCK_NAME")
-        async with account.get_client() as client:
-            sites = await list_sites(client)
-        async with account.for_site(sites[0].id).get_client() as client:
-            print(await client.get_site_timezone())
+        @flow
+        def show_sites():
+            account = WixAccountCredentials.load("BLOCK_NAME")
+            for site in run_coro_as_sync(list_account_sites(account)):
+                print(site)
+
+        show_sites()
         ```
     """
 
@@ -174,17 +185,24 @@ class WixAccountCredentials(Block):
         return _make_client(auth, self.base_url, self.requests_per_minute)
 
 
-class WixAppCredentials(Block):
+class WixAppCredentials(CredentialsBlock):
     """The credentials of a Wix app, for the site on which one of its instances is installed.
 
     Examples:
-        Load stored credentials and read the site's time zone:
+        List the sessions of the last 7 days, in a script, a coroutine or a notebook:
         ```python
+        from prefect import flow
+        from prefect.utilities.asyncutils import run_coro_as_sync
         from prefect_wix import WixAppCredentials
+        from prefect_wix.flows import list_sessions
 
-        credentials = WixAppCredentials.load("BLOCK_NAME")
-        async with credentials.get_client() as client:
-            print(await client.get_site_timezone())
+        @flow
+        def count_sessions():
+            credentials = WixAppCredentials.load("BLOCK_NAME")
+            listing = run_coro_as_sync(list_sessions(credentials))
+            print(listing.summary.sessions)
+
+        count_sessions()
         ```
     """
 

@@ -21,12 +21,18 @@ class SessionsWarehouse(Block):
     """The warehouse that sessions are loaded into.
 
     Examples:
-        Load a stored warehouse and create its tables:
+        Create or upgrade its tables, in a script, a coroutine or a notebook:
         ```python
+        from prefect import flow
+        from prefect.utilities.asyncutils import run_coro_as_sync
         from prefect_wix import SessionsWarehouse
 
-        warehouse = SessionsWarehouse.load("BLOCK_NAME")
-        await warehouse.get_warehouse().prepare()
+        @flow
+        def create_tables():
+            warehouse = SessionsWarehouse.load("BLOCK_NAME")
+            run_coro_as_sync(warehouse.get_warehouse().prepare())
+
+        create_tables()
         ```
     """
 
