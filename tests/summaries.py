@@ -49,6 +49,12 @@ def a_summary(days=14):
             FlowCount(EVIL, 7, 1),
         ),
         kinds={"regular": 1_000 * days - 40, "two_devices": 40},
+        calendar={
+            "conversion_funnel=+VIEWED_PRODUCT": dict.fromkeys(dates, 550),
+            "device_type=DESKTOP": {day: 300 + 80 * (day.day % 7 < 5) for day in dates},
+            "device_type=MOBILE": {day: 544 for day in dates if day != date(2024, 3, 4)},
+            "navigation_flow=/{Homepage}>/a-page-of-a-rather-long-name>__DROP__": {START: 81},
+        },
         certificate=tuple(row for day in dates for row in _certificate(day)),
         reconciliation=tuple(
             ReconciliationRow(day, 1_000, 1_051, 0.9515, None if day == START else 0.0)
@@ -79,6 +85,7 @@ def an_empty_summary():
         devices=(),
         flows=(),
         kinds={},
+        calendar={},
         certificate=(),
         reconciliation=(),
     )

@@ -17,6 +17,7 @@ LOOKS = {
 HEADINGS = [
     "Conversion funnel",
     "Devices by day",
+    "Calendar",
     "Completeness certificate",
     "Landed sessions and Wix's count",
     "Navigation flows",

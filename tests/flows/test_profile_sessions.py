@@ -80,7 +80,7 @@ async def test_every_session_has_a_row(shop, credentials, warehouse, database, l
 
 
 async def test_results_are_artifacts(shop, credentials, warehouse, landed, artifacts, tmp_path):
-    """The run has a funnel, devices, certificate, reconciliation and a link to the report."""
+    """The run has a funnel, devices, certificate, reconciliation and the report's numbers."""
     report = tmp_path / "report.html"
     flows = {"home_then_left": HOME}
     summary = await profile_sessions(credentials, warehouse, START, END, flows=flows, report=report)
@@ -94,7 +94,10 @@ async def test_results_are_artifacts(shop, credentials, warehouse, landed, artif
     assert "21 held, 0 broken, 0 not testable" in certificate.description
     reconciled = json.loads((await artifacts(RECONCILIATION_KEY))[0].data)
     assert [row["ratio"] for row in reconciled] == 3 * ["1.000"]
-    assert report.as_uri() in (await artifacts(REPORT_KEY))[0].data
+    (shown,) = await artifacts(REPORT_KEY)
+    assert f"| Sessions | {summary.sessions:,} |" in shown.data
+    assert f"`{report}`" in shown.data
+    assert str(report) in shown.description
     assert "home_then_left" in report.read_text()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def test_the_report_contains_the_numbers(tmp_path):
     for expected in (
         "Sessions, 1 Mar to 14 Mar 2024",
         "Site a-shop · local days in Asia/Jerusalem · computed 15 Mar 2024, 10:04 UTC",
+        "Sessions a day 1,000 On mobile 54.4% Days landed 14 of 14 Viewed product 55.0%",
         "Added to cart 2,450 17.5% 31.8%",
+        "device_type=MOBILE 13 of 14 days",
         "1 of 28 tests found IDs that contradict a relation",
         "1 broken 13 held",
         "4 Mar 2024 DESKTOP + MOBILE + TABLET = ALL 3 8f14e45f-ceea-467f-9d3c-1a2b3c4d5e6f",
@@ -52,6 +55,16 @@ def test_the_report_contains_the_numbers(tmp_path):
         "2 Mar 2024 1,000 1,051 0.952 +0.000",
     ):
         assert expected in text
+
+
+def test_the_calendar_shows_each_missing_day(tmp_path):
+    """A square a day and segment; a missing one has its date as a title."""
+    html = write_report(a_summary(), tmp_path / "report.html").read_text()
+    squares = re.findall('<i [^>]*title="([^"]*)"', html)
+    assert len(squares) == 14 * 4
+    missing = [title for title in squares if title.endswith(": missing")]
+    assert (missing[0], len(missing)) == ("2024-03-04: missing", 1 + 13)
+    assert "2024-03-01: 380" in squares
 
 
 def test_values_are_escaped(tmp_path):
@@ -75,6 +88,8 @@ def test_a_report_without_landed_days_can_be_written(tmp_path):
     text = " ".join(" ".join(page_of(an_empty_summary(), tmp_path / "report.html").texts).split())
     for expected in (
         "Sessions, 1 Mar 2024",
+        "Days landed 0 of 1",
+        "No day is landed",
         "No funnel step is landed",
         "No session is landed",
         "Nothing could be tested",

@@ -10,7 +10,6 @@ from enum import StrEnum
 from typing import Annotated
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import acreate_link_artifact
 from pydantic import Field
 
 from prefect_wix import SessionsWarehouse, WixAppCredentials, WixCredentials
@@ -99,9 +98,9 @@ async def profile_sessions(
     await _show(summary)
     if report is not None:
         written = await asyncio.to_thread(write_report, summary, report)
-        get_run_logger().info("Wrote report %s.", written)
-        # The link text is the full path, to be copied: browsers block file links on server pages.
-        await acreate_link_artifact(written.as_uri(), link_text=str(written), key=REPORT_KEY)
+        # The path is text, to be copied: browsers block file links on server pages.
+        text = f"{tables.headline_table(summary)}\n\nThe report is the file `{written}`."
+        await show_markdown(f"{summary.window}: wrote report {written}", text, key=REPORT_KEY)
     _report_broken(summary, on_broken)
     return completed(summary, tables.describe_profiles(summary))
 

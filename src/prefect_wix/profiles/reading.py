@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from prefect_wix.planning.windows import Window
-from prefect_wix.profiles.days import Flows, landed_days, name_flows
+from prefect_wix.profiles.days import Days, Flows, landed_days, name_flows
 from prefect_wix.profiles.relations import STEPS
 from prefect_wix.profiles.summary import (
     NO_DEVICE,
@@ -58,6 +58,8 @@ class Reading:
             "wix_reconciliation",
             "ORDER BY 1",
         )
+        receipts = yield from self.tables.read_receipts(self.site_id, self.window)
+        landed = landed_days(self.window, receipts)
         return ProfileSummary(
             site_id=self.site_id,
             window=self.window,
@@ -65,8 +67,9 @@ class Reading:
             sessions=sum(row[-1] for row in groups),
             funnel=_funnel(groups),
             devices=_devices(groups),
-            flows=(yield from self._flows()),
+            flows=(yield from self._flows(landed)),
             kinds=_kinds(groups),
+            calendar=_calendar(landed),
             certificate=(yield from self._certificate()),
             reconciliation=tuple(ReconciliationRow(*row) for row in reconciled),
         )
@@ -77,12 +80,9 @@ class Reading:
             f"SELECT {columns} FROM {self.tables.name(table)} WHERE {_IN_WINDOW} {rest}", values
         )
 
-    def _flows(self) -> Steps[tuple[FlowCount, ...]]:
-        receipts = yield from self.tables.read_receipts(self.site_id, self.window)
+    def _flows(self, landed: Days) -> Steps[tuple[FlowCount, ...]]:
         days = Counter(
-            name
-            for landed in landed_days(self.window, receipts).values()
-            for name, _ in name_flows(landed.receipts, self.flows)
+            name for one in landed.values() for name, _ in name_flows(one.receipts, self.flows)
         )
         rows = yield Statement(
             f"SELECT flow, count(*) FROM {self.tables.name('wix_session_flows')} "
@@ -111,6 +111,18 @@ class Reading:
             )
             for day, relation, description, state, sessions, exceptions, examples, missing in rows
         )
+
+
+def _calendar(landed: Days) -> dict[str, dict[date, int]]:
+    segments = sorted({segment for one in landed.values() for segment in one.receipts})
+    return {
+        segment: {
+            day: one.receipts[segment].sessions
+            for day, one in landed.items()
+            if segment in one.receipts
+        }
+        for segment in segments
+    }
 
 
 def _funnel(groups: Rows) -> dict[str, int]:

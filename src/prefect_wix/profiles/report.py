@@ -16,7 +16,7 @@ from prefect_wix.planning.windows import ONE_DAY
 from prefect_wix.profiles import charts
 from prefect_wix.profiles.expressions import Kind
 from prefect_wix.profiles.summary import CertificateRow, ProfileSummary, RelationState
-from prefect_wix.profiles.tables import percent
+from prefect_wix.profiles.tables import headline, percent
 from prefect_wix.spool.files import check_output_file, replaced_file
 
 ROWS_SHOWN = 200
@@ -75,6 +75,7 @@ def _render(summary: ProfileSummary) -> str:
     html: str = environment.from_string(source).render(
         summary=summary,
         states={state.name: summary.states[state] for state in RelationState},
+        headline=headline(summary),
         last_day=summary.window.end - ONE_DAY,
         irregular=_IRREGULAR,
         relations=_relations(summary.certificate),

@@ -101,6 +101,8 @@ class ProfileSummary:
     flows: tuple[FlowCount, ...]
     kinds: Mapping[str, int]
     """Kind (`prefect_wix.profiles.expressions.Kind`) -> sessions, the most frequent first."""
+    calendar: Mapping[str, Mapping[date, int]]
+    """Segment key -> the landed days of the window -> the sessions of the segment on that day."""
     certificate: tuple[CertificateRow, ...]
     """Sorted by day and relation, for every day of the window."""
     reconciliation: tuple[ReconciliationRow, ...]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
-from prefect_wix.client.models import FunnelStep
+from prefect_wix.client.models import DeviceType, FunnelStep
 from prefect_wix.planning.estimate import counted
 from prefect_wix.profiles.summary import ProfileSummary, RelationState
 
@@ -45,6 +45,30 @@ def _as_markdown(rows: list[dict[str, Any]]) -> str:
     cells = [rows[0].keys(), ["---"] * len(rows[0]), *(row.values() for row in rows)]
     texts = ([f"{cell:,}" if isinstance(cell, int) else cell for cell in row] for row in cells)
     return "\n".join(f"| {' | '.join(row)} |" for row in texts)
+
+
+def headline(summary: ProfileSummary) -> dict[str, str]:
+    """The numbers that an analyst reads first, by name; those without data are left out."""
+    window, days = summary.window, {day for one in summary.calendar.values() for day in one}
+    mobile = sum(one.sessions for one in summary.devices if one.device == DeviceType.MOBILE)
+    numbers = {
+        "Sessions": f"{summary.sessions:,}",
+        "Sessions a day": f"{summary.sessions / len(days):,.0f}" if days else "",
+        "On mobile": percent(mobile, summary.sessions),
+        "Days landed": f"{len(days):,} of {(window.end - window.start).days:,}",
+    }
+    first, *others = summary.funnel.items() or [("", 0)]
+    steps = {
+        step.replace("_", " ").capitalize(): percent(sessions, first[1])
+        for step, sessions in others
+    }
+    return {name: number for name, number in (numbers | steps).items() if number}
+
+
+def headline_table(summary: ProfileSummary) -> str:
+    """The headline as a Markdown table."""
+    lines = [f"| {name} | {number} |" for name, number in headline(summary).items()]
+    return "\n".join(["| | |", "| --- | ---: |", *lines])
 
 
 def funnel_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
