@@ -201,13 +201,13 @@ def test_invalid_parameters_are_rejected_by_the_schema(name, invalid):
         ("load-sessions", {"start_date": "1 March"}, "a date such as 2024-01-31"),
         ("load-sessions", {"timezone": "Berlin time"}, "a time zone such as Europe/Berlin"),
         ("load-site", {"site_id": "my site"}, "a site ID, copied from Wix"),
-        ("list-sessions", {"output": "x.xlsx"}, "a file whose name ends in .csv"),
+        ("list-sessions", {"output": "x.xlsx"}, "a name ending in .csv, .jsonl"),
         (
             "list-sessions",
             {"query": {"period": "TODAY", "end_date": "2024-01-31"}},
-            "no date, since",
+            "nothing, since period is set",
         ),
-        ("list-sessions", {"query": {"start_date": None, "end_date": None}}, "or else a period"),
+        ("list-sessions", {"query": {"start_date": None, "end_date": None}}, "or a period"),
     ],
 )
 def test_the_server_rejects_a_value_with_words_and_an_example(name, invalid, words):

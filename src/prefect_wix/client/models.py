@@ -104,19 +104,19 @@ def check_timezone(zone: str) -> str:
     raise _invalid(f"timezone {zone!r} is not an IANA time zone. {hint}")
 
 
-def expected(rule: dict[str, Any], what: str) -> dict[str, Any]:
-    """A JSON schema that rejects a value with words: ``'a date such as …' was expected``.
+def form_pattern(pattern: str, what: str) -> Any:
+    """The pattern of a field in a form, whose error is words: ``'a date such as …' was expected``.
 
-    A run form and the Prefect server show the words. They would show a regular expression as it is.
+    The form and the Prefect server would show a regular expression as it is.
 
     Args:
-        rule: the JSON schema of valid values.
-        what: the valid values in words, with an example.
+        pattern: the regular expression of valid texts.
+        what: the valid texts in words, with an example.
     """
-    return {"if": rule, "else": {"const": what}}
+    return Field(json_schema_extra={"if": {"pattern": pattern}, "else": {"const": what}})
 
 
-_DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_DATE = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 
 
 def _check_day(value: object) -> object:
@@ -126,9 +126,7 @@ def _check_day(value: object) -> object:
 
 
 LocalDay = Annotated[
-    date | None,
-    BeforeValidator(_check_day),
-    Field(json_schema_extra=expected({"pattern": f"^{_DATE}$"}, "a date such as 2024-01-31")),
+    date | None, BeforeValidator(_check_day), form_pattern(_DATE, "a date such as 2024-01-31")
 ]
 """A date or None. Pydantic would also take a number, as seconds since 1970."""
 
@@ -149,9 +147,7 @@ def _check_site(text: str) -> str:
 
 
 SiteId = Annotated[
-    str,
-    AfterValidator(_check_site),
-    Field(json_schema_extra=expected({"pattern": SITE_ID}, "a site ID, copied from Wix")),
+    str, AfterValidator(_check_site), form_pattern(SITE_ID, "a site ID, copied from Wix")
 ]
 """The ID of a site or app instance, as a person gives it."""
 
@@ -193,7 +189,7 @@ class SessionsQuery(BaseModel):
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
-        json_schema_extra=lambda schema: schema.update(allOf=[_ONE_PERIOD, _ONE_FILTER]),
+        json_schema_extra=lambda schema: schema.update(allOf=_RULES),
     )
 
     start_date: LocalDay = Field(default=None, title="Start date")
@@ -294,26 +290,23 @@ class SessionsQuery(BaseModel):
         return ", ".join(f"{word} {step}" for word, step in parts if step)
 
 
+def _alone(field: str, *others: str) -> dict[str, Any]:
+    unset = {"type": "null"}
+    words = {"const": f"nothing, since {field} is set; set that to None"}
+    return {
+        "if": {"properties": {field: unset}},
+        "else": {"properties": {key: {"if": unset, "else": words} for key in others}},
+    }
+
+
+_DATES = ("start_date", "end_date")
+_A_DATE = {"if": {"type": "null"}, "then": {"const": "a date such as 2024-01-31, or a period"}}
 # The rules of a query as JSON schema, so that a run form rejects a query that breaks them.
-_DATE_NEEDED = expected({"type": "string"}, "a date such as 2024-01-31, or else a period")
-_NO_DATE = expected({"type": "null"}, "no date, since a period is set; set period to None")
-_NO_FILTER = expected({"type": "null"}, "nothing, since device_type is set; set that to None")
-_ONE_PERIOD: dict[str, Any] = {
-    "if": {"properties": {"period": {"type": "null"}}},
-    "then": {
-        "required": ["start_date", "end_date"],
-        "properties": {"start_date": _DATE_NEEDED, "end_date": _DATE_NEEDED},
-    },
-    "else": {"properties": {"start_date": _NO_DATE, "end_date": _NO_DATE}},
-}
-_ONE_FILTER: dict[str, Any] = {
-    "if": {"properties": {"device_type": {"type": "null"}}},
-    "else": {
-        "properties": dict.fromkeys(
-            ("funnel_include", "funnel_exclude", "page_interactions"), _NO_FILTER
-        )
-    },
-}
+_RULES = [
+    _alone("device_type", "funnel_include", "funnel_exclude", "page_interactions"),
+    _alone("period", *_DATES)
+    | {"then": {"required": [*_DATES], "properties": dict.fromkeys(_DATES, _A_DATE)}},
+]
 
 
 class SessionsJob(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):

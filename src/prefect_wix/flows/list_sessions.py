@@ -12,7 +12,6 @@ from pydantic import Field
 
 from prefect_wix import SessionsQuery, WixAppCredentials, WixCredentials
 from prefect_wix.flows.endings import completed, fails_in_one_line
-from prefect_wix.client.models import DeviceType, Period
 from prefect_wix.jobs.writers import check_output
 from prefect_wix.planning.estimate import counted
 from prefect_wix.tasks.artifacts import show_markdown
@@ -22,7 +21,7 @@ from prefect_wix.tasks.reports import describe_listing
 from prefect_wix.tasks.run_names import flow_run_name
 
 ARTIFACT_KEY = "wix-sessions-listing"
-LAST_WEEK = SessionsQuery(period=Period.LAST_7_DAYS, device_type=DeviceType.ALL)
+LAST_WEEK = SessionsQuery.model_validate({"period": "LAST_7_DAYS", "device_type": "ALL"})
 
 
 @flow(name="list-sessions", flow_run_name=flow_run_name("list sessions of"))

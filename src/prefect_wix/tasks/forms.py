@@ -11,16 +11,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from prefect_wix.client.models import DeviceType, FunnelStep, check_timezone, expected
-
-
-def _form(pattern: str, what: str) -> Any:
-    return Field(json_schema_extra=expected({"pattern": pattern}, what))
+from prefect_wix.client.models import DeviceType, FunnelStep, check_timezone, form_pattern
 
 
 def _file(*suffixes: str) -> Any:
-    names = ", ".join(f".{suffix}" for suffix in suffixes)
-    return _form(rf"\.({'|'.join(suffixes)})$", f"a file whose name ends in {names}")
+    return form_pattern(rf"\.({'|'.join(suffixes)})$", f"a name ending in .{', .'.join(suffixes)}")
 
 
 _DEVICE = "|".join(DeviceType)
@@ -31,7 +26,7 @@ _FLOW_EXAMPLE = "navigation_flow=/{Homepage}>*>__DROP__"
 
 SegmentKey = Annotated[
     str,
-    _form(
+    form_pattern(
         f"^(device_type=({_DEVICE})|conversion_funnel=(?=.){_FUNNEL}|{_FLOW})$",
         "a segment such as device_type=MOBILE, conversion_funnel=+VIEWED_PRODUCT-ADDED_TO_CART "
         f"or {_FLOW_EXAMPLE}",
@@ -39,11 +34,11 @@ SegmentKey = Annotated[
 ]
 SegmentKeys = Annotated[list[SegmentKey], Field(json_schema_extra={"minItems": 1})]
 """At least one segment key; see `prefect_wix.planning.segments`."""
-NavigationFlow = Annotated[str, _form(f"^{_FLOW}$", f"a navigation flow such as {_FLOW_EXAMPLE}")]
+NavigationFlow = Annotated[str, form_pattern(f"^{_FLOW}$", f"a flow such as {_FLOW_EXAMPLE}")]
 """The key of a navigation flow segment."""
 Timezone = Annotated[
     Annotated[str, AfterValidator(check_timezone)] | None,
-    _form("^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$", "a time zone such as Europe/Berlin"),
+    form_pattern("^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$", "a time zone such as Europe/Berlin"),
 ]
 """An IANA time zone; a form checks only its characters."""
 ListingFile = Annotated[Path | None, _file("csv", "jsonl", "ndjson", "parquet")]
