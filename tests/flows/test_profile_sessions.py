@@ -95,8 +95,9 @@ async def test_results_are_artifacts(shop, credentials, warehouse, landed, artif
     reconciled = json.loads((await artifacts(RECONCILIATION_KEY))[0].data)
     assert [row["ratio"] for row in reconciled] == 3 * ["1.000"]
     (shown,) = await artifacts(REPORT_KEY)
-    assert f"| Sessions | {summary.sessions:,} |" in shown.data
-    assert f"`{report}`" in shown.data
+    numbers = {row[""]: row["value"] for row in json.loads(shown.data)}
+    assert numbers["Sessions"] == f"{summary.sessions:,}"
+    assert numbers["Days landed"] == "3 of 3"
     assert str(report) in shown.description
     assert "home_then_left" in report.read_text()
 

@@ -21,7 +21,7 @@ from prefect_wix.planning.windows import choose_window
 from prefect_wix.profiles import tables
 from prefect_wix.profiles.report import check_report, write_report
 from prefect_wix.profiles.summary import ProfileSummary
-from prefect_wix.tasks.artifacts import show_markdown, show_table
+from prefect_wix.tasks.artifacts import show_table
 from prefect_wix.tasks.events import emit_profiled
 from prefect_wix.tasks.forms import NavigationFlow, ReportFile, Timezone
 from prefect_wix.tasks.loads import find_site_timezone
@@ -99,8 +99,8 @@ async def profile_sessions(
     if report is not None:
         written = await asyncio.to_thread(write_report, summary, report)
         # The path is text, to be copied: browsers block file links on server pages.
-        text = f"{tables.headline_table(summary)}\n\nThe report is the file `{written}`."
-        await show_markdown(f"{summary.window}: wrote report {written}", text, key=REPORT_KEY)
+        numbers = [{"": name, "value": text} for name, text in tables.headline(summary).items()]
+        await show_table(f"{summary.window}: wrote report {written}", numbers, key=REPORT_KEY)
     _report_broken(summary, on_broken)
     return completed(summary, tables.describe_profiles(summary))
 

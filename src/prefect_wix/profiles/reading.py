@@ -6,7 +6,7 @@ The transactions that fill the tables are in `steps`.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -15,6 +15,7 @@ from prefect_wix.profiles.days import Days, Flows, landed_days, name_flows
 from prefect_wix.profiles.relations import STEPS
 from prefect_wix.profiles.summary import (
     NO_DEVICE,
+    Calendar,
     CertificateRow,
     DeviceDay,
     FlowCount,
@@ -59,7 +60,7 @@ class Reading:
             "ORDER BY 1",
         )
         receipts = yield from self.tables.read_receipts(self.site_id, self.window)
-        landed = landed_days(self.window, receipts)
+        calendar = _calendar(landed_days(self.window, receipts))
         return ProfileSummary(
             site_id=self.site_id,
             window=self.window,
@@ -67,9 +68,9 @@ class Reading:
             sessions=sum(row[-1] for row in groups),
             funnel=_funnel(groups),
             devices=_devices(groups),
-            flows=(yield from self._flows(landed)),
+            flows=(yield from self._flows(calendar)),
             kinds=_kinds(groups),
-            calendar=_calendar(landed),
+            calendar=calendar,
             certificate=(yield from self._certificate()),
             reconciliation=tuple(ReconciliationRow(*row) for row in reconciled),
         )
@@ -80,17 +81,17 @@ class Reading:
             f"SELECT {columns} FROM {self.tables.name(table)} WHERE {_IN_WINDOW} {rest}", values
         )
 
-    def _flows(self, landed: Days) -> Steps[tuple[FlowCount, ...]]:
-        days = Counter(
-            name for one in landed.values() for name, _ in name_flows(one.receipts, self.flows)
-        )
+    def _flows(self, calendar: Calendar) -> Steps[tuple[FlowCount, ...]]:
         rows = yield Statement(
             f"SELECT flow, count(*) FROM {self.tables.name('wix_session_flows')} "
             "WHERE site_id = $1 AND session_date >= $2 AND session_date < $3 GROUP BY flow",
             (self.site_id, self.window.start, self.window.end),
         )
         sessions: dict[str, int] = {str(flow): count for flow, count in rows}
-        return tuple(FlowCount(name, sessions.get(name, 0), days[name]) for name in sorted(days))
+        return tuple(
+            FlowCount(name, sessions.get(name, 0), len(calendar[key]))
+            for name, key in name_flows(calendar, self.flows)
+        )
 
     def _certificate(self) -> Steps[tuple[CertificateRow, ...]]:
         rows = yield self._select(
@@ -113,16 +114,12 @@ class Reading:
         )
 
 
-def _calendar(landed: Days) -> dict[str, dict[date, int]]:
-    segments = sorted({segment for one in landed.values() for segment in one.receipts})
-    return {
-        segment: {
-            day: one.receipts[segment].sessions
-            for day, one in landed.items()
-            if segment in one.receipts
-        }
-        for segment in segments
-    }
+def _calendar(landed: Days) -> Calendar:
+    calendar: defaultdict[str, dict[date, int]] = defaultdict(dict)
+    for day, one in landed.items():
+        for segment, receipt in one.receipts.items():
+            calendar[segment][day] = receipt.sessions
+    return dict(sorted(calendar.items()))
 
 
 def _funnel(groups: Rows) -> dict[str, int]:

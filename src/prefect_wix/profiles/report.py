@@ -6,22 +6,19 @@ The page is in ``report.html.jinja``, the charts are in `charts`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from prefect_wix.errors import import_extra
 from prefect_wix.planning.windows import ONE_DAY
 from prefect_wix.profiles import charts
 from prefect_wix.profiles.expressions import Kind
-from prefect_wix.profiles.summary import CertificateRow, ProfileSummary, RelationState
+from prefect_wix.profiles.summary import ProfileSummary
 from prefect_wix.profiles.tables import headline, percent
 from prefect_wix.spool.files import check_output_file, replaced_file
 
 ROWS_SHOWN = 200
 """Most broken relations that the report lists."""
-_WORST_FIRST = (RelationState.BROKEN, RelationState.HELD, RelationState.NOT_TESTABLE)
 _IRREGULAR: dict[str, str] = {
     Kind.TWO_DEVICES: "Listed under more than one device",
     Kind.OUTSIDE_ALL: "Listed in a segment, but not among all sessions",
@@ -74,31 +71,12 @@ def _render(summary: ProfileSummary) -> str:
     source = resources.files(__package__).joinpath("report.html.jinja").read_text("utf-8")
     html: str = environment.from_string(source).render(
         summary=summary,
-        states={state.name: summary.states[state] for state in RelationState},
         headline=headline(summary),
         last_day=summary.window.end - ONE_DAY,
         irregular=_IRREGULAR,
-        relations=_relations(summary.certificate),
         missing=Counter(name for row in summary.certificate for name in row.missing),
         shown=ROWS_SHOWN,
         percent=percent,
         charts=charts,
     )
     return html
-
-
-def _relations(rows: Sequence[CertificateRow]) -> list[dict[str, Any]]:
-    """One row per relation, with its number of days in each state."""
-    names = dict.fromkeys((row.relation, row.description) for row in rows)
-    states = Counter((row.relation, row.state) for row in rows)
-    compared: Counter[str] = Counter()
-    for row in rows:
-        compared[row.relation] += row.sessions
-    return [
-        {
-            "description": description,
-            "states": [(one, states[name, one]) for one in _WORST_FIRST if states[name, one]],
-            "sessions": compared[name],
-        }
-        for name, description in names
-    ]

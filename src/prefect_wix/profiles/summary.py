@@ -17,6 +17,10 @@ NO_DEVICE = "unknown"
 """The device label of sessions whose device is unknown."""
 
 
+Calendar = Mapping[str, Mapping[date, int]]
+"""Segment key -> its landed days -> the sessions of the segment on that day."""
+
+
 class RelationState(StrEnum):
     """The result of testing a relation on one local day."""
 
@@ -101,8 +105,7 @@ class ProfileSummary:
     flows: tuple[FlowCount, ...]
     kinds: Mapping[str, int]
     """Kind (`prefect_wix.profiles.expressions.Kind`) -> sessions, the most frequent first."""
-    calendar: Mapping[str, Mapping[date, int]]
-    """Segment key -> the landed days of the window -> the sessions of the segment on that day."""
+    calendar: Calendar
     certificate: tuple[CertificateRow, ...]
     """Sorted by day and relation, for every day of the window."""
     reconciliation: tuple[ReconciliationRow, ...]

@@ -49,26 +49,17 @@ def _as_markdown(rows: list[dict[str, Any]]) -> str:
 
 def headline(summary: ProfileSummary) -> dict[str, str]:
     """The numbers that an analyst reads first, by name; those without data are left out."""
-    window, days = summary.window, {day for one in summary.calendar.values() for day in one}
+    landed = len({day for days in summary.calendar.values() for day in days})
     mobile = sum(one.sessions for one in summary.devices if one.device == DeviceType.MOBILE)
     numbers = {
         "Sessions": f"{summary.sessions:,}",
-        "Sessions a day": f"{summary.sessions / len(days):,.0f}" if days else "",
+        "Sessions a day": f"{summary.sessions / max(landed, 1):,.0f}",
         "On mobile": percent(mobile, summary.sessions),
-        "Days landed": f"{len(days):,} of {(window.end - window.start).days:,}",
+        "Days landed": f"{landed:,} of {(summary.window.end - summary.window.start).days:,}",
     }
-    first, *others = summary.funnel.items() or [("", 0)]
-    steps = {
-        step.replace("_", " ").capitalize(): percent(sessions, first[1])
-        for step, sessions in others
-    }
-    return {name: number for name, number in (numbers | steps).items() if number}
-
-
-def headline_table(summary: ProfileSummary) -> str:
-    """The headline as a Markdown table."""
-    lines = [f"| {name} | {number} |" for name, number in headline(summary).items()]
-    return "\n".join(["| | |", "| --- | ---: |", *lines])
+    for row in funnel_rows(summary)[1:]:
+        numbers[row["step"].replace("_", " ").capitalize()] = row["of all"]
+    return {name: number for name, number in numbers.items() if number}
 
 
 def funnel_rows(summary: ProfileSummary) -> list[dict[str, Any]]:
