@@ -302,7 +302,7 @@ def _alone(field: str, *others: str) -> dict[str, Any]:
 _DATES = ("start_date", "end_date")
 _A_DATE = {"if": {"type": "null"}, "then": {"const": "a date such as 2024-01-31, or a period"}}
 # The rules of a query as JSON schema, so that a run form rejects a query that breaks them.
-_RULES = [
+_RULES: list[dict[str, Any]] = [
     _alone("device_type", "funnel_include", "funnel_exclude", "page_interactions"),
     _alone("period", *_DATES)
     | {"then": {"required": [*_DATES], "properties": dict.fromkeys(_DATES, _A_DATE)}},
