@@ -95,7 +95,7 @@ async def test_results_are_artifacts(shop, credentials, warehouse, landed, artif
     reconciled = json.loads((await artifacts(RECONCILIATION_KEY))[0].data)
     assert [row["ratio"] for row in reconciled] == 3 * ["1.000"]
     (shown,) = await artifacts(REPORT_KEY)
-    numbers = {row[""]: row["value"] for row in json.loads(shown.data)}
+    numbers = {row["number"]: row["value"] for row in json.loads(shown.data)}
     assert numbers["Sessions"] == f"{summary.sessions:,}"
     assert numbers["Days landed"] == "3 of 3"
     assert str(report) in shown.description
