@@ -99,8 +99,8 @@ async def profile_sessions(
     if report is not None:
         written = await asyncio.to_thread(write_report, summary, report)
         # The path is text, to be copied: browsers block file links on server pages.
-        numbers = [{"number": name, "value": text} for name, text in tables.headline(summary).items()]
-        await show_table(f"{summary.window}: wrote report {written}", numbers, key=REPORT_KEY)
+        rows = [{"number": n, "value": v} for n, v in tables.headline(summary).items()]
+        await show_table(f"{summary.window}: wrote report {written}", rows, key=REPORT_KEY)
     _report_broken(summary, on_broken)
     return completed(summary, tables.describe_profiles(summary))
 
