@@ -7,6 +7,7 @@ from it, and the server validates the parameters of a run with it.
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,14 @@ def test_every_field_has_a_title_and_a_description(name):
         # A select in a model gets its title from its enumeration.
         assert shape.get("title") or definitions[enum_of(shape)]["title"], field
         assert shape.get("description", "").endswith("."), field
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_every_description_survives_markdown(name):
+    """Underscores and stars are in code, or within a word; `__DROP__` would become a bold DROP."""
+    for field, shape in fields(SCHEMAS[name]):
+        text = re.sub("`[^`]*`", "", shape["description"])
+        assert not re.search(r"__|\*", text), field
 
 
 @pytest.mark.parametrize("name", FLOWS)
