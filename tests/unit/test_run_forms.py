@@ -210,6 +210,7 @@ def test_invalid_parameters_are_rejected_by_the_schema(name, invalid):
         ("load-sessions", {"start_date": "1 March"}, "a date such as 2024-01-31"),
         ("load-sessions", {"timezone": "Berlin time"}, "a time zone such as Europe/Berlin"),
         ("load-site", {"site_id": "my site"}, "a site ID, copied from Wix"),
+        ("profile-sessions", {"site_id": "my site"}, "a site ID, copied from Wix"),
         ("list-sessions", {"output": "x.xlsx"}, "a name ending in .csv, .jsonl"),
         (
             "list-sessions",

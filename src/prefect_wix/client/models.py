@@ -113,7 +113,9 @@ def form_pattern(pattern: str, what: str) -> Any:
         pattern: the regular expression of valid texts.
         what: the valid texts in words, with an example.
     """
-    return Field(json_schema_extra={"if": {"pattern": pattern}, "else": {"const": what}})
+    # With the type, the words precede the error of an alternative, such as null.
+    words = {"type": "string", "const": what}
+    return Field(json_schema_extra={"if": {"pattern": pattern}, "else": words})
 
 
 _DATE = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"

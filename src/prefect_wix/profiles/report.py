@@ -11,10 +11,9 @@ from pathlib import Path
 
 from prefect_wix.errors import import_extra
 from prefect_wix.planning.windows import ONE_DAY
-from prefect_wix.profiles import charts
+from prefect_wix.profiles import charts, tables
 from prefect_wix.profiles.expressions import Kind
 from prefect_wix.profiles.summary import ProfileSummary
-from prefect_wix.profiles.tables import headline, percent
 from prefect_wix.spool.files import check_output_file, replaced_file
 
 ROWS_SHOWN = 200
@@ -71,12 +70,11 @@ def _render(summary: ProfileSummary) -> str:
     source = resources.files(__package__).joinpath("report.html.jinja").read_text("utf-8")
     html: str = environment.from_string(source).render(
         summary=summary,
-        headline=headline(summary),
         last_day=summary.window.end - ONE_DAY,
         irregular=_IRREGULAR,
         missing=Counter(name for row in summary.certificate for name in row.missing),
         shown=ROWS_SHOWN,
-        percent=percent,
+        tables=tables,
         charts=charts,
     )
     return html
