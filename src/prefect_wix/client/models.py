@@ -114,7 +114,7 @@ def form_pattern(pattern: str, what: str) -> Any:
         what: the valid texts in words, with an example.
     """
     # With the type, the words precede the error of an alternative, such as null.
-    words = {"type": "string", "const": what}
+    words: Any = {"type": "string", "const": what}
     return Field(json_schema_extra={"if": {"pattern": pattern}, "else": words})
 
 
