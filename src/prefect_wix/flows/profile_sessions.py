@@ -21,7 +21,7 @@ from prefect_wix.planning.windows import choose_window
 from prefect_wix.profiles import tables
 from prefect_wix.profiles.report import check_report, write_report
 from prefect_wix.profiles.summary import ProfileSummary
-from prefect_wix.tasks.artifacts import show_table
+from prefect_wix.tasks.artifacts import show_markdown, show_table
 from prefect_wix.tasks.events import emit_profiled
 from prefect_wix.tasks.forms import NavigationFlow, ReportFile, Timezone
 from prefect_wix.tasks.loads import find_site_timezone
