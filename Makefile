@@ -22,7 +22,7 @@ test: .venv/.dev .venv/dbt/.ready  ## all tests that a change must pass
 test-unit: .venv/.dev  ## tests without a server or another process
 	$(BIN)/$(PYTEST) tests/unit
 
-test-emulators: .venv/.dev .venv/emulators/.ready  ## the warehouse tests on emulators of Snowflake and BigQuery
+test-emulators: .venv/.dev .venv/emulators/.ready  ## the warehouse tests on emulators of databases and object stores
 	$(BIN)/python -m pytest -m emulators
 
 test-pythons: .venv/dbt/.ready $(PYTHONS:%=.venv/pythons/%/.ready)  ## tests/unit and tests/flows on every Python
@@ -74,6 +74,7 @@ clean:
 .venv/emulators/.ready: .venv/bin/python tests/emulators.txt
 	$(PYTHON) -m venv .venv/emulators
 	.venv/emulators/bin/pip install --quiet --disable-pip-version-check -r tests/emulators.txt
+	npm install --silent --no-audit --no-fund --prefix .venv/emulators/node azurite@3.35.0 || echo "Azurite is skipped: it needs npm."
 	@touch $@
 
 benchmarks/.venv/.peers: benchmarks/peers.txt

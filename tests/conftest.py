@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import cache
 
 import pytest
 
@@ -16,11 +18,13 @@ os.environ["no_proxy"] = f"{os.environ.get('no_proxy', '')},127.0.0.1,localhost,
 from prefect_wix.sandbox import World, running
 from prefect_wix.warehouse import duckdb_connection as connection
 from tests.emulators import emulator, google_key
+from tests.object_stores import STORES, running_store
 from tests.options import skip_without
 from tests.processes import free_port
 from tests.warehouses import (
     BigQueryBench,
     DuckDBBench,
+    ObjectStoreBench,
     ParquetBench,
     PostgresBench,
     PostgresServer,
@@ -87,8 +91,17 @@ def bqemulator(tmp_path_factory):
         del os.environ["BIGQUERY_EMULATOR_HOST"]
 
 
+@pytest.fixture(scope="session")
+def running_stores(tmp_path_factory):
+    """A function that starts an object store once, by its name."""
+    with ExitStack() as stack:
+        yield cache(
+            lambda name: stack.enter_context(running_store(name, tmp_path_factory.mktemp(name)))
+        )
+
+
 @pytest.fixture
-async def make_bench(request, tmp_path):
+async def make_bench(request, tmp_path, monkeypatch):
     """A function that makes the bench of an empty warehouse, by the engine's name."""
     made = []
 
@@ -99,6 +112,11 @@ async def make_bench(request, tmp_path):
             bench = DuckDBBench(tmp_path)
         elif engine == "parquet":
             bench = ParquetBench(tmp_path)
+        elif engine in STORES:
+            running = request.getfixturevalue("running_stores")(engine)
+            for name, value in running.environment.items():
+                monkeypatch.setenv(name, value)
+            bench = ObjectStoreBench(running, tmp_path)
         else:
             make_on, server = {
                 "postgres": (PostgresBench, "postgres_server"),

@@ -33,7 +33,7 @@ def emulator(command, port, log):
         process = subprocess.Popen([PYTHON, PROGRAM, *command], stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + 60
-        while not _listens(port):
+        while not listens(port):
             assert process.poll() is None, log.read_text()[-2000:]
             assert time.monotonic() < deadline, log.read_text()[-2000:]
             time.sleep(0.1)
@@ -43,7 +43,7 @@ def emulator(command, port, log):
         process.wait(30)
 
 
-def _listens(port):
+def listens(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

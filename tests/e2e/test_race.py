@@ -12,13 +12,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from prefect_wix.planning.partitions import JobState
+from tests import object_stores
 from tests.e2e import racer
 from tests.options import repeated
 from tests.processes import ROOT
 from tests.warehouses import MOBILE, on_day
 
+STORES = [pytest.param(one, marks=pytest.mark.emulators) for one in object_stores.STORES]
 EMULATED = [pytest.param(one, marks=pytest.mark.emulators) for one in ("snowflake", "bigquery")]
-ENGINES = ("duckdb", "postgres", "parquet", *EMULATED)
+ENGINES = ("duckdb", "postgres", "parquet", *EMULATED, *STORES)
 ROUNDS = repeated(1, soak=20)
 MINUTES = 60
 CLOCKS = [(-10, 10), (10, -10), *repeated([], soak=[(-10, 0), (10, 0)])]
@@ -55,7 +57,7 @@ async def test_the_job_submitted_last_wins_however_wrong_clocks_are(
         await check_newest(bench, MOBILE, slow.submits)
 
 
-@pytest.mark.parametrize("bench", ["duckdb", "postgres"], indirect=True)
+@pytest.mark.parametrize("bench", ["duckdb", "postgres", "parquet", *STORES], indirect=True)
 async def test_the_newest_of_many_racing_jobs_stays(bench):
     """Three processes load one partition twelve times each, with delays and wrong clocks."""
     await bench.ready()
@@ -77,7 +79,7 @@ async def test_the_newest_of_many_racing_jobs_stays(bench):
 
 @asynccontextmanager
 async def worker(bench, *, wrong_by):
-    command = ["-m", "tests.e2e.racer", bench.url, bench.schema, str(wrong_by)]
+    command = ["-m", "tests.e2e.racer", bench.url, bench.schema or "", str(wrong_by)]
     pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
     process = await asyncio.create_subprocess_exec(sys.executable, *command, cwd=ROOT, **pipes)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -20,20 +19,17 @@ FIRST_EDITION = Path(__file__).parents[1] / "first_edition"
 """Data of the first edition: loads, a late session, a confirmation, a derived segment, marks and
 profiles.
 
-`rows.sql` is for the tables of either database; `parquet` has the files, without marks.
+`rows.sql` is for the tables of either database.
 """
 ALL = Partition("site-1", MOBILE.day, "device_type=ALL", ZONE)
 WINDOW = Window(date(2026, 3, 1), date(2026, 3, 10), ZONE)
 SCHEMA = "first_edition"
 
 
-@pytest.fixture(params=["duckdb", "postgres", "parquet"])
+@pytest.fixture(params=["duckdb", "postgres"])
 async def bench(request, make_bench):
     """A warehouse with the rows of the first edition."""
     bench = make_bench(request.param)
-    if request.param == "parquet":
-        shutil.copytree(FIRST_EDITION / "parquet", bench.folder)
-        return bench
     database = "duckdb" if request.param == "duckdb" else "postgres"
     scripts = (f"tables_{database}.sql", "rows.sql")
     text = "".join((FIRST_EDITION / script).read_text() for script in scripts)

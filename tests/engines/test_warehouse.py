@@ -33,6 +33,7 @@ from prefect_wix.warehouse.decisions import decide_publish
 from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import PublishResult
 from prefect_wix.warehouse.schema import SESSIONS, Statement
+from tests.object_stores import STORES
 from tests.options import repeated
 from tests.warehouses import (
     MOBILE,
@@ -54,7 +55,8 @@ from tests.warehouses import (
 )
 
 EMULATED = [pytest.param(one, marks=pytest.mark.emulators) for one in ("snowflake", "bigquery")]
-ENGINES = ["duckdb", "postgres", "parquet", *EMULATED]
+EMULATED_STORES = [pytest.param(one, marks=pytest.mark.emulators) for one in STORES]
+ENGINES = ["duckdb", "postgres", "parquet", *EMULATED, *EMULATED_STORES]
 
 
 @pytest.fixture(params=ENGINES)
@@ -586,8 +588,7 @@ async def test_a_listing_that_waited_does_not_replace_a_newer_one(bench, warehou
             object.__setattr__(listing, "record", submitted_in(0))
         return decide_publish(listing, *contents)
 
-    module = "parquet" if isinstance(bench, ParquetBench) else "transactions"
-    monkeypatch.setattr(f"prefect_wix.warehouse.{module}.decide_publish", decide_late)
+    monkeypatch.setattr("prefect_wix.warehouse.transactions.decide_publish", decide_late)
     newer = asyncio.to_thread(asyncio.run, land(bench.open(), ["new"]))
     first = asyncio.create_task(newer)
     await asyncio.to_thread(holds_lock.wait, 30)
@@ -743,34 +744,6 @@ async def test_a_file_that_is_no_partition_is_refused(tmp_path):
     assert file.read_text() == "not by us"
 
 
-# -- an object store -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def bucket():
-    fsspec = pytest.importorskip("fsspec")
-    yield "memory://bucket/prefix"
-    fsspec.filesystem("memory").store.clear()
-
-
-async def test_an_object_store_is_a_warehouse(bucket):
-    """fsspec's store in memory gives the same results as a folder."""
-    warehouse = open_warehouse(bucket)
-    await warehouse.prepare()
-    assert (await land(warehouse, ["a", "b"])).state is JobState.LANDED
-    assert (await land(warehouse, ["a", "b"], hours=1)).state is JobState.UNCHANGED
-    assert await land(warehouse, ["b", "c"], hours=3) == PublishResult(JobState.LANDED, 2, 1, 1, 1)
-    assert (await land(warehouse, ["x"], hours=2)).state is JobState.SUPERSEDED
-    await land(warehouse, [], on_day(9))
-    receipts = await open_warehouse(bucket).receipts("site-1", Window(MOBILE.day, NEXT_WEEK, ZONE))
-    assert [receipt.sessions for receipt in receipts] == [2, 0]
-    claim = await warehouse.claim(JobRecord.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
-    assert not claim.adopted
-
-
-NEXT_WEEK = MOBILE.day + timedelta(days=7)
-
-
 # -- URLs ----------------------------------------------------------------------------------------
 
 
@@ -801,9 +774,9 @@ def test_an_invalid_url_or_schema_is_explained(url, schema, message):
         ("parquet:///x", "duckdb", "duckdb"),
         ("snowflake://me@account/db", "snowflake.connector", "snowflake"),
         ("bigquery://project/wix", "google.cloud.bigquery", "bigquery"),
-        ("s3://bucket", "s3fs", "s3"),
-        ("gs://bucket", "gcsfs", "gs"),
-        ("abfs://bucket", "adlfs", "abfs"),
+        ("s3://bucket", "obstore.store", "s3"),
+        ("gs://bucket", "obstore.store", "gs"),
+        ("abfs://bucket", "obstore.store", "abfs"),
     ],
 )
 def test_a_missing_package_is_named_with_its_command(url, module, extra, monkeypatch):

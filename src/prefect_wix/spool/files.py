@@ -61,7 +61,7 @@ def local_path(path: Path, name: str) -> Path:
     if _URL.match(text):
         raise ValueError(
             f"{name} is a URL: give the path of a file on this machine. The flow load-sessions "
-            "writes to s3, gs and abfs."
+            "writes to S3, Google Cloud Storage and Azure."
         )
     if text.startswith("~") and "/" in text:
         raise ValueError(f"{name} begins with ~ and the name of an unknown user.")

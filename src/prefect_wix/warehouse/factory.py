@@ -24,7 +24,7 @@ from prefect_wix.warehouse.interface import Warehouse
 from prefect_wix.warehouse.parquet import ParquetWarehouse
 from prefect_wix.warehouse.postgres import PostgresWarehouse
 from prefect_wix.warehouse.snowflake import SnowflakeWarehouse
-from prefect_wix.warehouse.stores import Folder, ObjectStore
+from prefect_wix.warehouse.stores import OBJECT_STORES, Folder, open_object_store
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def open_warehouse(url: str, *, schema: str | None = None) -> Warehouse:
             - ``bigquery://project/dataset``, optionally with ``?location=EU``, and with the
               application default credentials or ``?credentials=/path/of/key.json``;
             - ``parquet:///folder`` (three slashes: relative; four: absolute) for Parquet files;
-            - ``s3://bucket/prefix``, ``gs://…`` or ``abfs://…`` for Parquet files in an object
-              store, with credentials from the environment.
+            - ``s3://bucket/prefix``, ``gs://…`` or ``az://…`` for Parquet files in an object store,
+              with credentials from the environment; also ``s3a``, ``gcs``, ``abfs``, ``abfss``.
         schema: the schema of the tables; ``main`` in DuckDB and ``public`` in PostgreSQL if left
             out. Parquet files have none.
 
@@ -174,13 +174,18 @@ def _parquet(url: WarehouseUrl, schema: str | None) -> Warehouse:
 
 def _object_store(url: WarehouseUrl, schema: str | None) -> Warehouse:
     _reject_schema(schema)
-    if url.login or url.settings or not _BUCKET_AND_PREFIX.fullmatch(url.host + url.path):
+    bucket, login, account = url.host, url.login.get_secret_value(), ""
+    if url.scheme in {"abfs", "abfss"} and (host := _AZURE_HOST.fullmatch(url.host)):
+        bucket, login, account = login.removesuffix("@"), "", host[1]
+    if login or url.settings or not _BUCKET_AND_PREFIX.fullmatch(bucket + url.path):
         raise ValueError(
             f"Write {url.scheme}://bucket/prefix as the warehouse URL: without user, port and "
             "settings, which come from the environment, and with a prefix that has no @ % * [ and "
             "no folder named . or .. or without a name."
         )
-    return ParquetWarehouse(ObjectStore(url.place))
+    return ParquetWarehouse(
+        open_object_store(url.scheme, bucket, url.path.strip("/"), account=account)
+    )
 
 
 def _local_path(url: WarehouseUrl) -> str:
@@ -307,7 +312,7 @@ _ENGINES: dict[str, Callable[[WarehouseUrl, str | None], Warehouse]] = {
     "snowflake": _snowflake,
     "bigquery": _bigquery,
     "parquet": _parquet,
-    **dict.fromkeys(("s3", "gs", "abfs", "memory"), _object_store),
+    **dict.fromkeys(OBJECT_STORES, _object_store),
 }
 _PARTS = re.compile(
     r"(?:([^\s:/?#@\[\]\\]*)(?::([^\s/?#@\[\]\\]*))?@)?"
@@ -335,11 +340,12 @@ _SNOWFLAKE_SETTINGS = {
 _NO_PATH = re.compile(r"^[^/]*:|^/?~|[\\*?\[]|:memory:", re.IGNORECASE)
 """A scheme or a drive, a home folder, a Windows path, a pattern of DuckDB, no file at all."""
 _BUCKET_AND_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/(?!\.\.?(?:/|$))[^/@%*\[]+)*/?")
+_AZURE_HOST = re.compile(r"([a-z0-9]+)\.(?:dfs|blob)\.core\.windows\.net")
 _FORMS = (
     "Use duckdb:///sessions.duckdb or parquet:///folder (three slashes: relative; four: absolute), "
     "postgresql://user:password@host:5432/database, "
     "snowflake://user:password@account/database/schema?warehouse=name, bigquery://project/dataset, "
-    "or s3://bucket/prefix (gs, abfs)."
+    "or s3://bucket/prefix (gs, az, abfs)."
 )
 _AMBIGUOUS = (
     "The warehouse URL is ambiguous. Write % # ? and, in user, password and settings, also "

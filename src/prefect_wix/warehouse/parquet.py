@@ -1,10 +1,12 @@
 """Parquet files in a folder or an object store, one file per partition, written by DuckDB.
 
-    wix_session_ids/<site>/<segment>/<day>.parquet              session IDs; receipt in the metadata
-    wix_session_jobs/<site>/<segment>/<day>/<record ID>.json    job records
-    wix_session_schema/version.json                             version of this layout
+    wix_session_ids/<site>/<segment>/<day>.parquet    session IDs; receipt in the metadata
+    wix_session_jobs/<site>/<segment>/<day>.json      job records of the partition
+    wix_session_schema/version.json                   version of this layout
 
-A file contains its receipt, so one write replaces both. Read all sessions with
+A file contains its receipt, so one write replaces both. A process reads one version of a file,
+decides, and replaces that version and no other; if another process was quicker, it decides again.
+So a newer result, or its confirmation, is never replaced by an older one. Read all sessions with
 ``wix_session_ids/*/*/*.parquet``: the files have all columns. Folders are not named ``site_id=…``,
 because readers would convert the site ``0123`` to a number. Reading and writing files is in
 `stores`. The warehouse's clock is that of this machine.
@@ -14,8 +16,9 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from hashlib import blake2b
@@ -25,16 +28,21 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from prefect_wix.errors import WarehouseAccessError, WarehouseSchemaError, import_extra
+from prefect_wix.errors import (
+    WarehouseAccessError,
+    WarehouseBusyError,
+    WarehouseSchemaError,
+    import_extra,
+)
 from prefect_wix.planning.partitions import (
     CONFIRMING,
-    UNCONFIRMED,
     JobRecord,
     JobState,
     Partition,
     Receipt,
 )
 from prefect_wix.planning.windows import Window
+from prefect_wix.spool.files import literal_path, temporary_folder
 from prefect_wix.spool.shield import shield_in_thread
 from prefect_wix.warehouse.decisions import (
     PartitionContents,
@@ -51,23 +59,22 @@ from prefect_wix.warehouse.interface import (
     VerifiedListing,
     driver_text,
 )
-from prefect_wix.warehouse.schema import RENAMED, check_not_newer
+from prefect_wix.warehouse.schema import check_not_newer
 from prefect_wix.warehouse.stores import Store
 from prefect_wix.warehouse.transactions import STAGED
 
 T = TypeVar("T")
 
-_VERSION = 2
+_VERSION = 3
+_VERSION_TEXT = json.dumps({"version": _VERSION})
 _VERSION_FILE = "wix_session_schema/version.json"
+_IDS = "wix_session_ids"
 _JOBS = "wix_session_jobs"
-_OLD_JOBS = "wix_session_asks"
-_OWN_FILE = re.compile(
-    r"wix_session_ids(/[^/]+){2}/[0-9]{4}(-[0-9]{2}){2}\.parquet|"
-    rf"{_JOBS}(/[^/]+){{2}}/[0-9]{{4}}(-[0-9]{{2}}){{2}}/[\w-]+\.json"
-)
+_DAY = "[0-9]{4}(-[0-9]{2}){2}"
+_OWN_FILE = re.compile(rf"{_IDS}(/[^/]+){{2}}/{_DAY}\.parquet|{_JOBS}(/[^/]+){{2}}/{_DAY}\.json")
 _RECEIPT = "prefect_wix_receipt"
 _RECEIPTS = TypeAdapter(Receipt)
-_RECORDS = TypeAdapter(JobRecord)
+_RECORDS = TypeAdapter(list[JobRecord])
 _LONGEST_NAME = 150
 
 
@@ -89,7 +96,7 @@ class ParquetWarehouse:
 
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
-        await self._run(self._prepare, lock=_VERSION_FILE)
+        await self._run(self._prepare)
 
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
         """See `Warehouse.receipts`."""
@@ -101,8 +108,7 @@ class ParquetWarehouse:
 
     async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
-        lock = _lock_name(record.partition)
-        return await self._run(lambda: self._claim(record, adopt_since), lock)
+        return await self._run(lambda: self._claim(record, adopt_since))
 
     async def save_record(self, record: JobRecord) -> None:
         """See `Warehouse.save_record`."""
@@ -110,165 +116,163 @@ class ParquetWarehouse:
 
     async def publish(self, listing: VerifiedListing) -> PublishResult:
         """See `Warehouse.publish`."""
-        lock = _lock_name(listing.record.partition)
-        return await self._run(lambda: self._publish(listing), lock)
+        return await self._run(lambda: self._publish(listing))
 
-    async def _run(self, work: Callable[[], T], lock: str | None = None) -> T:
-        def locked() -> T:
-            held = self._store.locked(lock, self._busy_timeout) if lock else nullcontext()
-            with self._errors(), held:
+    async def _run(self, work: Callable[[], T]) -> T:
+        def checked() -> T:
+            with self._errors():
                 return work()
 
-        return await shield_in_thread(locked)
+        return await shield_in_thread(checked)
 
     # -- operations ----------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        found = _VERSION_FILE in self._store.files("wix_session_schema")
-        text = self._store.read([_VERSION_FILE])[0] if found else b'{"version": 0}'
-        version = _VersionFile.model_validate_json(text).version
+        self._swap(_VERSION_FILE, self._check_version)
+        with temporary_folder() as folder:
+            (draft := folder / "draft").write_text(_VERSION_TEXT, encoding="utf-8")
+            # The file exists and has neither of these versions.
+            for version in (None, self._store.no_version):
+                if self._store.put(_VERSION_FILE, draft, version):
+                    raise WarehouseAccessError(
+                        f"{self._store.name} replaces objects without regard to the conditions "
+                        "If-Match and If-None-Match, so two loads at once could lose sessions. "
+                        "Use another store, or a version of this one that honours them."
+                    )
+
+    def _check_version(self, old: Path, new: Path) -> None:
+        if not old.exists():
+            new.write_text(_VERSION_TEXT, encoding="utf-8")
+            return
+        version = _VersionFile.model_validate_json(old.read_bytes()).version
         check_not_newer(self._store.name, version, _VERSION, other="folder")
         if version < _VERSION:
-            self._migrate_to_2()
-
-    def _migrate_to_2(self) -> None:
-        """Move the job records, if any, to the folder of this version. Safe to run again.
-
-        Receipts stay unchanged in their files; `_parse_receipt` reads both versions.
-        """
-        old = self._store.files(_OLD_JOBS)
-        for path, text in zip(old, self._store.read(old), strict=True):
-            record = json.loads(text)
-            # Version 1 derived some partitions from others, without a job.
-            if not record.get("derived_from"):
-                self._put_text(json.dumps(_renamed(record)), path.replace(_OLD_JOBS, _JOBS, 1))
-        self._store.delete(old)
-        self._put_text(json.dumps({"version": _VERSION}), _VERSION_FILE)
+            raise WarehouseSchemaError(
+                f"{self._store.name} has version {version}, made by an older prefect-wix; this one "
+                f"writes version {_VERSION}. Nothing was changed. Its session IDs stay readable; "
+                "give the warehouse another folder and load there."
+            )
 
     def _receipts_of(self, site_id: str, window: Window) -> list[Receipt]:
-        paths = self._files(f"wix_session_ids/{_name(site_id)}")
-        paths = [path for path in paths if window.start <= _day(path) < window.end]
-        with self._connection() as connection:
-            receipts = self._read_receipts(connection, paths)
+        files = self._files(f"{_IDS}/{_name(site_id)}", window)
+        with temporary_folder() as folder, self._connection() as connection:
+            receipts = _read_receipts(connection, self._store.footers(files, folder))
         return sorted(receipts, key=lambda one: (one.partition.day, one.partition.segment))
 
     def _job_records_of(self, site_id: str, window: Window) -> list[JobRecord]:
-        paths = self._files(f"{_JOBS}/{_name(site_id)}")
-        paths = [path for path in paths if window.start <= _day(_folder(path)) < window.end]
-        records = (_RECORDS.validate_json(text) for text in self._store.read(paths))
+        texts = self._store.read(self._files(f"{_JOBS}/{_name(site_id)}", window))
+        records = [record for text in texts for record in _RECORDS.validate_json(text)]
         return sorted(records, key=lambda record: record.intended_at)
 
+    def _files(self, folder: str, window: Window) -> dict[str, int]:
+        """Our own files of the window: path -> size, without foreign ones such as .DS_Store."""
+        return {
+            path: size
+            for path, size in self._store.files(folder).items()
+            if _OWN_FILE.fullmatch(path) and window.start <= _day(path) < window.end
+        }
+
     def _claim(self, record: JobRecord, adopt_since: datetime) -> Claim:
-        self._close_landed_records(record.partition)
-        records = self._records(record.partition)
-        claim, to_save = decide_claim(record, records, adopt_since, datetime.now(UTC))
-        for one in to_save:
-            self._save_record(one)
-        return claim
+        def change(records: dict[str, JobRecord]) -> Claim:
+            if any(one.state is JobState.SUBMITTED for one in records.values()):
+                self._close_landed_record(record.partition, records)
+            claim, to_save = decide_claim(record, records.values(), adopt_since, datetime.now(UTC))
+            records.update((one.record_id, one) for one in to_save)
+            return claim
 
-    def _close_landed_records(self, partition: Partition) -> None:
+        return self._change_records(record.partition, change)
+
+    def _close_landed_record(self, partition: Partition, records: dict[str, JobRecord]) -> None:
         """Close the job record of a process that was killed after it replaced the file."""
-        with self._connection() as connection:
-            receipts = self._read_receipts(connection, self._existing_file(partition))
-        for receipt in receipts:
-            job = (JobState.SUBMITTED, receipt.job_id, receipt.submitted_at)
-            for record in self._records(partition):
-                if (record.state, record.job_id, record.submitted_at) == job:
-                    closed = closed_record(record, JobState.LANDED, receipt, receipt.landed_at)
-                    self._save_record(closed)
-
-    def _files(self, folder: str) -> list[str]:
-        """The paths of our own files below the folder, without foreign ones such as .DS_Store."""
-        return [path for path in self._store.files(folder) if _OWN_FILE.fullmatch(path)]
-
-    def _existing_file(self, partition: Partition) -> list[str]:
-        """The path of the partition's file; empty if there is none."""
-        path = _file(partition)
-        return [path] if path in self._store.files(_folder(path)) else []
+        with temporary_folder() as folder, self._connection() as connection:
+            if self._store.fetch(_file(partition), file := folder / "file") is None:
+                return
+            receipt = _read_receipt(connection, file)
+        if receipt is None:
+            return
+        job = (JobState.SUBMITTED, receipt.job_id, receipt.submitted_at)
+        for record in [*records.values()]:
+            if (record.state, record.job_id, record.submitted_at) == job:
+                closed = closed_record(record, JobState.LANDED, receipt, receipt.landed_at)
+                records[record.record_id] = closed
 
     def _save_record(self, record: JobRecord) -> None:
-        path = f"{_JOBS}/{_path(record.partition)}/{record.record_id}.json"
-        self._put_text(_RECORDS.dump_json(record).decode(), path)
+        def change(records: dict[str, JobRecord]) -> None:
+            records[record.record_id] = record
+
+        self._change_records(record.partition, change)
 
     def _publish(self, listing: VerifiedListing) -> PublishResult:
-        record, landed_at = listing.record, datetime.now(UTC)
+        record = listing.record
+
+        def write(old: Path, new: Path) -> tuple[PublishResult, datetime]:
+            at, contents = datetime.now(UTC), _read_contents(connection, old)
+            result = decide_publish(listing, contents, at)
+            if result.state is JobState.LANDED:
+                receipt = new_receipt(listing, result, at)
+                _write(connection, f"FROM {STAGED}", receipt, new)
+            elif result.state is JobState.UNCHANGED and contents.receipt is not None:
+                receipt = replace(contents.receipt, confirmed_at=record.job.submitted_at)
+                _write(connection, f"FROM {_source(old)}", receipt, new)
+            return result, at
+
+        def change(records: dict[str, JobRecord]) -> None:
+            # Two runs may publish one job; the first has recorded the counts.
+            if records.get(record.record_id, record).state not in CONFIRMING:
+                records[record.record_id] = closed_record(record, result.state, result, at)
+
         with self._connection(temp_directory=str(listing.spool.folder)) as connection:
             stage(connection, listing.spool)
-            contents = self._read_contents(connection, record.partition)
-            result = decide_publish(listing, contents, landed_at)
-            if result.state is JobState.LANDED:
-                self._replace(connection, new_receipt(listing, result, landed_at))
-        # Two runs may publish one job; the first has recorded the counts.
-        records = self._records(record.partition)
-        if record.record_id not in {one.record_id for one in records if one.state in CONFIRMING}:
-            self._save_record(closed_record(record, result.state, result, landed_at))
+            result, at = self._swap(_file(record.partition), write)
+        self._change_records(record.partition, change)
         return result
 
-    # -- files ---------------------------------------------------------------------------------
+    # -- compare and swap ----------------------------------------------------------------------
 
-    def _read_contents(self, connection: Any, partition: Partition) -> PartitionContents:
-        paths, staged = self._existing_file(partition), _count(connection, f"FROM {STAGED}")
-        if not paths:
-            return PartitionContents(0, kept=0, staged=staged, receipt=None)
-        address = _literal(self._store.address(paths[0]))
-        ids = f"FROM read_parquet({address}, hive_partitioning = false)"
-        return PartitionContents(
-            sessions=_count(connection, ids),
-            kept=_count(connection, f"FROM {STAGED} WHERE session_id IN (SELECT session_id {ids})"),
-            staged=staged,
-            receipt=next(iter(self._read_receipts(connection, paths)), None),
+    def _swap(self, path: str, write: Callable[[Path, Path], T]) -> T:
+        """Replace the version of a file that `write` has read, and no other.
+
+        Args:
+            path: the file.
+            write: reads a copy of one version, which does not exist if there is no file, and writes
+                the new version, or nothing. Called again when the file was replaced meanwhile.
+
+        Raises:
+            WarehouseBusyError: other processes replaced or locked the file for all of the timeout.
+        """
+        deadline = time.monotonic() + self._busy_timeout
+        while time.monotonic() < deadline:
+            with temporary_folder() as folder:
+                old, new = folder / "old", folder / "new"
+                version = self._store.fetch(path, old)
+                result = write(old, new)
+                if not new.exists() or self._store.put(path, new, version):
+                    return result
+        raise WarehouseBusyError(
+            f"Other processes replaced or locked {path} in {self._store.name} for all of "
+            f"{self._busy_timeout:g} s. Nothing was written. End them or wait, then run again."
         )
 
-    def _replace(self, connection: Any, receipt: Receipt) -> None:
-        site_id, day, segment = receipt.partition.key
-        metadata = _literal(_RECEIPTS.dump_json(receipt).decode())
-        with self._store.new_file(_file(receipt.partition)) as draft:
-            connection.execute(
-                f"COPY (SELECT {_literal(site_id)} AS site_id, DATE {_literal(str(day))} AS "
-                f"session_date, {_literal(segment)} AS segment, session_id, "
-                f"{_literal(receipt.job_id)} AS job_id FROM {STAGED}) TO {_literal(str(draft))} "
-                f"(FORMAT parquet, KV_METADATA {{{_RECEIPT}: {metadata}}})"
-            )
+    def _change_records(
+        self, partition: Partition, change: Callable[[dict[str, JobRecord]], T]
+    ) -> T:
+        """Change the job records of a partition, by their ID."""
 
-    def _read_receipts(self, connection: Any, paths: list[str]) -> list[Receipt]:
-        if not paths:
-            return []
-        rows = connection.execute(
-            "SELECT decode(value) FROM parquet_kv_metadata($1) WHERE decode(key) = $2",
-            [[self._store.address(path) for path in paths], _RECEIPT],
-        ).fetchall()
-        return [self._with_confirmed_at(_parse_receipt(text)) for (text,) in rows]
+        def write(old: Path, new: Path) -> T:
+            before = _RECORDS.validate_json(old.read_bytes()) if old.exists() else []
+            records = {record.record_id: record for record in before}
+            result = change(records)
+            if [*records.values()] != before:
+                new.write_bytes(_RECORDS.dump_json([*records.values()]))
+            return result
 
-    def _with_confirmed_at(self, receipt: Receipt) -> Receipt:
-        """The receipt with the submit time of the last job that confirmed it, per job records.
-
-        A job that ended before the content was published had listed other content.
-        """
-        times = [
-            record.submitted_at
-            for record in self._records(receipt.partition)
-            if record.state is JobState.UNCHANGED
-            and record.partition == receipt.partition
-            and record.submitted_at
-            and record.ended_at
-            and record.ended_at >= receipt.landed_at
-        ]
-        return replace(receipt, confirmed_at=max([receipt.submitted_at, *times]))
-
-    def _records(self, partition: Partition) -> list[JobRecord]:
-        paths = self._files(f"{_JOBS}/{_path(partition)}")
-        return [_RECORDS.validate_json(text) for text in self._store.read(paths)]
-
-    def _put_text(self, text: str, path: str) -> None:
-        with self._store.new_file(path) as draft:
-            draft.write_text(text, encoding="utf-8")
+        return self._swap(f"{_JOBS}/{_path(partition)}.json", write)
 
     # -- DuckDB --------------------------------------------------------------------------------
 
     @contextmanager
     def _connection(self, **config: str) -> Iterator[Any]:
         with self._duckdb.connect(config={"memory_limit": MEMORY_LIMIT, **config}) as connection:
-            self._store.attach(connection)
             yield connection
 
     @contextmanager
@@ -276,51 +280,76 @@ class ParquetWarehouse:
         duckdb = self._duckdb
         try:
             yield
-        except (
-            *(duckdb.BinderException, duckdb.InvalidInputException, ValidationError),
-            *(json.JSONDecodeError, KeyError),
-        ) as error:
+        except (duckdb.BinderException, duckdb.InvalidInputException, ValidationError) as error:
             raise WarehouseSchemaError(
                 f"A file in {self._store.name} has a format that this version does not write. "
                 "Nothing was changed. Move it away and load its day again. "
                 f"Cause: {driver_text(error)}",
                 affects_all=False,
             ) from error
-        except (duckdb.Error, OSError) as error:
+        except (duckdb.Error, *self._store.errors) as error:
+            # obstore appends its request, and the query of a URL may contain a signature.
+            text = re.sub(r"\?\S*", "", str(error).partition("\n\nDebug source")[0])
             raise WarehouseAccessError(
-                f"{self._store.name} can't be read or written: {driver_text(error)}. No partition "
-                "was left incomplete. Check the path, the rights and the free space, then run "
-                "again.",
-                affects_all=False,
-            ) from error
+                f"{self._store.name} can't be read or written: {driver_text(text)}. No partition "
+                "was left incomplete. Check the path or bucket, the credentials, the rights and "
+                "the free space, then run again.",
+                affects_all=isinstance(error, self._store.denied),
+            ) from (error if isinstance(error, OSError | duckdb.Error) else None)
 
 
-def _renamed(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a version 1 file, with the names of this version."""
-    return {RENAMED.get(name, name): value for name, value in fields.items()}
+# -- files -----------------------------------------------------------------------------------------
 
 
-def _parse_receipt(text: str) -> Receipt:
-    fields = _renamed(json.loads(text))
-    if fields.pop("derived_from", None):
-        fields["submitted_at"] = UNCONFIRMED
-    return _RECEIPTS.validate_python(fields)
+def _read_contents(connection: Any, file: Path) -> PartitionContents:
+    staged = _count(connection, f"FROM {STAGED}")
+    if not file.exists():
+        return PartitionContents(0, kept=0, staged=staged, receipt=None)
+    ids = f"FROM {_source(file)}"
+    return PartitionContents(
+        sessions=_count(connection, ids),
+        kept=_count(connection, f"FROM {STAGED} WHERE session_id IN (SELECT session_id {ids})"),
+        staged=staged,
+        receipt=_read_receipt(connection, file),
+    )
 
 
-def _lock_name(partition: Partition) -> str:
-    return f"{partition.site_id} {partition.segment}"
+def _write(connection: Any, source: str, receipt: Receipt, file: Path) -> None:
+    """Write the session IDs of a source, with the receipt in the file's metadata."""
+    site_id, day, segment = receipt.partition.key
+    metadata = _literal(_RECEIPTS.dump_json(receipt).decode())
+    connection.execute(
+        f"COPY (SELECT {_literal(site_id)} AS site_id, DATE {_literal(str(day))} AS session_date, "
+        f"{_literal(segment)} AS segment, session_id, {_literal(receipt.job_id)} AS job_id "
+        f"{source}) TO {_literal(str(file))} "
+        f"(FORMAT parquet, KV_METADATA {{{_RECEIPT}: {metadata}}})"
+    )
+
+
+def _read_receipt(connection: Any, file: Path) -> Receipt | None:
+    return next(iter(_read_receipts(connection, [literal_path(file)])), None)
+
+
+def _read_receipts(connection: Any, paths: list[str]) -> list[Receipt]:
+    if not paths:
+        return []
+    rows = connection.execute(
+        "SELECT decode(value) FROM parquet_kv_metadata($1) WHERE decode(key) = $2",
+        [paths, _RECEIPT],
+    ).fetchall()
+    return [_RECEIPTS.validate_json(text) for (text,) in rows]
+
+
+def _source(file: Path) -> str:
+    return f"read_parquet({_literal(literal_path(file))}, hive_partitioning = false)"
 
 
 def _path(partition: Partition) -> str:
     return f"{_name(partition.site_id)}/{_name(partition.segment)}/{partition.day}"
 
 
-def _folder(path: str) -> str:
-    return path.rpartition("/")[0]
-
-
 def _file(partition: Partition) -> str:
-    return f"wix_session_ids/{_path(partition)}.parquet"
+    return f"{_IDS}/{_path(partition)}.parquet"
 
 
 def _name(value: str) -> str:

@@ -1,27 +1,53 @@
 """Storage for the files of a Parquet warehouse: a local folder or an object store.
 
-A store writes a file atomically, and reads, lists and deletes files. Their layout and content are
-in `parquet`.
+A store lists and reads files, and replaces a file if it still has the version that was
+read: compare and swap. The layout and the content of files are in `parquet`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from hashlib import blake2b
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from prefect_wix.errors import WarehouseAccessError, WarehouseBusyError, import_extra
-from prefect_wix.spool.files import literal_path, temporary_folder
-from prefect_wix.warehouse.interface import driver_text
+from prefect_wix.errors import import_extra
+from prefect_wix.spool.files import literal_path
 
-_BUSY_POLL_SECONDS = 0.01
-_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}
+T = TypeVar("T")
+
+_LOCK_SECONDS = 0.25
+"""How long one `Folder.put` waits for a lock, which is held for a rename."""
+_LOCK_POLL_SECONDS = 0.01
+_REQUESTS = 32
+"""How many objects are read at once."""
+_FOOTER_BYTES = 1 << 20
+"""Longer than the footer of a Parquet file of ten million IDs."""
+_SCHEMES = {
+    **dict.fromkeys(("s3", "s3a"), ("s3", "S3Store")),
+    **dict.fromkeys(("gs", "gcs"), ("gs", "GCSStore")),
+    **dict.fromkeys(("az", "abfs", "abfss"), ("abfs", "AzureStore")),
+}
+"""The extra and the class of obstore, by the scheme of a URL."""
+OBJECT_STORES = tuple(_SCHEMES)
+_AZURE_SETTINGS = {
+    "AccountName": "account_name",
+    "AccountKey": "account_key",
+    "BlobEndpoint": "endpoint",
+    "SharedAccessSignature": "sas_key",
+}
+_CLIENT = {"allow_http": True, "connect_timeout": "15s", "timeout": "5m"}
+"""An endpoint of the environment may have no TLS."""
+_RETRIES = {"max_retries": 5, "retry_timeout": timedelta(seconds=60)}
 
 
 class Folder:
@@ -31,72 +57,84 @@ class Folder:
 
     Attributes:
         name: the root without credentials, for messages.
+        no_version: a version that no file has.
+        errors: what its methods raise.
+        denied: those of them that hold for all files.
     """
+
+    no_version: Any = "none"
+    errors: tuple[type[Exception], ...] = (OSError,)
+    denied: tuple[type[Exception], ...] = ()
 
     def __init__(self, root: str) -> None:
         self._root = Path(root).absolute()
         self.name = root
 
-    def address(self, path: str) -> str:
-        """The path or URL by which DuckDB reads the file."""
-        return literal_path(self._root / path)
+    def files(self, folder: str) -> dict[str, int]:
+        """All files below the folder: path -> size in bytes. Empty if there is no folder."""
+        found = (path for path in (self._root / folder).rglob("*") if path.is_file())
+        return {path.relative_to(self._root).as_posix(): path.stat().st_size for path in found}
 
-    def attach(self, connection: Any) -> None:
-        """Enable a DuckDB connection to read the files. It reads local files by itself."""
-
-    @contextmanager
-    def new_file(self, path: str) -> Iterator[Path]:
-        """A local draft; it creates or replaces the file, atomically, when the block ends."""
-        drafts, target = self._root / ".drafts", self._root / path
-        drafts.mkdir(parents=True, exist_ok=True)
-        # On the file system of the root, where a rename is atomic.
-        draft = drafts / uuid4().hex
-        try:
-            yield draft
-            target.parent.mkdir(parents=True, exist_ok=True)
-            sync(draft)
-            draft.replace(target)
-            sync(target.parent)
-        finally:
-            draft.unlink(missing_ok=True)
-
-    def read(self, paths: list[str]) -> list[bytes]:
+    def read(self, paths: Iterable[str]) -> list[bytes]:
         """The content of each file."""
         return [(self._root / path).read_bytes() for path in paths]
 
-    def delete(self, paths: list[str]) -> None:
-        """Delete the files."""
-        for path in paths:
-            (self._root / path).unlink(missing_ok=True)
+    def fetch(self, path: str, copy: Path) -> Any:
+        """Copy one version of the file; that version, or None if there is no file."""
+        with suppress(FileNotFoundError):
+            shutil.copyfile(self._root / path, copy)
+            return _digest(copy)
+        return None
 
-    def files(self, folder: str) -> list[str]:
-        """The paths of all files below the folder, sorted; empty if there is no folder."""
-        found = (path for path in (self._root / folder).rglob("*") if path.is_file())
-        return sorted(path.relative_to(self._root).as_posix() for path in found)
-
-    @contextmanager
-    def locked(self, name: str, timeout: float) -> Iterator[None]:
-        """An exclusive lock of this name. It ends with its process, even one that is killed.
+    def footers(self, files: Mapping[str, int], folder: Path) -> list[str]:  # noqa: ARG002
+        """For each Parquet file, a path for DuckDB that has its end, with the metadata.
 
         Args:
-            name: the lock.
-            timeout: how many seconds to wait for it.
-
-        Raises:
-            WarehouseBusyError: another process held the lock for all of the timeout.
+            files: path -> size, as listed.
+            folder: for copies.
         """
+        return [literal_path(self._root / path) for path in files]
+
+    def put(self, path: str, draft: Path, version: Any) -> bool:
+        """Create or replace the file, atomically; False if it does not have this version.
+
+        Args:
+            path: the file.
+            draft: the new content.
+            version: of `fetch`; None to create the file.
+        """
+        drafts, target = self._root / ".drafts", self._root / path
+        # On the file system of the root, where a rename is atomic.
+        copy = drafts / uuid4().hex
+        drafts.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(draft, copy)
+            sync(copy)
+            with self._lock(target.parent):
+                if _digest(target) != version:
+                    return False
+                copy.replace(target)
+                sync(target.parent)
+        except Timeout:
+            return False
+        finally:
+            copy.unlink(missing_ok=True)
+        return True
+
+    def _lock(self, folder: Path) -> Any:
+        """The lock of a folder. It ends with its process, even one that is killed."""
         locks = self._root / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
-        path = locks / blake2b(name.encode(), digest_size=16).hexdigest()
-        try:
-            lock = FileLock(path, timeout=timeout, poll_interval=_BUSY_POLL_SECONDS).acquire()
-        except Timeout:
-            raise WarehouseBusyError(
-                f"Another process held {name} in {self.name} for all of {timeout:g} s. "
-                "Nothing was written. End that process or wait for it, then run again."
-            ) from None
-        with lock:
-            yield
+        name = folder.relative_to(self._root).as_posix()
+        path = locks / hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+        return FileLock(path, timeout=_LOCK_SECONDS, poll_interval=_LOCK_POLL_SECONDS)
+
+
+def _digest(path: Path) -> str | None:
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+    return None
 
 
 def sync(path: Path) -> None:
@@ -109,74 +147,117 @@ def sync(path: Path) -> None:
 
 
 class ObjectStore:
-    """A prefix of a bucket, accessed by fsspec. Credentials come from the environment.
+    """A prefix of a bucket, accessed by obstore.
 
-    One upload replaces an object, so a reader gets the old or the new one. There is no lock: if two
-    loads replace a partition at once, the last write wins.
+    Args:
+        name: its URL without credentials, for messages.
+        store: a store of obstore. Its requests are conditional: ``If-None-Match`` and ``If-Match``
+            on S3 and Azure, the generation on Google Cloud Storage.
     """
 
-    def __init__(self, url: str) -> None:
-        protocol = url.partition(":")[0]
-        if protocol in _PACKAGES:
-            import_extra(_PACKAGES[protocol], extra=protocol, what_for=f"A {protocol}:// warehouse")
-        fsspec = import_extra("fsspec", extra="duckdb", what_for="An object store")
-        self.name = url.rstrip("/")
-        # Cached listings would hide the writes of other processes.
-        self._fs = fsspec.filesystem(protocol, use_listings_cache=False)
+    no_version: Any = {"e_tag": '"999999999"', "version": "1"}  # noqa: RUF012 - obstore reads a dict
 
-    def address(self, path: str) -> str:
-        """See `Folder.address`."""
-        return f"{self.name}/{path}"
+    def __init__(self, name: str, store: Any) -> None:
+        self.name = name
+        self._store = store
+        self._obstore = import_extra("obstore", extra="s3", what_for="An object store")
+        errors = self._obstore.exceptions
+        self.errors = (errors.BaseError, OSError)
+        self.denied = (errors.PermissionDeniedError, errors.UnauthenticatedError)
 
-    def attach(self, connection: Any) -> None:
-        """See `Folder.attach`."""
-        connection.register_filesystem(self._fs)
-
-    @contextmanager
-    def new_file(self, path: str) -> Iterator[Path]:
-        """See `Folder.new_file`."""
-        with temporary_folder() as folder:
-            draft = folder / "draft"
-            yield draft
-            with self._errors():
-                self._fs.put_file(str(draft), self.address(path))
-
-    def read(self, paths: list[str]) -> list[bytes]:
-        """See `Folder.read`. fsspec fetches the files concurrently."""
-        with self._errors():
-            found = self._fs.cat([self.address(path) for path in paths]) if paths else {}
-        return list(found.values())
-
-    def delete(self, paths: list[str]) -> None:
-        """See `Folder.delete`."""
-        with self._errors():
-            for path in paths:
-                self._fs.rm_file(self.address(path))
-
-    def files(self, folder: str) -> list[str]:
+    def files(self, folder: str) -> dict[str, int]:
         """See `Folder.files`."""
-        root = self._fs._strip_protocol(self.name)  # noqa: SLF001 - fsspec has no other way
-        with self._errors():
-            found = self._fs.find(self.address(folder))
-        return sorted(path.removeprefix(root).lstrip("/") for path in found)
+        found = self._obstore.list(self._store, folder).collect()
+        return {one["path"]: one["size"] for one in found}
 
-    @contextmanager
-    def locked(self, name: str, timeout: float) -> Iterator[None]:  # noqa: ARG002
-        """See `Folder.locked`. Takes no lock: no store has locks that end with their process."""
-        yield
+    def read(self, paths: Iterable[str]) -> list[bytes]:
+        """See `Folder.read`."""
+        return self._concurrently(lambda path: bytes(self._get(path).bytes()), paths)
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def fetch(self, path: str, copy: Path) -> Any:
+        """See `Folder.fetch`. The request has one version, whole."""
         try:
-            yield
-        except Exception as error:
-            # Each client library has its own exceptions.
-            raise WarehouseAccessError(
-                f"{self.name} can't be reached or written: {driver_text(error)}. No partition was "
-                "left incomplete. Check the bucket, the credentials and their rights, then run "
-                "again.",
-                affects_all=isinstance(error, PermissionError),
-            ) from error
+            found = self._get(path)
+        except FileNotFoundError:
+            return None
+        with copy.open("wb") as file:
+            for chunk in found.stream():
+                file.write(chunk)
+        return {name: found.meta[name] for name in ("e_tag", "version") if found.meta[name]}
+
+    def footers(self, files: Mapping[str, int], folder: Path) -> list[str]:
+        """See `Folder.footers`."""
+
+        def copied(path: str) -> str:
+            copy = folder / uuid4().hex
+            copy.write_bytes(self._footer(path, files[path]))
+            return literal_path(copy)
+
+        return self._concurrently(copied, files)
+
+    def _footer(self, path: str, size: int) -> bytes:
+        """The end of one version of the object, which had this size when it was listed."""
+        if size > _FOOTER_BYTES:
+            # Without an end: a larger version that replaced it meanwhile is read to its own end.
+            options = {"range": {"offset": size - _FOOTER_BYTES}}
+            with suppress(self._obstore.exceptions.BaseError):
+                found = self._get(path, options)
+                if found.meta["size"] >= size:
+                    return bytes(found.bytes())
+        return bytes(self._get(path).bytes())
+
+    def put(self, path: str, draft: Path, version: Any) -> bool:
+        """See `Folder.put`. An upload in several parts would have no condition."""
+        errors = self._obstore.exceptions
+        try:
+            self._obstore.put(
+                self._store, path, draft, mode=version or "create", use_multipart=False
+            )
+        except (errors.AlreadyExistsError, errors.PreconditionError):
+            return False
+        return True
+
+    def _get(self, path: str, options: Any = None) -> Any:
+        return self._obstore.get(self._store, path, options=options)
+
+    def _concurrently(self, read: Callable[[str], T], paths: Iterable[str]) -> list[T]:
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            return [*pool.map(read, paths)]
+
+
+def open_object_store(scheme: str, bucket: str, prefix: str, *, account: str = "") -> ObjectStore:
+    """A prefix of a bucket, with credentials from the environment. Makes no request.
+
+    Args:
+        scheme: one of `OBJECT_STORES`.
+        bucket: the bucket, or Azure's container.
+        prefix: the folder in it; may be empty.
+        account: Azure's storage account; the one of the environment if left out.
+    """
+    extra, kind = _SCHEMES[scheme]
+    module = import_extra("obstore.store", extra=extra, what_for=f"A {scheme}:// warehouse")
+    options: dict[str, Any] = {"prefix": prefix or None, "retry_config": _RETRIES}
+    if kind == "S3Store":
+        boto3 = import_extra("boto3", extra=extra, what_for=f"A {scheme}:// warehouse")
+        options |= {"credential_provider": _aws_credentials}
+        options |= {"region": region} if (region := boto3.Session().region_name) else {}
+    elif kind == "AzureStore":
+        options |= {"account_name": account} if account else _azure_connection()
+    store = getattr(module, kind)(bucket, client_options=_CLIENT, **options)
+    at = f"@{account}" if account else ""
+    return ObjectStore(f"{scheme}://{bucket}{at}/{prefix}".rstrip("/"), store)
+
+
+def _aws_credentials() -> Any:
+    """Credentials as boto3 finds them. Called at the first request and when they expire."""
+    return import_module("obstore.auth.boto3").Boto3CredentialProvider()()
+
+
+def _azure_connection() -> dict[str, str]:
+    """The settings of the connection string that the Azure portal shows, if there is one."""
+    text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "")
+    given = dict(part.split("=", 1) for part in text.split(";") if "=" in part)
+    return {name: given[key] for key, name in _AZURE_SETTINGS.items() if key in given}
 
 
 Store = Folder | ObjectStore

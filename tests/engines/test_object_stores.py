@@ -1,0 +1,189 @@
+"""Loads write one object store at once: nothing newer is replaced; readers see it whole."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import timedelta
+
+import pytest
+from obstore.store import MemoryStore
+
+from prefect_wix.errors import WarehouseAccessError, WarehouseSchemaError
+from prefect_wix.planning.partitions import JobRecord, JobState
+from prefect_wix.planning.windows import Window
+from prefect_wix.warehouse.decisions import decide_publish
+from prefect_wix.warehouse.interface import PublishResult
+from prefect_wix.warehouse.parquet import ParquetWarehouse
+from prefect_wix.warehouse.stores import Folder, ObjectStore
+from tests.object_stores import STORES
+from tests.options import repeated
+from tests.warehouses import MOBILE, NOON, ZONE, a_record, digest_of, ids_of, land, on_day
+
+MARCH = Window(on_day(1).day, on_day(31).day, ZONE)
+EMULATED = [pytest.param(one, marks=pytest.mark.emulators) for one in STORES]
+
+
+@pytest.fixture(params=["folder", "memory", *EMULATED])
+async def opened(request, make_bench, tmp_path):
+    """A function that opens the same empty warehouse again."""
+    if request.param == "folder":
+        opened = lambda: ParquetWarehouse(Folder(str(tmp_path / "lake")))  # noqa: E731
+    elif request.param == "memory":
+        memory = MemoryStore()
+        opened = lambda: ParquetWarehouse(ObjectStore("memory://", memory))  # noqa: E731
+    else:
+        opened = make_bench(request.param).open
+    await opened().prepare()
+    return opened
+
+
+async def test_an_object_store_is_a_warehouse(opened):
+    """A second process sees what the first one has written."""
+    warehouse = opened()
+    assert (await land(warehouse, ["a", "b"])).state is JobState.LANDED
+    assert (await land(warehouse, ["a", "b"], hours=1)).state is JobState.UNCHANGED
+    assert await land(warehouse, ["b", "c"], hours=3) == PublishResult(JobState.LANDED, 2, 1, 1, 1)
+    assert (await land(warehouse, ["x"], hours=2)).state is JobState.SUPERSEDED
+    await land(warehouse, [], on_day(9))
+    receipts = await opened().receipts("site-1", MARCH)
+    assert [receipt.sessions for receipt in receipts] == [2, 0]
+    records = await opened().job_records("site-1", MARCH)
+    assert [record.state for record in records if record.partition == MOBILE] == [
+        *(JobState.LANDED, JobState.UNCHANGED, JobState.SUPERSEDED, JobState.LANDED)
+    ]
+
+
+@pytest.mark.parametrize("confirms", [False, True])
+async def test_a_writer_that_is_delayed_past_a_newer_job_is_superseded(
+    opened, confirms, monkeypatch
+):
+    """It has read the partition, and a newer job replaces or confirms that before it writes."""
+    await land(opened(), ["a"], hours=-1)
+    decided, continues = threading.Event(), threading.Event()
+
+    def decide_and_wait(listing, contents, at):
+        result = decide_publish(listing, contents, at)
+        if not decided.is_set():
+            decided.set()
+            assert continues.wait(30)
+        return result
+
+    monkeypatch.setattr("prefect_wix.warehouse.parquet.decide_publish", decide_and_wait)
+    delayed = asyncio.create_task(land(opened(), ["at 12:00"], hours=0))
+    await asyncio.to_thread(decided.wait, 30)
+    newer = await land(opened(), ["a"] if confirms else ["at 17:00"], hours=5)
+    assert newer.state is (JobState.UNCHANGED if confirms else JobState.LANDED)
+    continues.set()
+    assert (await delayed).state is JobState.SUPERSEDED
+    [receipt] = await opened().receipts("site-1", MARCH)
+    assert receipt.digest == digest_of(["a"] if confirms else ["at 17:00"])
+    assert receipt.confirmed_at == NOON + timedelta(hours=5)
+
+
+async def test_claims_at_once_are_serialized(opened):
+    """Each finds the intents before it, and no job record is lost."""
+    intents = [JobRecord.intend(MOBILE, at=NOON, run_id=str(n)) for n in range(8)]
+    claims = (opened().claim(one, adopt_since=NOON) for one in intents)
+    orphans = [claim.orphans for claim in await asyncio.gather(*claims)]
+    records = await opened().job_records("site-1", MARCH)
+    assert sorted(record.run_id for record in records) == [str(n) for n in range(8)]
+    assert sum(record.state is JobState.INTENDED for record in records) == 1
+    assert sum(orphans) == 7
+
+
+async def test_a_reader_sees_the_old_or_the_new_version(opened):
+    """Receipts are read in a loop while large and small versions replace each other."""
+    sizes, writer = [4_000, 10, 0], opened()
+    digests = {digest_of(ids_of(str(size), size)) for size in sizes}
+    await land(writer, ids_of("4000", 4_000))
+    reads = 0
+
+    async def read():
+        nonlocal reads
+        while not done:
+            [receipt] = await opened().receipts("site-1", MARCH)
+            assert receipt.digest in digests
+            reads += 1
+
+    done = False
+    reading = asyncio.create_task(read())
+    for number in range(repeated(12, soak=200)):
+        size = sizes[number % 3]
+        await land(writer, ids_of(str(size), size), hours=number + 1)
+    done = True
+    await reading
+    assert reads > 3
+
+
+async def test_a_large_object_is_read_by_its_end(opened, monkeypatch):
+    """The end is found when a smaller object has replaced the one that was listed."""
+    monkeypatch.setattr("prefect_wix.warehouse.stores._FOOTER_BYTES", 2_000)
+    warehouse = opened()
+    await land(warehouse, ids_of("a", 5_000))
+    [receipt] = await warehouse.receipts("site-1", MARCH)
+    assert receipt.sessions == 5_000
+    listed = warehouse._store.files("wix_session_ids")
+    await land(warehouse, ["b"], hours=1)
+    warehouse._store.files = lambda folder: listed
+    [receipt] = await warehouse.receipts("site-1", MARCH)
+    assert receipt.sessions == 1
+
+
+async def test_an_older_layout_is_refused(tmp_path):
+    """Its data is not changed, and nothing is loaded again."""
+    (tmp_path / "wix_session_schema").mkdir()
+    file = tmp_path / "wix_session_schema" / "version.json"
+    file.write_text('{"version": 2}')
+    with pytest.raises(WarehouseSchemaError, match=r"version 2, made by an older.*another folder"):
+        await ParquetWarehouse(Folder(str(tmp_path))).prepare()
+    assert file.read_text() == '{"version": 2}'
+
+
+# -- requests --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def moto(make_bench):
+    bench = make_bench("moto")
+    await bench.ready()
+    return bench
+
+
+@pytest.mark.emulators
+async def test_a_store_that_ignores_conditions_is_refused(moto, monkeypatch):
+    """Also when another version of it has been used before."""
+    monkeypatch.setattr(moto.running.gateway, "honours_conditions", False)
+    with pytest.raises(WarehouseAccessError, match="without regard to the conditions"):
+        await moto.open().prepare()
+
+
+@pytest.mark.emulators
+async def test_a_replace_takes_four_requests(moto):
+    """Partition and job records are each read and written once."""
+    record, gateway = a_record(hours=1), moto.running.gateway
+    await land(moto.open(), ["a"])
+    gateway.reset()
+    await land(moto.open(), ["b"], record=record)
+    assert [request.partition(" ")[0] for request in gateway.requests] == ["GET", "PUT"] * 2
+
+
+@pytest.mark.emulators
+async def test_a_thousand_partitions_are_read_at_once(moto):
+    """Receipts and job records of twelve days of other weeks are not read."""
+    gateway, store = moto.running.gateway, moto.running.store
+    await land(moto.open(), ["a"], on_day(1))
+    ids, jobs = (
+        moto.running.files(f"{moto.prefix}/wix_session_{kind}") for kind in ("ids", "jobs")
+    )
+    for number in range(1_000):
+        day = on_day(1).day + timedelta(number)
+        for path, content in {**ids, **jobs}.items():
+            store.put(path.replace("2026-03-01", str(day)), content)
+    for days, most in ((1_000, 1_100), (12, 20)):
+        for read in (moto.open().receipts, moto.open().job_records):
+            gateway.reset()
+            window = Window(on_day(1).day, on_day(1).day + timedelta(days), ZONE)
+            assert len(await read("site-1", window)) == days
+            assert days < len(gateway.requests) <= most
+            assert days == 12 or gateway.most_at_once >= 16
