@@ -166,7 +166,7 @@ def running_store(name, folder):
             gateway.shutdown()
             thread.join()
     finally:
-        process.terminate()
+        process.kill()
         process.wait(30)
 
 

@@ -15,6 +15,7 @@ because readers would convert the site ``0123`` to a number. Reading and writing
 from __future__ import annotations
 
 import json
+import random
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -76,6 +77,8 @@ _RECEIPT = "prefect_wix_receipt"
 _RECEIPTS = TypeAdapter(Receipt)
 _RECORDS = TypeAdapter(list[JobRecord])
 _LONGEST_NAME = 150
+_FIRST_PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 1.0
 
 
 class _VersionFile(BaseModel, title=_VERSION_FILE):
@@ -240,7 +243,7 @@ class ParquetWarehouse:
         Raises:
             WarehouseBusyError: other processes replaced or locked the file for all of the timeout.
         """
-        deadline = time.monotonic() + self._busy_timeout
+        deadline, longest = time.monotonic() + self._busy_timeout, _FIRST_PAUSE_SECONDS
         while time.monotonic() < deadline:
             with temporary_folder() as folder:
                 old, new = folder / "old", folder / "new"
@@ -248,6 +251,9 @@ class ParquetWarehouse:
                 result = write(old, new)
                 if not new.exists() or self._store.put(path, new, version):
                     return result
+            # Many writers would spend their time on versions that others replace.
+            time.sleep(random.uniform(0, longest))  # noqa: S311 - no secret
+            longest = min(2 * longest, _LONGEST_PAUSE_SECONDS)
         raise WarehouseBusyError(
             f"Other processes replaced or locked {path} in {self._store.name} for all of "
             f"{self._busy_timeout:g} s. Nothing was written. End them or wait, then run again."
