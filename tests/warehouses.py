@@ -420,10 +420,7 @@ NOT_EMULATED = {
     },
     **{
         store: {
-            "an object store has no locks": {
-                "test_a_lock_is_waited_for_until_the_timeout",
-                "test_a_listing_that_waited_does_not_replace_a_newer_one",
-            },
+            "an object store has no locks": {"test_a_lock_is_waited_for_until_the_timeout"},
             "the gateway to the store is in the process of the test": {
                 "test_many_ids_are_never_all_in_memory",
             },

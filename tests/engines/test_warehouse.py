@@ -577,8 +577,9 @@ async def test_a_lock_is_waited_for_until_the_timeout(bench, warehouse):
     assert await bench.check() == ["a"]
 
 
-async def test_a_listing_that_waited_does_not_replace_a_newer_one(bench, warehouse, monkeypatch):
+async def test_a_listing_that_waited_does_not_replace_a_newer_one(sql_bench, monkeypatch):
     """The decision comes after the wait, because the newer job may be submitted during it."""
+    warehouse = await sql_bench.ready()
     holds_lock, waits = threading.Event(), threading.Event()
 
     def decide_late(listing, *contents):
@@ -589,7 +590,7 @@ async def test_a_listing_that_waited_does_not_replace_a_newer_one(bench, warehou
         return decide_publish(listing, *contents)
 
     monkeypatch.setattr("prefect_wix.warehouse.transactions.decide_publish", decide_late)
-    newer = asyncio.to_thread(asyncio.run, land(bench.open(), ["new"]))
+    newer = asyncio.to_thread(asyncio.run, land(sql_bench.open(), ["new"]))
     first = asyncio.create_task(newer)
     await asyncio.to_thread(holds_lock.wait, 30)
     waiting = asyncio.create_task(land(warehouse, ["old"], record=submitted_in(-0.01)))
@@ -597,7 +598,7 @@ async def test_a_listing_that_waited_does_not_replace_a_newer_one(bench, warehou
     waits.set()
     assert (await first).state is JobState.LANDED
     assert (await waiting).state is JobState.SUPERSEDED
-    assert await bench.check() == ["new"]
+    assert await sql_bench.check() == ["new"]
 
 
 async def test_a_claim_that_waited_has_the_time_after_its_wait(postgres):

@@ -52,7 +52,7 @@ from prefect_wix.warehouse.decisions import (
     decide_publish,
     new_receipt,
 )
-from prefect_wix.warehouse.duckdb_connection import MEMORY_LIMIT, stage
+from prefect_wix.warehouse.duckdb_connection import stage
 from prefect_wix.warehouse.interface import (
     BUSY_TIMEOUT_SECONDS,
     Claim,
@@ -278,7 +278,9 @@ class ParquetWarehouse:
 
     @contextmanager
     def _connection(self, **config: str) -> Iterator[Any]:
-        with self._duckdb.connect(config={"memory_limit": MEMORY_LIMIT, **config}) as connection:
+        # A day of a million IDs stays under 500 MiB, with the copies that are up- and downloaded.
+        config |= {"memory_limit": "256MB", "preserve_insertion_order": "false"}
+        with self._duckdb.connect(config=config) as connection:
             yield connection
 
     @contextmanager
