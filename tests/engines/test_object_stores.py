@@ -9,10 +9,12 @@ from datetime import timedelta
 import pytest
 from obstore.store import MemoryStore
 
+from prefect_wix.blocks.warehouse import SessionsWarehouse
 from prefect_wix.errors import WarehouseAccessError, WarehouseSchemaError
 from prefect_wix.planning.partitions import JobRecord, JobState
 from prefect_wix.planning.windows import Window
 from prefect_wix.warehouse.decisions import decide_publish
+from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import PublishResult
 from prefect_wix.warehouse.parquet import ParquetWarehouse
 from prefect_wix.warehouse.stores import Folder, ObjectStore
@@ -128,6 +130,15 @@ async def test_a_large_object_is_read_by_its_end(opened, monkeypatch):
     warehouse._store.files = lambda folder: listed
     [receipt] = await warehouse.receipts("site-1", MARCH)
     assert receipt.sessions == 1
+
+
+def test_missing_credentials_are_named(monkeypatch):
+    """A process without them can load the block and hand it on."""
+    monkeypatch.delenv("AZURE_STORAGE_CONNECTION_STRING", raising=False)
+    with pytest.raises(WarehouseAccessError, match=r"az://c/x: .*Account must be.*Set those") as e:
+        open_warehouse("az://c/x")
+    assert "\n" not in str(e.value)
+    assert SessionsWarehouse(url="az://c/x").url.get_secret_value() == "az://c/x"
 
 
 async def test_an_older_layout_is_refused(tmp_path):

@@ -12,7 +12,7 @@ from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, HttpUrl, SecretStr, model_validator
 
 from prefect_wix.blocks.credentials import LOGO_URL
-from prefect_wix.errors import MissingExtraError
+from prefect_wix.errors import MissingExtraError, WarehouseAccessError
 from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import Warehouse
 
@@ -58,8 +58,9 @@ class SessionsWarehouse(Block):
 
     @model_validator(mode="after")
     def _engine_is_known(self) -> Self:
-        # A process without the driver can load the block and hand it on; its URL is checked before.
-        with suppress(MissingExtraError):
+        # A process without the driver or the credentials can load the block and hand it on; its URL
+        # is checked before.
+        with suppress(MissingExtraError, WarehouseAccessError):
             self.get_warehouse()
         return self
 

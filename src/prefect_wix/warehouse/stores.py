@@ -20,8 +20,9 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from prefect_wix.errors import import_extra
+from prefect_wix.errors import WarehouseAccessError, import_extra
 from prefect_wix.spool.files import literal_path
+from prefect_wix.warehouse.interface import driver_text
 
 T = TypeVar("T")
 
@@ -233,6 +234,9 @@ def open_object_store(scheme: str, bucket: str, prefix: str, *, account: str = "
         bucket: the bucket, or Azure's container.
         prefix: the folder in it; may be empty.
         account: Azure's storage account; the one of the environment if left out.
+
+    Raises:
+        WarehouseAccessError: the environment has none, or invalid ones.
     """
     extra, kind = _SCHEMES[scheme]
     module = import_extra("obstore.store", extra=extra, what_for=f"A {scheme}:// warehouse")
@@ -243,9 +247,17 @@ def open_object_store(scheme: str, bucket: str, prefix: str, *, account: str = "
         options |= {"region": region} if (region := boto3.Session().region_name) else {}
     elif kind == "AzureStore":
         options |= {"account_name": account} if account else _azure_connection()
-    store = getattr(module, kind)(bucket, client_options=_CLIENT, **options)
     at = f"@{account}" if account else ""
-    return ObjectStore(f"{scheme}://{bucket}{at}/{prefix}".rstrip("/"), store)
+    name = f"{scheme}://{bucket}{at}/{prefix}".rstrip("/")
+    try:
+        store = getattr(module, kind)(bucket, client_options=_CLIENT, **options)
+    except import_module("obstore.exceptions").BaseError as error:
+        text = driver_text(str(error).partition("\n")[0])
+        raise WarehouseAccessError(
+            f"The environment has no valid credentials for {name}: {text}. Set those that "
+            "docs/warehouses.md lists, then run again."
+        ) from None
+    return ObjectStore(name, store)
 
 
 def _aws_credentials() -> Any:
