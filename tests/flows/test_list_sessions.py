@@ -86,7 +86,7 @@ async def test_a_url_as_output_is_rejected_before_any_request(
 ):
     """It makes no folder s3:, and the sentence names the way into s3."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(OutputError, match=r"output is a URL.*load-sessions writes to s3") as caught:
+    with pytest.raises(OutputError, match=r"output is a URL.*load-sessions writes to S3") as caught:
         await list_sessions(credentials, QUERY, output)
     assert "SECRET" not in str(caught.value)
     assert shop.count() == 0

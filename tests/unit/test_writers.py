@@ -133,7 +133,7 @@ def test_a_longer_file_name_is_an_output_error(tmp_path):
 @pytest.mark.parametrize(
     ("path", "sentence"),
     [
-        ("s3://bucket/ids.csv", r"output is a URL.*load-sessions writes to s3"),
+        ("s3://bucket/ids.csv", r"output is a URL.*load-sessions writes to S3"),
         ("gs://bucket/ids.parquet", "output is a URL"),
         ("https://user:SECRET@example.com/ids.csv", "output is a URL"),
         ("file:///tmp/ids.csv", "output is a URL"),
