@@ -19,8 +19,7 @@ from prefect_wix import (
     WixCredentials,
 )
 from prefect_wix.blocks.documents import save_documents
-from prefect_wix.blocks.shared_limit import limit_for
-from prefect_wix.client.rate_limiter import GLOBAL_LIMIT_BATCH
+from prefect_wix.blocks.shared_limit import BATCH, limit_for
 from prefect_wix.client.sites import list_sites
 from tests.processes import ROOT
 
@@ -148,7 +147,7 @@ def test_the_shared_limit_admits_at_most_the_rate_limit_in_any_minute(requests_p
     rate = limit_for("site", requests_per_minute)
     assert rate.limit + 60 * rate.slot_decay_per_second <= requests_per_minute
     assert rate.limit + 60 * rate.slot_decay_per_second >= 0.6 * requests_per_minute
-    assert rate.limit >= GLOBAL_LIMIT_BATCH
+    assert rate.limit >= BATCH
 
 
 async def test_an_invalid_document_is_reported_and_the_others_are_saved():

@@ -1,97 +1,106 @@
-"""Without the limit on the Prefect server, requests are limited by the process alone."""
+"""The shared limit on the Prefect server: on credit first, and in this process alone without it."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+import socket
+import time
 from uuid import uuid4
 
 import pytest
-from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from prefect_wix.blocks.shared_limit import SharedLimit
+from prefect_wix.blocks.shared_limit import BATCH, limit_name, save_limit, shared_limit
 
 LOG = logging.getLogger("prefect_wix.test")
-GRANTED = (200, f'[{{"id": "{uuid4()}", "name": "wix-site", "limit": 5}}]')
-INVALID = (200, '{"invalid": 1}')
-UNAVAILABLE = (503, "")
 
 
-@contextmanager
-def prefect_with_responses(*responses):
-    """A server that returns these responses, one after the other, to requests for slots."""
-    remaining = list(responses)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_error(404)
-
-        def do_POST(self):
-            status, body = remaining.pop(0)
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    with prefect_at(f"http://127.0.0.1:{server.server_port}/api"):
-        yield remaining
-    server.shutdown()
-    server.server_close()
-    thread.join()
+@pytest.fixture
+async def site():
+    """A site with a limit of 60 requests a minute on the server."""
+    site_id = str(uuid4())
+    await save_limit(site_id, 60)
+    return site_id
 
 
-def prefect_at(api):
-    return temporary_settings({PREFECT_API_URL: api, PREFECT_CLIENT_MAX_RETRIES: 0})
+async def send(site_id, *, requests=1_000, seconds=60.0):
+    """Send requests one after the other, and return how many were sent in this time."""
+    limit, end = shared_limit(site_id, LOG), time.monotonic() + seconds
+    for number in range(requests):
+        while not limit(1):
+            if time.monotonic() > end:
+                return number
+            await asyncio.sleep(0.02)
+    return requests
 
 
-async def acquire_slots(times):
-    global_limiter = SharedLimit(str(uuid4()), LOG)
-    for _ in range(times):
-        await global_limiter(1)
+async def change(site_id, **fields):
+    async with get_client() as client:
+        update = GlobalConcurrencyLimitUpdate(**fields)
+        await client.update_global_concurrency_limit(limit_name(site_id), update)
+
+
+async def active_slots(site_id):
+    async with get_client() as client:
+        found = await client.read_global_concurrency_limit_by_name(limit_name(site_id))
+    return found.active_slots
 
 
 def messages(caplog):
     return [one.getMessage() for one in caplog.records if one.name == LOG.name]
 
 
-def is_reported_once(caplog):
+async def test_the_first_requests_wait_for_no_call(site):
+    """They are sent on credit; their slots are acquired afterwards."""
+    assert await send(site, seconds=0.0) == BATCH
+    async with asyncio.timeout(10):
+        while await active_slots(site) < BATCH - 1:
+            await asyncio.sleep(0.02)
+
+
+async def test_at_most_five_requests_are_sent_beyond_the_slots_of_the_limit(site):
+    """In 4 s the limit grants its five slots; those that decay repay the credit first."""
+    assert await send(site, seconds=4.0) == 2 * BATCH
+
+
+@pytest.mark.parametrize("reason", ["gone", "silent"])
+async def test_a_server_that_is_gone_or_silent_slows_nothing(reason, caplog):
+    """The first wait is bounded; then more requests can be sent than Wix allows."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1] if reason == "silent" else 9
+        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
+            site_id = str(uuid4())
+            assert await send(site_id, requests=BATCH + 1, seconds=4.0) == BATCH + 1
+            assert await send(site_id, seconds=3.0) >= 200 / 60 * 3
     (warning,) = messages(caplog)
-    return "until the Prefect server grants" in warning and "in this process only" in warning
+    assert "in this process only until the Prefect server grants" in warning
 
 
-async def test_an_unreachable_server_is_reported_once(caplog):
-    """The load continues, and the log has one warning."""
-    with prefect_at("http://127.0.0.1:9/api"):
-        await acquire_slots(2)
-    assert is_reported_once(caplog)
+async def test_a_server_that_responds_again_grants_slots_again(site):
+    """A load that begins while the server is gone uses the limit later."""
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        await send(site, requests=BATCH + 1, seconds=4.0)
+    assert await active_slots(site) == 0
+    assert await send(site, seconds=4.0) <= 2 * BATCH + 4
+    assert await active_slots(site) > 0
 
 
-@pytest.mark.parametrize("response", [UNAVAILABLE, INVALID])
-async def test_an_error_response_is_reported_once(response, caplog):
-    """Three error responses give one warning."""
-    with prefect_with_responses(*[response] * 3):
-        await acquire_slots(3)
-    assert is_reported_once(caplog)
+async def test_a_limit_that_is_missing_or_switched_off_is_reported_once(site, caplog):
+    """The requests continue, and the warning says what to do."""
+    await change(site, active=False)
+    for site_id in (site, str(uuid4())):
+        assert await send(site_id, requests=50, seconds=4.0) == 50
+    inactive, missing = messages(caplog)
+    assert "is inactive" in inactive
+    assert "run `prefect-wix setup`" in missing
 
 
-async def test_an_available_server_is_used_again(caplog):
-    """A second outage gives a second warning."""
-    responses = (UNAVAILABLE, UNAVAILABLE, GRANTED, GRANTED, UNAVAILABLE)
-    with prefect_with_responses(*responses) as remaining:
-        await acquire_slots(5)
-    assert remaining == []
-    assert len(messages(caplog)) == 2
-
-
-async def test_a_missing_limit_is_reported_once(caplog):
-    """The warning has the command that creates the limit."""
-    await acquire_slots(3)
+async def test_a_lowered_limit_is_obeyed_and_reported_once(site, caplog):
+    """Slots are acquired two at a time; before, the server denied five at once."""
+    await change(site, limit=2)
+    assert BATCH <= await send(site, seconds=5.0) <= BATCH + 2
     (warning,) = messages(caplog)
-    assert "prefect-wix setup" in warning
+    assert "is set to 2" in warning

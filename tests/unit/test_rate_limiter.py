@@ -203,74 +203,52 @@ async def test_utilization_is_the_share_of_sent_and_expected_requests():
 
 
 async def test_requests_also_wait_for_the_global_limiter():
-    """One call at a time acquires a slot for every waiting request, at most five."""
-    clock, acquired = VirtualClock(), []
+    """A request without a slot waits, by priority; the limiter gets the number of them."""
+    clock, waiting, slots = VirtualClock(), [], [3]
     rate_limiter = RateLimiter(100, clock=clock)
 
-    async def global_limiter(slots):
-        acquired.append(slots)
-        await clock.sleep(slots * 1.0)
+    def global_limiter(requests):
+        waiting.append(requests)
+        slots[0] -= slots[0] > 0
+        return slots[0] > 0
 
+    async def add_slots():
+        await clock.sleep(7.0)
+        slots[0] = 11
+
+    refill = asyncio.create_task(add_slots())
     times = await grants(rate_limiter, clock, [0.0] * 12, global_limiter=global_limiter)
-    assert acquired == [1, 5, 5, 1]
-    assert [round(at) for at in times] == [1, *[6] * 5, *[11] * 5, 12]
-
-
-async def test_a_request_calls_the_global_limiter_after_another_was_cancelled_there():
-    clock, acquired = VirtualClock(), []
-    rate_limiter = RateLimiter(100, clock=clock)
-
-    async def global_limiter(slots):
-        acquired.append(slots)
-        await clock.sleep(5.0)
-
-    first = asyncio.create_task(rate_limiter.acquire(global_limiter=global_limiter))
-    second = asyncio.create_task(rate_limiter.acquire(global_limiter=global_limiter))
-    await clock.sleep(1.0)
-    first.cancel()
-    await second
-    assert first.cancelled()
-    assert len(acquired) == 2
+    await refill
+    assert [round(at) for at in times] == [0, 0, *[7] * 10]
+    assert (waiting[0], max(waiting)) == (1, 10)
 
 
 async def test_a_global_limiter_is_used_only_by_requests_of_its_own_client():
-    """The limiter of a run is not called for other runs of the process, which can outlive it."""
-    clock, calls = VirtualClock(), []
+    calls = []
 
     async def send(global_limiter):
         auth = ApiKeyAuth("key", "site")
         async with WixClient(
-            auth, base_url="http://127.0.0.1:9", clock=clock, global_limiter=global_limiter
+            auth, base_url="http://127.0.0.1:9", clock=VirtualClock(), global_limiter=global_limiter
         ) as client:
             with pytest.raises(RequestNotSentError):
                 await client.list_sessions_async(QUERY)
 
-    def limiter_of(run):
-        async def global_limiter(_):
-            calls.append(run)
-
-        return global_limiter
-
-    await send(limiter_of("one"))
-    before = len(calls)
     await send(None)
-    assert calls == ["one"] * before
-    await send(limiter_of("two"))
-    assert {*calls[before:]} == {"two"}
+    assert calls == []
+    await send(lambda waiting: not calls.append(waiting))
+    assert {*calls} == {1}
 
 
 async def test_requests_with_and_without_a_global_limiter_share_a_rate_limiter():
+    """The others do not wait for long behind one without a slot."""
     clock = VirtualClock()
-
-    async def global_limiter(slots):
-        await clock.sleep(slots * 1.0)
-
     rate_limiter = RateLimiter(100, clock=clock)
     both = await asyncio.gather(
-        grants(rate_limiter, clock, [0.0] * 4, global_limiter=global_limiter),
+        grants(rate_limiter, clock, [0.0] * 4, global_limiter=lambda _: clock.now() > 2.0),
         grants(rate_limiter, clock, [0.0] * 4),
     )
-    assert max(map(max, both)) <= 8
+    assert max(map(max, both)) <= 3
 
 
 async def test_a_cancelled_request_does_not_block_the_others():

@@ -14,7 +14,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from pydantic import AfterValidator, ConfigDict, Field, HttpUrl, SecretStr, ValidationInfo
 
-from prefect_wix.blocks.shared_limit import SharedLimit
+from prefect_wix.blocks.shared_limit import shared_limit
 from prefect_wix.client.auth import (
     AccountKeyAuth,
     ApiKeyAuth,
@@ -70,7 +70,7 @@ def _make_client(auth: SiteAuth, base_url: str, requests_per_minute: int) -> Wix
     with suppress(MissingContextError):
         log = get_run_logger()
         # No shared limit for an account: listing its sites takes only a few requests.
-        limiter = None if isinstance(auth, AccountKeyAuth) else SharedLimit(auth.site_id, log)
+        limiter = None if isinstance(auth, AccountKeyAuth) else shared_limit(auth.site_id, log)
     return WixClient(
         auth,
         base_url=base_url,

@@ -2,32 +2,47 @@
 
 Each site has one limit with slot decay. `prefect-wix setup` creates it for the configured site,
 ``load-site`` for the sites of an account. Each request to Wix takes one slot, in addition to the
-rate limiter of its process (`prefect_wix.client.rate_limiter`). If the limit does not exist or the
-server is unavailable, a run logs one warning and continues with the rate limiter of its process.
+rate limiter of its process (`prefect_wix.client.rate_limiter`).
 
-The server truncates the fraction of a decayed slot at each acquisition, so several waiting requests
-acquire their slots in one call. It has no queue: if too few slots are free it returns 423 Locked
-with a random delay that grows with the number of recently denied slots, and Prefect's client
-retries after that delay. Two runs therefore get random, unequal shares; together they stay within
-the limit.
+No request waits for a call to the Prefect server while the limit has free slots: up to five
+requests of a process are sent on credit, and a background task acquires their slots afterwards,
+several in one call. Once the limit has too few free slots, requests wait for theirs, without
+credit. If the limit cannot be used, or the server is slow or gone, a run logs one warning and
+continues with the rate limiter of its process.
+
+While slots are scarce, the task reads the limit before it acquires some: a denied acquisition
+restarts the decay on the server, which forgets the slots that decayed since the last one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from contextlib import suppress
+from http import HTTPStatus
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import (
     GlobalConcurrencyLimitCreate,
     GlobalConcurrencyLimitUpdate,
 )
-from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError, rate_limit
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 
 from prefect_wix.client.client import Log
-from prefect_wix.client.rate_limiter import GLOBAL_LIMIT_BATCH
 
+BATCH = 5
+"""The most requests on credit, and the most waiting requests that one call acquires slots for."""
+_DUE_ON_CREDIT = 3
+"""So many requests on credit start an acquisition, if no request waits."""
+_CALL_SECONDS = 1.0
+"""A longer call fails. A server on SQLite is busy just after a task run starts, and Prefect's
+client would wait 2 s before it calls again."""
+_RETRY_SECONDS = 0.1
+_SCARCE_SECONDS = 5.0
+"""The time without credit after the limit had too few free slots; an unused one recovers in it."""
+_READ_SECONDS = 60.0
+"""The time after which the limit is read again, since it may have been changed."""
 _MARGIN = 0.02
 """Unused share of the limit: requests that leave in one minute may arrive at Wix in another."""
 
@@ -43,7 +58,7 @@ def limit_for(site_id: str, requests_per_minute: int) -> GlobalConcurrencyLimitC
     The worst minute takes all slots at once plus those that decay within it; the two add up to the
     rate limit. Valid from 10 requests per minute.
     """
-    burst = max(GLOBAL_LIMIT_BATCH, requests_per_minute // 20)
+    burst = max(BATCH, requests_per_minute // 20)
     decayed = max(requests_per_minute * (1 - _MARGIN) - burst, 1.0)
     return GlobalConcurrencyLimitCreate(
         name=limit_name(site_id), limit=burst, slot_decay_per_second=decayed / 60
@@ -73,45 +88,134 @@ async def add_missing_limit(site_id: str, requests_per_minute: int) -> None:
 
 
 class SharedLimit:
-    """Acquires slots of a site's limit; a `prefect_wix.client.rate_limiter.GlobalLimiter`.
+    """Slots of a site's limit; a `prefect_wix.client.rate_limiter.GlobalLimiter`.
 
-    Args:
-        site_id: the site of the limit.
-        log: receives a warning when the limit cannot be used.
+    Use `shared_limit`, which returns the one that all clients of the site in this process share.
     """
 
     def __init__(self, site_id: str, log: Log) -> None:
+        self.log = log
         self._name = limit_name(site_id)
-        self._log = log
-        self._exists = True
-        self._is_unavailable = False
+        self._slots = 0
+        """The acquired slots that no request has used; negative: the requests on credit."""
+        self._waiting = 0
+        self._wanted = 0
+        """The slots for which the limit had too few free ones."""
+        self._scarce_until = 0.0
+        self._plenty_until = 0.0
+        """Until when slots are acquired without a read of the limit."""
+        self._unusable_until = 0.0
+        self._failures = 0
+        self._logged: set[str] = set()
+        self._acquiring: asyncio.Task[None] | None = None
 
-    async def __call__(self, slots: int) -> None:
-        """Return when ``slots`` requests may be sent, or when the limit cannot be used."""
-        if not self._exists:
-            return
+    def __call__(self, waiting: int) -> bool:
+        """Take a slot for the first of ``waiting`` requests, and return whether there was one."""
+        now = time.monotonic()
+        if now < self._unusable_until:
+            return True
+        credit = 0 if now < self._scarce_until else BATCH
+        is_granted = self._slots + credit > 0
+        self._slots -= is_granted
+        self._waiting = waiting - is_granted
+        task = self._acquiring
+        is_running = task and not task.done() and task.get_loop().is_running()
+        if not is_running and self._due() >= (1 if self._waiting else _DUE_ON_CREDIT):
+            self._acquiring = asyncio.create_task(self._acquire())
+        return is_granted
+
+    def _due(self) -> int:
+        return min(self._waiting - self._slots, BATCH)
+
+    async def _acquire(self) -> None:
+        """Acquire the due slots in one attempt; a request that still waits starts the next one."""
         try:
-            await rate_limit(self._name, occupy=slots, strict=True)
+            async with asyncio.timeout(_CALL_SECONDS), get_client() as client:
+                wait = await self._call_server(client)
+            self._failures = 0
         except Exception as error:  # noqa: BLE001 - a server failure must not fail the load
-            self._warn(error)
-        else:
-            self._is_unavailable = False
+            wait = self._continue_alone(error)
+        await asyncio.sleep(wait)
 
-    def _warn(self, error: Exception) -> None:
-        if isinstance(error, ConcurrencySlotAcquisitionError) and error.__cause__ is None:
-            self._exists = False
-            self._log.warning(
-                "The rate limit is enforced in this process only, since the Prefect server has no "
-                "limit %r: %s. Run `prefect-wix setup` to create it.",
-                self._name,
-                error,
+    async def _call_server(self, client: PrefectClient) -> float:
+        """Acquire the due slots if the limit has them; returns the seconds until the next call."""
+        if time.monotonic() < self._plenty_until and await self._increment(client, self._due()):
+            return 0.0
+        try:
+            limit = await client.read_global_concurrency_limit_by_name(self._name)
+        except ObjectNotFound:
+            return self._stop_using("does not exist; run `prefect-wix setup` to create it")
+        decay, now = limit.slot_decay_per_second, time.monotonic()
+        if not (limit.active and limit.limit and decay):
+            return self._stop_using("is inactive, or has no slots or no slot decay")
+        if is_low := limit.limit < BATCH:
+            self._warn_once(
+                f"Limit {self._name!r} of the Prefect server is set to {limit.limit}, so requests "
+                "are sent more slowly. Run `prefect-wix setup` to reset it"
             )
-        elif not self._is_unavailable:
-            # Later calls try the server again; it may only be restarting.
-            self._is_unavailable = True
-            self._log.warning(
+        self._plenty_until = 0.0 if is_low or now < self._scarce_until else now + _READ_SECONDS
+        due = min(self._wanted or self._due(), limit.limit)
+        missing = due - (limit.limit - limit.active_slots)
+        if missing <= 0 and await self._increment(client, due):
+            self._wanted = 0
+            return 0.0
+        self._scarce_until, self._plenty_until = now + _SCARCE_SECONDS, 0.0
+        # A process that lost its slots to another one calls early, the others two slots later.
+        wait = max(missing, 1) / 2 if self._wanted else missing + 2
+        self._wanted = due
+        return min(wait / decay, _READ_SECONDS)
+
+    async def _increment(self, client: PrefectClient, slots: int) -> bool:
+        """Acquire slots, unless the limit has too few free slots or was lowered below them."""
+        try:
+            await client.increment_concurrency_slots([self._name], slots, "rate_limit")
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code not in {
+                HTTPStatus.LOCKED,
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+            }:
+                raise
+            return False
+        self._slots += slots
+        return True
+
+    def _stop_using(self, reason: str) -> float:
+        self._unusable_until = time.monotonic() + _READ_SECONDS
+        self._slots = 0
+        self._warn_once(
+            "The rate limit is enforced in this process only, since limit "
+            f"{self._name!r} of the Prefect server {reason}"
+        )
+        return 0.0
+
+    def _continue_alone(self, error: Exception) -> float:
+        """After a second failed call, give the waiting requests new credit."""
+        self._failures += 1
+        if self._failures > 1 and self._waiting:
+            self._slots, self._scarce_until = 0, 0.0
+            self._warn_once(
                 "The rate limit is enforced in this process only until the Prefect server grants "
-                "slots of limit %r again: %s",
-                self._name,
-                error.__cause__ or error,
+                f"slots of limit {self._name!r} again",
+                f": {error}" if str(error) else f": no response within {_CALL_SECONDS:.0f} s",
             )
+        return _RETRY_SECONDS
+
+    def _warn_once(self, sentence: str, details: str = "") -> None:
+        if sentence not in self._logged:
+            self._logged.add(sentence)
+            self.log.warning("%s%s.", sentence, details)
+
+
+_limits: dict[str, SharedLimit] = {}
+
+
+def shared_limit(site_id: str, log: Log) -> SharedLimit:
+    """The slots of a site's limit, which all clients of the site in this process share.
+
+    Args:
+        site_id: the site of the limit.
+        log: the logger of the current run, which receives later warnings.
+    """
+    limit = _limits.setdefault(site_id, SharedLimit(site_id, log))
+    limit.log = log
+    return limit

@@ -101,7 +101,7 @@ class WixClient:
         timeout_seconds: the time limit of one request, without its wait for the rate limit.
         retries: how often a failed request is sent again.
         clock: the clock of all waits.
-        global_limiter: waits for the rate limit that other processes share; None without one.
+        global_limiter: grants slots of the limit that processes share; None without one.
         log: the logger of rate-limit pauses.
 
     Raises:

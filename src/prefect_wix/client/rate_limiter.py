@@ -23,8 +23,6 @@ REQUESTS_PER_JOB = 2
 WINDOW_SECONDS = 61.0
 """The time that a request counts. Wix counts a request when it arrives, the limiter when it is
 sent: the second above a minute absorbs the difference, which would otherwise cause a 429."""
-GLOBAL_LIMIT_BATCH = 5
-"""The most slots that one call of a global limiter acquires."""
 _GLOBAL_LIMIT_POLL_SECONDS = 0.05
 _PROBE_SECONDS = 1.0
 """After a pause, one request per second is sent until one of them is accepted."""
@@ -33,8 +31,9 @@ _SHORTEST_SLEEP_SECONDS = 1e-6
 
 Priority = Callable[[], float]
 """Returns the current priority of a request; for a poll, the probability of a finished job."""
-GlobalLimiter = Callable[[int], Awaitable[None]]
-"""Returns once it has acquired this many slots of the limit that processes share."""
+GlobalLimiter = Callable[[int], bool]
+"""Takes one slot of the limit that processes share, if there is one, and returns whether there was.
+It returns at once; its argument is the number of waiting requests."""
 
 
 def page_priority() -> float:
@@ -83,8 +82,6 @@ class RateLimiter:
         """Consecutive pauses after which the first request was rejected again."""
         self._probe_until = 0.0
         self._waiting: list[_Ticket] = []
-        self._global_slots = 0
-        self._is_acquiring = False
 
     def utilization(self, expected_requests: int = 0) -> float:
         """The share of a minute's requests that is used or needed, from 0 to 1.
@@ -104,7 +101,7 @@ class RateLimiter:
 
         Args:
             priority: the request's priority among the waiting ones.
-            global_limiter: waits for the limit that processes share; None without one.
+            global_limiter: grants slots of the limit that processes share; None without one.
         """
         ticket = _Ticket(priority, global_limiter)
         with self._lock:
@@ -116,8 +113,6 @@ class RateLimiter:
             with self._lock:
                 if not ticket.granted:
                     self._waiting.remove(ticket)
-                if not self._waiting:
-                    self._global_slots = 0
 
     def count_request(self) -> None:
         """Count a request that was sent without `acquire`, such as a token request."""
@@ -170,14 +165,10 @@ class RateLimiter:
                 if (wait := self._free_at() - now) >= _SHORTEST_SLEEP_SECONDS:
                     return self._clock.sleep(wait)
                 first = max(self._waiting, key=lambda ticket: ticket.priority())
-                if first.global_limiter is not None and not self._global_slots:
-                    if self._is_acquiring or caller.global_limiter is None:
-                        return self._clock.sleep(_GLOBAL_LIMIT_POLL_SECONDS)
-                    self._is_acquiring = True
-                    return self._acquire_slots(caller.global_limiter)
+                if first.global_limiter and not first.global_limiter(len(self._waiting)):
+                    return self._clock.sleep(_GLOBAL_LIMIT_POLL_SECONDS)
                 self._waiting.remove(first)
                 first.granted = True
-                self._global_slots = max(0, self._global_slots - 1)
                 self._sent.append(now)
                 self._probe_until = now + _PROBE_SECONDS
             return None
@@ -187,14 +178,6 @@ class RateLimiter:
         if len(self._sent) < self._limit:
             return free_at
         return max(free_at, self._sent[-self._limit] + WINDOW_SECONDS)
-
-    async def _acquire_slots(self, global_limiter: GlobalLimiter) -> None:
-        slots = min(len(self._waiting), GLOBAL_LIMIT_BATCH)
-        try:
-            await global_limiter(slots)
-            self._global_slots = slots
-        finally:
-            self._is_acquiring = False
 
 
 _rate_limiters: dict[tuple[str, str, Clock], RateLimiter] = {}
