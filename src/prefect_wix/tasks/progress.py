@@ -1,4 +1,4 @@
-"""Progress of a load or a marking: an artifact in the UI, and a log line every 10 seconds."""
+"""Progress of a load or a marking: an artifact in the UI and a log line, every 10 seconds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import count
 from typing import Self
 from uuid import UUID
 
@@ -19,8 +18,7 @@ from prefect_wix.client.client import Log
 
 LOAD_KEY = "wix-sessions-load-progress"
 MARK_KEY = "wix-session-marks-progress"
-_UPDATE_EVERY_SECONDS = 2.0
-_UPDATES_PER_LOG_LINE = 5
+_EVERY_SECONDS = 10.0
 
 
 class Progress:
@@ -52,11 +50,10 @@ class Progress:
         await self._write()
 
     async def _report(self) -> None:
-        for update in count(1):
-            await asyncio.sleep(_UPDATE_EVERY_SECONDS)
+        while True:
+            await asyncio.sleep(_EVERY_SECONDS)
+            self._log.info("%s", self._sentence())
             await self._write()
-            if update % _UPDATES_PER_LOG_LINE == 0:
-                self._log.info("%s", self._sentence())
 
     def _sentence(self) -> str:
         share, sentence = self._describe()
