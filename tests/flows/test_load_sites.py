@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from collections import Counter
 from uuid import uuid4
 
 import duckdb
 import pytest
+from prefect.client.base import PrefectHttpxAsyncClient
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.concurrency.asyncio import rate_limit
@@ -153,6 +156,24 @@ async def test_each_site_gets_a_limit_and_an_existing_one_is_kept(account, wareh
         old = await client.read_global_concurrency_limit_by_name(limit_name("site-3"))
     assert (new.limit, old.limit) == (limit_for("x", RATE_LIMIT).limit, limit_for("x", 60).limit)
     assert new.slot_decay_per_second > old.slot_decay_per_second > 0
+
+
+async def test_the_load_of_a_site_sends_few_requests_to_the_prefect_server(
+    account, warehouse, monkeypatch
+):
+    """12 partitions take 25 slots, several in one request."""
+    sent, send = Counter(), PrefectHttpxAsyncClient.send
+
+    async def count(self, request, *args, **kwargs):
+        path = re.sub(r"[0-9a-f-]{36}", "ID", request.url.path)
+        sent[f"{request.method} {path}"] += 1
+        return await send(self, request, *args, **kwargs)
+
+    monkeypatch.setattr(PrefectHttpxAsyncClient, "send", count)
+    await load_site(
+        account, warehouse, "site-4", SiteLoad(start_date="2024-03-01", end_date="2024-03-05")
+    )
+    assert sent.total() <= 40, sent
 
 
 async def test_concurrent_runs_can_create_the_same_limit():

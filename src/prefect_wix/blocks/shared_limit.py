@@ -33,16 +33,15 @@ from prefect_wix.client.client import Log
 
 BATCH = 5
 """The most requests on credit, and the most waiting requests that one call acquires slots for."""
-_DUE_ON_CREDIT = 3
+_DUE_ON_CREDIT = 4
 """So many requests on credit start an acquisition, if no request waits."""
 _CALL_SECONDS = 1.0
 """A longer call fails. A server on SQLite is busy just after a task run starts, and Prefect's
 client would wait 2 s before it calls again."""
 _RETRY_SECONDS = 0.1
-_SCARCE_SECONDS = 5.0
-"""The time without credit after the limit had too few free slots; an unused one recovers in it."""
 _READ_SECONDS = 60.0
 """The time after which the limit is read again, since it may have been changed."""
+_TOO_FEW_SLOTS = {HTTPStatus.LOCKED, HTTPStatus.UNPROCESSABLE_ENTITY}
 _MARGIN = 0.02
 """Unused share of the limit: requests that leave in one minute may arrive at Wix in another."""
 
@@ -101,7 +100,8 @@ class SharedLimit:
         self._waiting = 0
         self._wanted = 0
         """The slots for which the limit had too few free ones."""
-        self._scarce_until = 0.0
+        self._is_scarce = False
+        """Whether requests wait for slots of the limit, without credit."""
         self._plenty_until = 0.0
         """Until when slots are acquired without a read of the limit."""
         self._unusable_until = 0.0
@@ -114,8 +114,7 @@ class SharedLimit:
         now = time.monotonic()
         if now < self._unusable_until:
             return True
-        credit = 0 if now < self._scarce_until else BATCH
-        is_granted = self._slots + credit > 0
+        is_granted = self._slots + (0 if self._is_scarce else BATCH) > 0
         self._slots -= is_granted
         self._waiting = waiting - is_granted
         task = self._acquiring
@@ -145,24 +144,28 @@ class SharedLimit:
             limit = await client.read_global_concurrency_limit_by_name(self._name)
         except ObjectNotFound:
             return self._stop_using("does not exist; run `prefect-wix setup` to create it")
-        decay, now = limit.slot_decay_per_second, time.monotonic()
+        decay = limit.slot_decay_per_second
         if not (limit.active and limit.limit and decay):
             return self._stop_using("is inactive, or has no slots or no slot decay")
-        if is_low := limit.limit < BATCH:
+        if limit.limit < BATCH:
             self._warn_once(
                 f"Limit {self._name!r} of the Prefect server is set to {limit.limit}, so requests "
                 "are sent more slowly. Run `prefect-wix setup` to reset it"
             )
-        self._plenty_until = 0.0 if is_low or now < self._scarce_until else now + _READ_SECONDS
         due = min(self._wanted or self._due(), limit.limit)
-        missing = due - (limit.limit - limit.active_slots)
-        if missing <= 0 and await self._increment(client, due):
+        free = limit.limit - limit.active_slots
+        missing = due - free
+        is_plenty = missing <= -BATCH
+        self._plenty_until = time.monotonic() + _READ_SECONDS if is_plenty else 0.0
+        # More slots than are due save a call for the next requests.
+        if missing <= 0 and await self._increment(client, max(due, min(free, BATCH))):
             self._wanted = 0
+            self._is_scarce &= not is_plenty
             return 0.0
-        self._scarce_until, self._plenty_until = now + _SCARCE_SECONDS, 0.0
-        # A process that lost its slots to another one calls early, the others two slots later.
+        self._is_scarce, self._plenty_until = True, 0.0
+        # A process that lost its slots to another one calls early for fewer, others later.
         wait = max(missing, 1) / 2 if self._wanted else missing + 2
-        self._wanted = due
+        self._wanted = max(1, due // 2) if self._wanted else due
         return min(wait / decay, _READ_SECONDS)
 
     async def _increment(self, client: PrefectClient, slots: int) -> bool:
@@ -170,10 +173,7 @@ class SharedLimit:
         try:
             await client.increment_concurrency_slots([self._name], slots, "rate_limit")
         except PrefectHTTPStatusError as error:
-            if error.response.status_code not in {
-                HTTPStatus.LOCKED,
-                HTTPStatus.UNPROCESSABLE_ENTITY,
-            }:
+            if error.response.status_code not in _TOO_FEW_SLOTS:
                 raise
             return False
         self._slots += slots
@@ -192,7 +192,7 @@ class SharedLimit:
         """After a second failed call, give the waiting requests new credit."""
         self._failures += 1
         if self._failures > 1 and self._waiting:
-            self._slots, self._scarce_until = 0, 0.0
+            self._slots, self._is_scarce = 0, False
             self._warn_once(
                 "The rate limit is enforced in this process only until the Prefect server grants "
                 f"slots of limit {self._name!r} again",
