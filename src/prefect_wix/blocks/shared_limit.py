@@ -23,10 +23,7 @@ from contextlib import suppress
 from http import HTTPStatus
 
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import (
-    GlobalConcurrencyLimitCreate,
-    GlobalConcurrencyLimitUpdate,
-)
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 
 from prefect_wix.client.client import Log
@@ -68,9 +65,9 @@ async def save_limit(site_id: str, requests_per_minute: int) -> str:
     """Create or update the limit of a site on the server and return its name."""
     new = limit_for(site_id, requests_per_minute)
     async with get_client() as client:
-        await client.upsert_global_concurrency_limit_by_name(new.name, new.limit)
-        update = GlobalConcurrencyLimitUpdate(slot_decay_per_second=new.slot_decay_per_second)
-        await client.update_global_concurrency_limit(new.name, update)
+        await client.upsert_global_concurrency_limit_by_name(
+            new.name, new.limit, new.slot_decay_per_second
+        )
     return new.name
 
 
