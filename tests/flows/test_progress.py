@@ -12,7 +12,7 @@ from prefect_wix.tasks.progress import Progress
 
 async def test_progress_is_reported_although_nothing_ends(artifacts, monkeypatch, caplog):
     """A long wait for one job, or for the rate limit, is no silence; the line says when it ends."""
-    monkeypatch.setattr(progress, "_UPDATE_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "_EVERY_SECONDS", 0.01)
 
     @flow
     async def wait():
