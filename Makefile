@@ -11,7 +11,7 @@ PYTEST := python -m pytest -n 3 --dist loadgroup
 cpython = $(lastword $(shell command -v python$(1)) $(sort $(wildcard $(shell pyenv root 2>/dev/null)/versions/$(1).*/bin/python)))
 PYTHONS ?= $(foreach minor,3.11 3.12 3.13,$(if $(call cpython,$(minor)),$(minor)))
 
-.PHONY: demo test test-unit test-emulators test-pythons soak check format bench clean
+.PHONY: demo test test-unit test-emulators test-pythons soak check format bench docs clean
 
 demo: .venv/.demo  ## load the last 30 days of a sandbox site, by device, into a DuckDB file
 	@$(BIN)/prefect-wix demo
@@ -46,6 +46,10 @@ format: .venv/.dev
 bench: .venv/.dev benchmarks/.venv/.peers  ## compare costs with other tools (half an hour; BENCH_QUICK=1: 4 minutes)
 	@env -u PREFECT_API_URL $(BIN)/python -m benchmarks
 
+docs: .venv/.dev .venv/docs/.ready  ## the site, in build/site; a warning or a broken link is an error
+	$(BIN)/python docs/commands.py > docs/reference/commands.md
+	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --quiet --strict --site-dir build/site
+
 clean:
 	rm -rf .venv benchmarks/.venv .demo dist build .pytest_cache .mypy_cache .ruff_cache
 
@@ -63,6 +67,11 @@ clean:
 .venv/dbt/.ready: .venv/bin/python flows/dbt/requirements.txt  # the environment of flows/dbt
 	$(PYTHON) -m venv .venv/dbt
 	.venv/dbt/bin/pip install --quiet --disable-pip-version-check -r flows/dbt/requirements.txt
+	@touch $@
+
+.venv/docs/.ready: docs/requirements.txt  # what builds the site and checks a release
+	$(PYTHON) -m venv .venv/docs
+	.venv/docs/bin/pip install --quiet --disable-pip-version-check -r docs/requirements.txt
 	@touch $@
 
 .venv/pythons/%/.ready: pyproject.toml constraints.txt

@@ -1,4 +1,4 @@
-"""The README: every command and program of it, run from top to bottom."""
+"""The pages and the README: every command and program of them, run from top to bottom."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ import pytest
 
 from tests.processes import ROOT, background, free_port, responds, wait_until
 
-README = (ROOT / "README.md").read_text()
-EXAMPLES = re.findall(r"^```(bash|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+# A block without a language is output; one of a file in examples/ is run by test_examples.
+BLOCK = re.compile(r"^```(\w+)\n(?!--8<--)(.*?)^```$", re.MULTILINE | re.DOTALL)
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+GENERATED = ROOT / "docs" / "reference" / "commands.md"
+OTHERS = sorted({ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - {TUTORIAL, GENERATED})
+EXAMPLES = [block for page in (TUTORIAL, *OTHERS) for block in BLOCK.findall(page.read_text())]
 LONG_RUNNING = ("prefect server start", "prefect-wix sandbox", "prefect worker start")
-# test_wheel runs the first; CI installs, checks and tests.
+# test_wheel runs the first, test_automations the second on a block.
 RUN_ELSEWHERE = (
     "python3 -m venv .venv\n. .venv/bin/activate\npip install 'prefect-wix[duckdb]'\n"
     "prefect-wix demo\n",
-    "make check\nmake test\n",
+    "prefect-wix automations --notify custom-webhook/on-call\n",
 )
 
 pytestmark = pytest.mark.xdist_group("readme")
 
 
 class Shell:
-    """Runs the README's examples one after the other, in the folder of a checkout."""
+    """Runs the examples one after the other, in one folder."""
 
     def __init__(self, folder, environment, stack):
         self.folder, self.environment, self.stack = folder, environment, stack
@@ -40,10 +44,20 @@ class Shell:
         )
         if language == "python":
             self.run(f"set -a; . ./.env; set +a; python - <<'PROGRAM'\n{text}PROGRAM")
+        elif language == "sql":
+            self.query(text)
         elif text.splitlines()[-1].startswith(LONG_RUNNING):
             self.start(text)
         else:
             self.run(text)
+
+    def query(self, sql):
+        with duckdb.connect(str(self.folder / "sessions.duckdb")) as connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS consumed_versions "
+                "(site_id TEXT, session_date DATE, segment TEXT, version BIGINT)"
+            )
+            assert connection.execute(sql).fetchall()
 
     def start(self, command):
         log = self.folder / "output.txt"
@@ -76,8 +90,9 @@ class Shell:
         self.exports += "".join(f"{line}\n" for line in exports)
 
 
-def test_every_example_of_the_readme_works(tmp_path, environment):
-    """Each command and each program works, in the order of the README."""
+def test_every_example_of_the_pages_works(tmp_path, environment):
+    """Each command and each program works: the tutorial in its order, then the other pages."""
+    assert {language for language, _ in EXAMPLES} == {"bash", "python", "sql"}
     assert {text for _, text in EXAMPLES} >= set(RUN_ELSEWHERE)
     with ExitStack() as stack:
         shell = Shell(tmp_path, environment, stack)
