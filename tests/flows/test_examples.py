@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 from collections import Counter
 from datetime import date, timedelta
 
@@ -59,6 +60,14 @@ async def test_each_recipe_in_sql_finds_rows(loaded):
     assert [row[1:3] for row in rows["jobs_by_day"]] == [("landed", 12)]
     carts = sum(n for (_, segment), n in landed.items() if segment == CARTS)
     assert 0 < len(rows["abandoned_carts_on_phones"]) < carts
+
+
+async def test_each_recipe_in_sql_runs_in_postgres(make_bench):
+    """On the empty tables of a new schema."""
+    bench = make_bench("postgres")
+    await bench.ready()
+    for recipe in EXAMPLES.glob("*.sql"):
+        await bench.sql(re.sub(r"\bwix_", f"{bench.schema}.wix_", recipe.read_text()))
 
 
 async def test_the_programs_count_the_landed_sessions(shop, loaded):
