@@ -11,7 +11,7 @@ PYTEST := python -m pytest -n 3 --dist loadgroup
 cpython = $(lastword $(shell command -v python$(1)) $(sort $(wildcard $(shell pyenv root 2>/dev/null)/versions/$(1).*/bin/python)))
 PYTHONS ?= $(foreach minor,3.11 3.12 3.13,$(if $(call cpython,$(minor)),$(minor)))
 
-.PHONY: demo test test-unit test-emulators test-pythons soak check format bench docs dist clean
+.PHONY: demo test test-unit test-emulators test-pythons soak check format bench docs pictures dist clean
 
 demo: .venv/.demo  ## load the last 30 days of a sandbox site, by device, into a DuckDB file
 	@$(BIN)/prefect-wix demo
@@ -49,6 +49,9 @@ bench: .venv/.dev benchmarks/.venv/.peers  ## compare costs with other tools (ha
 docs: .venv/.dev .venv/docs/.ready  ## the site, in build/site; a warning or a broken link is an error
 	$(BIN)/python docs/commands.py > docs/reference/commands.md
 	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --quiet --strict --site-dir build/site
+
+pictures: .venv/.dev  ## make the pictures of the documentation again, in Chromium
+	PICTURES=1 $(BIN)/python -m pytest tests/e2e/test_pictures.py
 
 dist: .venv/docs/.ready  ## the sdist and, built from it, the wheel, both checked
 	rm -rf dist
