@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import os
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +17,15 @@ from playwright.sync_api import expect
 
 from prefect_wix.flows.load_sessions import RESULT_KEY
 from prefect_wix.profiles.report import write_report
+from prefect_wix.tasks.artifacts import CALENDAR_KEY
 from tests.processes import ROOT
 from tests.summaries import a_summary
 
 PICTURES = "PICTURES" in os.environ
 BOTH = ("light", "dark")
 SIZE = {"width": 1200, "height": 760}
-TERMINAL = """<style>body {{ margin: 0; padding: 16px; width: max-content; font: 14px/1.4 monospace;
-white-space: pre; color-scheme: light dark; background: light-dark(#fff, #1e1e1e);
+TERMINAL = """<style>body {{ margin: 0; padding: 16px; width: 840px; font: 14px/1.4 monospace;
+white-space: pre-wrap; color-scheme: light dark; background: light-dark(#fff, #1e1e1e);
 color: light-dark(#222, #ddd) }}</style>$ prefect-wix demo
 {}"""
 
@@ -61,20 +63,21 @@ def take(browser, folder):
 
 
 def test_the_pages_of_prefect_have_pictures(deployed, take):
-    """The form of the daily load, its run, and the artifact of the run."""
+    """The form of the daily load, its run, and two artifacts of the run."""
     run = deployed.start("load-sessions/daily-load", days=2)
     assert deployed.wait_for_end(run, seconds=120)["type"] == "COMPLETED"
     found = deployed.deployment("load-sessions/daily-load")
     form = f"{deployed.url}/deployments/deployment/{found['id']}/run"
     take("form", form, "lookback_days")
     take("run", f"{deployed.url}/runs/flow-run/{run}", "load_sessions_partitions")
-    (artifact, *_) = deployed.call(
-        "POST",
-        "artifacts/filter",
-        artifacts={"key": {"any_": [RESULT_KEY]}},
-        flow_runs={"id": {"any_": [run]}},
-    )
-    take("artifact", f"{deployed.url}/artifacts/artifact/{artifact['id']}", "device_type=TABLET")
+    for name, key in (("artifact", RESULT_KEY), ("calendar", CALENDAR_KEY)):
+        (artifact, *_) = deployed.call(
+            "POST",
+            "artifacts/filter",
+            artifacts={"key": {"any_": [key]}},
+            flow_runs={"id": {"any_": [run]}},
+        )
+        take(name, f"{deployed.url}/artifacts/artifact/{artifact['id']}", "device_type=TABLET")
 
 
 def test_the_report_has_a_picture(take, tmp_path):
@@ -94,6 +97,7 @@ def test_the_demo_has_a_picture(take, tmp_path, environment):
         text=True,
         timeout=240,
     )
+    shown = re.sub(r"\S+/python3?\b", "python", shown)  # the path of this environment
     page = tmp_path / "demo.html"
     page.write_text(TERMINAL.format(html.escape(shown)))
     take("demo", page.as_uri(), "prefect-wix demo", schemes=BOTH, full_page=True)
