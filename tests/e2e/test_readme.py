@@ -102,4 +102,4 @@ def test_every_example_of_the_pages_works(tmp_path, environment):
     assert len((tmp_path / "mobile.csv").read_text().splitlines()) > 100
     with duckdb.connect(str(tmp_path / "sessions.duckdb"), read_only=True) as connection:
         (landed,) = connection.execute("SELECT count(*) FROM wix_session_receipts").fetchone()
-    assert landed == 7 * 3 + 7 * 2
+    assert landed == 7 * 9 + 7 * 2
