@@ -69,7 +69,7 @@ def test_the_pages_of_prefect_have_pictures(deployed, take):
     found = deployed.deployment("load-sessions/daily-load")
     form = f"{deployed.url}/deployments/deployment/{found['id']}/run"
     take("form", form, "lookback_days")
-    take("run", f"{deployed.url}/runs/flow-run/{run}", "load_sessions_partitions")
+    take("run", f"{deployed.url}/runs/flow-run/{run}", "load partitions")
     for name, key in (("artifact", RESULT_KEY), ("calendar", CALENDAR_KEY)):
         (artifact, *_) = deployed.call(
             "POST",
