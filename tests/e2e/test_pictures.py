@@ -22,6 +22,7 @@ from tests.processes import ROOT
 from tests.summaries import a_summary
 
 PICTURES = "PICTURES" in os.environ
+LOGO = ROOT / "docs" / "logo.png"  # the UI fetches it from the repository
 BOTH = ("light", "dark")
 SIZE = {"width": 1200, "height": 760}
 TERMINAL = """<style>body {{ margin: 0; padding: 16px; width: 840px; font: 14px/1.4 monospace;
@@ -51,6 +52,7 @@ def take(browser, folder):
     def take_all(name, url, text, *, schemes=("",), full_page=False):
         for scheme in schemes:
             page = browser.new_page(viewport=SIZE, color_scheme=scheme or None)
+            page.route("**/docs/logo.png", lambda route: route.fulfill(path=LOGO))
             page.goto(url)
             expect(page.get_by_text(text).first).to_be_visible()
             page.wait_for_timeout(500)  # the charts and panels have moved to their places
