@@ -393,6 +393,20 @@ async def test_days_are_the_complete_ones_before_the_scheduled_time(shop, creden
     assert sorted(days) == ["2024-03-08", "2024-03-09"]
 
 
+async def test_the_running_day_is_loaded_where_it_is_included(shop, credentials, warehouse):
+    """At 01:00 UTC it is 10 March in Jerusalem, too."""
+    parameters = {
+        "credentials": credentials,
+        "warehouse": warehouse,
+        "days": 1,
+        "include_today": True,
+        "segments": ["device_type=ALL"],
+    }
+    await run_scheduled(parameters, date(2024, 3, 10))
+    days = [body["customTimePeriod"]["startDate"] for body in shop.submits]
+    assert sorted(days) == ["2024-03-09", "2024-03-10"]
+
+
 async def test_every_kind_of_segment_lands_under_its_key(shop, credentials, warehouse, database):
     """Devices, funnel steps and navigation flows land under their stable keys."""
     segments = {

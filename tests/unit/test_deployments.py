@@ -65,7 +65,7 @@ def test_loads_and_markings_of_a_site_do_not_run_concurrently():
 
 def test_no_site_is_scheduled_twice():
     """Of all schedules only that of the daily load is active, also in the starter project."""
-    assert [one.full_name for one in DEPLOYMENTS if one.is_daily] == ["load-sessions/daily-load"]
+    assert [one.full_name for one in DEPLOYMENTS if one.is_active] == ["load-sessions/daily-load"]
     schedules = [schedule for entry in STARTER for schedule in entry.get("schedules", ())]
     assert [one["active"] for one in schedules] == [False]
 
@@ -77,7 +77,7 @@ def test_no_schedule_is_stopped_by_a_guard_that_only_a_person_can_lift():
         for one in DEPLOYMENTS
         if one.flow is load_sessions
     }
-    assert modes == {"daily-load": "partial", "backfill": "refuse"}
+    assert modes == {"daily-load": "partial", "hourly-today": "partial", "backfill": "refuse"}
     assert SiteLoad().when_too_big is WhenTooBig.PARTIAL
 
 

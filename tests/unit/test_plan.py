@@ -21,7 +21,7 @@ from prefect_wix.planning.plan import (
     partitions_of,
 )
 from prefect_wix.planning.segments import DEVICES, Segment
-from prefect_wix.planning.windows import Window
+from prefect_wix.planning.windows import Window, choose_window
 
 DAY = date(2024, 5, 1)
 ENDS = datetime(2024, 5, 2, tzinfo=UTC)
@@ -272,3 +272,23 @@ def test_a_job_record_returns_the_submitted_job():
     submitted = record.submitted(job)
     assert submitted.state is JobState.SUBMITTED
     assert submitted.job == job
+
+
+@pytest.mark.parametrize(
+    ("day", "hours"), [(date(2024, 3, 31), 23), (date(2024, 6, 1), 24), (date(2024, 10, 27), 25)]
+)
+def test_the_running_day_is_listed_every_hour_and_once_after_its_end(day, hours):
+    """The hourly deployment, over days with 23, 24 and 25 hours: as many jobs, and one more."""
+    zone, jobs, receipts = "Europe/Berlin", [], []
+    begins = Partition("site", day, "device_type=ALL", zone).begins_at
+    for hour in range(hours + 24):
+        now = begins + hour * HOUR + HOUR / 2
+        window = choose_window(None, None, 1, before=now, timezone=zone, include_today=True)
+        policy = RefreshPolicy(MISSING, timedelta(0), now, now)
+        segments = [Segment.parse("device_type=ALL")]
+        plan = make_plan(partitions_of("site", window, segments), receipts, policy)
+        jobs += [(one.day, hour) for one in plan.to_load]
+        loaded = [receipt(now, one) for one in plan.to_load]
+        keys = {one.partition.key for one in loaded}
+        receipts = [one for one in receipts if one.partition.key not in keys] + loaded
+    assert [hour for one, hour in jobs if one == day] == [*range(hours), hours]

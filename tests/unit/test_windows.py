@@ -164,6 +164,13 @@ def test_two_dates_take_precedence_over_a_number_of_days():
     assert chosen == Window(start, end, "UTC")
 
 
+def test_the_running_day_comes_after_the_complete_ones():
+    complete = choose_window(None, None, 2, before=AS_OF, timezone="UTC")
+    both = choose_window(None, None, 2, before=AS_OF, timezone="UTC", include_today=True)
+    assert [*both.days()] == [*complete.days(), complete.end]
+    assert complete.end == AS_OF.date()
+
+
 TOGETHER = "start_date and end_date go together"
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prefect import Flow
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.events import DeploymentEventTrigger
 
 from prefect_wix.flows import (
@@ -29,6 +30,7 @@ TAGS = ["wix"]
 CREDENTIALS = ("wix-credentials/wix", "wix-app-credentials/wix-app")
 WAREHOUSE = ("wix-sessions-warehouse/sessions",)
 ACCOUNT = ("wix-account-credentials/wix-account",)
+DAILY, HOURLY = "0 4 * * *", "30 * * * *"
 BACKFILL_QUEUE = "backfill"
 """A queue that is created after the default queue has a lower priority: scheduled runs precede."""
 AFTER_LOAD = DeploymentEventTrigger(
@@ -52,7 +54,8 @@ class Definition:
         description: what it is for, shown in the UI.
         blocks: parameter -> slugs of block documents, of which the first that exists is used.
         parameters: the other parameters that differ from the flow's defaults.
-        is_daily: None without a schedule; otherwise whether its daily schedule is active.
+        cron: None without a schedule; ``prefect-wix deploy --cron`` replaces a daily one.
+        is_active: whether its schedule is active.
         concurrency_limit: how many of its runs may run at once; None for any number. Two loads of
             one site would submit every job twice, and two markings send every ID twice.
         queue: the work queue in the pool; None for the default queue.
@@ -64,8 +67,9 @@ class Definition:
     description: str
     blocks: Mapping[str, tuple[str, ...]]
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    is_daily: bool | None = None
-    concurrency_limit: int | None = None
+    cron: str | None = None
+    is_active: bool = False
+    concurrency_limit: int | ConcurrencyLimitConfig | None = None
     queue: str | None = None
     triggers: tuple[DeploymentEventTrigger, ...] = ()
 
@@ -95,8 +99,27 @@ DEPLOYMENTS = (
             # No guard that only a person can lift stops a schedule.
             "when_too_big": WhenTooBig.PARTIAL.value,
         },
-        is_daily=True,
+        cron=DAILY,
+        is_active=True,
         concurrency_limit=1,
+    ),
+    Definition(
+        load_sessions,
+        "hourly-today",
+        "Loads the running day every hour, and yesterday once it is over; off until switched on.",
+        _SITE,
+        {
+            "days": 1,
+            "include_today": True,
+            # The daily load takes what comes late.
+            "refresh": Refresh.MISSING.value,
+            "when_too_big": WhenTooBig.PARTIAL.value,
+        },
+        cron=HOURLY,
+        # A run that takes longer than an hour is left alone.
+        concurrency_limit=ConcurrencyLimitConfig(
+            limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
+        ),
     ),
     Definition(
         load_sessions,
@@ -132,7 +155,7 @@ DEPLOYMENTS = (
         _SITES,
         {"load": {"days": 7}, "deployment": "load-site/one-site"},
         # Inactive: with load-sessions/daily-load active, it would load that site twice.
-        is_daily=False,
+        cron=DAILY,
         concurrency_limit=1,
     ),
     Definition(

@@ -17,12 +17,10 @@ from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
-from prefect_wix.deployments.definitions import ACCOUNT, DEPLOYMENTS, TAGS, Definition
+from prefect_wix.deployments.definitions import ACCOUNT, DAILY, DEPLOYMENTS, TAGS, Definition
 from prefect_wix.errors import DeploymentError
 
 Echo = Callable[[str], None]
-
-DEFAULT_CRON = "0 4 * * *"
 DEFAULT_TIMEZONE = "Etc/UTC"
 
 
@@ -125,10 +123,11 @@ async def _make_deployments(
 
 
 def _schedule(definition: Definition, cron: str | None, timezone: str | None) -> dict[str, Any]:
-    if definition.is_daily is None:
+    if definition.cron is None:
         return {}
+    times = cron if cron and definition.cron == DAILY else definition.cron
     zone = timezone or DEFAULT_TIMEZONE
-    return {"schedule": Cron(cron or DEFAULT_CRON, timezone=zone, active=definition.is_daily)}
+    return {"schedule": Cron(times, timezone=zone, active=definition.is_active)}
 
 
 async def _find_deployment(

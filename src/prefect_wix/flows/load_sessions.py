@@ -51,6 +51,7 @@ async def load_sessions(
     start_date: LocalDay = None,
     end_date: LocalDay = None,
     days: AtLeastOne | None = None,
+    include_today: bool = False,
     lookback_days: Annotated[int, Field(ge=0)] = 3,
     segments: SegmentKeys = [segment.key for segment in DEVICES],  # noqa: B006
     refresh: Refresh = Refresh.STALE,
@@ -71,6 +72,8 @@ async def load_sessions(
         end_date: The day after the last one; it is not included.
         days: Without dates, the last N complete local days before the scheduled time, and the
             missing and stale days of the 30 days before them.
+        include_today: With days, load the running day too, with the sessions that it has so far.
+            Later runs load it again until one has listed it after its end.
         lookback_days: For how many days after its end a day may receive late sessions.
         segments: Session filters by key, such as device_type=MOBILE.
         refresh: What to load again: nothing (missing), days that may have changed (stale), or all.
@@ -86,7 +89,9 @@ async def load_sessions(
     as_of = await scheduled_time()
     parsed_segments = parse_segments(segments)
     zone = timezone or await find_site_timezone(credentials)
-    window = choose_window(start_date, end_date, days, before=as_of, timezone=zone)
+    window = choose_window(
+        start_date, end_date, days, before=as_of, timezone=zone, include_today=include_today
+    )
     partial = when_too_big is WhenTooBig.PARTIAL and not confirm
     policy = RefreshPolicy(refresh, timedelta(lookback_days), as_of, datetime.now(UTC))
     plan, estimate = await plan_sessions_load(
@@ -110,9 +115,7 @@ async def load_sessions(
     except LoadError as error:
         results = [*error.outcomes]
     await emit_landed(credentials.site_id, window, results)
-    if len(reports.failures_of(results)) < len(results):
-        await show_calendar(warehouse, credentials.site_id, zone, policy)
-    await _show_results(results, window, warehouse, credentials.site_id)
+    await _show_results(results, window, warehouse, credentials.site_id, policy)
     return completed(results, reports.describe_load(results) + reports.describe_postponed(plan))
 
 
@@ -135,9 +138,15 @@ def _check_size(estimate: Estimate, confirm_above: int) -> None:
 
 
 async def _show_results(
-    results: list[PartitionResult], window: Window, warehouse: SessionsWarehouse, site_id: str
+    results: list[PartitionResult],
+    window: Window,
+    warehouse: SessionsWarehouse,
+    site_id: str,
+    policy: RefreshPolicy,
 ) -> None:
     """Show the results; raise a `LoadError` if a partition failed."""
+    if len(reports.failures_of(results)) < len(results):
+        await show_calendar(warehouse, site_id, window.timezone, policy)
     sentence = f"{window}: {reports.describe_load(results)}"
     await show_table(sentence, reports.result_rows(results), key=RESULT_KEY)
     # Before the warehouse is read once more: it may be the cause.

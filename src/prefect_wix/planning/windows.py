@@ -5,7 +5,7 @@ zero hours where a zone skipped a date. Which days are loaded is in `prefect_wix
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -73,10 +73,19 @@ def choose_window(
     *,
     before: datetime,
     timezone: str,
+    include_today: bool = False,
 ) -> Window:
     """The window of a run: two dates, or the last N complete local days before an instant.
 
     Dates take precedence over ``days``, which a deployment may set for its schedule.
+
+    Args:
+        start_date: the first local day.
+        end_date: the day after the last one.
+        days: N.
+        before: see `last_complete_days`.
+        timezone: see `last_complete_days`.
+        include_today: whether the running day comes after the complete ones.
 
     Raises:
         ValueError: neither is given, only one date is given, or the end is not after the start.
@@ -92,4 +101,5 @@ def choose_window(
             "No days: give start_date and end_date (the end is not included), or days, "
             "the last N complete local days."
         )
-    return last_complete_days(days, before=before, timezone=timezone)
+    window = last_complete_days(days, before=before, timezone=timezone)
+    return replace(window, end=window.end + ONE_DAY) if include_today else window
