@@ -87,7 +87,6 @@ async def load_sessions(
         timeout_seconds: How long one job may take before its partition fails.
     """
     as_of = await scheduled_time()
-    parsed_segments = parse_segments(segments)
     zone = timezone or await find_site_timezone(credentials)
     window = choose_window(
         start_date, end_date, days, before=as_of, timezone=zone, include_today=include_today
@@ -98,7 +97,7 @@ async def load_sessions(
         credentials,
         warehouse,
         window,
-        parsed_segments,
+        parse_segments(segments),
         policy,
         catch_up=start_date is None,
         max_requests=confirm_above if partial else None,
