@@ -196,10 +196,10 @@ async def test_a_change_comes_once_in_batches(make_bench, small_batches, engine)
     consumer = Consumer(warehouse)
     await consumer.read()
     assert consumer.token is None
-    await land(warehouse, ["a", "b", "c", "d", "e"])
-    await land(warehouse, ["b", "c", "d", "e", "f"], hours=1)
+    await land(warehouse, ["a", "b", "c", "d", "e", "f"])
+    await land(warehouse, ["b", "c", "d", "e", "f", "g"], hours=1)
     await consumer.read()
-    assert len(consumer.keys) == 5 + 2
+    assert len(consumer.keys) == 6 + 2
     consumer.keys.clear()
     await land(warehouse, ["g"], on_day(1))
     await consumer.read(segment="another")

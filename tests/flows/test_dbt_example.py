@@ -16,6 +16,7 @@ from prefect_wix.flows.profile_sessions import profile_sessions
 from prefect_wix.profiles.schema import prepare_profiles
 from tests.options import skip_without
 from tests.processes import ROOT
+from tests.warehouses import land, on_day
 
 OWN = ROOT / ".venv" / "dbt" / "bin" / "dbt"
 DBT = OWN if OWN.exists() else shutil.which("dbt")
@@ -67,6 +68,23 @@ def truth(shop):
         for device in DEVICES:
             ids = shop.answer({**query, "deviceType": {"type": device}})
             yield (day, device), [len(ids), *(len(ids & those) for those in reached)]
+
+
+async def test_the_incremental_model_appends_each_change_once(warehouse, database):
+    """The second build finds an added session, a removed one and a new day."""
+    engine = warehouse.get_warehouse()
+    await prepare_profiles(engine)
+    await engine.prepare()
+    await land(engine, ["a", "b"])
+    log = "SELECT session_date, session_id, change, version FROM {} ORDER BY ALL"
+    for hours, ids in enumerate((["a", "b"], ["b", "c"])):
+        await land(engine, ids, hours=hours)
+        await land(engine, ["d"], on_day(1 + hours))
+        await build_funnel(database, Path(DBT))
+        with duckdb.connect(str(database), read_only=True) as connection:
+            rows = connection.execute(log.format("session_changes")).fetchall()
+            assert rows == connection.execute(log.format("wix_session_changes")).fetchall()
+    assert [row[1:] for row in rows if row[2] == "removed"] == [("a", "removed", 2)]
 
 
 async def test_a_failed_dbt_test_fails_the_run(warehouse, database):

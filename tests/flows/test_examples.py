@@ -8,15 +8,23 @@ import json
 import re
 from collections import Counter
 from datetime import date, timedelta
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import ClassVar
 
 import duckdb
+import httpx
 import pytest
 
 from examples.count_by_day import AFTER_LOAD, count_by_day
+from examples.send_new_sessions import send_new_sessions
 from examples.share_of_phones import share_of_phones
 from prefect_wix.flows.load_sessions import load_sessions
+from prefect_wix.load import session_changes
 from prefect_wix.tasks.events import LANDED_EVENT
 from tests.processes import ROOT
+from tests.warehouses import MOBILE, land
 
 EXAMPLES = ROOT / "examples"
 START = date(2024, 3, 1)
@@ -83,6 +91,43 @@ async def test_the_programs_count_the_landed_sessions(shop, loaded):
     for _ in range(2):
         rows = count_by_day(shop.site_id, START, START + timedelta(2), str(loaded))
         assert rows == 2 * len(SEGMENTS)
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """Counts the requests by idempotency key, and fails at the fifth request."""
+
+    received: ClassVar = Counter()
+
+    def do_POST(self):
+        self.received[self.headers["idempotency-key"]] += 1
+        self.send_response(500 if self.received.total() == 5 else 204)
+        self.end_headers()
+
+    def log_message(self, *_): ...
+
+
+async def test_new_sessions_are_sent_at_least_once_across_a_crash(warehouse, monkeypatch):
+    """The run that failed is repeated from the last batch; a later run sends what came since."""
+    monkeypatch.setattr(session_changes, "BATCH_SIZE", 2)
+    engine = warehouse.get_warehouse()
+    await engine.prepare()
+    await land(engine, ["a", "b", "c"])
+    await land(engine, ["b", "c", "d", "e"], hours=1)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+    Thread(target=server.serve_forever, daemon=True).start()
+    send = partial(
+        send_new_sessions, warehouse, f"http://127.0.0.1:{server.server_port}/", MOBILE.segment
+    )
+    with pytest.raises(httpx.HTTPStatusError):
+        await send()
+    assert await send() == 2
+    sessions = [json.loads(key)[3] for key in Endpoint.received]
+    assert sorted(sessions) == ["a", "b", "c", "d", "e"]
+    assert Endpoint.received.total() == 5 + 2
+    await land(engine, ["b", "f"], hours=2)
+    assert await send() == 1
+    server.shutdown()
+    server.server_close()
 
 
 async def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):

@@ -89,8 +89,9 @@ async def read_session_changes(
     for key, version in sorted(current.items()):
         after = (known.get(key, 0) + 1, "", "")
         while known.get(key, 0) < version:
-            page = await engine.read(partial(_read_page, key=key, version=version, after=after))
-            if len(page) < BATCH_SIZE:
+            rows = await engine.read(partial(_read_page, key=key, version=version, after=after))
+            page = rows[:BATCH_SIZE]
+            if len(page) == len(rows):
                 known[key] = version
             else:
                 last = page[-1]
@@ -115,11 +116,12 @@ def _read_versions(
 def _read_page(
     tables: SessionTransactions, key: Key, version: int, after: tuple[int, str, str]
 ) -> Steps[list[SessionChange]]:
+    """The changes after the last ones, and one more if there are more than a batch."""
     rows = yield Statement(
         f"SELECT {_COLUMNS} FROM {tables.name('wix_session_changes')} WHERE site_id = $1 "
         "AND segment = $2 AND session_date = $3 AND version <= $4 "
         "AND (version, session_id, change) > ($5, $6, $7) "
-        f"ORDER BY version, session_id, change LIMIT {BATCH_SIZE}",
+        f"ORDER BY version, session_id, change LIMIT {BATCH_SIZE + 1}",
         (*key, version, *after),
     )
     return [SessionChange(*row) for row in rows]
