@@ -28,7 +28,7 @@ from prefect_wix.cli.api_check import observe, show_comparison
 from prefect_wix.client.models import check_timezone
 from prefect_wix.deployments.definitions import ACCOUNT, CREDENTIALS, DEPLOYMENTS, WAREHOUSE
 from prefect_wix.errors import BadRequestError, DeploymentError, NotFoundError, WixError
-from prefect_wix.planning.load_calendar import calendar_window
+from prefect_wix.load.site_calendar import calendar_window
 from prefect_wix.warehouse.interface import BUSY_TIMEOUT_SECONDS
 
 SECONDS = 20.0

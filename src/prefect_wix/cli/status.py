@@ -14,9 +14,8 @@ from cyclopts import Parameter
 from prefect_wix.blocks.documents import Settings, find_block, find_server, read_settings
 from prefect_wix.deployments.definitions import CREDENTIALS, WAREHOUSE
 from prefect_wix.errors import DeploymentError
-from prefect_wix.load.site_calendar import read_calendar
+from prefect_wix.load.site_calendar import LoadCalendar, read_calendar
 from prefect_wix.planning.estimate import counted
-from prefect_wix.planning.load_calendar import LoadCalendar
 from prefect_wix.planning.partitions import JobRecord, JobState
 from prefect_wix.planning.plan import Refresh, RefreshPolicy
 

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from test_plan import receipt
 
-from prefect_wix.planning.load_calendar import DayState, calendar_window, make_calendar
+from prefect_wix.load.site_calendar import DayState, make_calendar
 from prefect_wix.planning.partitions import JobRecord, JobState, Partition
 from prefect_wix.planning.plan import Refresh, RefreshPolicy
 
@@ -25,9 +25,7 @@ def record(state, *, at):
 
 
 def calendar(receipts, records):
-    window = calendar_window(NOW, "UTC")
-    since = NOW - 6 * HOUR
-    return make_calendar("site", window, receipts, records, POLICY, running_since=since)
+    return make_calendar("site", receipts, records, POLICY)
 
 
 EARLY = PARTITION.ends_at - HOUR
