@@ -19,15 +19,11 @@ from zoneinfo import ZoneInfo
 from prefect_wix import __version__
 from prefect_wix.blocks.credentials import AnyWixCredentials
 from prefect_wix.client.client import WixClient
-from prefect_wix.client.models import (
-    PAGE_LIMIT,
-    DeviceType,
-    JobPage,
-    JobStatus,
-    Period,
-    SessionsQuery,
-)
-from prefect_wix.errors import BadRequestError, StatusError, WixError
+from prefect_wix.client.models import DeviceType, JobPage, JobStatus, Period, SessionsQuery
+from prefect_wix.errors import StatusError
+from prefect_wix.jobs.listing import submit_job
+from prefect_wix.jobs.poll_policy import PollPolicy
+from prefect_wix.jobs.polling import JobReader
 
 ASSUMED = {
     "time zone of the site": "known",
@@ -51,13 +47,13 @@ ASSUMED = {
 """What is assumed, by name. The package is correct without it. No check marks a session."""
 MINUTE = 60.0
 """The period of the rate limit, in seconds."""
+JOB_SECONDS = 60.0
+"""How long to wait for the jobs, in seconds."""
 FEW = 20
 """With fewer sessions, equal numbers and orders may be a coincidence."""
 MOST_REQUESTS = 500
 """When to stop provoking a 429, if Wix accepts every request."""
 _PERIODS = {"week": (7, 0), "yesterday": (1, 0), "day before": (2, 1), "LAST_7_DAYS": None}
-_PAUSES = (0.5, 1, 2, 4, 8, 16, 32)
-"""Seconds between the polls of a job."""
 _LIST = "POST /analytics/v1/sessions/list/async"
 _RESULT = "GET /analytics/v1/sessions/list/result"
 _NO_JOB = {"params": {"jobId": str(uuid4()), "limit": 1, "offset": 0}}
@@ -99,17 +95,21 @@ async def observe(
         seen["time zone of the site"] = "known" if zone else "unknown"
         today = datetime.now(ZoneInfo(zone or "UTC")).date()
         queries = {name: _query(ages, today, zone) for name, ages in _PERIODS.items()}
-        jobs = {name: await client.list_sessions_async(one) for name, one in queries.items()}
+        jobs = {name: await submit_job(client, one) for name, one in queries.items()}
         await _observe_refusals(client, seen)
-        limit = await _largest_limit(client, jobs["week"])
-        seen["largest limit of a page"] = str(limit)
-        pages = {name: await _first_page(client, job, limit) for name, job in jobs.items()}
+        policy = PollPolicy(timeout_seconds=JOB_SECONDS)
+        deadline = client.clock.now() + JOB_SECONDS
+        readers = {
+            name: JobReader(client, job, policy, deadline, client.log) for name, job in jobs.items()
+        }
+        pages = {name: await reader.page(0) for name, reader in readers.items()}
+        seen["largest limit of a page"] = str(client.page_limit)
         _compare_pages(pages, seen)
         # The counts need another permission.
         with suppress(StatusError):
             counts = await client.get_total_sessions(today - timedelta(7), today, zone or "UTC")
             _compare_counts(pages["week"].total or 0, sum(counts.values()), seen)
-        await _read_again(client, jobs["week"], pages["week"], seen)
+        await _read_again(client, jobs["week"].job_id, pages["week"], seen)
         if provoke_429:
             await _provoke_429(client, seen)
 
@@ -133,24 +133,6 @@ async def _observe_refusals(client: WixClient, seen: dict[str, str]) -> None:
     body = {"predefinedTimePeriod": "YESTERDAY", "conversionFunnel": funnel}
     unset = await client.send_unchecked(_LIST, json=body)
     seen["unset enum value in a query"] = "accepted" if unset.is_success else "refused"
-
-
-async def _largest_limit(client: WixClient, job: str) -> int:
-    try:
-        await client.get_list_sessions_job_result(job)
-    except BadRequestError as error:
-        limits = [(one.data or {}).get("threshold") for one in error.violations]
-        return next((n for n in limits if isinstance(n, int) and 0 < n < PAGE_LIMIT), 100)
-    return PAGE_LIMIT
-
-
-async def _first_page(client: WixClient, job: str, limit: int) -> JobPage:
-    for pause in _PAUSES:
-        page = await client.get_list_sessions_job_result(job, limit=limit)
-        if page.status is JobStatus.FINISHED:
-            return page
-        await asyncio.sleep(pause)
-    raise WixError(f"A job is {page.status_text} after {sum(_PAUSES):g} s. Run it again later.")
 
 
 def _compare_pages(pages: Mapping[str, JobPage], seen: dict[str, str]) -> None:
