@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -17,6 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_wix.blocks.documents import DOCUMENTS, save_documents
 from prefect_wix.blocks.shared_limit import limit_name
 from prefect_wix.cli import check
+from prefect_wix.cli.app import main
 from prefect_wix.cli.check import CHECKS, Found, run_checks
 from prefect_wix.cli.demo import run
 from prefect_wix.cli.status import read_status, status
@@ -172,15 +176,73 @@ async def partitions(database, shop):
     return found
 
 
-async def test_a_warehouse_that_can_only_be_read_is_found(partitions, database, settings):
-    """The check writes a record that has ended once more, which changes nothing."""
+async def test_a_warehouse_that_can_only_be_read_is_found(make_bench, settings):
+    """Before its first load, too: the check writes a record that belongs to no site."""
+    bench = make_bench("postgres")
+    settings |= {"WIX_WAREHOUSE_SCHEMA": bench.schema}
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
-        _, before = await read_status(settings)
-        for access, mark in (("read_write", "✓"), ("read_only", "✗")):
-            url = f"duckdb:///{database}?access_mode={access}"
-            marks, text = await checked(settings | {"WIX_WAREHOUSE_URL": url})
+        for option, mark in (("", "✓"), ("", "✓"), ("?default_transaction_read_only=on", "✗")):
+            marks, text = await checked(settings | {"WIX_WAREHOUSE_URL": bench.url + option})
             assert marks[4] == mark, text
-        assert (await read_status(settings))[1] == before
+    assert await bench.sql(f"SELECT count(*) FROM {bench.name('wix_session_jobs')}") == [(1,)]
+
+
+@contextmanager
+def rejecting_server(*accepted):
+    """The base URL of a server that returns 401, and 200 on the accepted paths."""
+
+    class Rejecting(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path in accepted else 401)
+            self.end_headers()
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            """Log nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Rejecting) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore:Cyclopts")
+@pytest.mark.parametrize("command", ["check", "setup", "status"])
+def test_a_server_that_rejects_requests_does_not_show_its_password(
+    command, monkeypatch, tmp_path, capsys
+):
+    """A URL with a user and a password, as for a proxy. No command shows a traceback."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["prefect-wix", command])
+    with rejecting_server(401) as url:
+        api = f"{url.replace('://', '://me:c4nary@')}/api"
+        with temporary_settings({PREFECT_API_URL: api}), pytest.raises(SystemExit) as ended:
+            main()
+    shown = f"{ended.value.code} {capsys.readouterr().out}"
+    assert ended.value.code not in (None, 0)
+    assert "c4nary" not in shown
+    assert f"No Prefect server responds at {url}/api (status 401)" in shown or command == "status"
+
+
+@pytest.mark.filterwarnings("ignore:Cyclopts")
+def test_a_server_that_accepts_no_key_is_one_sentence(monkeypatch, tmp_path):
+    """Its health check needs no key, as in Prefect Cloud."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["prefect-wix", "setup"])
+    with (
+        rejecting_server(401, "/api/health") as url,
+        temporary_settings({PREFECT_API_URL: f"{url}/api"}),
+        pytest.raises(SystemExit, match="The Prefect server returned 401"),
+    ):
+        main()
+
+
+def test_options_of_the_comparison_need_it():
+    """They would be ignored without --api, and nothing would be provoked or written."""
+    for options in ({"provoke_429": True}, {"output": Path("table.json")}):
+        with pytest.raises(ValueError, match="--api"):
+            check.check(**options)
 
 
 def test_the_status_shows_gaps_jobs_and_the_last_error(
@@ -217,7 +279,12 @@ async def test_the_status_before_the_first_load_says_how_to_load(client, setting
     """The settings are enough; without them, the status names what is missing."""
     calendar, details = await read_status(settings)
     assert (calendar.states, details["days"]) == ({}, {})
-    with pytest.raises(DeploymentError, match="Set WIX_WAREHOUSE_URL in the environment"):
+    with pytest.raises(DeploymentError, match=r"no block .* Set WIX_WAREHOUSE_URL in the env"):
+        await read_status({})
+    with (
+        temporary_settings(restore_defaults={PREFECT_API_URL}),
+        pytest.raises(DeploymentError, match=r"No Prefect server responds\. Set WIX_WAREHOUSE_URL"),
+    ):
         await read_status({})
 
 

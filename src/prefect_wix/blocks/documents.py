@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
+from httpx import HTTPStatusError
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
@@ -125,8 +126,12 @@ async def find_server() -> str:
         error = await client.api_healthcheck()
     url = str(client.api_url.copy_with(userinfo=b"")).rstrip("/")
     if error is not None:
+        reason = str(error) or type(error).__name__
+        if isinstance(error, HTTPStatusError):
+            # Its text has the URL, which may have a password.
+            reason = f"status {error.response.status_code}"
         raise DeploymentError(
-            f"No Prefect server responds at {url} ({error or type(error).__name__}). "
+            f"No Prefect server responds at {url} ({reason}). "
             "Start one with `prefect server start`, or correct PREFECT_API_URL."
         )
     return url
@@ -160,9 +165,9 @@ async def find_block(
         if made or saved:
             return saved or made, ""
     variables = " and ".join(documents[0].missing_variables({}))
+    problem = f"There is no block {' or '.join(slugs)}" if server else "No Prefect server responds"
     raise DeploymentError(
-        f"There is no block {' or '.join(slugs)}. Set {variables} in the environment or in .env, "
-        "and run `prefect-wix setup`."
+        f"{problem}. Set {variables} in the environment or in .env, and run `prefect-wix setup`."
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from cyclopts import App
-from httpx import RequestError
+from httpx import HTTPStatusError, RequestError
 
 from prefect_wix import __version__
 from prefect_wix.errors import WixError
@@ -39,6 +39,12 @@ def main() -> None:
         app()
     except (WixError, OSError, ValueError) as error:
         sys.exit(str(error))
+    except HTTPStatusError as error:
+        # Its text has the URL, which may have a password.
+        status = error.response.status_code
+        sys.exit(
+            f"The Prefect server returned {status}. Check PREFECT_API_URL and PREFECT_API_KEY."
+        )
     except RequestError as error:
         sys.exit(f"The Prefect server does not respond ({error}). Check PREFECT_API_URL.")
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -28,12 +28,21 @@ from prefect_wix.cli.api_check import observe, show_comparison
 from prefect_wix.client.models import check_timezone
 from prefect_wix.deployments.definitions import ACCOUNT, CREDENTIALS, DEPLOYMENTS, WAREHOUSE
 from prefect_wix.errors import BadRequestError, DeploymentError, NotFoundError, WixError
-from prefect_wix.load.site_calendar import calendar_window
+from prefect_wix.planning.partitions import UNCONFIRMED, JobRecord, JobState, Partition
 from prefect_wix.warehouse.interface import BUSY_TIMEOUT_SECONDS
 
 SECONDS = 20.0
 """The time limit of a check. A locked warehouse is waited for in addition."""
 DAILY_LOAD = "load-sessions/daily-load"
+WRITTEN = JobRecord(
+    record_id="prefect-wix check",
+    partition=Partition("prefect-wix-check", date(1970, 1, 1), "device_type=ALL", "UTC"),
+    state=JobState.SUPERSEDED,
+    intended_at=UNCONFIRMED,
+    ended_at=UNCONFIRMED,
+    reason="Written by `prefect-wix check`; there is no job.",
+)
+"""Each check of a warehouse writes the same record, which belongs to no site."""
 
 T = TypeVar("T")
 
@@ -68,6 +77,8 @@ def check(*, api: bool = False, provoke_429: bool = False, output: Path | None =
             other runs of the site are refused, too.
         output: With api, a file for the table as JSON.
     """
+    if not api and (provoke_429 or output):
+        raise ValueError("--provoke-429 and --output need --api.")
     found = Found(read_settings(Path.cwd()))
     if not api:
         sys.exit(not asyncio.run(run_checks(found)))
@@ -145,12 +156,8 @@ async def _check_warehouse(found: Found) -> str:
     block, problem = await find_block(WAREHOUSE, found.settings, found.server)
     warehouse = block.get_warehouse()
     await warehouse.prepare()
-    if found.credentials:
-        days = calendar_window(datetime.now(UTC), "UTC")
-        records = await warehouse.job_records(found.credentials.site_id, days)
-        # No run changes a record that has ended, so that it can be written again as it is.
-        for record in [one for one in records if one.ended_at][-1:]:
-            await warehouse.save_record(record)
+    # Creating tables that exist writes nothing.
+    await warehouse.save_record(WRITTEN)
     if problem:
         raise DeploymentError(problem)
     return "can be read and written, and has the tables of this version"
