@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
-from httpx import HTTPStatusError
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 
@@ -127,7 +127,7 @@ async def find_server() -> str:
     url = str(client.api_url.copy_with(userinfo=b"")).rstrip("/")
     if error is not None:
         reason = str(error) or type(error).__name__
-        if isinstance(error, HTTPStatusError):
+        if isinstance(error, PrefectHTTPStatusError):
             # Its text has the URL, which may have a password.
             reason = f"status {error.response.status_code}"
         raise DeploymentError(
