@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.live import Live
-from rich.text import Text
 
 from prefect_wix.blocks.credentials import WixCredentials
 from prefect_wix.blocks.warehouse import SessionsWarehouse
@@ -24,12 +23,10 @@ from prefect_wix.sandbox import Sandbox, World, running
 
 DAYS = 30
 DATABASE = Path("demo-sessions.duckdb")
-BY_DAY = """
-    SELECT session_date, count(*) FILTER (segment = 'device_type=DESKTOP'),
-    count(*) FILTER (segment = 'device_type=MOBILE'),
-    count(*) FILTER (segment = 'device_type=TABLET'), count(*)
-    FROM wix_landed_sessions GROUP BY session_date ORDER BY session_date
-"""
+BY_DAY = (
+    "WITH days AS (PIVOT wix_landed_sessions ON segment[13:] USING count(*) GROUP BY session_date) "
+    "SELECT *, bar(DESKTOP + MOBILE + TABLET, 0, 1000, 30) AS sessions FROM days ORDER BY ALL"
+)
 
 
 def demo() -> None:
@@ -57,6 +54,7 @@ def demo() -> None:
 
 def run() -> None:
     """Start the sandbox, load its sessions and show them by day and device."""
+    duckdb = import_extra("duckdb", extra="duckdb", what_for="The demo")
     console, is_first = Console(highlight=False, soft_wrap=True), not DATABASE.exists()
     console.print(f"Loading the last {DAYS} days of a shop, by device, into {DATABASE}.")
     console.print("A sandbox stands in for Wix; no account is needed.")
@@ -72,13 +70,15 @@ def run() -> None:
         )
         warehouse = SessionsWarehouse(url=f"duckdb:///{DATABASE}")
         results = asyncio.run(load_sessions(credentials, warehouse, days=DAYS))
-    console.print(_bars())
+    with duckdb.connect(str(DATABASE), read_only=True) as connection:
+        connection.sql(BY_DAY).show(max_rows=40)
     console.print(f"{len(results)} jobs, {sandbox.count()} requests. ", end="")
     if is_first:
         console.print("A second `prefect-wix demo` requests only days that may have changed.")
     else:
         console.print(f"The other {DAYS * 3 - len(results)} are unchanged and were not requested.")
-    console.print(f"\nQuery them:\n{_query_line()}")
+    python = f"import duckdb; duckdb.connect('{DATABASE}').sql('{BY_DAY}').show(max_rows=40)"
+    console.print(f'\nQuery them:\n  {sys.executable} -c "{python}"')
     console.print("\nNext: `prefect-wix check` says step by step what a real site needs.")
 
 
@@ -86,27 +86,6 @@ def _progress(sandbox: Sandbox) -> str:
     if jobs := len(sandbox.jobs):
         return f"{jobs} jobs submitted, {sandbox.count()} requests"
     return "Starting a temporary Prefect server (up to half a minute)"
-
-
-def _bars() -> Text:
-    """A bar per day, of desktop, mobile and tablet, and the number of sessions."""
-    duckdb = import_extra("duckdb", extra="duckdb", what_for="The demo")
-    with duckdb.connect(str(DATABASE), read_only=True) as connection:
-        rows = connection.execute(BY_DAY).fetchall()
-    most = max(total for *_, total in rows)
-    text = Text("\n           █ desktop  ▒ mobile  ░ tablet\n")
-    for day, *counts, total in rows:
-        text.append(f"{day} ")
-        for glyph, style, count in zip("█▒░", ("blue", "cyan", "magenta"), counts, strict=True):
-            text.append(glyph * round(50 * count / most), style)
-        text.append(f" {total:,}\n")
-    return text
-
-
-def _query_line() -> str:
-    sql = "SELECT session_date, segment, count(*) FROM wix_landed_sessions GROUP BY ALL ORDER BY 1"
-    python = f"import duckdb; duckdb.connect('{DATABASE}').sql('{sql}').show()"
-    return f'  {sys.executable} -c "{python}"'
 
 
 if __name__ == "__main__":
