@@ -8,7 +8,6 @@ and read all pages in one task run, so the poll that finds the job finished is a
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +32,10 @@ from prefect_wix.tasks.run_names import run_name
 TIMEOUT_SECONDS = 3600.0
 
 
-@dataclass
-class _OneJobPerRun(CachePolicy):
-    """Returns to a retried flow run the job that it submitted for the same site and query.
-
-    The key is not computed from all inputs, since all secrets hash alike: two accounts would share
-    one cache entry.
-    """
-
-    def compute_key(
-        self,
-        task_ctx: TaskRunContext,
-        inputs: dict[str, Any],
-        flow_parameters: dict[str, Any],
-        **kwargs: Any,
-    ) -> str | None:
-        """A hash of the run ID, the base URL, the site ID and the query."""
-        run = RUN_ID.compute_key(task_ctx, inputs, flow_parameters, **kwargs)
-        credentials, query = inputs["credentials"], inputs["query"]
-        return hash_objects(run, credentials.base_url, credentials.site_id, query.to_wire())
+def _site_and_query(context: TaskRunContext, inputs: dict[str, Any]) -> str | None:  # noqa: ARG001
+    """A hash of the base URL, the site ID and the query: all secrets hash alike."""
+    credentials, query = inputs["credentials"], inputs["query"]
+    return hash_objects(credentials.base_url, credentials.site_id, query.to_wire())
 
 
 async def had_no_effect(
@@ -66,7 +50,8 @@ async def had_no_effect(
 
 @task(
     task_run_name=run_name("submit", "query"),
-    cache_policy=_OneJobPerRun(),
+    # A retried flow run gets the job that it submitted for the same site and query.
+    cache_policy=RUN_ID + CachePolicy.from_cache_key_fn(_site_and_query),
     persist_result=True,
     result_serializer="json",
     retry_condition_fn=had_no_effect,
