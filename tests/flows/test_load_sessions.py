@@ -109,7 +109,7 @@ async def test_reloads_measure_late_arrivals(credentials, warehouse, artifacts):
             await load_sessions(block, warehouse, days=1)
     curve = (await artifacts(LATE_ARRIVALS_KEY))[0]
     assert json.loads(curve.data) == [
-        {"days after": "1", "reloads": "3", "changed": "0", "added": "0", "removed": "0"}
+        {"age_days": "1", "reloads": "3", "changed": "0", "added": "0", "removed": "0"}
     ]
     assert "Too few reloads to recommend lookback_days (oldest: 1 day)" in curve.description
 

@@ -38,8 +38,8 @@ def test_reloads_are_compared_with_the_load_before_and_grouped_by_age():
         loaded(NEXT, 50),
     ]
     assert late_arrivals_by_age(reversed(records)) == [
-        LateArrivals(age_days=2, records=2, changed=2, added=3, removed=1),
-        LateArrivals(age_days=3, records=2, changed=0, added=0, removed=0),
+        LateArrivals(age_days=2, reloads=2, changed=2, added=3, removed=1),
+        LateArrivals(age_days=3, reloads=2, changed=0, added=0, removed=0),
     ]
 
 
@@ -75,7 +75,7 @@ def test_failed_jobs_are_ignored():
 def test_the_lookback_is_the_last_age_at_which_something_changed(changed_by_age, lookback):
     """It is known only if enough later reloads found no change."""
     curve = [
-        LateArrivals(age_days=age, records=5, changed=changed, added=changed, removed=0)
+        LateArrivals(age_days=age, reloads=5, changed=changed, added=changed, removed=0)
         for age, changed in changed_by_age.items()
     ]
     assert recommended_lookback(curve) == lookback

@@ -25,8 +25,7 @@ class LateArrivals:
 
     age_days: int
     """Days from the end of the local day to the submit of the reload, rounded up."""
-    records: int
-    """Reloads at that age."""
+    reloads: int
     changed: int
     """Reloads that listed other IDs than the load before."""
     added: int
@@ -52,7 +51,7 @@ def recommended_lookback(curve: Iterable[LateArrivals]) -> int | None:
     """
     rows = list(curve)
     last_change = max((row.age_days for row in rows if row.changed), default=0)
-    unchanged_since = sum(row.records for row in rows if row.age_days > last_change)
+    unchanged_since = sum(row.reloads for row in rows if row.age_days > last_change)
     return last_change if unchanged_since >= MIN_RELOADS else None
 
 
@@ -73,7 +72,7 @@ def _reloads(records: Iterable[JobRecord]) -> Iterable[tuple[int, JobRecord]]:
 def _late_arrivals_at(age: int, records: list[JobRecord]) -> LateArrivals:
     return LateArrivals(
         age_days=age,
-        records=len(records),
+        reloads=len(records),
         changed=sum(bool(record.added or record.removed) for record in records),
         added=sum(record.added or 0 for record in records),
         removed=sum(record.removed or 0 for record in records),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -115,16 +116,7 @@ def describe_late_arrivals(curve: Sequence[LateArrivals]) -> str:
 
 def late_arrival_rows(curve: Sequence[LateArrivals]) -> list[dict[str, Any]]:
     """A row for each age, with the changes that reloads found."""
-    return [
-        {
-            "days after": row.age_days,
-            "reloads": row.records,
-            "changed": row.changed,
-            "added": row.added,
-            "removed": row.removed,
-        }
-        for row in curve
-    ]
+    return [asdict(row) for row in curve]
 
 
 def failures_of(results: Sequence[PartitionResult]) -> dict[str, str]:
