@@ -10,7 +10,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from prefect_wix.blocks.shared_limit import limit_name
 from prefect_wix.cli.api_check import observe, show_comparison
 from prefect_wix.client.models import check_timezone
 from prefect_wix.deployments.definitions import ACCOUNT, CREDENTIALS, DEPLOYMENTS, WAREHOUSE
+from prefect_wix.deployments.registration import find_deployment
 from prefect_wix.errors import BadRequestError, DeploymentError, NotFoundError, WixError
 from prefect_wix.planning.partitions import UNCONFIRMED, JobRecord, JobState, Partition
 from prefect_wix.warehouse.interface import BUSY_TIMEOUT_SECONDS
@@ -60,7 +61,7 @@ class Found:
     """The URL of the Prefect server, which responds."""
     credentials: Any = None
     """The credentials block of the site."""
-    deployments: dict[str, DeploymentResponse] = field(default_factory=dict)
+    daily_load: DeploymentResponse | None = None
 
 
 def check(*, api: bool = False, provoke_429: bool = False, output: Path | None = None) -> None:
@@ -180,10 +181,9 @@ async def _check_deployments(found: Found) -> str:
     _require(found.server, "server")
     names = [one.full_name for one in DEPLOYMENTS if ACCOUNT not in one.blocks.values()]
     async with get_client() as client:
-        for name in names:
-            with suppress(ObjectNotFound):
-                found.deployments[name] = await client.read_deployment_by_name(name)
-    if missing := [name for name in names if name not in found.deployments]:
+        read = {name: await find_deployment(client, name) for name in names}
+    found.daily_load = read[DAILY_LOAD]
+    if missing := [name for name in names if read[name] is None]:
         raise DeploymentError(
             f"{', '.join(missing)} not found. Run `prefect-wix deploy`, or `prefect-wix serve`."
         )
@@ -191,11 +191,11 @@ async def _check_deployments(found: Found) -> str:
 
 
 async def _check_worker(found: Found) -> str:
-    daily = _require(found.deployments.get(DAILY_LOAD), f"deployment {DAILY_LOAD}")
-    pool = daily.work_pool_name
+    daily_load = _require(found.daily_load, f"deployment {DAILY_LOAD}")
+    pool = daily_load.work_pool_name
     start = f"prefect worker start --pool {pool}" if pool else "prefect-wix serve"
     # The server marks a deployment as ready when a process has looked for its runs.
-    if daily.status is not DeploymentStatus.READY:
+    if daily_load.status is not DeploymentStatus.READY:
         raise DeploymentError(f"Nothing looks for runs of {DAILY_LOAD}. Run `{start}`.")
     return f"`{start}` is running"
 

@@ -73,7 +73,7 @@ async def serve(
     """
     async with get_client() as client:
         for definition in DEPLOYMENTS:
-            found = await _find_deployment(client, definition)
+            found = await find_deployment(client, definition.full_name)
             if found and found.work_pool_name:
                 raise DeploymentError(
                     f"{definition.full_name} belongs to the work pool {found.work_pool_name}; "
@@ -102,7 +102,9 @@ async def _make_deployments(
             # Most users load one site and have no key of an account.
             echo(f"skipped   {definition.full_name}: {error}")
             continue
-        keeps_schedule = not (cron or timezone) and await _find_deployment(client, definition)
+        keeps_schedule = not (cron or timezone) and await find_deployment(
+            client, definition.full_name
+        )
         deployment = await definition.flow.ato_deployment(
             definition.name,
             description=definition.description,
@@ -130,11 +132,10 @@ def _schedule(definition: Definition, cron: str | None, timezone: str | None) ->
     return {"schedule": Cron(times, timezone=zone, active=definition.is_active)}
 
 
-async def _find_deployment(
-    client: PrefectClient, definition: Definition
-) -> DeploymentResponse | None:
+async def find_deployment(client: PrefectClient, name: str) -> DeploymentResponse | None:
+    """The deployment with a name such as load-sessions/daily-load; None if there is none."""
     try:
-        return await client.read_deployment_by_name(definition.full_name)
+        return await client.read_deployment_by_name(name)
     except ObjectNotFound:
         return None
 
