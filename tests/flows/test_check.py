@@ -8,6 +8,7 @@ import re
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import reload
 from pathlib import Path
 from threading import Thread
 
@@ -19,8 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from prefect_wix.blocks.documents import DOCUMENTS, save_documents
 from prefect_wix.blocks.shared_limit import limit_name
-from prefect_wix.cli import check
-from prefect_wix.cli.app import main
+from prefect_wix.cli import app, check
 from prefect_wix.cli.check import CHECKS, Found, run_checks
 from prefect_wix.cli.demo import run
 from prefect_wix.cli.status import read_status, status
@@ -218,7 +218,7 @@ def test_a_server_that_rejects_requests_does_not_show_its_password(
     with rejecting_server(401) as url:
         api = f"{url.replace('://', '://me:c4nary@')}/api"
         with temporary_settings({PREFECT_API_URL: api}), pytest.raises(SystemExit) as ended:
-            main()
+            app.main()
     shown = f"{ended.value.code} {capsys.readouterr().out}"
     assert ended.value.code not in (None, 0)
     assert "c4nary" not in shown
@@ -235,7 +235,21 @@ def test_a_server_that_accepts_no_key_is_one_sentence(monkeypatch, tmp_path):
         temporary_settings({PREFECT_API_URL: f"{url}/api"}),
         pytest.raises(SystemExit, match="The Prefect server returned 401"),
     ):
-        main()
+        app.main()
+
+
+@pytest.mark.filterwarnings("ignore:Cyclopts")
+def test_the_help_of_a_command_says_what_its_docstring_says(monkeypatch, capsys):
+    """The list of commands has one line of each."""
+    for arguments, text in (
+        (["check", "--help"], "the exit code is 1 if something fails"),
+        (["setup", "--help"], "WIX_API_KEY, WIX_SITE_ID, WIX_WAREHOUSE_URL and others"),
+        (["--help"], "Save block types, blocks and rate limits on the Prefect server"),
+    ):
+        monkeypatch.setattr("sys.argv", ["prefect-wix", *arguments])
+        with suppress(SystemExit):
+            reload(app).main()
+        assert text in " ".join(capsys.readouterr().out.split())
 
 
 def test_options_of_the_comparison_need_it():

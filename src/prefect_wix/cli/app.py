@@ -29,8 +29,11 @@ _COMMANDS = {
     "status": ("status:status", "Show what is landed, missing or failed, by day and segment."),
     "automations": ("server:automations", "Create or update the automations that watch runs."),
 }
+_LISTS_COMMANDS = len(sys.argv) < 2 or sys.argv[1].startswith("-")  # noqa: PLR2004
 for _name, (_function, _help) in _COMMANDS.items():
-    app.command(f"prefect_wix.cli.{_function}", name=_name, help=_help)
+    # The help of a command itself is its docstring, which this line would replace.
+    _line = _help if _LISTS_COMMANDS else None
+    app.command(f"prefect_wix.cli.{_function}", name=_name, help=_line)
 
 
 def main() -> None:
