@@ -189,8 +189,7 @@ async def save_documents(
     Returns:
         False if a document was invalid.
     """
-    results = [await _save(document, settings, echo) for document in documents]
-    return all(results)
+    return all([await _save(document, settings, echo) for document in documents])
 
 
 async def _save(document: Document, settings: Settings, echo: Callable[[str], None]) -> bool:

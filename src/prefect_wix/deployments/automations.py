@@ -24,8 +24,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect_wix.errors import DeploymentError
 from prefect_wix.tasks.events import LANDED_EVENT
 
-TWO_RUNS_OF_A_DAILY_SCHEDULE = timedelta(hours=36)
 A_DAY_AND_ITS_RETRIES = timedelta(hours=36)
+"""Two runs of a daily schedule are within it."""
 THREE_HEARTBEATS = timedelta(minutes=9)
 """Prefect sends a heartbeat of a flow run's process every three minutes."""
 
@@ -55,7 +55,7 @@ def failed_twice(action: Action) -> AutomationCore:
             for_each={"related:deployment:prefect.resource.id"},
             posture=Posture.Reactive,
             threshold=2,
-            within=TWO_RUNS_OF_A_DAILY_SCHEDULE,
+            within=A_DAY_AND_ITS_RETRIES,
         ),
         actions=[action],
     )

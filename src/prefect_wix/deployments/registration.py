@@ -95,7 +95,9 @@ async def _make_deployments(
     deployments = []
     for definition in DEPLOYMENTS:
         try:
-            blocks = await _find_blocks(client, definition)
+            blocks = {
+                name: await _find_block(client, slugs) for name, slugs in definition.blocks.items()
+            }
         except DeploymentError as error:
             if ACCOUNT not in definition.blocks.values():
                 raise
@@ -138,10 +140,6 @@ async def find_deployment(client: PrefectClient, name: str) -> DeploymentRespons
         return await client.read_deployment_by_name(name)
     except ObjectNotFound:
         return None
-
-
-async def _find_blocks(client: PrefectClient, definition: Definition) -> dict[str, Any]:
-    return {name: await _find_block(client, slugs) for name, slugs in definition.blocks.items()}
 
 
 async def _find_block(client: PrefectClient, slugs: tuple[str, ...]) -> dict[str, Any]:
