@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import httpx
 from prefect import flow, get_run_logger
 
 from prefect_wix.tasks import progress
@@ -23,3 +24,23 @@ async def test_progress_is_reported_although_nothing_ends(artifacts, monkeypatch
     assert "1 of 2 partitions, ends in about 0:00:0" in caplog.text
     (shown,) = await artifacts("waiting")
     assert (shown.data, shown.description) == (50.0, "1 of 2 partitions, ends in about 0:00:01")
+
+
+async def test_a_server_that_rejects_progress_is_one_line_without_its_url(monkeypatch, caplog):
+    """The URL may have a password; the work goes on."""
+
+    async def reject(**_):
+        request = httpx.Request("POST", "http://me:c4nary@127.0.0.1/api/artifacts/")
+        httpx.Response(401, request=request).raise_for_status()
+
+    monkeypatch.setattr(progress, "acreate_progress_artifact", reject)
+
+    @flow
+    async def wait():
+        async with Progress("waiting", get_run_logger(), lambda: (0.5, "1 of 2 partitions")):
+            pass
+
+    await wait()
+    (line,) = [one for one in caplog.messages if "Progress artifact" in one]
+    assert line == "Progress artifact not written, updates stopped (HTTPStatusError)."
+    assert "c4nary" not in caplog.text

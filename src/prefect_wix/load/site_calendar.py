@@ -100,7 +100,7 @@ def make_calendar(
     timezone: str | None = None,
 ) -> LoadCalendar:
     """The calendar that follows from receipts and job records; see `read_calendar`."""
-    known = [one.partition for one in (*receipts, *records)]
+    known = [*(one.partition for one in receipts), *(one.partition for one in records)]
     newest_day = max(known, key=lambda one: one.day, default=None)
     zone = timezone or (newest_day.timezone if newest_day else "UTC")
     window = calendar_window(policy.now, zone)

@@ -77,5 +77,7 @@ class Progress:
         try:
             yield
         except (httpx.HTTPError, PrefectException) as error:
-            self._log.warning("Progress artifact not written, updates stopped: %s", error)
+            # Without the text of the error: it has the URL, which may have a password.
+            kind = type(error).__name__
+            self._log.warning("Progress artifact not written, updates stopped (%s).", kind)
             self._artifact_id = None
