@@ -252,6 +252,26 @@ def test_the_help_of_a_command_says_what_its_docstring_says(monkeypatch, capsys)
         assert text in " ".join(capsys.readouterr().out.split())
 
 
+def test_the_comparison_says_if_it_uses_another_key_than_the_settings(
+    client, settings, monkeypatch, tmp_path, capsys
+):
+    """The block on the server is used, as in every run."""
+    asyncio.run(save_documents(settings | {"WIX_API_KEY": "c4nary-key"}))
+    (tmp_path / ".env").write_text("".join(f"{name}={one}\n" for name, one in settings.items()))
+    monkeypatch.chdir(tmp_path)
+    used = []
+
+    async def observe(credentials, *_, **__):
+        used.append(credentials.api_key.get_secret_value())
+
+    monkeypatch.setattr(check, "observe", observe)
+    check.check(api=True)
+    shown = capsys.readouterr().out
+    assert used == ["c4nary-key"]
+    assert "wix-credentials/wix differs from the settings. Run `prefect-wix setup`." in shown
+    assert "c4nary" not in shown
+
+
 def test_options_of_the_comparison_need_it():
     """They would be ignored without --api, and nothing would be provoked or written."""
     for options in ({"provoke_429": True}, {"output": Path("table.json")}):

@@ -94,7 +94,9 @@ def check(*, api: bool = False, provoke_429: bool = False, output: Path | None =
 async def _observe_api(found: Found, seen: dict[str, str], *, provoke_429: bool) -> None:
     with suppress(DeploymentError):
         await _check_server(found)
-    credentials, _ = await find_block(CREDENTIALS, found.settings, found.server)
+    credentials, problem = await find_block(CREDENTIALS, found.settings, found.server)
+    if problem:
+        print(problem)  # noqa: T201
     await observe(credentials, seen, provoke_429=provoke_429)
 
 
