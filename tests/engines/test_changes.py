@@ -191,6 +191,7 @@ async def test_a_consumer_that_crashes_ends_with_the_landed_sessions(
 
 @SQL
 async def test_a_change_comes_once_in_batches(make_bench, small_batches, engine):
+    """Also if the last batch of a partition is full."""
     bench = make_bench(engine)
     warehouse = await bench.ready()
     consumer = Consumer(warehouse)
@@ -205,6 +206,11 @@ async def test_a_change_comes_once_in_batches(make_bench, small_batches, engine)
     await consumer.read(segment="another")
     await consumer.read(site_id=MOBILE.site_id, segment=MOBILE.segment)
     assert len(consumer.keys) == 1
+    for expected in (2 * session_changes.BATCH_SIZE, 0):
+        consumer.keys.clear()
+        await land(warehouse, ["g", "h", "i", "j", "k"], on_day(1), hours=1)
+        await consumer.read()
+        assert len(consumer.keys) == expected
 
 
 async def test_a_token_of_ten_years_is_short(make_bench):
