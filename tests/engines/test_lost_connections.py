@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from prefect_wix.errors import WarehouseAccessError
-from prefect_wix.planning.partitions import JobRecord, JobState
+from prefect_wix.planning.partitions import JobRecord
 from prefect_wix.planning.windows import Window
 from prefect_wix.warehouse import postgres
 from prefect_wix.warehouse.factory import open_warehouse
@@ -104,16 +104,6 @@ async def test_a_claim_whose_commit_was_lost_is_granted_without_an_orphan(lossy)
     intent = JobRecord.intend(MOBILE, at=NOON, run_id="run-1")
     claim = await warehouse.claim(intent, adopt_since=NOON)
     assert (claim.adopted, claim.orphans) == (False, 0)
-
-
-async def test_a_repeated_record_does_not_open_a_landed_one_again(lossy):
-    """Meanwhile another run has adopted the job and published it."""
-    _, warehouse, _ = lossy
-    record = a_record()
-    await land(warehouse, ["a"], record=record)
-    await warehouse.save_record(record)
-    [stored] = await warehouse.job_records(MOBILE.site_id, WEEK)
-    assert (stored.state, stored.sessions) == (JobState.LANDED, 1)
 
 
 async def test_a_cluster_without_a_writable_host_is_waited_for(lossy):

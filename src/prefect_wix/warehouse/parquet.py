@@ -191,43 +191,38 @@ class ParquetWarehouse:
             if self._store.fetch(_file(partition), file := folder / "file") is None:
                 return
             receipt = _read_receipt(connection, file)
-        if receipt is None:
-            return
-        job = (JobState.SUBMITTED, receipt.job_id, receipt.submitted_at)
-        for record in [*records.values()]:
-            if (record.state, record.job_id, record.submitted_at) == job:
-                closed = closed_record(record, JobState.LANDED, receipt, receipt.landed_at)
-                records[record.record_id] = closed
+        if receipt is not None:
+            records.update((one.record_id, _landed(one, receipt)) for one in [*records.values()])
 
     def _save_record(self, record: JobRecord) -> None:
         def change(records: dict[str, JobRecord]) -> None:
-            records[record.record_id] = record
+            stored = records.get(record.record_id)
+            # Two runs may wait for one job; the first that publishes it has recorded the counts.
+            if stored is None or stored.state not in CONFIRMING:
+                records[record.record_id] = record
 
         self._change_records(record.partition, change)
 
     def _publish(self, listing: VerifiedListing) -> PublishResult:
         record = listing.record
 
-        def write(old: Path, new: Path) -> tuple[PublishResult, datetime]:
+        def write(old: Path, new: Path) -> tuple[PublishResult, JobRecord]:
             at, contents = datetime.now(UTC), _read_contents(connection, old)
             result = decide_publish(listing, contents, at)
+            closed = closed_record(record, result.state, result, at)
             if result.state is JobState.LANDED:
                 receipt = new_receipt(listing, result, at)
                 _write(connection, f"FROM {STAGED}", receipt, new)
             elif result.state is JobState.UNCHANGED and contents.receipt is not None:
                 receipt = replace(contents.receipt, confirmed_at=record.job.submitted_at)
                 _write(connection, f"FROM {_source(old)}", receipt, new)
-            return result, at
-
-        def change(records: dict[str, JobRecord]) -> None:
-            # Two runs may publish one job; the first has recorded the counts.
-            if records.get(record.record_id, record).state not in CONFIRMING:
-                records[record.record_id] = closed_record(record, result.state, result, at)
+                closed = _landed(closed, receipt)
+            return result, closed
 
         with self._connection(temp_directory=str(listing.spool.folder)) as connection:
             stage(connection, listing.spool)
-            result, at = self._swap(_file(record.partition), write)
-        self._change_records(record.partition, change)
+            result, closed = self._swap(_file(record.partition), write)
+        self._save_record(closed)
         return result
 
     # -- compare and swap ----------------------------------------------------------------------
@@ -320,6 +315,13 @@ def _read_contents(connection: Any, file: Path) -> PartitionContents:
         staged=staged,
         receipt=_read_receipt(connection, file),
     )
+
+
+def _landed(record: JobRecord, receipt: Receipt) -> JobRecord:
+    """The record as landed if the receipt is of its job; a kill left that unrecorded."""
+    if (record.job_id, record.submitted_at) != (receipt.job_id, receipt.submitted_at):
+        return record
+    return closed_record(record, JobState.LANDED, receipt, receipt.landed_at)
 
 
 def _write(connection: Any, source: str, receipt: Receipt, file: Path) -> None:
