@@ -49,7 +49,7 @@ async def test_an_object_store_is_a_warehouse(opened):
     assert (await land(warehouse, ["x"], hours=2)).state is JobState.SUPERSEDED
     await land(warehouse, [], on_day(9))
     receipts = await opened().receipts("site-1", MARCH)
-    assert [receipt.sessions for receipt in receipts] == [2, 0]
+    assert [(receipt.sessions, receipt.version) for receipt in receipts] == [(2, 2), (0, 1)]
     records = await opened().job_records("site-1", MARCH)
     assert [record.state for record in records if record.partition == MOBILE] == [
         *(JobState.LANDED, JobState.UNCHANGED, JobState.SUPERSEDED, JobState.LANDED)

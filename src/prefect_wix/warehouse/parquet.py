@@ -308,12 +308,13 @@ def _read_contents(connection: Any, file: Path) -> PartitionContents:
     staged = _count(connection, f"FROM {STAGED}")
     if not file.exists():
         return PartitionContents(0, kept=0, staged=staged, receipt=None)
-    ids = f"FROM {_source(file)}"
+    ids, receipt = f"FROM {_source(file)}", _read_receipt(connection, file)
     return PartitionContents(
         sessions=_count(connection, ids),
         kept=_count(connection, f"FROM {STAGED} WHERE session_id IN (SELECT session_id {ids})"),
         staged=staged,
-        receipt=_read_receipt(connection, file),
+        receipt=receipt,
+        version=(receipt and receipt.version) or 1,
     )
 
 
