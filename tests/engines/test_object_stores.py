@@ -138,7 +138,15 @@ def test_missing_credentials_are_named(monkeypatch):
     with pytest.raises(WarehouseAccessError, match=r"az://c/x: .*Account must be.*Set those") as e:
         open_warehouse("az://c/x")
     assert "\n" not in str(e.value)
+    wrong = "AccountName=a;AccountKey=a2V5;BlobEndpoint=store.example?sig=secret"
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", wrong)
+    with pytest.raises(WarehouseAccessError, match="Unable parse source url") as e:
+        open_warehouse("az://c/x")
+    assert "secret" not in str(e.value)
     assert SessionsWarehouse(url="az://c/x").url.get_secret_value() == "az://c/x"
+    monkeypatch.setenv("AWS_PROFILE", "unknown")
+    with pytest.raises(WarehouseAccessError, match=r"s3://c/x: .*profile \(unknown\).*Set those"):
+        open_warehouse("s3://c/x")
 
 
 async def test_an_older_layout_is_refused(tmp_path):

@@ -61,7 +61,7 @@ from prefect_wix.warehouse.interface import (
     driver_text,
 )
 from prefect_wix.warehouse.schema import check_not_newer
-from prefect_wix.warehouse.stores import Store
+from prefect_wix.warehouse.stores import Store, error_text
 from prefect_wix.warehouse.transactions import STAGED
 
 T = TypeVar("T")
@@ -291,12 +291,10 @@ class ParquetWarehouse:
                 affects_all=False,
             ) from error
         except (duckdb.Error, *self._store.errors) as error:
-            # obstore appends its request, and the query of a URL may contain a signature.
-            text = re.sub(r"\?\S*", "", str(error).partition("\n\nDebug source")[0])
             raise WarehouseAccessError(
-                f"{self._store.name} can't be read or written: {driver_text(text)}. No partition "
-                "was left incomplete. Check the path or bucket, the credentials, the rights and "
-                "the free space, then run again.",
+                f"{self._store.name} can't be read or written: {error_text(error)}. No "
+                "partition was left incomplete. Check the path or bucket, the credentials, the "
+                "rights and the free space, then run again.",
                 affects_all=isinstance(error, self._store.denied),
             ) from (error if isinstance(error, OSError | duckdb.Error) else None)
 

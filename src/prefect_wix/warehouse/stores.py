@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -132,6 +133,13 @@ class Folder:
         return FileLock(path, timeout=_LOCK_SECONDS, poll_interval=_LOCK_POLL_SECONDS)
 
 
+def error_text(error: Exception) -> str:
+    """The text of an error for a message, without a query of a URL, which may be a signature."""
+    # obstore appends its request.
+    text = str(error).partition("\n\nDebug source")[0]
+    return driver_text(re.sub(r"\?\S*", "", text))
+
+
 def _digest(path: Path) -> str | None:
     with suppress(FileNotFoundError), path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
@@ -239,23 +247,23 @@ def open_object_store(scheme: str, bucket: str, prefix: str, *, account: str = "
         WarehouseAccessError: the environment has none, or invalid ones.
     """
     extra, kind = _SCHEMES[scheme]
-    module = import_extra("obstore.store", extra=extra, what_for=f"A {scheme}:// warehouse")
+    what_for = f"A {scheme}:// warehouse"
+    module = import_extra("obstore.store", extra=extra, what_for=what_for)
+    boto3 = import_extra("boto3", extra=extra, what_for=what_for) if kind == "S3Store" else None
     options: dict[str, Any] = {"prefix": prefix or None, "retry_config": _RETRIES}
-    if kind == "S3Store":
-        boto3 = import_extra("boto3", extra=extra, what_for=f"A {scheme}:// warehouse")
-        options |= {"credential_provider": _aws_credentials}
-        options |= {"region": region} if (region := boto3.Session().region_name) else {}
-    elif kind == "AzureStore":
-        options |= {"account_name": account} if account else _azure_connection()
     at = f"@{account}" if account else ""
     name = f"{scheme}://{bucket}{at}/{prefix}".rstrip("/")
     try:
+        if boto3:
+            options |= {"credential_provider": _aws_credentials}
+            options |= {"region": region} if (region := boto3.Session().region_name) else {}
+        elif kind == "AzureStore":
+            options |= {"account_name": account} if account else _azure_connection()
         store = getattr(module, kind)(bucket, client_options=_CLIENT, **options)
-    except import_module("obstore.exceptions").BaseError as error:
-        text = driver_text(str(error).partition("\n")[0])
+    except Exception as error:  # noqa: BLE001 - those of boto3 and obstore have no base in common
         raise WarehouseAccessError(
-            f"The environment has no valid credentials for {name}: {text}. Set those that "
-            "docs/warehouses.md lists, then run again."
+            f"The environment has no valid credentials for {name}: {error_text(error)}. Set those "
+            "that docs/warehouses.md lists, then run again."
         ) from None
     return ObjectStore(name, store)
 
