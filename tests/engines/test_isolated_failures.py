@@ -20,7 +20,14 @@ from prefect_wix.planning.windows import Window
 from prefect_wix.warehouse import duckdb as duckdb_engine
 from prefect_wix.warehouse import postgres
 from prefect_wix.warehouse.factory import open_warehouse
-from tests.warehouses import PostgresBench, PostgresServer, land, on_day, postgres_programs
+from tests.warehouses import (
+    MOBILE,
+    PostgresBench,
+    PostgresServer,
+    land,
+    on_day,
+    postgres_programs,
+)
 
 ZONE = "Asia/Jerusalem"
 DAYS = [date(2024, 3, day) for day in range(1, 7)]
@@ -136,6 +143,25 @@ async def test_an_outage_is_waited_for_once(client, shop, monkeypatch):
         with pytest.raises(WarehouseAccessError):
             await land(warehouse, ["a"])
     assert time.monotonic() - began < 0.5
+
+
+async def test_a_role_that_can_only_read_writes_no_record_of_a_landed_job(make_bench):
+    """`prefect-wix check` writes the last record again, to find such a role."""
+    bench = make_bench("postgres")
+    await land(await bench.ready(), ["a"])
+    role = f"r_{bench.schema}"
+    await bench.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'reader'")
+    await bench.sql(f"GRANT USAGE ON SCHEMA {bench.schema} TO {role}")
+    await bench.sql(f"GRANT SELECT ON ALL TABLES IN SCHEMA {bench.schema} TO {role}")
+    url = f"postgresql://{role}:reader@127.0.0.1:{bench.server.port}/postgres"
+    warehouse = open_warehouse(url, schema=bench.schema)
+    try:
+        [record] = await warehouse.job_records(MOBILE.site_id, MOBILE.window)
+        with pytest.raises(WarehouseAccessError, match="permission denied"):
+            await warehouse.save_record(record)
+    finally:
+        await bench.close()
+        await bench.sql(f"DROP ROLE {role}")
 
 
 async def test_a_role_with_three_connections_loads_24_partitions_at_once(make_bench):

@@ -112,11 +112,11 @@ class SessionTransactions(Schema):
     def save_record(self, record: JobRecord) -> Steps[None]:
         """Write the state of a job; it replaces the record with the same ID.
 
-        A record that confirms its partition stays: this write was repeated, and meanwhile another
-        run has published the job.
+        A record that confirms its partition is written again as it is: this write was repeated, and
+        meanwhile another run has published the job.
         """
-        if not (yield from self._is_confirming(record)):
-            yield from self._replace_record(record)
+        [kept] = (yield from self._confirming(record)) or [record]
+        yield from self._replace_record(kept)
 
     def _replace_record(self, record: JobRecord) -> Steps[None]:
         jobs = self.name(JOBS.name)
@@ -137,17 +137,14 @@ class SessionTransactions(Schema):
         if result.state is JobState.LANDED:
             yield from self._replace(contents, new_receipt(listing, result, at))
         # Two runs may publish one job: the first one's record has the changes.
-        if contents.receipt is None or not (yield from self._is_confirming(listing.record)):
+        if contents.receipt is None or not (yield from self._confirming(listing.record)):
             yield from self._replace_record(closed_record(listing.record, result.state, result, at))
         return result
 
-    def _is_confirming(self, record: JobRecord) -> Steps[bool]:
-        rows = yield Statement(
-            f"SELECT count(*) FROM {self.name(JOBS.name)} "
-            f"WHERE record_id = $1 AND state IN ({_quoted(CONFIRMING)})",
-            (record.record_id,),
-        )
-        return bool(rows[0][0])
+    def _confirming(self, record: JobRecord) -> Steps[list[JobRecord]]:
+        """The stored record with the same ID, if it confirms its partition."""
+        is_confirming = f"record_id = $1 AND state IN ({_quoted(CONFIRMING)})"
+        return (yield from self._job_records(is_confirming, (record.record_id,)))
 
     def _read_contents(self, partition: Partition) -> Steps[PartitionContents]:
         ids, removals, receipts = (
