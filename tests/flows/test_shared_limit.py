@@ -79,6 +79,22 @@ async def test_a_server_that_is_gone_or_silent_slows_nothing(reason, caplog):
     assert "in this process only until the Prefect server grants" in warning
 
 
+async def test_the_password_in_the_url_of_the_server_is_not_logged(caplog):
+    """The text of a rejected call has the URL."""
+
+    async def reject(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\n{}")
+        writer.close()
+
+    async with await asyncio.start_server(reject, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with temporary_settings({PREFECT_API_URL: f"http://user:c4nary@127.0.0.1:{port}/api"}):
+            assert await send(str(uuid4()), requests=BATCH + 1) == BATCH + 1
+    (warning,) = messages(caplog)
+    assert warning.endswith(" again: HTTP 401 Unauthorized.")
+
+
 async def test_a_server_that_responds_again_grants_slots_again(site):
     """A load that begins while the server is gone uses the limit later."""
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):

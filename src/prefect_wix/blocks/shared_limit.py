@@ -190,10 +190,14 @@ class SharedLimit:
         self._failures += 1
         if self._failures > 1 and self._waiting:
             self._slots, self._is_scarce = 0, False
+            cause = str(error) or f"no response within {_CALL_SECONDS:.0f} s"
+            if isinstance(error, PrefectHTTPStatusError):
+                # Its text has the URL of the server, which may contain a password.
+                cause = f"HTTP {error.response.status_code} {error.response.reason_phrase}"
             self._warn_once(
                 "The rate limit is enforced in this process only until the Prefect server grants "
                 f"slots of limit {self._name!r} again",
-                f": {error}" if str(error) else f": no response within {_CALL_SECONDS:.0f} s",
+                f": {cause}",
             )
         return _RETRY_SECONDS
 
