@@ -6,6 +6,8 @@ import asyncio
 import logging
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from uuid import uuid4
 
 import pytest
@@ -64,6 +66,14 @@ async def test_the_first_requests_wait_for_no_call(site):
 async def test_at_most_five_requests_are_sent_beyond_the_slots_of_the_limit(site):
     """In 4 s the limit grants its five slots; those that decay repay the credit first."""
     assert await send(site, seconds=4.0) == 2 * BATCH
+
+
+async def test_a_blocked_event_loop_stops_no_other_one(site):
+    """The first call for slots belongs to the loop of this test, which waits for the thread."""
+    assert await send(site, seconds=0.0) == BATCH
+    other = send(site, requests=1, seconds=8.0)
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(copy_context().run, asyncio.run, other).result() == 1
 
 
 @pytest.mark.parametrize("reason", ["gone", "silent"])

@@ -104,7 +104,10 @@ class SharedLimit:
         self._unusable_until = 0.0
         self._failures = 0
         self._logged: set[str] = set()
+        self._next_call = 0.0
+        """The earliest time of the next call."""
         self._acquiring: asyncio.Task[None] | None = None
+        """The last call; without a reference it could be deleted."""
 
     def __call__(self, waiting: int) -> bool:
         """Take a slot for the first of ``waiting`` requests, and return whether there was one."""
@@ -114,9 +117,10 @@ class SharedLimit:
         is_granted = self._slots + (0 if self._is_scarce else BATCH) > 0
         self._slots -= is_granted
         self._waiting = waiting - is_granted
-        task = self._acquiring
-        is_running = task and not task.done() and task.get_loop().is_running()
-        if not is_running and self._due() >= (1 if self._waiting else _DUE_ON_CREDIT):
+        is_due = self._due() >= (1 if self._waiting else _DUE_ON_CREDIT)
+        if is_due and now >= self._next_call:
+            # Another event loop calls then, if this one is blocked.
+            self._next_call = now + 2 * _CALL_SECONDS
             self._acquiring = asyncio.create_task(self._acquire())
         return is_granted
 
@@ -125,13 +129,15 @@ class SharedLimit:
 
     async def _acquire(self) -> None:
         """Acquire the due slots in one attempt; a request that still waits starts the next one."""
+        wait = 0.0
         try:
             async with asyncio.timeout(_CALL_SECONDS), get_client() as client:
                 wait = await self._call_server(client)
             self._failures = 0
         except Exception as error:  # noqa: BLE001 - a server failure must not fail the load
             wait = self._continue_alone(error)
-        await asyncio.sleep(wait)
+        finally:
+            self._next_call = time.monotonic() + wait
 
     async def _call_server(self, client: PrefectClient) -> float:
         """Acquire the due slots if the limit has them; returns the seconds until the next call."""
