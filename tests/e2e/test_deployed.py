@@ -11,6 +11,7 @@ import pytest
 from prefect.automations import DoNothing
 
 from prefect_wix.deployments.automations import failed_twice, nothing_landed
+from prefect_wix.deployments.definitions import HOURLY
 from prefect_wix.planning.windows import ONE_DAY
 from prefect_wix.sandbox import Fault
 from tests.e2e.deployed import ZONE
@@ -38,9 +39,9 @@ def test_a_schedule_that_was_changed_is_kept(deployed):
     """Deployed again, a schedule of the UI stays; an option replaces it."""
     deployed.command("prefect-wix", "deploy", "--cron", "30 5 * * *")
     deployed.command("prefect-wix", "deploy")
-    assert schedules(deployed) == {("30 5 * * *", "Etc/UTC")}
+    assert schedules(deployed) == {("30 5 * * *", "Etc/UTC"), (HOURLY, "Etc/UTC")}
     deployed.command("prefect-wix", "deploy", "--timezone", ZONE)
-    assert schedules(deployed) == {("0 4 * * *", ZONE)}
+    assert schedules(deployed) == {("0 4 * * *", ZONE), (HOURLY, ZONE)}
 
 
 def schedules(deployed):

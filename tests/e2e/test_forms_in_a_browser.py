@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import expect
 
 from prefect_wix.deployments.definitions import DEPLOYMENTS
+from prefect_wix.planning.segments import PROFILED
 from tests.processes import wait_until
 
 pytestmark = [
@@ -204,7 +205,7 @@ def test_a_load_is_started_from_the_form(deployed, form):
     run_id = submit(page)
     used = deployed.run(run_id)["parameters"]
     assert (used["days"], used["refresh"], used["credentials"]) == (2, "stale", site_of(deployed))
-    assert used["segments"] == [f"device_type={one}" for one in ("DESKTOP", "MOBILE", "TABLET")]
+    assert used["segments"] == [segment.key for segment in PROFILED]
     complete(deployed, run_id)
     follow_link(deployed, page, run_id, " partitions: ")
     expect(page.get_by_role("table")).to_contain_text("device_type=TABLET")

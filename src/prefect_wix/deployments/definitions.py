@@ -30,7 +30,8 @@ TAGS = ["wix"]
 CREDENTIALS = ("wix-credentials/wix", "wix-app-credentials/wix-app")
 WAREHOUSE = ("wix-sessions-warehouse/sessions",)
 ACCOUNT = ("wix-account-credentials/wix-account",)
-DAILY, HOURLY = "0 4 * * *", "30 * * * *"
+DAILY = "0 4 * * *"
+HOURLY = "30 * * * *"
 BACKFILL_QUEUE = "backfill"
 """A queue that is created after the default queue has a lower priority: scheduled runs precede."""
 AFTER_LOAD = DeploymentEventTrigger(

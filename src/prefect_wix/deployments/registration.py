@@ -94,19 +94,18 @@ async def _make_deployments(
 ) -> list[RunnerDeployment]:
     deployments = []
     for definition in DEPLOYMENTS:
+        name = definition.full_name
         try:
             blocks = {
-                name: await _find_block(client, slugs) for name, slugs in definition.blocks.items()
+                key: await _find_block(client, slugs) for key, slugs in definition.blocks.items()
             }
         except DeploymentError as error:
             if ACCOUNT not in definition.blocks.values():
                 raise
             # Most users load one site and have no key of an account.
-            echo(f"skipped   {definition.full_name}: {error}")
+            echo(f"skipped   {name}: {error}")
             continue
-        keeps_schedule = not (cron or timezone) and await find_deployment(
-            client, definition.full_name
-        )
+        keeps_schedule = not (cron or timezone) and await find_deployment(client, name)
         deployment = await definition.flow.ato_deployment(
             definition.name,
             description=definition.description,
