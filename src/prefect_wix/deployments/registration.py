@@ -96,9 +96,7 @@ async def _make_deployments(
     for definition in DEPLOYMENTS:
         name = definition.full_name
         try:
-            blocks = {
-                key: await _find_block(client, slugs) for key, slugs in definition.blocks.items()
-            }
+            blocks = {key: await _find_block(client, one) for key, one in definition.blocks.items()}
         except DeploymentError as error:
             if ACCOUNT not in definition.blocks.values():
                 raise
