@@ -192,7 +192,7 @@ def test_serve_and_deploy_take_turns(project, shop, tmp_path):
     with ExitStack() as serving:
         project.stack, kept = serving, project.stack
         project.start("serve", "prefect-wix serve")
-        wait_until(lambda: len(project.deployments()) == 5, seconds=60, what="serving")
+        wait_until(lambda: len(project.deployments()) == 6, seconds=60, what="serving")
         project.watch("list-sessions/ad-hoc-list", query=QUERY)
         project.stack = kept
     assert [one["paused"] for one in project.deployments()] == [False] * 5
