@@ -155,7 +155,8 @@ def follow_link(deployed, page, run_id, sentence):
 
     def lines():
         logs = deployed.call("POST", "logs/filter", logs={"flow_run_id": {"any_": [run_id]}})
-        return [log["message"] for log in logs if sentence in log["message"]]
+        texts = [log["message"] for log in logs]
+        return [text for text in texts if sentence in text and " See " in text]
 
     # The last log lines of a run arrive after its final state.
     wait_until(lines, seconds=30, what="the line in the log")
