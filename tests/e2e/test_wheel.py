@@ -195,10 +195,10 @@ def test_serve_and_deploy_take_turns(project, shop, tmp_path):
         wait_until(lambda: len(project.deployments()) == 6, seconds=60, what="serving")
         project.watch("list-sessions/ad-hoc-list", query=QUERY)
         project.stack = kept
-    assert [one["paused"] for one in project.deployments()] == [False] * 5
-    assert all(
-        one["active"] for deployment in project.deployments() for one in deployment["schedules"]
-    )
+    assert [one["paused"] for one in project.deployments()] == [False] * 6
+    schedules = [one for each in project.deployments() for one in each["schedules"]]
+    active = {one["schedule"]["cron"]: one["active"] for one in schedules}
+    assert active == {"0 4 * * *": True, "30 * * * *": False}
 
     project.run("prefect", "work-pool", "create", "wix", "--type", "process")
     project.run("prefect-wix", "deploy")
@@ -209,7 +209,7 @@ def test_serve_and_deploy_take_turns(project, shop, tmp_path):
     shown = project.run("prefect-wix", "serve", expected=1)
     assert "belongs to the work pool wix; nothing was served" in shown
     project.watch("load-sessions/daily-load")
-    assert [one["paused"] for one in project.deployments()] == [False] * 5
+    assert [one["paused"] for one in project.deployments()] == [False] * 6
 
 
 def test_an_editable_install_has_the_same_starter_project(built, tmp_path):
