@@ -283,9 +283,11 @@ def check(combination, wix, results, found):
         assert found[day] == ([] if day in failed else ids), day
     stopped = {failed[day].reason for day in failed.keys() & wix.hit}
     outage = combination.outage[:1] if combination.outage else ()
-    # Two partitions in a row whose submits are lost stop a load, too.
-    has_lost_submits = sum(one.possible_orphans > 1 for one in results) > 1
-    if has_lost_submits or {one.kind for one in (*combination.faults, *outage)} & STOPPING:
+    # The second of two partitions in a row whose submits are lost stops a load, with its reason.
+    lost = [one.reason for one in failed.values() if one.possible_orphans > 1]
+    if len(lost) > 1:
+        failed = {day: one for day, one in failed.items() if one.reason not in lost}
+    if {one.kind for one in (*combination.faults, *outage)} & STOPPING:
         failed = {day: one for day, one in failed.items() if one.reason not in stopped}
     assert failed.keys() <= wix.hit
 
