@@ -245,15 +245,8 @@ class SpoolError(ListingError):
     """The IDs of a listing could not be written to the local disk."""
 
 
-@dataclass(eq=False, repr=False, kw_only=True)
 class MarkError(WixError):
-    """Some session IDs could not be marked.
-
-    Attributes:
-        outcomes: one ``prefect_wix.client.models.MarkOutcome`` a request.
-    """
-
-    outcomes: tuple[Any, ...] = ()
+    """Some session IDs could not be marked."""
 
 
 class IdSourceError(WixError):

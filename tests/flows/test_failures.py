@@ -27,7 +27,7 @@ from pydantic import SecretStr
 from prefect_wix import SessionsQuery, SessionsWarehouse, tasks
 from prefect_wix.blocks.shared_limit import add_missing_limit
 from prefect_wix.client.models import SessionsJob
-from prefect_wix.errors import AuthenticationError, LoadError, MarkError
+from prefect_wix.errors import AuthenticationError, LoadError
 from prefect_wix.flows import load_sessions
 from prefect_wix.load.partition_load import LoadOptions
 from prefect_wix.planning.partitions import Partition
@@ -221,7 +221,7 @@ TASKS = {
     collect_sessions: (AuthenticationError, lambda job, _: [job]),
     load_sessions_partitions: (LoadError, lambda _, load: load),
     mark_session_as_recorded: (AuthenticationError, lambda *_: ["session"]),
-    mark_recordings_as_deleted: (MarkError, lambda *_: [["session"]]),
+    mark_recordings_as_deleted: (AuthenticationError, lambda *_: [["session"]]),
 }
 
 

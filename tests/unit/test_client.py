@@ -18,7 +18,7 @@ from test_rate_limiter import VirtualClock
 
 from prefect_wix.client.auth import ApiKeyAuth, check_base_url
 from prefect_wix.client.client import BASE_URL, WixClient
-from prefect_wix.client.models import JobStatus, MarkState, SessionsQuery
+from prefect_wix.client.models import JobStatus, SessionsQuery
 from prefect_wix.client.retry import backoff
 from prefect_wix.errors import (
     AuthenticationError,
@@ -29,6 +29,7 @@ from prefect_wix.errors import (
     PermissionDeniedError,
     PreconditionError,
     RateLimitError,
+    RequestError,
     RequestNotSentError,
     ResponseLostError,
     ServerError,
@@ -283,11 +284,10 @@ async def test_the_client_works_with_every_endpoint_of_the_sandbox(sandbox):
         assert page.request_id
         first, *others = page.session_ids
         await client.mark_session_as_recorded(first)
-        (outcome,) = await client.mark_recordings_as_deleted(others[:5])
+        await client.mark_recordings_as_deleted(others[:5])
         assert await client.get_site_timezone() == "Asia/Jerusalem"
     assert sandbox.recorded == {first}
     assert sandbox.deleted == set(others[:5])
-    assert (outcome.state, outcome.reason) == (MarkState.DONE, None)
     assert sandbox.count() == 5
 
 
@@ -696,64 +696,36 @@ def ids(number):
     return [f"id-{n}" for n in range(number)]
 
 
-@pytest.mark.parametrize(
-    ("number", "calls"), [(0, []), (1, [1]), (100, [100]), (101, [100, 1]), (250, [100, 100, 50])]
-)
-async def test_any_number_of_recordings_is_marked_in_requests_of_100_ids(sandbox, number, calls):
+@pytest.mark.parametrize("given", [[], ids(101), "abc"])
+async def test_a_mark_request_has_1_to_100_ids(sandbox, given):
+    """Nothing is sent for another number, nor for a single string."""
     async with sandbox_client(sandbox) as client:
-        outcomes = await client.mark_recordings_as_deleted(iter(ids(number)))
-    assert [len(one.session_ids) for one in outcomes] == calls
-    assert [one.state for one in outcomes] == [MarkState.DONE] * len(calls)
-    assert [session_id for one in outcomes for session_id in one.session_ids] == ids(number)
-    assert sandbox.deleted == set(ids(number))
-    assert sandbox.count("deleted") == len(calls)
-
-
-async def test_a_failed_mark_request_does_not_stop_the_others(sandbox):
-    """Every request has an outcome; that of a failed one has the reason and the request ID."""
-    sandbox.faults = [Fault("server_error", status=500, on="deleted", after=1, times=1)]
-    async with sandbox_client(sandbox) as client:
-        outcomes = await client.mark_recordings_as_deleted(ids(250))
-    states = [MarkState.DONE, MarkState.UNKNOWN, MarkState.DONE]
-    assert [one.state for one in outcomes] == states
-    assert "Wix returned 500" in outcomes[1].reason
-    assert outcomes[1].request_id in outcomes[1].reason
-    assert sandbox.deleted == set(ids(250)) - set(ids(200)[100:])
-    assert sandbox.count("deleted") == 3
-
-
-@pytest.mark.parametrize("status", [401, 403, 428])
-async def test_a_failure_that_affects_the_site_stops_the_remaining_marks(status):
-    async with serving(raw_response(), raw_response(status, EMPTY)) as (wix, client):
-        outcomes = await client.mark_recordings_as_deleted(ids(450))
-    assert [one.state for one in outcomes] == [
-        MarkState.DONE,
-        MarkState.REFUSED,
-        *[MarkState.NOT_SENT] * 3,
-    ]
-    assert [len(one.session_ids) for one in outcomes] == [100, 100, 100, 100, 50]
-    assert len(wix.requests) == 2
+        with pytest.raises(ValueError, match="list of 1 to 100 session IDs"):
+            await client.mark_recordings_as_deleted(given)
+        assert sandbox.count() == 0
+        await client.mark_recordings_as_deleted(ids(100))
+    assert sandbox.deleted == set(ids(100))
 
 
 @pytest.mark.parametrize(
-    ("response", "state", "calls"),
+    ("response", "is_unknown", "calls"),
     [
-        (b"", MarkState.UNKNOWN, 1),
-        (raw_response(body=b"<html>"), MarkState.UNKNOWN, 1),
-        (raw_response(500, EMPTY), MarkState.UNKNOWN, 1),
-        (raw_response(504, EMPTY), MarkState.UNKNOWN, 1),
-        (raw_response(503, EMPTY), MarkState.REFUSED, 6),
-        (raw_response(429, EMPTY), MarkState.REFUSED, 6),
-        (raw_response(404, APPLICATION_ERROR), MarkState.REFUSED, 1),
-        (raw_response(409, APPLICATION_ERROR), MarkState.REFUSED, 1),
+        (b"", True, 1),
+        (raw_response(body=b"<html>"), True, 1),
+        (raw_response(500, EMPTY), True, 1),
+        (raw_response(504, EMPTY), True, 1),
+        (raw_response(503, EMPTY), False, 6),
+        (raw_response(429, EMPTY), False, 6),
+        (raw_response(404, APPLICATION_ERROR), False, 1),
+        (raw_response(409, APPLICATION_ERROR), False, 1),
     ],
 )
-async def test_a_mark_whose_response_is_lost_is_unknown_and_not_retried(response, state, calls):
+async def test_a_mark_whose_response_is_lost_is_not_retried(response, is_unknown, calls):
     """Only a mark that had no effect is retried."""
     async with serving(response) as (wix, client):
-        (outcome,) = await client.mark_recordings_as_deleted(["a"])
-    assert (outcome.state, outcome.session_ids) == (state, ("a",))
-    assert outcome.reason
+        with pytest.raises(RequestError) as caught:
+            await client.mark_recordings_as_deleted(["a"])
+    assert caught.value.may_have_taken_effect is is_unknown
     assert len(wix.requests) == calls
 
 
@@ -761,8 +733,8 @@ async def test_a_mark_without_a_connection_is_not_sent():
     async with RawWix(raw_response()).running() as wix:
         url = wix.url
     async with raw_client(url) as client:
-        (outcome,) = await client.mark_recordings_as_deleted(["a"])
-    assert outcome.state is MarkState.NOT_SENT
+        with pytest.raises(RequestNotSentError):
+            await client.mark_recordings_as_deleted(["a"])
 
 
 # --- base URL ----------------------------------------------------------------------------------

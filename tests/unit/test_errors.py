@@ -20,7 +20,6 @@ from prefect_wix.errors import (
     JobFailedError,
     JobTimeoutError,
     LoadError,
-    MarkError,
     MissingExtraError,
     NotFoundError,
     PermissionDeniedError,
@@ -50,7 +49,6 @@ STATUS = REQUEST | {
 }
 JOB = {"job_id": "j1", "request_id": "r1"}
 OWN = {
-    MarkError: {"outcomes": (OUTCOME,)},
     LoadError: {"failures": {"2024-01-01 device_type=ALL": "no"}},
     DaysFailedError: JOB | {"days": (date(2024, 1, 3),), "untried": (date(2024, 1, 1),)},
     IncompleteListingError: JOB | {"received": 3, "total": 4},

@@ -9,11 +9,10 @@ import asyncio
 import logging
 import math
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from itertools import islice
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -30,8 +29,6 @@ from prefect_wix.client.masking import without_logged_content
 from prefect_wix.client.models import (
     PAGE_LIMIT,
     JobPage,
-    MarkOutcome,
-    MarkState,
     SessionsQuery,
     SitesPage,
 )
@@ -219,43 +216,20 @@ class WixClient:
         """
         await self._call(_RECORDED, responses.parse_nothing, json={"sessionId": session_id})
 
-    async def mark_recordings_as_deleted(self, session_ids: Iterable[str]) -> list[MarkOutcome]:
-        """Mark any number of recordings as deleted, in requests of 100 session IDs.
-
-        A failed request does not stop the others, unless all of them would fail in the same way
-        (invalid key, missing permission, app not installed).
-
-        Returns:
-            One outcome per request, in order. A failed request raises no error.
+    async def mark_recordings_as_deleted(self, session_ids: Sequence[str]) -> None:
+        """Mark the recordings of 1 to 100 sessions as deleted (Wix: "Mark Recordings As Deleted").
 
         Raises:
-            TypeError: a single string instead of an iterable of IDs.
-        """
-        if isinstance(session_ids, str):
-            raise TypeError("session_ids must be a list of IDs, not one string.")
-        outcomes: list[MarkOutcome] = []
-        stopped = False
-        remaining = iter(session_ids)
-        while ids := tuple(islice(remaining, MARK_LIMIT)):
-            if stopped:
-                outcomes.append(MarkOutcome(session_ids=ids, state=MarkState.NOT_SENT))
-                continue
-            try:
-                await self.mark_batch_as_deleted(ids)
-            except RequestError as error:
-                outcomes.append(mark_outcome(ids, error))
-                stopped = error.affects_site
-            else:
-                outcomes.append(mark_outcome(ids, None))
-        return outcomes
-
-    async def mark_batch_as_deleted(self, session_ids: Sequence[str]) -> None:
-        """Send one request for 1 to 100 session IDs (Wix: "Mark Recordings As Deleted").
-
-        Raises:
+            ValueError: another number of IDs; any number is marked by
+                `prefect_wix.load.mark_recordings`.
             RequestError: see the tree in `prefect_wix.errors`. After a `ResponseLostError`
                 the recordings may be marked.
         """
+        if isinstance(session_ids, str) or not 1 <= len(session_ids) <= MARK_LIMIT:
+            raise ValueError(
+                f"Give a list of 1 to {MARK_LIMIT} session IDs. "
+                "The flow mark_recordings marks any number."
+            )
         await self._call(_DELETED, responses.parse_nothing, json={"sessionIds": list(session_ids)})
 
     async def get_site_timezone(self) -> str | None:
@@ -417,19 +391,6 @@ class WixClient:
 def _tls() -> ssl.SSLContext:
     # Cached: loading the certificate authorities takes 30 ms.
     return httpx.create_ssl_context()
-
-
-def mark_outcome(session_ids: tuple[str, ...], error: RequestError | None) -> MarkOutcome:
-    """The outcome of a mark request that succeeded or raised ``error``."""
-    if error is None:
-        return MarkOutcome(session_ids=session_ids, state=MarkState.DONE)
-    state = MarkState.UNKNOWN if error.may_have_taken_effect else MarkState.REFUSED
-    return MarkOutcome(
-        session_ids=session_ids,
-        state=MarkState.NOT_SENT if isinstance(error, RequestNotSentError) else state,
-        reason=str(error),
-        request_id=error.request_id,
-    )
 
 
 def _transport_error(error: httpx.RequestError, endpoint: str) -> RequestError:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
-from prefect_wix.client.client import MARK_LIMIT, Log, WixClient, mark_outcome
+from prefect_wix.client.client import MARK_LIMIT, Log, WixClient
 from prefect_wix.client.models import MarkAction, MarkOutcome, MarkState
 from prefect_wix.errors import (
     BadRequestError,
@@ -21,6 +21,7 @@ from prefect_wix.errors import (
     NotFoundError,
     PermissionDeniedError,
     RequestError,
+    RequestNotSentError,
 )
 from prefect_wix.load.mark_records import MarkRecords
 from prefect_wix.spool.id_spool import Spool
@@ -162,7 +163,7 @@ class _MarkRun:
             # Split the refused call, so that one refused ID does not block the others.
             half = len(ids) // 2
             return [*await self._call(ids[:half]), *await self._call(ids[half:])]
-        outcome = mark_outcome(ids, error)
+        outcome = _outcome(ids, error)
         if isinstance(error, ConflictError):
             outcome = outcome.model_copy(update={"state": MarkState.DONE})
         return [outcome]
@@ -172,7 +173,7 @@ class _MarkRun:
             if self._records.action is MarkAction.RECORDED:
                 await self._client.mark_session_as_recorded(*ids)
             else:
-                await self._client.mark_batch_as_deleted(ids)
+                await self._client.mark_recordings_as_deleted(ids)
         except RequestError as error:
             return error
         return None
@@ -198,3 +199,16 @@ class _MarkRun:
             self.summary = self.summary.plus(**{outcome.state.value: ids})
         if outcome.state is MarkState.DONE and outcome.reason:
             self.summary = self.summary.plus(already=ids)
+
+
+def _outcome(session_ids: tuple[str, ...], error: RequestError | None) -> MarkOutcome:
+    """The outcome of a mark request that succeeded or raised ``error``."""
+    if error is None:
+        return MarkOutcome(session_ids=session_ids, state=MarkState.DONE)
+    state = MarkState.UNKNOWN if error.may_have_taken_effect else MarkState.REFUSED
+    return MarkOutcome(
+        session_ids=session_ids,
+        state=MarkState.NOT_SENT if isinstance(error, RequestNotSentError) else state,
+        reason=str(error),
+        request_id=error.request_id,
+    )

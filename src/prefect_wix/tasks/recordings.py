@@ -11,12 +11,10 @@ from prefect.cache_policies import NO_CACHE
 
 from prefect_wix.blocks.credentials import AnyWixCredentials
 from prefect_wix.blocks.warehouse import SessionsWarehouse
-from prefect_wix.client.models import MarkAction, MarkOutcome, MarkState
-from prefect_wix.errors import MarkError
+from prefect_wix.client.models import MarkAction, MarkOutcome
 from prefect_wix.load.id_source import IdSource
 from prefect_wix.load.mark_recordings import MarkSummary, mark_sessions, plan_marks
 from prefect_wix.load.mark_records import MarkRecords
-from prefect_wix.planning.estimate import counted
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.tasks.jobs import had_no_effect
 from prefect_wix.tasks.progress import MARK_KEY, Progress
@@ -48,31 +46,18 @@ async def mark_session_as_recorded(credentials: AnyWixCredentials, session_id: s
 )
 async def mark_recordings_as_deleted(
     credentials: AnyWixCredentials, session_ids: list[str]
-) -> list[MarkOutcome]:
-    """Mark the recordings of sessions as deleted, in calls of 100 IDs.
+) -> None:
+    """Mark the recordings of 1 to 100 sessions as deleted, in one call.
 
-    Failed calls are reported and not repeated, also not by ``retries``.
-
-    Returns:
-        The outcome of each call.
+    The flow `prefect_wix.flows.mark_recordings` marks any number, each once.
 
     Raises:
-        MarkError: some calls failed; ``outcomes`` has the outcome of each call.
-        TypeError: ``session_ids`` is not a list.
+        ValueError: another number of IDs.
+        RequestError: see the tree in `prefect_wix.errors`. After a `ResponseLostError` the
+            recordings may be marked.
     """
-    if not isinstance(session_ids, list):
-        raise TypeError("session_ids must be a list of IDs.")
     async with credentials.get_client() as client:
-        outcomes = await client.mark_recordings_as_deleted(session_ids)
-    undone = [one for one in outcomes if one.state is not MarkState.DONE]
-    if undone:
-        ids = counted(sum(len(one.session_ids) for one in undone), "recording")
-        raise MarkError(
-            f"{undone[0].reason} {len(undone)} of {counted(len(outcomes), 'call')} failed; {ids} "
-            "may not be marked as deleted. Mark these again.",
-            outcomes=tuple(outcomes),
-        )
-    return outcomes
+        await client.mark_recordings_as_deleted(session_ids)
 
 
 @task(
