@@ -37,7 +37,7 @@ check: .venv/.dev  ## linter, formatter, strict type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=src:flows $(BIN)/mypy flows blocks
+	MYPYPATH=src:flows $(BIN)/mypy flows blocks examples
 
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
