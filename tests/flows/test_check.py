@@ -115,6 +115,14 @@ async def test_the_check_names_the_next_command_at_each_step(client, settings, s
     assert shop.submits == []
     assert shop.api_key not in text
 
+    # What was switched on or off in the UI stays so when the time zone changes.
+    for name, active in (("daily-load", False), ("hourly-today", True)):
+        found = await client.read_deployment_by_name(f"load-sessions/{name}")
+        await client.update_deployment_schedule(found.id, found.schedules[0].id, active=active)
+        await deploy("wix", timezone="Asia/Jerusalem")
+        [changed] = (await client.read_deployment(found.id)).schedules
+        assert (changed.active, changed.schedule.timezone) == (active, "Asia/Jerusalem")
+
 
 async def test_what_went_wrong_later_is_found(client, settings, shop):
     """A changed .env, an inactive limit, a key that Wix rejects or that lacks the permission."""

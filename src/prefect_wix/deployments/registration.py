@@ -29,8 +29,8 @@ async def deploy(
 ) -> None:
     """Create or update every deployment for the workers of a pool.
 
-    A schedule that exists is kept, unless ``cron`` or ``timezone`` is given. A deployment that was
-    served before is taken over.
+    A schedule that exists is kept; with ``cron`` or ``timezone`` it gets these, and stays active or
+    inactive. A deployment that was served before is taken over.
 
     Args:
         pool: the name of the work pool.
@@ -103,7 +103,8 @@ async def _make_deployments(
             # Most users load one site and have no key of an account.
             echo(f"skipped   {name}: {error}")
             continue
-        keeps_schedule = not (cron or timezone) and await find_deployment(client, name)
+        found = await find_deployment(client, name)
+        keeps_schedule = found is not None and not (cron or timezone)
         deployment = await definition.flow.ato_deployment(
             definition.name,
             description=definition.description,
@@ -114,7 +115,7 @@ async def _make_deployments(
             entrypoint_type=EntrypointType.MODULE_PATH,
             work_pool_name=pool,
             work_queue_name=definition.queue if pool else None,
-            **({} if keeps_schedule else _schedule(definition, cron, timezone)),
+            **({} if keeps_schedule else _schedule(definition, found, cron, timezone)),
         )
         if keeps_schedule:
             # Prefect sends only fields that are set; its empty list would delete them.
@@ -123,12 +124,15 @@ async def _make_deployments(
     return deployments
 
 
-def _schedule(definition: Definition, cron: str | None, timezone: str | None) -> dict[str, Any]:
+def _schedule(
+    definition: Definition, found: DeploymentResponse | None, cron: str | None, timezone: str | None
+) -> dict[str, Any]:
     if definition.cron is None:
         return {}
+    is_active = found.schedules[0].active if found and found.schedules else definition.is_active
     times = cron if cron and definition.cron == DAILY else definition.cron
     zone = timezone or DEFAULT_TIMEZONE
-    return {"schedule": Cron(times, timezone=zone, active=definition.is_active)}
+    return {"schedule": Cron(times, timezone=zone, active=is_active)}
 
 
 async def find_deployment(client: PrefectClient, name: str) -> DeploymentResponse | None:
