@@ -213,14 +213,27 @@ def _reject_schema(schema: str | None) -> None:
 
 
 def _postgres(url: WarehouseUrl, schema: str | None) -> Warehouse:
-    _check_postgresql(url)
-    dsn = SecretStr(f"postgresql://{url.address.get_secret_value()}")
-    return PostgresWarehouse(dsn, place=url.place, schema=schema or "public")
-
-
-def _check_postgresql(url: WarehouseUrl) -> None:
-    """Refuse what libpq and asyncpg understand in two ways, or quote in an error."""
     given = {name: value.get_secret_value() for name, value in url.settings.items()}
+    _check_postgresql(url, given)
+    dsn = SecretStr(f"postgresql://{url.address.get_secret_value()}")
+    return PostgresWarehouse(
+        dsn,
+        place=url.place,
+        schema=schema or "public",
+        system_roots=given.get("sslrootcert") == "system",
+    )
+
+
+def _check_postgresql(url: WarehouseUrl, given: Mapping[str, str]) -> None:
+    """Refuse what libpq and asyncpg understand in two ways, or quote in an error."""
+    if given.get("sslrootcert") == "system" and (
+        given.get("sslmode", "verify-full") != "verify-full"
+        or any(_TLS_DETAIL.fullmatch(name) for name in given)
+    ):
+        raise ValueError(
+            "With sslrootcert=system write sslmode=verify-full in the warehouse URL, and no "
+            "sslcert, sslkey, sslcrl or TLS version."
+        )
     if unknown := sorted(filter(_LIBPQ.fullmatch, given)):
         raise ValueError(f"asyncpg has no setting {', '.join(unknown)}: remove it from the URL.")
     listed = url.host.split(",") if url.host else []
@@ -329,6 +342,7 @@ _LIBPQ = re.compile(
     "pgbouncer|pool_timeout|require.*|ssl(sni|compression|certmode)"
 )
 """Settings that providers put into URLs, and that asyncpg would send to the server as its own."""
+_TLS_DETAIL = re.compile("ssl(cert|key|crl|password)|ssl_.*")
 _ACCOUNT = re.compile(r"[A-Za-z0-9._-]+")
 # https://docs.snowflake.com/en/developer-guide/python-connector/python-connector-api
 _SNOWFLAKE_SETTINGS = {

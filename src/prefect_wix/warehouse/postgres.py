@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -61,6 +63,8 @@ what a dead client leaves open. Keepalive also keeps a firewall from closing a b
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _TRANSIENT = ("08", "25006", "25P03", "53300", "57P01", "57P02", "57P03")
 _NO_ACCESS = ("08", "25006", "25P03", "28", "3D", "42501", "53", "57")
+_REJECTED = re.compile("authentication failed|unsupported startup parameter|does not exist")
+"""What PgBouncer says about a login; its SQL state is the same if the server is away."""
 _SILENT = "no response in time"
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.5
@@ -75,12 +79,16 @@ class PostgresWarehouse(SqlWarehouse):
             ``?sslmode=require``; percent-encoded and unambiguous, as `factory` makes it.
         place: the URL without login and options, for messages.
         schema: the schema of the tables; created if it does not exist.
+        system_roots: verify the server's certificate by the authorities that this machine trusts.
     """
 
-    def __init__(self, url: SecretStr, *, place: str, schema: str = "public") -> None:
+    def __init__(
+        self, url: SecretStr, *, place: str, schema: str = "public", system_roots: bool = False
+    ) -> None:
         self._asyncpg = import_extra("asyncpg", extra="postgres", what_for="A postgresql:// URL")
         self._url = url
         self._place = place
+        self._system_roots = system_roots
         self._busy_timeout = BUSY_TIMEOUT_SECONDS
         self._tables = SessionTransactions(schema, keys=True)
         self._lost_at: float | None = None
@@ -130,7 +138,7 @@ class PostgresWarehouse(SqlWarehouse):
         lost = self._asyncpg.InterfaceError, ConnectionError, socket.gaierror
         # asyncio has no other class for a host none of whose addresses responds.
         is_lost = isinstance(error, lost) or type(error) is OSError
-        return is_lost or _state(error).startswith(_TRANSIENT)
+        return is_lost or (_state(error).startswith(_TRANSIENT) and not _is_rejected(error))
 
     async def _transact(self, begin: Begin[T], lock: Lock, spool: Spool | None) -> T:
         pg, loop = self._asyncpg, asyncio.get_running_loop()
@@ -178,9 +186,11 @@ class PostgresWarehouse(SqlWarehouse):
     async def _connect(self) -> Any:
         url = self._url.get_secret_value()
         timeouts = {"timeout": _CONNECT_TIMEOUT_SECONDS, "command_timeout": _COMMAND_SECONDS}
+        # asyncpg would look for a file with this name, or, without an sslmode, verify nothing.
+        tls = {"ssl": ssl.create_default_context()} if self._system_roots else {}
         try:
             # No cache of prepared statements: each runs once, and connection poolers drop them.
-            return await self._asyncpg.connect(url, **timeouts, statement_cache_size=0)
+            return await self._asyncpg.connect(url, **timeouts, **tls, statement_cache_size=0)
         except TimeoutError:
             raise ConnectionError(_SILENT) from None
         except self._asyncpg.TargetServerAttributeNotMatched:
@@ -192,8 +202,31 @@ class PostgresWarehouse(SqlWarehouse):
             kind = type(error).__name__
         raise WarehouseAccessError(
             f"PostgreSQL or its driver rejects the connection to {self._place} ({kind}). Nothing "
-            "was changed. Correct the settings after the ? of the warehouse URL, then run again."
+            "was changed. Correct the settings after the ? of the warehouse URL, then run again; "
+            "sslmode=verify-full needs sslrootcert, a file or system."
         )
+
+    def _refusal(self, error: Exception) -> str | None:
+        """What refuses every transaction, and what to correct; None if it is something else."""
+        place, cause = self._place, driver_text(error)
+        if _is_rejected(error):
+            return (
+                f"PostgreSQL rejected the login at {place}: {cause}. Nothing was changed. Correct "
+                "user, password, database and settings"
+            )
+        if isinstance(error, self._asyncpg.InsufficientPrivilegeError):
+            return (
+                f"PostgreSQL denied the user a right at {place}: {cause}. Nothing was changed. "
+                "GRANT it, set the schema of the warehouse block to one that the user owns, or "
+                "correct the user"
+            )
+        if isinstance(error, ssl.SSLError):
+            cause = getattr(error, "verify_message", error.reason)
+            return (
+                f"TLS with {place} failed: {cause}. No partition was left incomplete. Correct the "
+                "host name or sslrootcert (the file of the certificate's authority, or system)"
+            )
+        return None
 
     def _translated(self, error: Exception, *, certain: bool) -> WarehouseError:
         pg, place, cause = self._asyncpg, self._place, f"Cause: {driver_text(error)}"
@@ -202,18 +235,14 @@ class PostgresWarehouse(SqlWarehouse):
                 f"Another session held a lock in {place} for all of {self._busy_timeout:g} s. "
                 f"Nothing was changed. Find it in pg_stat_activity, then run again. {cause}"
             )
-        if isinstance(error, pg.InvalidAuthorizationSpecificationError):
-            return WarehouseAccessError(
-                f"PostgreSQL rejected the login at {place}: {driver_text(error)}. Nothing was "
-                "changed. Correct user and password in the warehouse URL, then run again."
-            )
+        if refusal := self._refusal(error):
+            return WarehouseAccessError(f"{refusal} in the warehouse URL, then run again.")
         if isinstance(error, OSError | pg.InterfaceError) or _state(error).startswith(_NO_ACCESS):
             return WarehouseAccessError(
                 f"{place} can't be reached or written: {driver_text(str(error) or _SILENT)}. No "
-                "partition was left incomplete. Check the host, the database, the rights of the "
-                "user and the free space, then run again.",
-                affects_all=(certain and not isinstance(error, pg.QueryCanceledError))
-                or isinstance(error, pg.InsufficientPrivilegeError),
+                "partition was left incomplete. Check the host, the files that the URL names and "
+                "the free space, then run again.",
+                affects_all=certain and not isinstance(error, pg.QueryCanceledError),
             )
         if isinstance(error, pg.DependentObjectsStillExistError):
             return WarehouseSchemaError(
@@ -231,6 +260,14 @@ class PostgresWarehouse(SqlWarehouse):
 def _state(error: BaseException | None) -> str:
     """The SQL state of PostgreSQL's error; empty without one."""
     return str(getattr(error, "sqlstate", ""))
+
+
+def _is_rejected(error: BaseException | None) -> bool:
+    """Whether user, password, database or a setting of the URL is wrong."""
+    state = _state(error)
+    return state.startswith(("28", "3D")) or (
+        state == "08P01" and bool(_REJECTED.search(str(error)))
+    )
 
 
 async def _execute(connection: Any, seconds: float, statement: Statement) -> Rows:
