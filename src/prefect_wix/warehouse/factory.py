@@ -81,7 +81,7 @@ def open_warehouse(url: str, *, schema: str | None = None) -> Warehouse:
         MissingExtraError: the engine's package is not installed.
     """
     if schema is not None:
-        _check_schema(schema)
+        check_schema(schema)
     parts = parse_url(url)
     return _ENGINES[parts.scheme](parts, schema)
 
@@ -141,12 +141,18 @@ def _encoded(settings: Mapping[str, SecretStr]) -> str:
     return f"?{urlencode(values, quote_via=quote)}" if values else ""
 
 
-def _check_schema(schema: str) -> None:
+def check_schema(schema: str) -> str:
+    """The name of a schema.
+
+    Raises:
+        ValueError: it is no name; the error does not quote it.
+    """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", schema):
         raise ValueError(
             "The schema of the warehouse must be letters, digits and underscores, 63 at most, and "
             "not begin with a digit."
         )
+    return schema
 
 
 # -- files and object stores -----------------------------------------------------------------------
@@ -270,7 +276,7 @@ def _snowflake(url: WarehouseUrl, schema: str | None) -> Warehouse:
     if not _ACCOUNT.fullmatch(url.host) or not login or len(names) not in {1, 2}:
         raise ValueError(_AMBIGUOUS)
     for name in names:
-        _check_schema(name)
+        check_schema(name)
     if not url.settings.keys() <= _SNOWFLAKE_SETTINGS:
         raise ValueError(
             f"A snowflake:// URL has the settings {', '.join(sorted(_SNOWFLAKE_SETTINGS))}. Remove "
@@ -359,7 +365,8 @@ _FORMS = (
     "Use duckdb:///sessions.duckdb or parquet:///folder (three slashes: relative; four: absolute), "
     "postgresql://user:password@host:5432/database, "
     "snowflake://user:password@account/database/schema?warehouse=name, bigquery://project/dataset, "
-    "or s3://bucket/prefix (gs, az, abfs)."
+    "or s3://bucket/prefix (gs, az, abfs); or a block: snowflake-connector/name, or "
+    "gcp-credentials/name with the dataset as the schema."
 )
 _AMBIGUOUS = (
     "The warehouse URL is ambiguous. Write % # ? and, in user, password and settings, also "
