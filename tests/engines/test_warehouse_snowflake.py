@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 
 import pytest
 import snowflake.connector
@@ -16,11 +17,12 @@ from prefect_wix.errors import (
     WarehouseError,
     WarehouseSchemaError,
 )
+from prefect_wix.planning.partitions import JobRecord
 from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.snowflake import SnowflakeWarehouse
 from tests.emulators import make_key
 from tests.engines.test_warehouse import full_text
-from tests.warehouses import MOBILE, ids_of, land
+from tests.warehouses import MOBILE, NOON, ids_of, land
 
 URL = "snowflake://me@account/shop"
 
@@ -141,6 +143,44 @@ async def test_errors_are_classified(kind, state, raised, affects_all):
         await warehouse.receipts("site-1", MOBILE.window)
     assert type(caught.value) is raised
     assert caught.value.affects_all is affects_all
+
+
+class Recording:
+    """A connection, its cursor and its statements; its tables are empty."""
+
+    def __init__(self):
+        self.statements = []
+
+    def cursor(self):
+        return nullcontext(self)
+
+    def execute(self, sql, values=None):
+        self.statements.append(sql)
+        return self
+
+    def fetchall(self):
+        return [[NOON]] if "CURRENT_TIMESTAMP" in self.statements[-1] else []
+
+    def commit(self):
+        self.statements.append("COMMIT")
+
+    def close(self):
+        return
+
+
+async def test_a_decision_is_made_after_the_lock_is_held():
+    """fakesnow has no locks: this is what makes an older result lose on Snowflake."""
+    connection = Recording()
+    warehouse = SnowflakeWarehouse(
+        lambda **_: connection, place="snowflake://account/shop", schema="wix"
+    )
+    await warehouse.claim(JobRecord.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
+    lock, clock, read, *writes, end = connection.statements
+    assert lock == 'UPDATE "WIX".wix_session_schema SET version = version'
+    assert clock == "SELECT CURRENT_TIMESTAMP()"
+    assert read.startswith("SELECT record_id")
+    assert [one.split()[0] for one in writes] == ["DELETE", "INSERT"]
+    assert end == "COMMIT"
 
 
 @pytest.mark.parametrize(
