@@ -544,14 +544,6 @@ async def test_an_older_schema_is_migrated_with_its_rows(sql_bench, monkeypatch)
         await warehouse.prepare()
 
 
-async def test_a_version_that_was_never_released_is_refused(sql_bench):
-    """The error names the version."""
-    warehouse = await sql_bench.ready()
-    await sql_bench.sql(f"UPDATE {sql_bench.name('wix_session_schema')} SET version = 1")
-    with pytest.raises(WarehouseSchemaError, match="version 1, which was never released"):
-        await warehouse.prepare()
-
-
 async def test_a_migration_that_fails_leaves_the_old_schema(sql_bench, monkeypatch):
     """A migration is one transaction."""
     bench, warehouse = sql_bench, await sql_bench.ready()

@@ -232,15 +232,8 @@ def _postgres(url: WarehouseUrl, schema: str | None) -> Warehouse:
 
 def _check_postgresql(url: WarehouseUrl, given: Mapping[str, str]) -> None:
     """Refuse what libpq and asyncpg understand in two ways, or quote in an error."""
-    if given.get("sslrootcert") == "system" and (
-        given.get("sslmode", "verify-full") != "verify-full"
-        or any(_TLS_DETAIL.fullmatch(name) for name in given)
-    ):
-        raise ValueError(
-            "With sslrootcert=system write sslmode=verify-full in the warehouse URL, and no "
-            "sslcert, sslkey, sslcrl or TLS version."
-        )
-    if unknown := sorted(filter(_LIBPQ.fullmatch, given)):
+    lacking = _LIBPQ_WITH_SYSTEM if given.get("sslrootcert") == "system" else _LIBPQ
+    if unknown := sorted(filter(lacking.fullmatch, given)):
         raise ValueError(f"asyncpg has no setting {', '.join(unknown)}: remove it from the URL.")
     listed = url.host.split(",") if url.host else []
     hosts = given["host"].split(",") if "host" in given else []
@@ -348,7 +341,8 @@ _LIBPQ = re.compile(
     "pgbouncer|pool_timeout|require.*|ssl(sni|compression|certmode)"
 )
 """Settings that providers put into URLs, and that asyncpg would send to the server as its own."""
-_TLS_DETAIL = re.compile("ssl(cert|key|crl|password)|ssl_.*")
+_LIBPQ_WITH_SYSTEM = re.compile(f"{_LIBPQ.pattern}|ssl(cert|key|crl|password|_.*)")
+"""Also those that it ignores when it gets the authorities of the machine."""
 _ACCOUNT = re.compile(r"[A-Za-z0-9._-]+")
 # https://docs.snowflake.com/en/developer-guide/python-connector/python-connector-api
 _SNOWFLAKE_SETTINGS = {

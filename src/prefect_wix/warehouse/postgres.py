@@ -206,26 +206,16 @@ class PostgresWarehouse(SqlWarehouse):
             "sslmode=verify-full needs sslrootcert, a file or system."
         )
 
-    def _refusal(self, error: Exception) -> str | None:
-        """What refuses every transaction, and what to correct; None if it is something else."""
-        place, cause = self._place, driver_text(error)
+    def _refusal(self, error: Exception) -> tuple[str, str] | None:
+        """What refuses every transaction, and what to do; None if it is something else."""
         if _is_rejected(error):
-            return (
-                f"PostgreSQL rejected the login at {place}: {cause}. Nothing was changed. Correct "
-                "user, password, database and settings"
-            )
+            return "PostgreSQL rejected the login", "Correct user, password, database and settings"
         if isinstance(error, self._asyncpg.InsufficientPrivilegeError):
-            return (
-                f"PostgreSQL denied the user a right at {place}: {cause}. Nothing was changed. "
-                "GRANT it, set the schema of the warehouse block to one that the user owns, or "
-                "correct the user"
-            )
+            owned = "set the schema of the warehouse block to one that the user owns"
+            return "PostgreSQL denied the user a right", f"GRANT it, {owned}, or correct the user"
         if isinstance(error, ssl.SSLError):
-            cause = getattr(error, "verify_message", error.reason)
-            return (
-                f"TLS with {place} failed: {cause}. No partition was left incomplete. Correct the "
-                "host name or sslrootcert (the file of the certificate's authority, or system)"
-            )
+            root = "sslrootcert (the file of the certificate's authority, or system)"
+            return "TLS failed", f"Correct the host name or {root}"
         return None
 
     def _translated(self, error: Exception, *, certain: bool) -> WarehouseError:
@@ -236,7 +226,12 @@ class PostgresWarehouse(SqlWarehouse):
                 f"Nothing was changed. Find it in pg_stat_activity, then run again. {cause}"
             )
         if refusal := self._refusal(error):
-            return WarehouseAccessError(f"{refusal} in the warehouse URL, then run again.")
+            what, correct = refusal
+            reason = getattr(error, "verify_message", driver_text(error))
+            return WarehouseAccessError(
+                f"{what} at {place}: {reason}. No partition was left incomplete. {correct} in the "
+                "warehouse URL, then run again."
+            )
         if isinstance(error, OSError | pg.InterfaceError) or _state(error).startswith(_NO_ACCESS):
             return WarehouseAccessError(
                 f"{place} can't be reached or written: {driver_text(str(error) or _SILENT)}. No "

@@ -195,7 +195,7 @@ class Schema:
         Writes nothing if the tables are current, so a role without DDL rights can run it.
 
         Raises:
-            WarehouseSchemaError: the version is newer or too old, or columns are missing.
+            WarehouseSchemaError: the version is newer, or columns are missing.
         """
         versions = self.name(tables.versions)
         if tables.versions not in (yield from self.columns()):
@@ -206,7 +206,7 @@ class Schema:
         if version == 0:
             yield from self._create(tables)
         else:
-            self._check_version(version, tables)
+            check_not_newer(f"Schema {self.schema}", version, tables.version, other="schema")
             for number in range(version + 1, tables.version + 1):
                 yield from tables.migrations[number](self)
         if version < tables.version:
@@ -272,16 +272,6 @@ class Schema:
         return Statement(
             f"CREATE TABLE IF NOT EXISTS {self.name(table.name)} ({', '.join(columns)})"
         )
-
-    def _check_version(self, version: int, tables: TableSet) -> None:
-        check_not_newer(f"Schema {self.schema}", version, tables.version, other="schema")
-        oldest = min(tables.migrations, default=tables.version + 1) - 1
-        if version < oldest:
-            raise WarehouseSchemaError(
-                f"Schema {self.schema} has version {version}, which was never released; this "
-                f"prefect-wix migrates from version {oldest}. Nothing was written. Load into "
-                "another schema."
-            )
 
     def _check_columns(self, tables: TableSet) -> Steps[None]:
         found = yield from self.columns()
