@@ -51,10 +51,17 @@ class WarehouseUrl:
         return f"{self.scheme}://{self.host}{self.path}"
 
     @property
+    def plain_settings(self) -> dict[str, str]:
+        """The settings without their protection, for a driver."""
+        return {name: value.get_secret_value() for name, value in self.settings.items()}
+
+    @property
     def address(self) -> SecretStr:
         """Everything after ``scheme://``, for a driver."""
+        # A plus is a blank to some drivers and a plus to others.
+        query = urlencode(self.plain_settings, quote_via=quote)
         login = self.login.get_secret_value()
-        return SecretStr(f"{login}{self.host}{self.path}{_encoded(self.settings)}")
+        return SecretStr(f"{login}{self.host}{self.path}{query and f'?{query}'}")
 
 
 def open_warehouse(url: str, *, schema: str | None = None) -> Warehouse:
@@ -132,13 +139,6 @@ def _decoded(text: str) -> str:
     if re.search(r"%(?![0-9A-Fa-f]{2})", text) or "\0" in decoded or "\ufffd" in decoded:
         raise ValueError(_AMBIGUOUS)
     return decoded
-
-
-def _encoded(settings: Mapping[str, SecretStr]) -> str:
-    """The settings as the end of a URL, with their ``?``."""
-    values = {name: value.get_secret_value() for name, value in settings.items()}
-    # A plus is a blank to some drivers and a plus to others.
-    return f"?{urlencode(values, quote_via=quote)}" if values else ""
 
 
 def check_schema(schema: str) -> str:
@@ -219,20 +219,17 @@ def _reject_schema(schema: str | None) -> None:
 
 
 def _postgres(url: WarehouseUrl, schema: str | None) -> Warehouse:
-    given = {name: value.get_secret_value() for name, value in url.settings.items()}
-    _check_postgresql(url, given)
+    system_roots = url.plain_settings.get("sslrootcert") == "system"
+    _check_postgresql(url, _LIBPQ_WITH_SYSTEM if system_roots else _LIBPQ)
     dsn = SecretStr(f"postgresql://{url.address.get_secret_value()}")
     return PostgresWarehouse(
-        dsn,
-        place=url.place,
-        schema=schema or "public",
-        system_roots=given.get("sslrootcert") == "system",
+        dsn, place=url.place, schema=schema or "public", system_roots=system_roots
     )
 
 
-def _check_postgresql(url: WarehouseUrl, given: Mapping[str, str]) -> None:
+def _check_postgresql(url: WarehouseUrl, lacking: re.Pattern[str]) -> None:
     """Refuse what libpq and asyncpg understand in two ways, or quote in an error."""
-    lacking = _LIBPQ_WITH_SYSTEM if given.get("sslrootcert") == "system" else _LIBPQ
+    given = url.plain_settings
     if unknown := sorted(filter(lacking.fullmatch, given)):
         raise ValueError(f"asyncpg has no setting {', '.join(unknown)}: remove it from the URL.")
     listed = url.host.split(",") if url.host else []
@@ -277,7 +274,7 @@ def _snowflake(url: WarehouseUrl, schema: str | None) -> Warehouse:
         )
     user, _, password = login.removesuffix("@").partition(":")
     options = {
-        **{name: value.get_secret_value() for name, value in url.settings.items()},
+        **url.plain_settings,
         **({"password": unquote(password)} if password else {}),
         "account": url.host,
         "user": unquote(user),
@@ -300,20 +297,16 @@ def _bigquery(url: WarehouseUrl, schema: str | None) -> Warehouse:
             "Write bigquery://project/dataset as the warehouse URL, optionally with ?location=EU "
             "and credentials=/path/of/key.json, and without a user or a password."
         )
-    location, key = url.settings.get("location"), url.settings.get("credentials")
+    given = url.plain_settings
 
     def connect(**options: Any) -> Any:
         client = import_module("google.cloud.bigquery").Client
-        if key is None:
+        if "credentials" not in given:
             return client(**options)
-        return client.from_service_account_json(key.get_secret_value(), **options)
+        return client.from_service_account_json(given["credentials"], **options)
 
-    return BigQueryWarehouse(
-        connect,
-        project=url.host,
-        dataset=dataset,
-        location=location.get_secret_value() if location else None,
-    )
+    location = given.get("location")
+    return BigQueryWarehouse(connect, project=url.host, dataset=dataset, location=location)
 
 
 _ENGINES: dict[str, Callable[[WarehouseUrl, str | None], Warehouse]] = {

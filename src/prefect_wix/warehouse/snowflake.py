@@ -48,13 +48,7 @@ class SnowflakeWarehouse(BlockingWarehouse):
         schema: the schema of the tables; created if it does not exist.
     """
 
-    def __init__(
-        self,
-        connect: Callable[..., Any],
-        *,
-        place: str,
-        schema: str,
-    ) -> None:
+    def __init__(self, connect: Callable[..., Any], *, place: str, schema: str) -> None:
         self._driver = import_extra(
             "snowflake.connector", extra="snowflake", what_for="A snowflake:// warehouse"
         )
