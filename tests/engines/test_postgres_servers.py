@@ -114,7 +114,7 @@ async def test_what_pgbouncer_refuses_is_not_tried_again(postgres, pgbouncer, ol
     """It has one SQL state for a wrong password and for a server that is away."""
     url = postgres.url.replace(str(postgres.server.port), str(pgbouncer))
     error = await error_of(new.join(url.rsplit(old, 1)))
-    assert re.match(rf"PostgreSQL rejected the login at \S+/\w+: {cause}\. No partition ", error)
+    assert re.match(rf"PostgreSQL rejected the login at \S+/\w+: {cause}\. Nothing was ", error)
     assert "Correct user, password, database and settings in the warehouse URL" in error
 
 
@@ -207,7 +207,9 @@ async def test_a_certificate_without_an_authority_names_the_setting(postgres, se
 
 def test_certificates_of_a_client_are_refused_with_system_roots():
     """The driver would drop them, and a list of revoked certificates."""
-    with pytest.raises(ValueError, match="asyncpg has no setting sslcert, sslcrl: ") as caught:
+    with pytest.raises(
+        ValueError, match="can't use sslcert, sslcrl with this URL: remove"
+    ) as caught:
         open_warehouse("postgresql://me@host/db?sslrootcert=system&sslcert=hush&sslcrl=hush")
     assert "hush" not in str(caught.value)
 

@@ -456,7 +456,7 @@ def test_the_text_of_a_driver_is_one_short_line(text, line):
 )
 def test_an_option_of_a_provider_that_the_driver_lacks_is_named(name):
     """Its value is not."""
-    with pytest.raises(ValueError, match=f"has no setting {name}: remove") as caught:
+    with pytest.raises(ValueError, match=f"can't use {name} with this URL: remove") as caught:
         open_warehouse(f"postgresql://me@host/db?sslmode=require&{name}=hush")
     assert "hush" not in str(caught.value)
 

@@ -231,7 +231,7 @@ def _check_postgresql(url: WarehouseUrl, lacking: re.Pattern[str]) -> None:
     """Refuse what libpq and asyncpg understand in two ways, or quote in an error."""
     given = url.plain_settings
     if unknown := sorted(filter(lacking.fullmatch, given)):
-        raise ValueError(f"asyncpg has no setting {', '.join(unknown)}: remove it from the URL.")
+        raise ValueError(f"asyncpg can't use {', '.join(unknown)} with this URL: remove it.")
     listed = url.host.split(",") if url.host else []
     hosts = given["host"].split(",") if "host" in given else []
     ports = given["port"].split(",") if "port" in given else []

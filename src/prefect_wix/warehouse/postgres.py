@@ -229,8 +229,8 @@ class PostgresWarehouse(SqlWarehouse):
             what, correct = refusal
             reason = getattr(error, "verify_message", driver_text(error))
             return WarehouseAccessError(
-                f"{what} at {place}: {reason}. No partition was left incomplete. {correct} in the "
-                "warehouse URL, then run again."
+                f"{what} at {place}: {reason}. Nothing was changed. {correct} in the warehouse "
+                "URL, then run again."
             )
         if isinstance(error, OSError | pg.InterfaceError) or _state(error).startswith(_NO_ACCESS):
             return WarehouseAccessError(
