@@ -206,17 +206,24 @@ class PostgresWarehouse(SqlWarehouse):
             "sslmode=verify-full needs sslrootcert, a file or system."
         )
 
-    def _refusal(self, error: Exception) -> tuple[str, str] | None:
-        """What refuses every transaction, and what to do; None if it is something else."""
+    def _refusal(self, error: Exception) -> str | None:
+        """The sentence about what refuses every transaction; None if it is something else."""
         if _is_rejected(error):
-            return "PostgreSQL rejected the login", "Correct user, password, database and settings"
-        if isinstance(error, self._asyncpg.InsufficientPrivilegeError):
-            owned = "set the schema of the warehouse block to one that the user owns"
-            return "PostgreSQL denied the user a right", f"GRANT it, {owned}, or correct the user"
-        if isinstance(error, ssl.SSLError):
-            root = "sslrootcert (the file of the certificate's authority, or system)"
-            return "TLS failed", f"Correct the host name or {root}"
-        return None
+            what = "PostgreSQL rejected the login"
+            advice = "Correct user, password, database and settings"
+        elif isinstance(error, self._asyncpg.InsufficientPrivilegeError):
+            what = "PostgreSQL denied the user a right"
+            advice = "GRANT it, set a schema that the user owns in the block, or correct the user"
+        elif isinstance(error, ssl.SSLError):
+            what = "TLS failed"
+            advice = "Correct the host name or sslrootcert (the authority's file, or system)"
+        else:
+            return None
+        cause = getattr(error, "verify_message", driver_text(error))
+        return (
+            f"{what} at {self._place}: {cause}. Nothing was changed. {advice} in the warehouse "
+            "URL, then run again."
+        )
 
     def _translated(self, error: Exception, *, certain: bool) -> WarehouseError:
         pg, place, cause = self._asyncpg, self._place, f"Cause: {driver_text(error)}"
@@ -226,12 +233,7 @@ class PostgresWarehouse(SqlWarehouse):
                 f"Nothing was changed. Find it in pg_stat_activity, then run again. {cause}"
             )
         if refusal := self._refusal(error):
-            what, correct = refusal
-            reason = getattr(error, "verify_message", driver_text(error))
-            return WarehouseAccessError(
-                f"{what} at {place}: {reason}. Nothing was changed. {correct} in the warehouse "
-                "URL, then run again."
-            )
+            return WarehouseAccessError(refusal)
         if isinstance(error, OSError | pg.InterfaceError) or _state(error).startswith(_NO_ACCESS):
             return WarehouseAccessError(
                 f"{place} can't be reached or written: {driver_text(str(error) or _SILENT)}. No "
