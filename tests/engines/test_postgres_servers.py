@@ -107,6 +107,11 @@ async def test_a_load_runs_behind_pgbouncer_in_transaction_mode(postgres, pgboun
         (QUOTED, "wrong", "SASL authentication failed"),
         ("postgres:", "nobody:", "SASL authentication failed"),
         ("/postgres", "/nowhere", 'database "nowhere" does not exist'),
+        (
+            "/postgres",
+            "/postgres?sslmode=require",
+            r'PostgreSQL server at "\S+" rejected SSL upgrade',
+        ),
         ("/postgres", "/postgres?options=-c%20jit=off", "unsupported startup parameter: options"),
     ],
 )

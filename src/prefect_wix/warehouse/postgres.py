@@ -63,8 +63,11 @@ what a dead client leaves open. Keepalive also keeps a firewall from closing a b
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _TRANSIENT = ("08", "25006", "25P03", "53300", "57P01", "57P02", "57P03")
 _NO_ACCESS = ("08", "25006", "25P03", "28", "3D", "42501", "53", "57")
-_REJECTED = re.compile("authentication failed|unsupported startup parameter|does not exist")
-"""What PgBouncer says about a login; its SQL state is the same if the server is away."""
+_REJECTED = re.compile(
+    "authentication failed|unsupported startup parameter|does not exist|rejected SSL upgrade"
+)
+"""What PgBouncer says about a login, with the SQL state of a server that is away; and asyncpg about
+a server without TLS."""
 _SILENT = "no response in time"
 _LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.5
@@ -138,7 +141,7 @@ class PostgresWarehouse(SqlWarehouse):
         lost = self._asyncpg.InterfaceError, ConnectionError, socket.gaierror
         # asyncio has no other class for a host none of whose addresses responds.
         is_lost = isinstance(error, lost) or type(error) is OSError
-        return is_lost or (_state(error).startswith(_TRANSIENT) and not _is_rejected(error))
+        return not _is_rejected(error) and (is_lost or _state(error).startswith(_TRANSIENT))
 
     async def _transact(self, begin: Begin[T], lock: Lock, spool: Spool | None) -> T:
         pg, loop = self._asyncpg, asyncio.get_running_loop()
@@ -263,7 +266,7 @@ def _is_rejected(error: BaseException | None) -> bool:
     """Whether user, password, database or a setting of the URL is wrong."""
     state = _state(error)
     return state.startswith(("28", "3D")) or (
-        state == "08P01" and bool(_REJECTED.search(str(error)))
+        state in {"", "08P01"} and bool(_REJECTED.search(str(error)))
     )
 
 
