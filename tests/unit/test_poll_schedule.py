@@ -136,6 +136,15 @@ def test_mixed_jobs_take_at_most_15_percent_longer_than_a_clairvoyant_schedule(s
     assert most_in_a_minute(wix.sent) <= 200
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_early_polls_do_not_push_a_load_into_a_second_minute(seed):
+    """80 jobs need 160 of 200 requests; 41 early polls would delay the last job by 30 s."""
+    random_seconds = random.Random(seed).uniform
+    seconds, wix = simulate({query: random_seconds(0.5, 6.0) for query in queries(80)}, slots=16)
+    assert wix.requests <= 200
+    assert seconds < MINUTE / 2
+
+
 def most_in_a_minute(sent):
     return max(
         sum(start <= at < start + 60 for at in sent[n : n + 400]) for n, start in enumerate(sent)

@@ -91,9 +91,13 @@ class PollSchedule:
 
     @property
     def required_probability(self) -> float:
-        """The probability of being finished at which a job is polled."""
+        """The probability of being finished at which a job is polled.
+
+        Each running job needs at least one more request.
+        """
         is_starting = self.clock.now() < self._started_at + _STARTUP_SECONDS
-        utilization = self._utilization(self.expected_requests if is_starting else 0)
+        running = sum(len(kind.active) for kind in self._kinds.values())
+        utilization = self._utilization(self.expected_requests + running if is_starting else 0)
         scarcity = max(0.0, (utilization - _BUSY_ABOVE) / (1 - _BUSY_ABOVE))
         return PROBABILITY_IDLE + (_PROBABILITY_BUSY - PROBABILITY_IDLE) * scarcity
 
