@@ -43,7 +43,7 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/.dev benchmarks/.venv/.peers  ## compare costs with other tools (half an hour; BENCH_QUICK=1: 4 minutes)
+bench: .venv/.dev benchmarks/.venv/.peers  ## compare costs with other tools (40 minutes; BENCH_QUICK=1: 5 minutes)
 	@env -u PREFECT_API_URL $(BIN)/python -m benchmarks
 
 docs: .venv/.dev .venv/docs/.ready  ## the site, in build/site; a warning or a broken link is an error

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any
@@ -20,6 +20,8 @@ __all__ = [
     "DLT",
     "FLOW",
     "HTTPX",
+    "LIMITED_DLT",
+    "LIMITED_HTTPX",
     "LISTING",
     "LOAD",
     "PEERS_PYTHON",
@@ -57,7 +59,9 @@ RELOAD = Candidate("prefect-wix", sys.executable, "benchmarks.ours", "reload")
 FLOW = Candidate("prefect-wix by Prefect", sys.executable, "benchmarks.ours_by_prefect")
 AIRBYTE = Candidate("airbyte-cdk", PEERS_PYTHON, "benchmarks.peers.with_airbyte")
 DLT = Candidate("dlt rest_client", PEERS_PYTHON, "benchmarks.peers.with_dlt", "fetch")
+LIMITED_DLT = replace(DLT, verb="limited")
 HTTPX = Candidate("plain httpx", PEERS_PYTHON, "benchmarks.peers.with_httpx")
+LIMITED_HTTPX = replace(HTTPX, module="benchmarks.peers.with_httpx_limited")
 
 
 def run(candidate: Candidate, task: Task) -> dict[str, Any]:

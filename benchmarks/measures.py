@@ -13,8 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
@@ -24,6 +25,8 @@ from benchmarks.candidates import (
     DLT,
     FLOW,
     HTTPX,
+    LIMITED_DLT,
+    LIMITED_HTTPX,
     LISTING,
     LOAD,
     PEERS_PYTHON,
@@ -45,6 +48,19 @@ OK = 200
 TOO_MANY_REQUESTS = 429
 REQUESTS_PER_MINUTE = 200
 """Wix's rate limit for one site."""
+LIMITED: dict[str, float] = {"requests_per_minute": REQUESTS_PER_MINUTE}
+EVERY_5_S = LIMITED | {"tick_seconds": 5.0}
+BACKOFF = LIMITED | {"tick_seconds": 1.0, "tick_growth": 2.0}
+RATE_LIMITED: tuple[tuple[Candidate, dict[str, float]], ...] = (
+    (LOAD, LIMITED),
+    (LISTING, LIMITED),
+    (replace(LIMITED_HTTPX, name="httpx, every 5 s"), EVERY_5_S),
+    (replace(LIMITED_HTTPX, name="httpx, backoff"), BACKOFF),
+    (replace(LIMITED_DLT, name="dlt, every 5 s"), EVERY_5_S),
+    (replace(LIMITED_DLT, name="dlt, backoff"), BACKOFF),
+    (AIRBYTE, LIMITED),
+)
+"""The candidates with a rate limiter, and poll intervals for those that have none of their own."""
 UNKNOWN_STATUS = "unknown_status"
 UNKNOWN_STATUS_SECONDS = 6.0
 IMPORTS = {
@@ -68,7 +84,11 @@ class Scale:
     mixed_jobs: int
     mixed_slots: int
     rate_limited_jobs: int
-    """The number of jobs of the measure with the rate limit; 0 skips it."""
+    """The number of jobs of 0.5 to 6 s with the rate limit."""
+    rate_limited_long_jobs: int
+    """The number of jobs of 2 to 20 s with the rate limit; 0 skips them."""
+    morning_jobs: int
+    """The number of jobs of a usual morning; 0 skips it."""
     big_ids: int
     """The number of IDs in the big partition."""
     big_rounds: int
@@ -84,7 +104,9 @@ FULL = Scale(
     even_jobs=20,
     mixed_jobs=500,
     mixed_slots=40,
-    rate_limited_jobs=500,
+    rate_limited_jobs=300,
+    rate_limited_long_jobs=300,
+    morning_jobs=30,
     big_ids=1_000_000,
     big_rounds=5,
     biggest_ids=10_000_000,
@@ -96,7 +118,9 @@ QUICK = Scale(
     even_jobs=8,
     mixed_jobs=12,
     mixed_slots=12,
-    rate_limited_jobs=0,
+    rate_limited_jobs=8,
+    rate_limited_long_jobs=0,
+    morning_jobs=0,
     big_ids=100_000,
     big_rounds=1,
     biggest_ids=0,
@@ -146,6 +170,12 @@ class Bench:
         """The requests and jobs of the running sandbox so far."""
         return self._process.log()
 
+    @contextmanager
+    def lane(self) -> Iterator[Bench]:
+        """The same bench with a sandbox process of its own, for candidates that run at once."""
+        with SandboxProcess() as process:
+            yield Bench(process, self.scale, self._results)
+
 
 def even_jobs(bench: Bench) -> None:
     """Measure jobs of exactly 2 s on four slots, without a rate limit."""
@@ -162,12 +192,32 @@ def mixed_jobs(bench: Bench) -> None:
         measure_jobs(bench, "mixed", candidate, Scenario(jobs, 100 * jobs, (0.5, 6.0)), slots=slots)
 
 
+def morning(bench: Bench) -> None:
+    """Measure the jobs of one morning, without earlier observations, on the default slots."""
+    if jobs := bench.scale.morning_jobs:
+        scenario = Scenario(jobs, 400 * jobs, (1.5, 2.5), requests_per_minute=REQUESTS_PER_MINUTE)
+        for candidate, options in RATE_LIMITED:
+            measure_jobs(bench, "morning", candidate, scenario, slots=16, **options)
+
+
 def rate_limited_jobs(bench: Bench) -> None:
-    """Measure the mixed jobs where the sandbox enforces Wix's rate limit. prefect-wix only."""
-    jobs, slots, limit = bench.scale.rate_limited_jobs, bench.scale.mixed_slots, REQUESTS_PER_MINUTE
-    if jobs:
-        scenario = Scenario(jobs, 100 * jobs, (0.5, 6.0), requests_per_minute=limit)
-        measure_jobs(bench, "rate_limited", LOAD, scenario, slots=slots, requests_per_minute=limit)
+    """Measure more jobs than Wix's rate limit lets finish within a minute, short and long ones."""
+    _race(bench, "rate_limited", bench.scale.rate_limited_jobs, (0.5, 6.0))
+    if jobs := bench.scale.rate_limited_long_jobs:
+        _race(bench, "rate_limited_long", jobs, (2.0, 20.0))
+
+
+def _race(bench: Bench, measure: str, jobs: int, seconds: tuple[float, float]) -> None:
+    """Run the candidates at the same time, each with its own sandbox, since they mostly wait."""
+    scenario = Scenario(jobs, 100 * jobs, seconds, requests_per_minute=REQUESTS_PER_MINUTE)
+    slots = bench.scale.mixed_slots
+
+    def run_one(candidate: Candidate, options: dict[str, float]) -> None:
+        with bench.lane() as lane:
+            measure_jobs(lane, measure, candidate, scenario, slots=slots, **options)
+
+    with ThreadPoolExecutor(len(RATE_LIMITED)) as threads:
+        list(threads.map(run_one, *zip(*RATE_LIMITED, strict=True)))
 
 
 def big_partitions(bench: Bench) -> None:
@@ -251,6 +301,7 @@ MEASURES = (
     small_jobs,
     big_partitions,
     biggest_partition,
+    morning,
     rate_limited_jobs,
 )
 

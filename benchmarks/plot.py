@@ -22,6 +22,9 @@ PANELS = (
     ("mixed", "seconds", "floor_seconds", "Mixed jobs: makespan, s"),
     ("mixed", "requests_per_job", "floor_requests", "Mixed jobs: requests per job"),
     ("mixed", "delay_median", None, "Mixed jobs: detected after, median s"),
+    ("rate_limited", "seconds", "floor_seconds", "200 requests per minute: makespan, s"),
+    ("rate_limited", "requests_per_job", "floor_requests", "200 per minute: requests per job"),
+    ("morning", "seconds", "floor_seconds", "A morning of 30 jobs: makespan, s"),
     ("ids", "seconds", None, "One big day: seconds"),
     ("unknown_status", "polls", None, "Undocumented status: polls (log scale)"),
     ("import", "milliseconds", None, "Import time, ms"),
@@ -34,7 +37,7 @@ def draw(results: Path, plot: Path) -> None:
     """Draw the results of one file into another."""
     # Text is not converted to paths, and equal results make an equal file.
     mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "benchmarks", "font.size": 8}
-    figure, axes = plt.subplots(3, 3, figsize=(13, 8), layout="constrained")
+    figure, axes = plt.subplots(4, 3, figsize=(13, 11), layout="constrained")
     observations = [json.loads(line) for line in results.read_text().splitlines()]
     for axis, panel in zip(axes.flat, PANELS, strict=True):
         _draw_panel(

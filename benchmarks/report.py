@@ -166,6 +166,10 @@ SECTIONS: dict[str, Callable[[dict[str, Rounds]], str]] = {
     "even": _jobs("{jobs} jobs of 2 s on {slots} slots"),
     "mixed": _jobs("{jobs} jobs of 0.5 to 6 s on {slots} slots"),
     "rate_limited": _jobs("{jobs} jobs of 0.5 to 6 s on {slots} slots, 200 requests per minute"),
+    "rate_limited_long": _jobs(
+        "{jobs} jobs of 2 to 20 s on {slots} slots, 200 requests per minute"
+    ),
+    "morning": _jobs("A morning: {jobs} jobs of 1.5 to 2.5 s on {slots} slots"),
     "ids": _ids,
     "small": _small,
     "rerun": _reruns,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 __all__ = ["Task", "measure_work", "parse_figures", "task_from_arguments"]
 
 _MARK = "figures: "
+_LONGEST_WAIT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class Task:
     requests_per_minute: int = 1_000_000
     """The rate limit, for a candidate that has one. The default is too high to bind."""
     tick_seconds: float = 1.0
-    """The poll interval of a candidate that polls at a fixed interval."""
+    """The wait before the first poll of a candidate that polls without observations."""
+    tick_growth: float = 1.0
+    """The ratio of consecutive waits: 1 is a fixed interval, 2 an exponential backoff."""
     pages_in_flight: int = 1
     """The number of pages of one job that the plain script requests at once."""
     warehouse: str = ""
@@ -45,6 +48,13 @@ class Task:
     def to_json(self) -> str:
         """The task as a command-line argument."""
         return json.dumps(asdict(self))
+
+    def poll_waits(self) -> Iterator[float]:
+        """The waits between the polls of one job in seconds, without end."""
+        wait = self.tick_seconds
+        while True:
+            yield wait
+            wait = min(wait * self.tick_growth, _LONGEST_WAIT_SECONDS)
 
 
 def task_from_arguments() -> Task:

@@ -42,6 +42,7 @@ def _config(task: Task) -> dict[str, Any]:
         "api_key": task.api_key,
         "site_id": task.site_id,
         "timezone": task.timezone,
+        "requests_per_minute": task.requests_per_minute,
         "periods": [f"{first}/{end}" for first, end in task.days],
     }
 

@@ -1,7 +1,8 @@
 """dlt's REST client and paginator, with submit and polls written by hand.
 
 dlt does not support asynchronous jobs; its guides poll at a fixed interval and then paginate.
-``fetch`` only fetches. ``replace`` and ``merge`` load the same days into DuckDB twice.
+``fetch`` only fetches; ``limited`` does so with pyrate-limiter, since dlt has no rate limiter.
+``replace`` and ``merge`` load the same days into DuckDB twice.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 import dlt
 from dlt.sources.helpers.rest_client import RESTClient
 from dlt.sources.helpers.rest_client.paginators import OffsetPaginator
+from pyrate_limiter import Duration, Limiter, Rate
+from requests.adapters import HTTPAdapter
 
 from benchmarks.task import Task, measure_work, task_from_arguments
 
@@ -23,9 +26,26 @@ RESULT = "/analytics/v1/sessions/list/result"
 PAGE = 1000
 
 
-def fetch_all(task: Task) -> int:
+class LimitedAdapter(HTTPAdapter):
+    """Sends at most so many requests in 61 s; dlt's session repeats rejected ones (429)."""
+
+    def __init__(self, requests_per_minute: int) -> None:
+        super().__init__(pool_maxsize=50)  # as dlt's own
+        rate = Rate(requests_per_minute, Duration.SECOND * 61)
+        self._limiter = Limiter(rate, raise_when_fail=False)
+
+    def send(self, *args: Any, **options: Any) -> Any:
+        """See `HTTPAdapter.send`."""
+        while not self._limiter.try_acquire("wix"):
+            time.sleep(0.1)
+        return super().send(*args, **options)
+
+
+def fetch_all(task: Task, *, limited: bool = False) -> int:
     """Fetch every day, with one thread per slot. Returns the number of IDs."""
     client = _client(task)
+    if limited:
+        client.session.mount(task.base_url, LimitedAdapter(task.requests_per_minute))
     with ThreadPoolExecutor(task.slots) as threads:
         return sum(threads.map(lambda day: sum(map(len, _pages(client, task, day))), task.days))
 
@@ -81,16 +101,23 @@ def _submit(client: RESTClient, task: Task, day: tuple[str, str]) -> str:
 
 def _wait(client: RESTClient, task: Task, job_id: str) -> None:
     params = {"jobId": job_id, "limit": 1, "offset": 0}
-    status = ""
-    while status != "FINISHED":
-        time.sleep(task.tick_seconds)
+    for wait in task.poll_waits():
+        time.sleep(wait)
         response = client.get(RESULT, params=params)
         response.raise_for_status()
         status = response.json()["result"]["jobStatus"]
+        if status == "FINISHED":
+            break
         if status == "ERROR":
             raise RuntimeError(f"Job {job_id} failed.")
 
 
 if __name__ == "__main__":
     verb, the_task = sys.argv[1], task_from_arguments()
-    measure_work(lambda: fetch_all(the_task) if verb == "fetch" else load_twice(the_task, verb))
+    measure_work(
+        lambda: (
+            fetch_all(the_task, limited=verb == "limited")
+            if verb in {"fetch", "limited"}
+            else load_twice(the_task, verb)
+        )
+    )

@@ -1,7 +1,7 @@
 """A plain script with httpx, as a person writes it from the documentation.
 
-It polls at a fixed interval and uses the poll that finds a job finished as page one. It stores no
-IDs and verifies only the total.
+It polls at given waits and uses the poll that finds a job finished as page one. It stores no IDs
+and verifies only the total. `with_httpx_limited` adds a rate limiter.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ RESULT = "/analytics/v1/sessions/list/result"
 PAGE = 1000
 
 
-async def fetch_all(task: Task) -> int:
+async def fetch_all(task: Task, transport: httpx.AsyncBaseTransport | None = None) -> int:
     """Fetch every day, one job per slot at once. Returns the number of IDs."""
     headers = {"Authorization": task.api_key, "wix-site-id": task.site_id}
     slots = asyncio.Semaphore(task.slots)
-    async with httpx.AsyncClient(base_url=task.base_url, headers=headers, timeout=30) as client:
+    async with httpx.AsyncClient(
+        base_url=task.base_url, headers=headers, timeout=30, transport=transport
+    ) as client:
         return sum(await asyncio.gather(*(_fetch(client, task, day, slots) for day in task.days)))
 
 
@@ -57,13 +59,14 @@ async def _submit(client: httpx.AsyncClient, task: Task, day: tuple[str, str]) -
 
 
 async def _wait(client: httpx.AsyncClient, task: Task, job_id: str) -> dict[str, Any]:
-    while True:
-        await asyncio.sleep(task.tick_seconds)
+    for wait in task.poll_waits():
+        await asyncio.sleep(wait)
         result = await _page(client, job_id, 0)
         if result["jobStatus"] == "FINISHED":
-            return result
+            break
         if result["jobStatus"] == "ERROR":
             raise RuntimeError(f"Job {job_id} failed.")
+    return result
 
 
 async def _page(client: httpx.AsyncClient, job_id: str, offset: int) -> dict[str, Any]:
