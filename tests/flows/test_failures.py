@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.flow_engine import run_flow
 from prefect.logging.handlers import APILogHandler
 from prefect.runner import Runner
+from prefect.settings import get_current_settings
+from prefect.types.entrypoint import EntrypointType
 from pydantic import SecretStr
 
 from prefect_wix import SessionsQuery, SessionsWarehouse, tasks
@@ -64,24 +67,55 @@ async def shared_limit(shop):
         await client.delete_global_concurrency_limit_by_name(f"wix-{shop.site_id}")
 
 
-@pytest.fixture
-def start(credentials, warehouse):
-    """A function that starts a deployed load from its form and executes it here."""
+ENGINE = """
+import runpy, sys
+from prefect_wix.warehouse import duckdb
+duckdb.BUSY_TIMEOUT_SECONDS = 0.3
+runpy.run_module("prefect.engine", run_name="__main__")
+"""
+"""What a worker executes, with a short wait for a locked file."""
 
-    async def start(**parameters):
+
+@pytest.fixture
+def submit(credentials, warehouse):
+    """A function that submits the form of a deployed load; returns the run."""
+
+    async def submit(**parameters):
         blocks = {"credentials": credentials, "warehouse": warehouse}
         blocks |= {name: parameters.pop(name) for name in blocks if name in parameters}
         for block in blocks.values():
             await block.save(f"failures-{uuid4()}")
-        deployed = await load_sessions.ato_deployment(str(uuid4()))
+        deployed = await load_sessions.ato_deployment(
+            str(uuid4()), entrypoint_type=EntrypointType.MODULE_PATH
+        )
         async with get_client() as client:
-            run = await client.create_flow_run_from_deployment(
+            return await client.create_flow_run_from_deployment(
                 await Runner().aadd_deployment(deployed),
                 parameters={name: reference_to(block) for name, block in blocks.items()}
                 | LOAD
                 | parameters,
             )
-            return await run_flow(load_sessions, flow_run=run, return_type="state")
+
+    return submit
+
+
+@pytest.fixture
+def start(submit, tmp_path):
+    """A function that submits the form and executes the run as a worker does; returns its state."""
+
+    async def start(**parameters):
+        run = await submit(**parameters)
+        settings = get_current_settings().to_environment_variables(exclude_unset=True)
+        engine = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", ENGINE, str(run.id)),
+            cwd=tmp_path,
+            env=os.environ | settings,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        await engine.wait()
+        async with get_client() as client:
+            return (await client.read_flow_run(run.id)).state
 
     return start
 
@@ -160,17 +194,17 @@ async def test_a_rejected_key_is_told_in_few_lines(shop, start, credentials, tim
     await assert_told(state, f"{cause}.* \\(request ID .*")
 
 
-async def test_debug_shows_where_a_run_failed(start, credentials, caplog):
+async def test_debug_shows_where_a_run_failed(submit, credentials, caplog):
     """A developer needs the traceback that an operator does not."""
     caplog.set_level(logging.DEBUG, logger="prefect.flow_runs")
     wrong = credentials.model_copy(update={"api_key": SecretStr("wrong-key")})
-    await start(credentials=wrong, timezone=None)
+    run = await submit(credentials=wrong, timezone=None)
+    await run_flow(load_sessions, flow_run=run, return_type="state")
     assert "Traceback" in caplog.text
 
 
-async def test_a_locked_duckdb_file_is_told_at_once(start, database, monkeypatch):
+async def test_a_locked_duckdb_file_is_told_at_once(start, database):
     """The first line names the process that has the file, and says that the load waits."""
-    monkeypatch.setattr("prefect_wix.warehouse.duckdb.BUSY_TIMEOUT_SECONDS", 0.3)
     with opened(database) as process_id:
         state = await start()
     cause = (
