@@ -53,6 +53,8 @@ def prefect_server(folder, postgres, *, ui):
     env = make_environment(folder) | {
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        # The log has a line for every request.
+        "PREFECT_SERVER_LOGGING_LEVEL": "INFO",
         # On SQLite, concurrent writers wait for each other.
         "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "30",
     }

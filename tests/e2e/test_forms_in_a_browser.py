@@ -36,8 +36,7 @@ INVALID = [
     ("load-sessions/daily-load", {"days": "seven"}, "days"),
     ("load-sites/daily-sites", {"sites": []}, "sites"),
     ("load-sites/daily-sites", {"load": {"refresh": "always"}}, "load.refresh"),
-    ("load-site/one-site", {"site_id": ""}, "site_id"),
-    ("load-site/one-site", {}, "site_id"),
+    ("load-sites/some-sites", {"sites": ["my site"]}, "sites"),
 ]
 
 
@@ -71,7 +70,7 @@ def form(deployed, browser):
 
 
 UIS = {"V1": "", "V2": "/v2"}
-NEEDED = {"mark-recordings/ad-hoc-marks": "action", "load-site/one-site": "site_id"}
+NEEDED = {"mark-recordings/ad-hoc-marks": "action"}
 """The forms that a person must fill, and the field."""
 
 

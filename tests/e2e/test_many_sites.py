@@ -1,4 +1,4 @@
-"""All sites of an account, one run per site, on two workers of which one is killed."""
+"""All sites of an account on two workers: what they cost, and one of the workers is killed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,29 @@ pytestmark = [
 
 SITES_IN_FLIGHT = repeated(4, soak=6)
 """More than the runs that the worker with the parent run has room for."""
+REQUESTS = re.compile(r'- "(\w+ /api/[^? ]+)')
+"""The method and path of a request in the log of the Prefect server."""
 JOBS_THAT_FINISH = len(DEVICES) * repeated(2, soak=10)
+
+
+def test_a_site_costs_the_prefect_server_at_most_30_requests(deployed):
+    """12 partitions each; with the shares of the parent, the run and the workers.
+
+    Not counted: workers that look for runs, and this test, which waits for the parent.
+    """
+    day = datetime.now(UTC).date() - timedelta(30)
+    disable_the_profiles(deployed)
+    log = deployed.folder / "server.txt"
+    before = len(log.read_text())
+    load = {"start_date": str(day), "end_date": str(day + 4 * ONE_DAY)}
+    parent = deployed.start("load-sites/daily-sites", load=load)
+    assert deployed.wait_for_end(parent, seconds=240)["type"] == "COMPLETED"
+    sent = Counter(
+        re.sub(r"[0-9a-f-]{36}", "ID", request)
+        for request in REQUESTS.findall(log.read_text()[before:])
+        if not request.endswith(("/get_scheduled_flow_runs", f"GET /api/flow_runs/{parent}"))
+    )
+    assert 10 * SITES < sent.total() <= 30 * SITES, sent
 
 
 def test_every_site_lands_once_though_a_worker_is_killed(deployed):
@@ -41,7 +63,8 @@ def test_every_site_lands_once_though_a_worker_is_killed(deployed):
     parent = deployed.start(
         "load-sites/daily-sites",
         load={"start_date": str(day), "end_date": str(day + ONE_DAY)},
-        sites_in_flight=SITES_IN_FLIGHT,
+        sites_per_run=1,
+        runs_in_flight=SITES_IN_FLIGHT,
     )
     wait_until(lambda: is_waiting(deployed, day), seconds=180, what="the middle of the sites")
     deployed.check_atomic(partitions)
@@ -53,7 +76,7 @@ def test_every_site_lands_once_though_a_worker_is_killed(deployed):
     state = deployed.wait_for_end(parent, seconds=240)
     assert (state["type"], died > 0) == ("FAILED", True)
     assert f"{died} of {SITES} sites failed" in state["message"]
-    assert Counter(run["state_type"] for run in deployed.runs("load-site")) == {
+    assert Counter(run["state_type"] for run in runs_of_one_site(deployed)) == {
         "COMPLETED": SITES - died,
         "CRASHED": died,
     }
@@ -86,6 +109,12 @@ def is_waiting(deployed, day):
     )
 
 
+def runs_of_one_site(deployed):
+    return [
+        run for run in deployed.runs("load-sites") if len(run["parameters"].get("sites") or ()) == 1
+    ]
+
+
 def worker_without(deployed, run_id):
     """The worker that does not execute this run."""
     variable = f"PREFECT__FLOW_RUN_ID={run_id}".encode()
@@ -111,8 +140,8 @@ def check_table(deployed, partitions):
     assert {row["state"] for row in rows.values()} == {"Completed"}
     # The retry of a killed site counts only the partitions that it loaded.
     killed = {
-        run["parameters"]["site_id"]
-        for run in deployed.runs("load-site")
+        run["parameters"]["sites"][0]
+        for run in runs_of_one_site(deployed)
         if run["state_type"] == "CRASHED"
     }
     results = {site: re.findall(r"([\d,]+) session", row["result"]) for site, row in rows.items()}
@@ -123,5 +152,5 @@ def check_table(deployed, partitions):
     assert shown.keys() == counts.keys()
     assert all(shown[site] == counts[site] for site in counts.keys() - killed)
     assert all(shown[site] <= counts[site] for site in killed)
-    stored = [found, deployed.runs("load-site"), deployed.runs("load-sites")]
+    stored = [found, deployed.runs("load-sites")]
     assert deployed.shop.api_key not in json.dumps(stored)

@@ -141,7 +141,7 @@ async def test_no_echoed_secret_is_stored_or_logged(prefect_server, tmp_path, ca
             texts += await run_all(url, warehouse)
     assert len(texts) >= 4 * len(CASES), "the runs did not fail"
     contents = await prefect_server.contents()
-    assert b"load-site" in contents, "the server has no runs to search"
+    assert b"load-sites" in contents, "the server has no runs to search"
     files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     places = {
         "errors": "\n".join(texts),

@@ -1,16 +1,13 @@
-"""The flow load-sites: one run per site, in this process or on workers."""
+"""The flow load-sites, in this process or in runs of a deployment."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
-from collections import Counter
 from uuid import uuid4
 
 import duckdb
 import pytest
-from prefect.client.base import PrefectHttpxAsyncClient
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.concurrency.asyncio import rate_limit
@@ -26,14 +23,16 @@ from prefect_wix.blocks.shared_limit import (
     save_limit,
 )
 from prefect_wix.errors import SitesError, WixError
-from prefect_wix.flows.load_site import SiteLoad, load_site
-from prefect_wix.flows.load_sites import RESULT_KEY, load_sites
+from prefect_wix.flows.load_sites import SiteLoad, load_sites
 from prefect_wix.planning.plan import Refresh
 from prefect_wix.sandbox import Fault, World, running
+from prefect_wix.tasks import sites
+from prefect_wix.tasks.sites import RESULT_KEY
 from tests.conftest import NOW, make_world
 
 LOAD = SiteLoad(start_date="2024-03-01", end_date="2024-03-03", segments=["device_type=ALL"])
 LOAD_DAYS = "load 2024-03-01 to 2024-03-03 of"
+BOTH = ["site-2", "site-3"]
 BODY = {
     "customTimePeriod": {"startDate": "2024-03-01", "endDate": "2024-03-03"},
     "deviceType": {"type": "ALL"},
@@ -120,7 +119,7 @@ async def test_a_site_that_is_too_big_is_loaded_partly(
     shop, account, warehouse, database, artifacts
 ):
     """Its run completes, and its row counts what is left for the next run."""
-    await load_site(account, warehouse, "site-2", LOAD)
+    await load_sites(account, warehouse, LOAD, ["site-2"])
     with duckdb.connect(str(database)) as connection:
         connection.execute("UPDATE wix_session_receipts SET sessions = 3_000_000")
     again = LOAD.model_copy(update={"refresh": Refresh.ALL})
@@ -158,24 +157,6 @@ async def test_each_site_gets_a_limit_and_an_existing_one_is_kept(account, wareh
     assert new.slot_decay_per_second > old.slot_decay_per_second > 0
 
 
-async def test_the_load_of_a_site_sends_few_requests_to_the_prefect_server(
-    account, warehouse, monkeypatch
-):
-    """12 partitions take 25 slots, several in one request."""
-    sent, send = Counter(), PrefectHttpxAsyncClient.send
-
-    async def count(self, request, *args, **kwargs):
-        path = re.sub(r"[0-9a-f-]{36}", "ID", request.url.path)
-        sent[f"{request.method} {path}"] += 1
-        return await send(self, request, *args, **kwargs)
-
-    monkeypatch.setattr(PrefectHttpxAsyncClient, "send", count)
-    await load_site(
-        account, warehouse, "site-4", SiteLoad(start_date="2024-03-01", end_date="2024-03-05")
-    )
-    assert sent.total() <= 40, sent
-
-
 async def test_concurrent_runs_can_create_the_same_limit():
     """All but the first find the limit created."""
     await asyncio.gather(*(add_missing_limit("site-at-once", 200) for _ in range(4)))
@@ -205,8 +186,8 @@ async def stored(account, warehouse):
 async def deployment():
     """The ID and the name of a deployment without a worker."""
     name = str(uuid4())
-    new = await load_site.ato_deployment(name)
-    return await Runner().aadd_deployment(new), f"load-site/{name}"
+    new = await load_sites.ato_deployment(name)
+    return await Runner().aadd_deployment(new), f"load-sites/{name}"
 
 
 async def children(deployment_id):
@@ -217,75 +198,98 @@ async def children(deployment_id):
 
 async def test_an_unknown_deployment_is_rejected_before_any_run(stored):
     """The error names the deployment and the command that creates it."""
-    with pytest.raises(WixError, match=r"no deployment 'load-site/missing'; .* Create it with"):
-        await load_sites(*stored, LOAD, ["site-2"], "load-site/missing")
+    with pytest.raises(WixError, match=r"no deployment 'load-sites/missing'; .* Create it with"):
+        await load_sites(*stored, LOAD, ["site-2"], deployment="load-sites/missing")
 
 
 async def test_an_unsaved_block_is_rejected(account, warehouse, deployment):
     """Its secret would have to be a parameter of the run."""
     with pytest.raises(WixError, match="WixAccountCredentials block is not stored"):
-        await load_sites(account, warehouse, LOAD, ["site-2"], deployment[1])
+        await load_sites(account, warehouse, LOAD, ["site-2"], deployment=deployment[1])
     assert await children(deployment[0]) == []
 
 
 async def test_a_run_gets_references_and_no_secret(shop, stored, deployment):
-    """The parameters of a site's run refer to the blocks and hold no key."""
-    deployment_id, name = deployment
+    """The parameters of a run refer to the blocks and hold no key, and it starts no other run."""
     with pytest.raises(SitesError, match="did not end within the timeout"):
-        await load_sites(*stored, LOAD, ["site-2"], name, site_timeout_seconds=0.1)
-    (child,) = await children(deployment_id)
-    assert child.name == f"{LOAD_DAYS} site-2"
-    assert set(child.parameters) == {"account", "warehouse", "site_id", "load"}
+        await load_sites(**parameters_without_wait(stored, deployment))
+    (child,) = await children(deployment[0])
+    assert child.name == f"{LOAD_DAYS} 2 sites"
     assert child.parameters["account"] == {
         "$ref": {"block_document_id": str(stored[0]._block_document_id)}
     }
+    assert (child.parameters["sites"], child.parameters["deployment"]) == (BOTH, None)
     assert shop.api_key not in child.model_dump_json()
+
+
+async def attempt(parameters, run=None):
+    """Run the parent for the first time, or retry it; returns its run and its failed sites."""
+    async with get_client() as client:
+        if run is None:
+            run = await client.create_flow_run(load_sites, state=Scheduled())
+        else:
+            await client.set_flow_run_state(run.id, Scheduled(), force=True)
+        run = await client.read_flow_run(run.id)
+    try:
+        await run_flow(load_sites, flow_run=run, parameters=parameters)
+    except SitesError as error:
+        return run, error.failures
+    return run, {}
+
+
+async def test_a_failing_site_does_not_fail_the_others_of_its_run(stored, deployment, monkeypatch):
+    """The parent has the result of each site, and a retry starts a run for the failed one only."""
+    monkeypatch.setattr(sites, "POLL_SECONDS", 0.1)
+    parameters = parameters_without_wait(stored, deployment) | {"sites": [BROKEN, *BOTH]}
+
+    async def execute():
+        while not (found := await children(deployment[0])):
+            await asyncio.sleep(0.1)
+        await run_flow(load_sites, flow_run=found[0], return_type="state")
+
+    (run, failures), _ = await asyncio.gather(
+        attempt(parameters | {"run_timeout_seconds": 60}), execute()
+    )
+    assert list(failures) == [BROKEN]
+    assert "Wix returned 403" in failures[BROKEN]
+    _, failures = await attempt(parameters, run)
+    assert list(failures) == [BROKEN]
+    of_children = [child.parameters["sites"] for child in await children(deployment[0])]
+    assert sorted(of_children) == [[BROKEN], [BROKEN, *BOTH]]
 
 
 async def test_a_retried_parent_adopts_its_children(stored, deployment):
     """A retry finds the runs that the first attempt started and starts no others."""
-    deployment_id, name = deployment
-    parameters = parameters_without_wait(stored, ["site-2", "site-3"], name)
-    async with get_client() as client:
-        run = await client.create_flow_run(load_sites, state=Scheduled())
-        with pytest.raises(SitesError):
-            await run_flow(load_sites, flow_run=run, parameters=parameters)
-        first = {child.id for child in await children(deployment_id)}
-        await client.set_flow_run_state(run.id, Scheduled(), force=True)
-        run = await client.read_flow_run(run.id)
-    with pytest.raises(SitesError):
-        await run_flow(load_sites, flow_run=run, parameters=parameters)
+    parameters = parameters_without_wait(stored, deployment) | {"sites_per_run": 1}
+    run, failures = await attempt(parameters)
+    first = {child.id for child in await children(deployment[0])}
+    assert (await attempt(parameters, run))[1] == failures
     assert len(first) == 2
-    assert {child.id for child in await children(deployment_id)} == first
+    assert {child.id for child in await children(deployment[0])} == first
 
 
-async def test_a_retry_starts_new_runs_of_failed_sites_only(stored, deployment):
-    """A site whose run failed gets one new run; a site whose run completed gets none."""
-    deployment_id, name = deployment
-    parameters = parameters_without_wait(stored, ["site-2", "site-3"], name)
+async def test_a_retry_starts_new_runs_for_failed_ones_only(stored, deployment):
+    """A run that failed is followed by one new run; a run that completed by none."""
+    parameters = parameters_without_wait(stored, deployment) | {"sites_per_run": 1}
+    run, _ = await attempt(parameters)
+    ends = {f"{LOAD_DAYS} site-2": Completed(), f"{LOAD_DAYS} site-3": Failed(message="failed")}
     async with get_client() as client:
-        run = await client.create_flow_run(load_sites, state=Scheduled())
-        with pytest.raises(SitesError):
-            await run_flow(load_sites, flow_run=run, parameters=parameters)
-        ends = {f"{LOAD_DAYS} site-2": Completed(), f"{LOAD_DAYS} site-3": Failed(message="failed")}
-        for child in await children(deployment_id):
+        for child in await children(deployment[0]):
             await client.set_flow_run_state(child.id, ends[child.name], force=True)
-        await client.set_flow_run_state(run.id, Scheduled(), force=True)
-        run = await client.read_flow_run(run.id)
-    with pytest.raises(SitesError, match=r"1 of 2 sites .* site-3"):
-        await run_flow(load_sites, flow_run=run, parameters=parameters)
-    names = [child.name for child in await children(deployment_id)]
+    _, failures = await attempt(parameters, run)
+    assert list(failures) == ["site-3"]
+    names = [child.name for child in await children(deployment[0])]
     assert sorted(names) == [f"{LOAD_DAYS} site-2", f"{LOAD_DAYS} site-3", f"{LOAD_DAYS} site-3"]
 
 
-def parameters_without_wait(stored, sites, deployment):
+def parameters_without_wait(stored, deployment):
     """The parameters of a run that does not wait for its children."""
     account, warehouse = stored
     return {
         "account": account,
         "warehouse": warehouse,
         "load": LOAD,
-        "sites": sites,
-        "deployment": deployment,
-        "site_timeout_seconds": 0.1,
+        "sites": BOTH,
+        "deployment": deployment[1],
+        "run_timeout_seconds": 0.1,
     }

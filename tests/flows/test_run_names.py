@@ -7,24 +7,17 @@ import logging
 import pkgutil
 from datetime import date
 from types import SimpleNamespace
-from uuid import uuid4
 
 import prefect.runtime
 import pytest
 from prefect import Flow, Task
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
-from prefect.flow_engine import run_flow
-from prefect.runner import Runner
 
 import prefect_wix
 from prefect_wix import SessionsQuery, WixAccountCredentials
-from prefect_wix.client.models import MarkAction, SessionsJob, Site
-from prefect_wix.errors import SitesError
-from prefect_wix.flows.load_site import SiteLoad, load_site
-from prefect_wix.flows.load_sites import load_sites
+from prefect_wix.client.models import MarkAction, SessionsJob
+from prefect_wix.flows.load_sites import SiteLoad, load_sites
 from prefect_wix.planning.windows import Window
-from prefect_wix.tasks.run_names import run_name, site_run_name
+from prefect_wix.tasks.run_names import run_name, sites_run_name
 from tests.conftest import NOW
 
 LOAD = SiteLoad(start_date="2024-03-01", end_date="2024-03-02", segments=["device_type=ALL"])
@@ -49,47 +42,17 @@ async def account(shop):
     return block
 
 
-async def runs_named(name):
-    async with get_client() as client:
-        named = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
-        return await client.read_flow_runs(flow_run_filter=named)
-
-
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_site_name_is_not_formatted_in_this_process(
-    shop, account, warehouse, prefect_server, caplog, name
-):
-    """The site loads, its run has the exact name, and the key is not stored or logged."""
+async def test_a_site_name_is_not_formatted(shop, account, warehouse, prefect_server, caplog, name):
+    """The site loads, and the key is not stored or logged."""
     caplog.set_level(logging.DEBUG)
     shop.site_names[shop.site_id] = name
     (run,) = await load_sites(account, warehouse, LOAD)
     assert (run.state, run.site.name) == ("Completed", name)
-    assert await runs_named(f"load {DAYS} of {name}")
     assert shop.api_key not in caplog.text
-    assert shop.api_key.encode() not in await prefect_server.contents()
-
-
-@pytest.mark.parametrize("name", NAMES)
-async def test_a_site_name_is_not_formatted_by_a_deployment(
-    shop, account, warehouse, prefect_server, name
-):
-    """The parent names the run, and the worker that executes it does not change the name."""
-    await warehouse.save("names", overwrite=True)
-    shop.site_names[shop.site_id] = name
-    deployed = str(uuid4())
-    new = await load_site.ato_deployment(deployed)
-    deployment_id = await Runner().aadd_deployment(new)
-    with pytest.raises(SitesError, match="did not end within"):
-        await load_sites(
-            account, warehouse, LOAD, None, f"load-site/{deployed}", site_timeout_seconds=0.1
-        )
-    (child,) = [one for one in await runs_named(f"load {DAYS} of {name}") if one.deployment_id]
-    assert child.deployment_id == deployment_id
-    await run_flow(load_site, flow_run=child)
-    async with get_client() as client:
-        child = await client.read_flow_run(child.id)
-    assert (child.name, child.state_name) == (f"load {DAYS} of {name}", "Completed")
-    assert shop.api_key.encode() not in await prefect_server.contents()
+    contents = await prefect_server.contents()
+    assert f"load {name} ({shop.site_id})".encode() in contents
+    assert shop.api_key.encode() not in contents
 
 
 class Parameters(dict):
@@ -109,7 +72,7 @@ def flows_and_tasks():
 def test_no_flow_or_task_names_its_runs_with_a_template(monkeypatch):
     """Prefect would format a string with the parameters; every run name is a callable."""
     found = {one.name: one for one in flows_and_tasks()}
-    assert {"load-sessions", "load-site", "submit_sessions_job"} <= set(found)
+    assert {"load-sessions", "load_site", "submit_sessions_job"} <= set(found)
     names = {
         name: one.flow_run_name if isinstance(one, Flow) else one.task_run_name
         for name, one in found.items()
@@ -136,14 +99,14 @@ def test_no_flow_or_task_names_its_runs_with_a_template(monkeypatch):
         for name, run_name in names.items()
         if run_name
     ]
-    assert len(run_names) == len(names) - 1, "only load-site is named by load-sites"
+    assert len(run_names) == len(names), "a run has a random name"
     assert sum(NAMES[0] in run_name for run_name in run_names) >= 8
 
 
 def test_a_name_has_the_subject_of_the_run():
     """A verb, the number of days or the dates, and the site."""
-    site, load = Site(id="site-1", name="Shop 1"), SiteLoad()
-    assert site_run_name(site, dict(load)) == "load 7 days of Shop 1"
+    assert sites_run_name(dict(SiteLoad()), None) == "load 7 days of the account's sites"
+    assert sites_run_name(dict(SiteLoad(days=1)), ["site-1"]) == "load 1 day of site-1"
     dates = SiteLoad(start_date=date(2024, 3, 1), end_date=date(2024, 3, 2))
-    assert site_run_name(site, dict(dates)) == "load 2024-03-01 to 2024-03-02 of Shop 1"
+    assert sites_run_name(dict(dates), ["a", "b"]) == "load 2024-03-01 to 2024-03-02 of 2 sites"
     assert run_name("load partitions:", "items")(parameters={"items": [1]}) == "load partitions: 1"

@@ -10,7 +10,7 @@ import yaml
 from prefect_wix.blocks.documents import DOCUMENTS
 from prefect_wix.deployments.definitions import DEPLOYMENTS
 from prefect_wix.flows.load_sessions import load_sessions
-from prefect_wix.flows.load_site import SiteLoad
+from prefect_wix.flows.load_sites import SiteLoad
 from prefect_wix.planning.plan import WhenTooBig
 from prefect_wix.tasks.events import LANDED_EVENT
 from tests.warehouses import ROOT
@@ -86,9 +86,10 @@ def test_the_profile_is_triggered_by_the_event_of_a_load():
     assert trigger.expect == {LANDED_EVENT}
 
 
-def test_load_sites_refers_to_a_deployment_of_load_site():
+def test_load_sites_refers_to_a_deployment_that_loads_sites_itself():
     (sites,) = [one for one in DEPLOYMENTS if "deployment" in one.parameters]
-    assert sites.parameters["deployment"] in {one.full_name for one in DEPLOYMENTS}
+    (other,) = [one for one in DEPLOYMENTS if one.full_name == sites.parameters["deployment"]]
+    assert (other.flow, "deployment" in other.parameters) == (sites.flow, False)
 
 
 @pytest.mark.parametrize("entry", STARTER, ids=lambda one: one["name"])

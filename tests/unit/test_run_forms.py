@@ -26,7 +26,7 @@ FLOWS = {
     for member in vars(module).values()
     if isinstance(member, Flow) and member.fn.__module__ == module.__name__
 }
-REQUIRED = {"credentials", "account", "warehouse", "action", "site_id"}
+REQUIRED = {"credentials", "account", "warehouse", "action"}
 """Parameters without a sensible default."""
 SCHEMAS = {name: parameter_schema(one.fn).model_dump() for name, one in FLOWS.items()}
 
@@ -42,7 +42,7 @@ def fields(schema):
 def test_every_flow_is_tested():
     """The tests below find a new flow in its module."""
     assert set(FLOWS) == {
-        *("list-sessions", "load-sessions", "load-site", "load-sites"),
+        *("list-sessions", "load-sessions", "load-sites"),
         *("profile-sessions", "mark-recordings"),
     }
 
@@ -102,11 +102,6 @@ BLOCK = {"api_key": "key", "site_id": "site"}
 VALID = {
     "list-sessions": {"credentials": BLOCK},
     "load-sessions": {"credentials": BLOCK, "warehouse": {"url": "duckdb:///x.duckdb"}, "days": 7},
-    "load-site": {
-        "account": {"api_key": "key", "account_id": "account"},
-        "warehouse": {"url": "duckdb:///x.duckdb"},
-        "site_id": "site",
-    },
     "load-sites": {
         "account": {"api_key": "key", "account_id": "account"},
         "warehouse": {"url": "duckdb:///x.duckdb"},
@@ -147,11 +142,12 @@ INVALID = [
     ("load-sessions", {"refresh": "always"}),
     ("load-sessions", {"when_too_big": "load"}),
     ("load-sessions", {"jobs_in_flight": "many"}),
-    ("load-site", {"site_id": 7}),
-    ("load-site", {"site_id": ""}),
-    ("load-site", {"load": {"days": 0}}),
-    ("load-site", {"load": {"segments": ["device=MOBILE"]}}),
-    ("load-site", {"load": {"day": 1}}),
+    ("load-sites", {"sites": [7]}),
+    ("load-sites", {"sites": [""]}),
+    ("load-sites", {"sites_per_run": 0}),
+    ("load-sites", {"load": {"days": 0}}),
+    ("load-sites", {"load": {"segments": ["device=MOBILE"]}}),
+    ("load-sites", {"load": {"day": 1}}),
     ("load-sites", {"sites": "site"}),
     ("load-sites", {"sites": []}),
     ("load-sites", {"sites_in_flight": 0}),
@@ -209,7 +205,7 @@ def test_invalid_parameters_are_rejected_by_the_schema(name, invalid):
         ("load-sessions", {"segments": ["device=MOBILE"]}, "a segment such as device_type=MOBILE"),
         ("load-sessions", {"start_date": "1 March"}, "a date such as 2024-01-31"),
         ("load-sessions", {"timezone": "Berlin time"}, "a time zone such as Europe/Berlin"),
-        ("load-site", {"site_id": "my site"}, "a site ID, copied from Wix"),
+        ("load-sites", {"sites": ["my site"]}, "a site ID, copied from Wix"),
         ("profile-sessions", {"site_id": "my site"}, "a site ID, copied from Wix"),
         ("list-sessions", {"output": "x.xlsx"}, "a name ending in .csv, .jsonl"),
         (
@@ -230,18 +226,18 @@ NO_DATES = [86400, 86400.0, "86400", "20240301", " 1709251200 ", True, "2024-3-1
 
 @pytest.mark.parametrize("value", NO_DATES)
 @pytest.mark.parametrize("field", ["start_date", "end_date"])
-@pytest.mark.parametrize("name", ["load-sessions", "load-site", "load-sites", "profile-sessions"])
+@pytest.mark.parametrize("name", ["load-sessions", "load-sites", "profile-sessions"])
 def test_a_number_is_not_a_date(name, field, value):
     """Pydantic would take it as seconds since 1970: 86400 is 1970-01-02."""
     day = {field: value}
-    parameters = VALID[name] | (day if name not in {"load-site", "load-sites"} else {"load": day})
+    parameters = VALID[name] | ({"load": day} if name == "load-sites" else day)
     with pytest.raises(ParameterTypeError, match="Give a date without a time, as in 2024-01-31"):
         FLOWS[name].validate_parameters(parameters)
 
 
-@pytest.mark.parametrize("name", ["load-sessions", "load-site", "load-sites", "profile-sessions"])
+@pytest.mark.parametrize("name", ["load-sessions", "load-sites", "profile-sessions"])
 def test_a_time_zone_is_checked_before_the_run_starts(name):
     zone = {"timezone": "Europe/Kyev"}
-    parameters = VALID[name] | (zone if name not in {"load-site", "load-sites"} else {"load": zone})
+    parameters = VALID[name] | ({"load": zone} if name == "load-sites" else zone)
     with pytest.raises(ParameterTypeError, match=r"Did you mean Europe/Kyiv\?"):
         FLOWS[name].validate_parameters(parameters)

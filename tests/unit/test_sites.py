@@ -21,7 +21,6 @@ from prefect_wix.client.client import WixClient
 from prefect_wix.client.models import SITE_ID
 from prefect_wix.client.sites import list_sites
 from prefect_wix.errors import InvalidResponseError, PermissionDeniedError
-from prefect_wix.flows.load_site import load_site
 from prefect_wix.flows.load_sites import load_sites
 from prefect_wix.sandbox import World, running
 
@@ -154,7 +153,6 @@ WAYS_IN = {
     "key": lambda site: WixCredentials(api_key="key", site_id=site),
     "app": lambda site: WixAppCredentials(app_id="app", app_secret="s", instance_id=site),
     "account": lambda site: WixAccountCredentials(api_key="key", account_id="a").for_site(site),
-    "load_site": lambda site: load_site.validate_parameters(load_of(site_id=site)),
     "load_sites": lambda site: load_sites.validate_parameters(load_of(sites=["a", site])),
 }
 

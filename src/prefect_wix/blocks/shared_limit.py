@@ -1,7 +1,7 @@
 """The rate limit of a site across processes: a global concurrency limit on the Prefect server.
 
 Each site has one limit with slot decay. `prefect-wix setup` creates it for the configured site,
-``load-site`` for the sites of an account. Each request to Wix takes one slot, in addition to the
+``load-sites`` for the sites of an account. Each request to Wix takes one slot, in addition to the
 rate limiter of its process (`prefect_wix.client.rate_limiter`).
 
 No request waits for a call to the Prefect server while the limit has free slots: up to five

@@ -17,7 +17,6 @@ from prefect.events import DeploymentEventTrigger
 from prefect_wix.flows import (
     list_sessions,
     load_sessions,
-    load_site,
     load_sites,
     mark_recordings,
     profile_sessions,
@@ -152,17 +151,17 @@ DEPLOYMENTS = (
     Definition(
         load_sites,
         "daily-sites",
-        "Loads every site of the account, each in a run of load-site/one-site.",
+        "Loads every site of the account, in runs of load-sites/some-sites.",
         _SITES,
-        {"load": {"days": 7}, "deployment": "load-site/one-site"},
+        {"load": {"days": 7}, "deployment": "load-sites/some-sites"},
         # Inactive: with load-sessions/daily-load active, it would load that site twice.
         cron=DAILY,
         concurrency_limit=1,
     ),
     Definition(
-        load_site,
-        "one-site",
-        "Loads one site of the account; started by load-sites or from the run form.",
+        load_sites,
+        "some-sites",
+        "Loads sites of the account; started by load-sites/daily-sites or from the run form.",
         _SITES,
     ),
 )

@@ -121,7 +121,11 @@ async def load_sessions(
 async def _show_plan(subject: str, plan: Plan, estimate: Estimate, *, dry_run: bool) -> None:
     sentences = f"{subject}: {reports.describe_plan(plan)}. {estimate}".removesuffix(".")
     rows = reports.plan_rows(plan)
-    await show_table(sentences, rows, key=PLAN_KEY)
+    # The result of a whole load has the same rows.
+    if dry_run or plan.postponed:
+        await show_table(sentences, rows, key=PLAN_KEY)
+    else:
+        get_run_logger().info("%s", sentences)
     if dry_run:
         for row in rows:
             get_run_logger().info("Would load %(day)s %(segment)s (%(reason)s, 1 job)", row)

@@ -1,4 +1,4 @@
-"""Load the sites of an account, each in a run of its own, in this process or on workers."""
+"""Load the sites of an account, in this process or in runs on workers, several sites in each."""
 
 from __future__ import annotations
 
@@ -6,49 +6,89 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Annotated
-from uuid import UUID
+from typing import Annotated, cast
 
-from prefect import flow, get_run_logger
+import prefect.runtime
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from pydantic import Field
+from prefect.utilities.urls import url_for
+from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_wix import SessionsWarehouse, WixAccountCredentials
-from prefect_wix.client.models import Site, SiteId
+from prefect_wix.blocks.shared_limit import add_missing_limit
+from prefect_wix.client.models import LocalDay, Site, SiteId
 from prefect_wix.errors import SitesError
 from prefect_wix.flows.endings import completed, fails_in_one_line
-from prefect_wix.flows.load_site import SiteLoad, load_site
+from prefect_wix.flows.load_sessions import load_sessions
 from prefect_wix.planning.estimate import counted
+from prefect_wix.planning.plan import Refresh, WhenTooBig
+from prefect_wix.planning.segments import DEVICES
 from prefect_wix.tasks.artifacts import show_table
+from prefect_wix.tasks.forms import SegmentKeys, Timezone
 from prefect_wix.tasks.reports import describe_sites, site_rows
-from prefect_wix.tasks.run_names import site_run_name
+from prefect_wix.tasks.run_names import run_name, sites_run_name
+from prefect_wix.tasks.schedule import scheduled_time
 from prefect_wix.tasks.sites import (
+    RESULT_KEY,
     SiteRun,
     check_deployment,
     list_account_sites,
-    read_site_run,
     reference_to,
-    run_for_site,
+    run_for_sites,
 )
 
-RESULT_KEY = "wix-sites-load"
 SITES_NAMED = 20
 """The maximum number of failed sites that the error names; the table has all."""
 
-RunSite = Callable[[Site], Awaitable[tuple[UUID | None, State | None]]]
-"""Starts a site's run and waits for its end; returns the run's ID and state."""
+AtLeastOne = Annotated[int, Field(ge=1)]
+RunSites = Callable[[list[Site]], Awaitable[list[SiteRun]]]
+"""Loads some sites and returns their results."""
 
 
-@flow(name="load-sites", flow_run_name=lambda: "load the sites of an account")
+class SiteLoad(BaseModel):
+    """The days and segments to load of a site, with the meaning of load_sessions's parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    start_date: LocalDay = Field(default=None, title="Start date")
+    """The first local day. Set it together with the end date, or set days instead."""
+    end_date: LocalDay = Field(default=None, title="End date (not included)")
+    """The day after the last one; it is not included."""
+    days: int | None = Field(default=7, ge=1, title="Days")
+    """Without dates, the last N complete local days of each site, and missing days before them."""
+    lookback_days: int = Field(default=3, ge=0, title="Lookback days")
+    """For how many days after its end a day may receive late sessions."""
+    segments: SegmentKeys = Field(default=[segment.key for segment in DEVICES], title="Segments")
+    """Session filters by key, such as device_type=MOBILE."""
+    refresh: Refresh = Refresh.STALE
+    """What to load again: nothing (missing), days that may have changed (stale), or all."""
+    timezone: Timezone = Field(default=None, title="Time zone")
+    """The IANA time zone of the days of all sites. Default is each site's time zone."""
+    confirm: bool = Field(default=False, title="Confirm")
+    """Load a site even if its estimated requests exceed 5,000."""
+    when_too_big: WhenTooBig = Field(default=WhenTooBig.PARTIAL, title="When too big")
+    """Without confirm, above 5,000 requests: load the most urgent partitions up to the limit and
+    leave the others for the next run (partial), or submit nothing (refuse)."""
+
+
+def _name() -> str:
+    run = prefect.runtime.flow_run.parameters
+    return sites_run_name(dict(run["load"]), run["sites"])
+
+
+@flow(name="load-sites", flow_run_name=_name)
 @fails_in_one_line
 async def load_sites(
     account: WixAccountCredentials,
     warehouse: SessionsWarehouse,
     load: SiteLoad = SiteLoad(),  # noqa: B008
     sites: Annotated[list[SiteId], Field(min_length=1)] | None = None,
+    sites_in_flight: AtLeastOne = 10,
     deployment: str | None = None,
-    sites_in_flight: Annotated[int, Field(ge=1)] = 10,
-    site_timeout_seconds: Annotated[float, Field(gt=0)] = 21_600.0,
+    sites_per_run: AtLeastOne = 10,
+    runs_in_flight: AtLeastOne = 10,
+    run_timeout_seconds: Annotated[float, Field(gt=0)] = 21_600.0,
 ) -> list[SiteRun]:
     """Load many sites; a failed site does not stop the others, and the error names it.
 
@@ -58,26 +98,33 @@ async def load_sites(
             writers, such as PostgreSQL.
         load: The days and segments to load of each site.
         sites: Site IDs. Default is all sites that Wix lists for the account; headless ones are not.
-        deployment: The deployment of load-site that loads the sites, such as load-site/one-site.
-            Without it the sites are loaded in this process.
-        sites_in_flight: The maximum number of sites that are loaded, or wait for a worker, at once.
-        site_timeout_seconds: How long to wait for one site's run on the workers. After it the site
-            counts as failed, and its run continues.
+        sites_in_flight: Without a deployment, the maximum number of sites to load at once.
+        deployment: A deployment of load-sites, such as load-sites/some-sites, whose runs load the
+            sites on workers. Without it this process loads them.
+        sites_per_run: With a deployment, the number of sites that each of its runs loads.
+        runs_in_flight: With a deployment, the maximum number of its runs that load, or wait for a
+            worker, at once.
+        run_timeout_seconds: With a deployment, how long to wait for one of its runs. After it the
+            sites of the run count as failed, and the run continues.
     """
     selected = await _find_sites(account, sites)
-    get_run_logger().info("Loading %s", counted(len(selected), "site"))
-    run_site: RunSite
+    as_of = await scheduled_time()
+    get_run_logger().info("Loading %s as of %s", counted(len(selected), "site"), as_of)
     if deployment is None:
-        run_site = partial(_run_in_process, account, warehouse, load)
+        here = partial(_load_here, account, warehouse, load)
+        runs = await _load_each([[site] for site in selected], here, sites_in_flight)
     else:
         await check_deployment(deployment)
         shared = {
             "account": reference_to(account),
             "warehouse": reference_to(warehouse),
             "load": load.model_dump(mode="json"),
+            "deployment": None,
         }
-        run_site = partial(run_for_site, deployment, shared, site_timeout_seconds)
-    runs = await _load_each(selected, run_site, sites_in_flight)
+        on_workers = partial(run_for_sites, deployment, shared, run_timeout_seconds)
+        starts = range(0, len(selected), sites_per_run)
+        groups = [selected[start : start + sites_per_run] for start in starts]
+        runs = await _load_each(groups, on_workers, runs_in_flight)
     await show_table(describe_sites(runs), site_rows(runs), key=RESULT_KEY)
     _raise_if_failed(runs)
     return completed(runs, describe_sites(runs))
@@ -93,29 +140,49 @@ async def _find_sites(account: WixAccountCredentials, ids: list[str] | None) -> 
     return sites
 
 
-async def _run_in_process(
+@task(task_run_name=run_name("load", "site"), cache_policy=NO_CACHE)
+async def load_site(
     account: WixAccountCredentials, warehouse: SessionsWarehouse, load: SiteLoad, site: Site
-) -> tuple[UUID | None, State | None]:
-    # Not a string: Prefect formats it with the parameters, so a site name could read the key.
-    named_flow = load_site.with_options(flow_run_name=lambda: site_run_name(site, dict(load)))
-    state = await named_flow(account, warehouse, site.id, load, return_state=True)
-    return state.state_details.flow_run_id, state
+) -> str:
+    """Load one site; returns what was loaded.
+
+    A task run, since a flow run in a flow run costs the Prefect server 14 requests.
+    """
+    credentials = account.for_site(site.id)
+    await add_missing_limit(credentials.site_id, credentials.requests_per_minute)
+    state = cast("State", await load_sessions.fn(credentials, warehouse, **dict(load)))
+    await state.aresult()
+    return state.message or ""
 
 
-async def _load_each(sites: list[Site], run_site: RunSite, sites_in_flight: int) -> list[SiteRun]:
-    slots, log, ended = asyncio.Semaphore(sites_in_flight), get_run_logger(), itertools.count(1)
+async def _load_here(
+    account: WixAccountCredentials, warehouse: SessionsWarehouse, load: SiteLoad, sites: list[Site]
+) -> list[SiteRun]:
+    (site,) = sites
+    loading = cast(
+        "Awaitable[State[str]]", load_site(account, warehouse, load, site, return_state=True)
+    )
+    state = await loading
+    result = await state.aresult(raise_on_failure=False)
+    run = url_for("task-run", obj_id=state.state_details.task_run_id) or ""
+    return [SiteRun(site, state.name or "", run, reason=str(result))]
 
-    async def load(site: Site) -> SiteRun:
+
+async def _load_each(groups: list[list[Site]], run_sites: RunSites, at_once: int) -> list[SiteRun]:
+    slots, log, ended = asyncio.Semaphore(at_once), get_run_logger(), itertools.count(1)
+    total = counted(sum(map(len, groups)), "site")
+
+    async def load(sites: list[Site]) -> list[SiteRun]:
         async with slots:
             try:
-                run = read_site_run(site, *await run_site(site))
+                runs = await run_sites(sites)
             except Exception as error:  # noqa: BLE001  # the other sites must be loaded
-                run = SiteRun(site, state="Unknown", completed=False, run="", reason=str(error))
-        count, total = next(ended), counted(len(sites), "site")
-        log.info("%d of %s: %s: %s, %s", count, total, site, run.state, run.reason)
-        return run
+                runs = [SiteRun(site, "Unknown", run="", reason=str(error)) for site in sites]
+        for run in runs:
+            log.info("%d of %s: %s: %s, %s", next(ended), total, run.site, run.state, run.reason)
+        return runs
 
-    return await asyncio.gather(*map(load, sites))
+    return [*itertools.chain(*await asyncio.gather(*map(load, groups)))]
 
 
 def _raise_if_failed(runs: list[SiteRun]) -> None:

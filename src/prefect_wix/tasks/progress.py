@@ -1,11 +1,13 @@
-"""Progress of a load or a marking: an artifact in the UI and a log line, every 10 seconds."""
+"""Progress of a load or a marking: an artifact in the UI and a log line, every 10 seconds.
+
+Work that takes less time has no progress artifact.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Self
 from uuid import UUID
@@ -35,19 +37,17 @@ class Progress:
         self._log = log
         self._describe = describe
         self._artifact_id: UUID | None = None
+        self._is_rejected = False
         self._begun_at = time.monotonic()
 
     async def __aenter__(self) -> Self:
-        with self._ignore_errors():
-            self._artifact_id = await acreate_progress_artifact(
-                progress=0.0, key=self._key, description=self._describe()[1]
-            )
         self._reporting = asyncio.create_task(self._report())
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._reporting.cancel()
-        await self._write()
+        if self._artifact_id is not None:
+            await self._write()
 
     async def _report(self) -> None:
         while True:
@@ -63,21 +63,21 @@ class Progress:
         return f"{sentence}, ends in about {timedelta(seconds=seconds)}"
 
     async def _write(self) -> None:
-        if self._artifact_id is not None:
-            with self._ignore_errors():
-                await aupdate_progress_artifact(
-                    self._artifact_id,
-                    progress=100.0 * self._describe()[0],
-                    description=self._sentence(),
-                )
-
-    @contextmanager
-    def _ignore_errors(self) -> Iterator[None]:
-        """A failed artifact update must not fail the run."""
+        if self._is_rejected:
+            return
+        progress, sentence = 100.0 * self._describe()[0], self._sentence()
         try:
-            yield
+            if self._artifact_id is None:
+                self._artifact_id = await acreate_progress_artifact(
+                    progress, self._key, description=sentence
+                )
+            else:
+                await aupdate_progress_artifact(
+                    self._artifact_id, progress=progress, description=sentence
+                )
         except (httpx.HTTPError, PrefectException) as error:
-            # Without the text of the error: it has the URL, which may have a password.
+            # A failed update must not fail the run. Without the text of the error: it has the URL,
+            # which may have a password.
             kind = type(error).__name__
             self._log.warning("Progress artifact not written, updates stopped (%s).", kind)
-            self._artifact_id = None
+            self._is_rejected = True

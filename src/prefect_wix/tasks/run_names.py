@@ -6,12 +6,10 @@ foreign text in it could expose a secret.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import prefect.runtime
-
-from prefect_wix.client.models import Site
 
 
 def run_name(verb: str, parameter: str = "") -> Any:
@@ -41,6 +39,9 @@ def days_of(parameters: Mapping[str, Any]) -> str:
     return f"{start} to {end}" if start else f"{days} day{'s' * (days != 1)}"
 
 
-def site_run_name(site: Site, load: Mapping[str, Any]) -> str:
-    """The name of the run that loads a site."""
-    return f"load {days_of(load)} of {site.name or site.id}"
+def sites_run_name(load: Mapping[str, Any], sites: Sequence[str] | None) -> str:
+    """The name of a run that loads sites, by their IDs, or all sites of an account."""
+    subject = "the account's sites"
+    if sites is not None:
+        subject = sites[0] if len(sites) == 1 else f"{len(sites):,} sites"
+    return f"load {days_of(load)} of {subject}"

@@ -12,13 +12,22 @@ from zoneinfo import ZoneInfo
 import prefect.runtime
 from prefect.client.orchestration import get_client
 
+_times: dict[str | None, datetime] = {}
+
 
 async def scheduled_time() -> datetime:
     """The scheduled time of the flow run; for a subflow, that of its root run.
 
-    A retry of the run gets the same time.
+    A retry of the run gets the same time. The server is read once in a run, not for every site.
     """
-    run_id, root_id = prefect.runtime.flow_run.id, prefect.runtime.flow_run.root_flow_run_id
+    run_id = prefect.runtime.flow_run.id
+    if run_id not in _times:
+        _times[run_id] = await _read_scheduled_time(run_id)
+    return _times[run_id]
+
+
+async def _read_scheduled_time(run_id: str | None) -> datetime:
+    root_id = prefect.runtime.flow_run.root_flow_run_id
     if root_id in (None, run_id):
         return prefect.runtime.flow_run.scheduled_start_time or datetime.now(UTC)
     async with get_client() as client:
