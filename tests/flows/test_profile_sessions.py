@@ -100,6 +100,7 @@ async def test_results_are_artifacts(shop, credentials, warehouse, landed, artif
     assert numbers["Days landed"] == "3 of 3"
     assert str(report) in shown.description
     assert "home_then_left" in report.read_text()
+    assert f"Site Shop 1 ({shop.site_id})" in report.read_text()
 
 
 async def test_a_rerun_recomputes_changed_days_only(credentials, warehouse, landed, log_lines):

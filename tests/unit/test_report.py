@@ -37,12 +37,12 @@ def page_of(summary, path):
 
 def test_the_report_contains_the_numbers(tmp_path):
     """It has counts, shares, the verdict, the broken relations and the missing segments."""
-    path = write_report(a_summary(), tmp_path / "new" / "folder" / "report.html")
+    path = write_report(a_summary(), tmp_path / "new" / "folder" / "report.html", "Shop 1")
     assert path == tmp_path / "new" / "folder" / "report.html"
     text = " ".join(" ".join(Page(path.read_text()).texts).split())
     for expected in (
         "Sessions, 1 Mar to 14 Mar 2024",
-        "Site a-shop · local days in Asia/Jerusalem · computed 15 Mar 2024, 10:04 UTC",
+        "Site Shop 1 (a-shop) · local days in Asia/Jerusalem · computed 15 Mar 2024, 10:04 UTC",
         "Sessions a day 1,000 On mobile 54.4% Days landed 14 of 14 Viewed product 55.0%",
         "Added to cart 2,450 17.5% 31.8%",
         "device_type=MOBILE 13 of 14 days",
@@ -69,8 +69,9 @@ def test_the_calendar_shows_each_missing_day(tmp_path):
 
 def test_values_are_escaped(tmp_path):
     """A session ID or a flow name that contains a script is shown as text."""
-    page = page_of(a_summary(), tmp_path / "report.html")
-    assert sum(EVIL in text for text in page.texts) == 2
+    page = Page(write_report(a_summary(), tmp_path / "report.html", EVIL).read_text())
+    # In the title, the header, a flow and an example.
+    assert sum(EVIL in text for text in page.texts) == 4
     clean = page_of(an_empty_summary(), tmp_path / "empty.html")
     # Plotly's script, and one for each of the three charts.
     assert (page.elements.count("script"), clean.elements.count("script")) == (4, 1)
@@ -88,6 +89,7 @@ def test_a_report_without_landed_days_can_be_written(tmp_path):
     text = " ".join(" ".join(page_of(an_empty_summary(), tmp_path / "report.html").texts).split())
     for expected in (
         "Sessions, 1 Mar 2024",
+        "Site a-shop · local days",
         "Days landed 0 of 1",
         "No day is landed",
         "No funnel step is landed",

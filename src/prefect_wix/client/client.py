@@ -242,6 +242,16 @@ class WixClient:
             _PROPERTIES, responses.parse_timezone, params={"fields.paths": "timeZone"}
         )
 
+    async def get_site_name(self) -> str:
+        """The site's display name from Site Properties; empty where the site has none.
+
+        Raises:
+            RequestError: see the tree in `prefect_wix.errors`.
+        """
+        return await self._call(
+            _PROPERTIES, responses.parse_site_name, params={"fields.paths": "siteDisplayName"}
+        )
+
     async def get_total_sessions(self, start: date, end: date, timezone: str) -> dict[date, int]:
         """Wix's count of sessions per local day (Wix: "Get Analytics Data", TOTAL_SESSIONS).
 

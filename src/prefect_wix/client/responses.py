@@ -256,6 +256,11 @@ def parse_timezone(response: JsonResponse) -> str | None:
     return clean(zone) or None
 
 
+def parse_site_name(response: JsonResponse) -> str:
+    """``properties.siteDisplayName`` of "Get Site Properties"; empty where the site has none."""
+    return clean(_mapping(response.body.get("properties")).get("siteDisplayName"))
+
+
 def parse_counts(response: JsonResponse) -> dict[date, int]:
     """Local day -> ``TOTAL_SESSIONS`` of "Get Analytics Data", for the days in the response.
 

@@ -27,6 +27,7 @@ from prefect_wix.tasks.forms import NavigationFlow, ReportFile, Timezone
 from prefect_wix.tasks.loads import find_site_timezone
 from prefect_wix.tasks.profiles import (
     compute_session_profiles,
+    find_site_name,
     reconcile_session_counts,
     summarize_session_profiles,
 )
@@ -97,7 +98,8 @@ async def profile_sessions(
     emit_profiled(summary, computed)
     await _show(summary)
     if report is not None:
-        written = await asyncio.to_thread(write_report, summary, report)
+        name = await find_site_name(credentials) if site == credentials.site_id else ""
+        written = await asyncio.to_thread(write_report, summary, report, name)
         # The path is text, to be copied: browsers block file links on server pages.
         rows = [{"number": n, "value": v} for n, v in tables.headline(summary).items()]
         await show_table(f"{summary.window}: wrote report {written}", rows, key=REPORT_KEY)

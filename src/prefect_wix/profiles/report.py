@@ -42,12 +42,13 @@ def check_report(path: Path) -> Path:
     return check_output_file(path, "report")
 
 
-def write_report(summary: ProfileSummary, path: Path) -> Path:
+def write_report(summary: ProfileSummary, path: Path, site_name: str = "") -> Path:
     """Write the report, replacing an existing file atomically.
 
     Args:
         summary: the profiles of one site and window.
         path: the file; missing folders are created.
+        site_name: what the owner calls the site; empty if it is not known.
 
     Returns:
         The absolute path.
@@ -58,18 +59,19 @@ def write_report(summary: ProfileSummary, path: Path) -> Path:
     """
     path = check_report(path)
     with replaced_file(path, "report") as draft:
-        draft.write_text(_render(summary), encoding="utf-8")
+        draft.write_text(_render(summary, site_name), encoding="utf-8")
     return path.absolute()
 
 
-def _render(summary: ProfileSummary) -> str:
+def _render(summary: ProfileSummary, site_name: str) -> str:
     jinja2 = import_extra("jinja2", extra="report", what_for="A report")
-    # IDs and flow names are untrusted text, so every value is escaped.
+    # IDs and names are untrusted text, so every value is escaped.
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"count": "{:,}".format, "day": "{:%-d %b %Y}".format}
     source = resources.files(__package__).joinpath("report.html.jinja").read_text("utf-8")
     html: str = environment.from_string(source).render(
         summary=summary,
+        site_name=site_name,
         last_day=summary.window.end - ONE_DAY,
         irregular=_IRREGULAR,
         missing=Counter(name for row in summary.certificate for name in row.missing),

@@ -79,6 +79,11 @@ class Service:
         """Return the JSON body of the response, or raise an `ApiError`."""
         return _HANDLERS[request.endpoint](self, request)
 
+    @property
+    def display_names(self) -> Mapping[str, str]:
+        """What the owner calls each site, by site ID."""
+        return {id_: f"Shop {n}" for n, id_ in enumerate(self.worlds, start=1)} | self.site_names
+
     def find_site_sessions(self, site_id: str, body: Mapping[str, Any]) -> Sequence[int]:
         """Return the indices of a site's sessions that a List Sessions body matches now."""
         world = self.worlds[site_id]
@@ -201,10 +206,13 @@ def _create_token(service: Service, request: ApiRequest) -> Mapping[str, Any]:
 
 
 def _get_properties(service: Service, request: ApiRequest) -> Mapping[str, Any]:
-    world = service.worlds[service.access.authorize_site(request)]
+    site_id = service.access.authorize_site(request)
+    properties = {"siteDisplayName": service.display_names[site_id]}
+    if service.rules.site_timezone_known:
+        properties["timeZone"] = service.worlds[site_id].timezone
     mask = request.params.get("fields.paths") or request.params.get("fields")
-    known = service.rules.site_timezone_known and (not mask or "timeZone" in mask.split(","))
-    return {"properties": {"timeZone": world.timezone} if known else {}}
+    named = mask.split(",") if mask else properties
+    return {"properties": {name: properties[name] for name in properties if name in named}}
 
 
 def _get_counts(service: Service, request: ApiRequest) -> Mapping[str, Any]:
@@ -234,10 +242,9 @@ def _reported_count(count: int, rules: Rules) -> int:
 def _list_sites(service: Service, request: ApiRequest) -> Mapping[str, Any]:
     service.access.authorize_account(request)
     query = requests.parse_sites_request(request)
-    names = {site_id: f"Shop {n}" for n, site_id in enumerate(service.worlds, start=1)}
     sites = [
         {"id": id_, "name": f"site-{id_[:8]}", "displayName": name}
-        for id_, name in (names | service.site_names).items()
+        for id_, name in service.display_names.items()
         if query.filter.items() <= {"id": id_, "displayName": name}.items()
     ]
     for by in reversed(query.sort):

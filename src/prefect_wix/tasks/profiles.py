@@ -5,6 +5,7 @@ The computation is in `profiles`.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import date
 
 from prefect import get_run_logger, task
@@ -79,6 +80,15 @@ async def reconcile_session_counts(
         get_run_logger().warning("Reconciliation skipped: %s", error)
     await store_counts(warehouse.get_warehouse(), credentials.site_id, window.timezone, counts)
     return len(counts)
+
+
+@task(task_run_name=run_name("find the name of the site"), cache_policy=NO_CACHE)
+async def find_site_name(credentials: AnyWixCredentials) -> str:
+    """The site's display name; empty if Wix has none, or does not return it."""
+    with suppress(RequestError):
+        async with credentials.get_client() as client:
+            return await client.get_site_name()
+    return ""
 
 
 @task(task_run_name=run_name("summarize", "window"), cache_policy=NO_CACHE)
