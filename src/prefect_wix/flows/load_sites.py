@@ -12,7 +12,6 @@ import prefect.runtime
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.utilities.urls import url_for
 from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_wix import SessionsWarehouse, WixAccountCredentials
@@ -108,11 +107,15 @@ async def load_sites(
             sites of the run count as failed, and the run continues.
     """
     selected = await _find_sites(account, sites)
+
+    async def load_here(sites: list[Site]) -> list[SiteRun]:
+        return [await load_site(account, warehouse, load, site) for site in sites]
+
     as_of = await scheduled_time()
     get_run_logger().info("Loading %s as of %s", counted(len(selected), "site"), as_of)
     if deployment is None:
-        here = partial(_load_here, account, warehouse, load)
-        runs = await _load_each([[site] for site in selected], here, sites_in_flight)
+        one_by_one = [[site] for site in selected]
+        runs = await _load_each(one_by_one, load_here, sites_in_flight)
     else:
         await check_deployment(deployment)
         shared = {
@@ -143,29 +146,13 @@ async def _find_sites(account: WixAccountCredentials, ids: list[str] | None) -> 
 @task(task_run_name=run_name("load", "site"), cache_policy=NO_CACHE)
 async def load_site(
     account: WixAccountCredentials, warehouse: SessionsWarehouse, load: SiteLoad, site: Site
-) -> str:
-    """Load one site; returns what was loaded.
-
-    A task run, since a flow run in a flow run costs the Prefect server 14 requests.
-    """
+) -> SiteRun:
+    """Load one site. A task run, since a flow run costs the Prefect server 14 requests more."""
     credentials = account.for_site(site.id)
     await add_missing_limit(credentials.site_id, credentials.requests_per_minute)
     state = cast("State", await load_sessions.fn(credentials, warehouse, **dict(load)))
     await state.aresult()
-    return state.message or ""
-
-
-async def _load_here(
-    account: WixAccountCredentials, warehouse: SessionsWarehouse, load: SiteLoad, sites: list[Site]
-) -> list[SiteRun]:
-    (site,) = sites
-    loading = cast(
-        "Awaitable[State[str]]", load_site(account, warehouse, load, site, return_state=True)
-    )
-    state = await loading
-    result = await state.aresult(raise_on_failure=False)
-    run = url_for("task-run", obj_id=state.state_details.task_run_id) or ""
-    return [SiteRun(site, state.name or "", run, reason=str(result))]
+    return SiteRun(site, state.name or "", run="", reason=state.message or "")
 
 
 async def _load_each(groups: list[list[Site]], run_sites: RunSites, at_once: int) -> list[SiteRun]:
@@ -177,7 +164,7 @@ async def _load_each(groups: list[list[Site]], run_sites: RunSites, at_once: int
             try:
                 runs = await run_sites(sites)
             except Exception as error:  # noqa: BLE001  # the other sites must be loaded
-                runs = [SiteRun(site, "Unknown", run="", reason=str(error)) for site in sites]
+                runs = [SiteRun(site, "Failed", run="", reason=str(error)) for site in sites]
         for run in runs:
             log.info("%d of %s: %s: %s, %s", next(ended), total, run.site, run.state, run.reason)
         return runs
