@@ -23,15 +23,19 @@ class Assumptions:
     """Computed: a submit, and a poll that finds the job finished and returns its only page."""
     job_seconds: tuple[float, float] = (5.0, 60.0)
     """Assumed, uniformly distributed: Wix documents no durations."""
-    process_seconds: float = 12.0
-    """Measured: 4 to start and import, 8 for a load whose jobs finish immediately."""
-    cpu_seconds: float = 4.3
-    """Measured: 1.9 to import, 2.3 for a load of 12 partitions."""
+    sites_per_run: int = 10
+    """The default of ``load-sites``."""
+    process_seconds: float = 60.0
+    """Measured: 20 to start and import, 40 to load the ten sites of a run, on a busy machine."""
+    run_cpu_seconds: float = 4.0
+    """Measured: two processes that import Prefect."""
+    cpu_seconds: float = 2.3
+    """Measured: a load of 12 partitions."""
     memory_mb: float = 260.0
-    """Measured, with the sandbox in the same process: an upper bound."""
-    server_requests: int = 65
-    """Measured: 58 by the run itself, 25 of them for the site's shared limit. Assumed: 7 by its
-    worker and its parent. Polls of the parent are not included."""
+    """Measured for one site, with the sandbox in the same process. Assumed for ten small ones."""
+    server_requests: int = 26
+    """Measured with a server on SQLite: 22 for the site, a tenth of the 40 of its run and of its
+    shares of worker and parent. Polls of the parent are not included."""
     parent_poll_seconds: float = 5.0
     """`prefect_wix.tasks.sites.POLL_SECONDS`."""
 
@@ -56,9 +60,12 @@ def simulate(sites: int, slots: int, site: Assumptions, random: Random) -> Requi
     """Load the sites in these slots. A slot is free when the parent has polled the run's end."""
     free_at = [0.0] * slots
     polls = 0
-    for _ in range(sites):
+    runs = math.ceil(sites / site.sites_per_run)
+    for _ in range(runs):
         started_at = heapq.heappop(free_at)
-        jobs = (random.uniform(*site.job_seconds) for _ in range(site.partitions))
+        jobs = (
+            random.uniform(*site.job_seconds) for _ in range(site.partitions * site.sites_per_run)
+        )
         run_polls = math.ceil((site.process_seconds + max(jobs)) / site.parent_poll_seconds)
         polls += run_polls
         heapq.heappush(free_at, started_at + run_polls * site.parent_poll_seconds)
@@ -67,19 +74,19 @@ def simulate(sites: int, slots: int, site: Assumptions, random: Random) -> Requi
         slots=slots,
         minutes=seconds / 60,
         server_requests_per_second=(sites * site.server_requests + polls) / seconds,
-        cores=sites * site.cpu_seconds / seconds,
+        cores=(sites * site.cpu_seconds + runs * site.run_cpu_seconds) / seconds,
         memory_gb=slots * site.memory_mb / 1000,
     )
 
 
 def main() -> None:
-    """Print a table with one row per number of concurrent sites."""
+    """Print a table with one row per number of concurrent runs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sites", type=int, default=10_000)
-    parser.add_argument("--slots", type=int, nargs="+", default=[10, 25, 50, 100, 200, 400])
+    parser.add_argument("--slots", type=int, nargs="+", default=[2, 5, 10, 20, 40])
     options, assumed = parser.parse_args(), Assumptions()
     print(f"{options.sites:,} sites, {options.sites * assumed.requests:,} requests to Wix\n")
-    print("| concurrent sites | minutes | server requests/s | busy cores | worker memory |")
+    print("| concurrent runs | minutes | server requests/s | busy cores | worker memory |")
     print("| ---: | ---: | ---: | ---: | ---: |")
     for slots in options.slots:
         result = simulate(options.sites, slots, assumed, Random(1))  # noqa: S311

@@ -105,7 +105,7 @@ def test_no_flow_or_task_names_its_runs_with_a_template(monkeypatch):
 
 def test_a_name_has_the_subject_of_the_run():
     """A verb, the number of days or the dates, and the site."""
-    assert sites_run_name(dict(SiteLoad()), None) == "load 7 days of the account's sites"
+    assert sites_run_name(dict(SiteLoad()), None) == "load 7 days of all sites"
     assert sites_run_name(dict(SiteLoad(days=1)), ["site-1"]) == "load 1 day of site-1"
     dates = SiteLoad(start_date=date(2024, 3, 1), end_date=date(2024, 3, 2))
     assert sites_run_name(dict(dates), ["a", "b"]) == "load 2024-03-01 to 2024-03-02 of 2 sites"

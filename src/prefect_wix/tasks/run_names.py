@@ -41,7 +41,7 @@ def days_of(parameters: Mapping[str, Any]) -> str:
 
 def sites_run_name(load: Mapping[str, Any], sites: Sequence[str] | None) -> str:
     """The name of a run that loads sites, by their IDs, or all sites of an account."""
-    subject = "the account's sites"
+    subject = "all sites"
     if sites is not None:
         subject = sites[0] if len(sites) == 1 else f"{len(sites):,} sites"
     return f"load {days_of(load)} of {subject}"
