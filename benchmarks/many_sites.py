@@ -34,8 +34,8 @@ class Assumptions:
     memory_mb: float = 260.0
     """Measured for one site, with the sandbox in the same process. Assumed for ten small ones."""
     server_requests: int = 26
-    """Measured with a server on SQLite: 22 for the site, a tenth of the 40 of its run and of its
-    shares of worker and parent. Polls of the parent are not included."""
+    """Measured with a server on SQLite: 22 by the run that loads the site, 4 by its worker and its
+    parent. Polls of the parent are not included."""
     parent_poll_seconds: float = 5.0
     """`prefect_wix.tasks.sites.POLL_SECONDS`."""
 
