@@ -12,7 +12,6 @@ from prefect_wix.errors import IdSourceError, MarkError, WarehouseUnsupportedErr
 from prefect_wix.flows.load_sessions import load_sessions
 from prefect_wix.flows.mark_recordings import RESULT_KEY, UNMARKED_KEY, mark_recordings
 from prefect_wix.sandbox import Fault
-from prefect_wix.tasks.progress import MARK_KEY
 
 RECORDED, DELETED = MarkAction.RECORDED, MarkAction.DELETED
 DAY = {"start_date": "2024-03-01", "end_date": "2024-03-02", "segments": ["device_type=MOBILE"]}
@@ -33,7 +32,7 @@ def ids_in(path):
 async def test_the_ids_of_a_file_are_marked_and_shown(
     shop, credentials, warehouse, recordings, artifacts
 ):
-    """Every ID is marked, the table counts the results, and the progress is complete."""
+    """Every ID is marked, and the table counts the results."""
     summary = await mark_recordings(credentials, warehouse, RECORDED, recordings)
     assert summary.complete
     assert shop.recorded == ids_in(recordings)
@@ -45,7 +44,6 @@ async def test_the_ids_of_a_file_are_marked_and_shown(
         "ids": "150",
         "meaning": "Wix confirmed it.",
     }
-    assert (await artifacts(MARK_KEY))[0].data == 100.0
 
 
 async def test_the_ids_of_a_query_are_marked(shop, credentials, warehouse, database):

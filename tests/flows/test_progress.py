@@ -14,16 +14,19 @@ from prefect_wix.tasks.progress import Progress
 async def test_progress_is_reported_although_nothing_ends(artifacts, monkeypatch, caplog):
     """A long wait for one job, or for the rate limit, is no silence; the line says when it ends."""
     monkeypatch.setattr(progress, "_EVERY_SECONDS", 0.01)
+    share = 0.5
 
     @flow
     async def wait():
-        async with Progress("waiting", get_run_logger(), lambda: (0.5, "1 of 2 partitions")):
+        nonlocal share
+        async with Progress("waiting", get_run_logger(), lambda: (share, f"{share} of 1")):
             await asyncio.sleep(0.5)
+            share = 1.0
 
     await wait()
-    assert "1 of 2 partitions, ends in about 0:00:0" in caplog.text
+    assert "0.5 of 1, ends in about 0:00:0" in caplog.text
     (shown,) = await artifacts("waiting")
-    assert (shown.data, shown.description) == (50.0, "1 of 2 partitions, ends in about 0:00:01")
+    assert (shown.data, shown.description) == (100.0, "1.0 of 1")
 
 
 async def test_a_server_that_rejects_progress_is_one_line_without_its_url(monkeypatch, caplog):
