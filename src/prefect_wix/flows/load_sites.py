@@ -100,7 +100,8 @@ async def load_sites(
         sites_in_flight: Without a deployment, the maximum number of sites to load at once.
         deployment: A deployment of load-sites, such as load-sites/some-sites, whose runs load the
             sites on workers. Without it this process loads them.
-        sites_per_run: With a deployment, the number of sites that each of its runs loads.
+        sites_per_run: With a deployment, the number of sites of each of its runs, which loads ten
+            at once.
         runs_in_flight: With a deployment, the maximum number of its runs that load, or wait for a
             worker, at once.
         run_timeout_seconds: With a deployment, how long to wait for one of its runs. After it the
@@ -114,8 +115,7 @@ async def load_sites(
     as_of = await scheduled_time()
     get_run_logger().info("Loading %s as of %s", counted(len(selected), "site"), as_of)
     if deployment is None:
-        one_by_one = [[site] for site in selected]
-        runs = await _load_each(one_by_one, load_here, sites_in_flight)
+        runs = await _load_each([[site] for site in selected], load_here, sites_in_flight)
     else:
         await check_deployment(deployment)
         shared = {
