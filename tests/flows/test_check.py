@@ -1,4 +1,4 @@
-"""The commands of the first hour: `prefect-wix demo`, `check` and `status`."""
+"""The commands for people: `prefect-wix demo`, `check`, `status` and `forget`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from prefect_wix.blocks.shared_limit import limit_name
 from prefect_wix.cli import app, check
 from prefect_wix.cli.check import CHECKS, Found, run_checks
 from prefect_wix.cli.demo import run
+from prefect_wix.cli.forget import forget
 from prefect_wix.cli.status import read_status, status
 from prefect_wix.client.models import SessionsJob
 from prefect_wix.deployments.definitions import DEPLOYMENTS
@@ -315,6 +316,22 @@ def test_the_status_shows_gaps_jobs_and_the_last_error(
     ]
     assert (len(days), found["timezone"]) == (14, "UTC")
     assert found["last_error"]["reason"] == "It failed."
+
+
+def test_the_numbers_of_rows_are_shown_before_they_are_erased(
+    client, partitions, settings, monkeypatch, tmp_path, capsys
+):
+    """The first partition is landed. Nothing is erased without --yes, or without a selection."""
+    (tmp_path / ".env").write_text("".join(f"{name}={one}\n" for name, one in settings.items()))
+    (tmp_path / "ids.txt").write_text("a\nunknown\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="Set --site, --before or --session-id"):
+        forget(yes=True)
+    for begin, rows in (("Nothing was erased.", 2), ("Erased:", 2), ("Erased:", 0)):
+        forget(session_id=Path("ids.txt"), yes=begin == "Erased:")
+        shown = capsys.readouterr().out
+        assert shown.startswith(begin)
+        assert f" {rows}  wix_session_ids\n" in shown
 
 
 async def test_the_status_before_the_first_load_says_how_to_load(client, settings, database):

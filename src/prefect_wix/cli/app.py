@@ -27,6 +27,7 @@ _COMMANDS = {
     "deploy": ("server:deploy", "Create or update the deployments for the workers of a pool."),
     "serve": ("server:serve", "Execute the deployments in this process, without a worker."),
     "status": ("status:status", "Show what is landed, missing or failed, by day and segment."),
+    "forget": ("forget:forget", "Erase session IDs: of a site, of old days, or in a list."),
     "automations": ("server:automations", "Create or update the automations that watch runs."),
 }
 _LISTS_COMMANDS = len(sys.argv) < 2 or sys.argv[1].startswith("-")  # noqa: PLR2004

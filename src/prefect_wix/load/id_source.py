@@ -58,7 +58,7 @@ class IdSource:
             MissingExtraError: the format needs a package that is not installed.
         """
         if self.file is not None:
-            await asyncio.to_thread(_read_file, self.file, spool)
+            await asyncio.to_thread(read_file, self.file, spool)
         if self.query is not None:
             await _read_query(self.query, spool, warehouse)
 
@@ -66,11 +66,12 @@ class IdSource:
 # -- files -----------------------------------------------------------------------------------------
 
 
-def _read_file(path: Path, spool: Spool) -> None:
+def read_file(path: Path, spool: Spool) -> None:
+    """Add the distinct IDs of a file to the spool; see `IdSource`."""
     try:
         path = local_path(path, "file")
     except ValueError as error:
-        raise IdSourceError(f"{error} No session was marked.") from error
+        raise IdSourceError(f"{error} Nothing was changed.") from error
     reader = _READERS.get(path.suffix)
     if reader is None:
         raise IdSourceError(f"Unknown format: {path}. Use a {', '.join(_READERS)} file.")
@@ -80,7 +81,7 @@ def _read_file(path: Path, spool: Spool) -> None:
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise IdSourceError(
             f"{path} can't be read as {path.suffix[1:]} with a column {COLUMN} "
-            f"({_first_line(error)}). No session was marked: correct the file and run again."
+            f"({_first_line(error)}). Nothing was changed: correct the file and run again."
         ) from error
 
 
@@ -163,7 +164,7 @@ async def _read_query(query: str, spool: Spool, warehouse: SqlWarehouse) -> None
         cause = _first_line(error.__cause__ or error)
         raise IdSourceError(
             f"The query failed or has no column {COLUMN} ({cause}). A query can only read tables "
-            "of the warehouse. No session was marked: correct the query and run again."
+            "of the warehouse. Nothing was changed: correct the query and run again."
         ) from error
 
 

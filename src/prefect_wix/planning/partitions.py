@@ -149,6 +149,10 @@ UNCONFIRMED = datetime.fromtimestamp(0, UTC)
 """`Receipt.submitted_at` of a partition that the first edition derived without a job of its own."""
 
 
+FORGOTTEN = "forgotten"
+"""`Receipt.digest` of a partition whose session IDs were erased."""
+
+
 @dataclass(frozen=True)
 class Receipt:
     """The content of a landed partition, and the jobs that listed it."""
@@ -156,7 +160,7 @@ class Receipt:
     partition: Partition
     sessions: int
     digest: str
-    """Fingerprint of the set of session IDs, independent of their order."""
+    """Fingerprint of the set of session IDs, independent of their order; or `FORGOTTEN`."""
     job_id: str
     submitted_at: datetime
     """Submit time of the job that produced this content."""

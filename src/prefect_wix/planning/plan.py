@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
-from prefect_wix.planning.partitions import UNCONFIRMED, Partition, Receipt
+from prefect_wix.planning.partitions import FORGOTTEN, UNCONFIRMED, Partition, Receipt
 from prefect_wix.planning.segments import Segment
 from prefect_wix.planning.windows import Window
 
@@ -25,7 +25,7 @@ class Refresh(StrEnum):
     STALE = "stale"
     """Also days that may have received late sessions since their last job."""
     ALL = "all"
-    """Every partition of the range."""
+    """Every partition of the range, even forgotten ones."""
 
 
 class WhenTooBig(StrEnum):
@@ -151,6 +151,8 @@ def make_plan(
 
 
 def _reason(partition: Partition, receipt: Receipt | None, policy: RefreshPolicy) -> Reason | None:
+    if receipt is not None and receipt.digest == FORGOTTEN:
+        return Reason.REFRESH if policy.refresh is Refresh.ALL else None
     # A receipt from the future was written by a clock that ran ahead, so it is ignored.
     if receipt is None or receipt.confirmed_at > policy.now:
         return Reason.MISSING

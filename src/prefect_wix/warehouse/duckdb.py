@@ -97,12 +97,13 @@ class DuckDBWarehouse(SqlWarehouse):
             lambda: self._transact(lambda tables, _: work(tables), config)
         )
 
-    async def _run(
+    async def run(
         self,
         begin: Begin[T],
         lock: Lock = None,  # noqa: ARG002 - the connection runs one transaction at a time
         spool: Spool | None = None,
     ) -> T:
+        """See `TableWarehouse.run`."""
         return await shield_in_thread(lambda: self._transact(begin, self._config, spool))
 
     def _transact(self, begin: Begin[T], config: Config, spool: Spool | None = None) -> T:

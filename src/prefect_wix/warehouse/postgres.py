@@ -114,7 +114,7 @@ class PostgresWarehouse(SqlWarehouse):
         """See `SqlWarehouse.transact`. It is not repeated: a claim would find its own IDs."""
         return await shield(self._transact(lambda tables, _: work(tables), (), None))
 
-    async def _run(self, begin: Begin[T], lock: Lock = None, spool: Spool | None = None) -> T:
+    async def run(self, begin: Begin[T], lock: Lock = None, spool: Spool | None = None) -> T:
         """Run a transaction, and again while connections are lost, but not after a cancellation.
 
         A repeated publish or claim is decided again from what is stored, also if the lost commit

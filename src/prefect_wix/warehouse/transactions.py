@@ -269,7 +269,7 @@ class TableWarehouse(ABC):
     _tables: SessionTransactions
 
     @abstractmethod
-    async def _run(self, begin: Begin[T], lock: Lock = None, spool: Spool | None = None) -> T:
+    async def run(self, begin: Begin[T], lock: Lock = None, spool: Spool | None = None) -> T:
         """Run steps in one transaction.
 
         Args:
@@ -281,33 +281,33 @@ class TableWarehouse(ABC):
     async def prepare(self) -> None:
         """See `Warehouse.prepare`."""
         # Concurrent CREATE TABLE IF NOT EXISTS statements fail without a lock.
-        await self._run(lambda *_: self._prepare(), lock=())
+        await self.run(lambda *_: self._prepare(), lock=())
 
     def _prepare(self) -> Steps[None]:
         return self._tables.prepare(SESSIONS)
 
     async def receipts(self, site_id: str, window: Window) -> list[Receipt]:
         """See `Warehouse.receipts`."""
-        return await self._run(lambda tables, _: tables.read_receipts(site_id, window))
+        return await self.run(lambda tables, _: tables.read_receipts(site_id, window))
 
     async def job_records(self, site_id: str, window: Window) -> list[JobRecord]:
         """See `Warehouse.job_records`."""
-        return await self._run(lambda tables, _: tables.read_job_records(site_id, window))
+        return await self.run(lambda tables, _: tables.read_job_records(site_id, window))
 
     async def claim(self, record: JobRecord, *, adopt_since: datetime) -> Claim:
         """See `Warehouse.claim`."""
-        return await self._run(
+        return await self.run(
             lambda tables, at: tables.claim(record, adopt_since, at), _lock(record.partition)
         )
 
     async def save_record(self, record: JobRecord) -> None:
         """See `Warehouse.save_record`."""
-        await self._run(lambda tables, _: tables.save_record(record), _lock(record.partition))
+        await self.run(lambda tables, _: tables.save_record(record), _lock(record.partition))
 
     async def publish(self, listing: VerifiedListing) -> PublishResult:
         """See `Warehouse.publish`."""
         lock = _lock(listing.record.partition)
-        return await self._run(
+        return await self.run(
             lambda tables, at: tables.publish(listing, at), lock, spool=listing.spool
         )
 
@@ -317,9 +317,10 @@ class BlockingWarehouse(TableWarehouse):
 
     @abstractmethod
     def _transact(self, begin: Begin[T], *, lock: bool, spool: Spool | None = None) -> T:
-        """See `TableWarehouse._run`; ``lock`` is whether the transaction decides and writes."""
+        """See `TableWarehouse.run`; ``lock`` is whether the transaction decides and writes."""
 
-    async def _run(self, begin: Begin[T], lock: Lock = None, spool: Spool | None = None) -> T:
+    async def run(self, begin: Begin[T], lock: Lock = None, spool: Spool | None = None) -> T:
+        """See `TableWarehouse.run`."""
         # Before `prepare` there is no table to lock yet; each of its statements can run twice.
         return await shield_in_thread(lambda: self._transact(begin, lock=bool(lock), spool=spool))
 
@@ -350,7 +351,7 @@ class SqlWarehouse(TableWarehouse):
         Raises:
             WarehouseError: see the tree in `prefect_wix.errors`.
         """
-        return await self._run(lambda tables, _: work(tables), lock=())
+        return await self.run(lambda tables, _: work(tables), lock=())
 
 
 def _lock(partition: Partition) -> Lock:
