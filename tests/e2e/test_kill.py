@@ -19,7 +19,7 @@ import pytest
 
 from prefect_wix.planning.partitions import JobState, Partition
 from prefect_wix.sandbox import World, running
-from tests.e2e import loader
+from tests.e2e import consumer, loader
 from tests.options import SOAK, repeated
 from tests.processes import ROOT
 
@@ -81,6 +81,28 @@ async def test_a_restarted_sandbox_gives_each_partition_its_own_ids(
             assert sorted(await bench.check(partition)) == ids
 
 
+@pytest.mark.parametrize("engine", ["duckdb", "postgres"])
+async def test_the_copy_of_a_killed_consumer_equals_the_table(engine, make_bench, tmp_path):
+    """Two loaders of the same days publish meanwhile, and are killed, too."""
+    bench, chance, codes = make_bench(engine), random.Random(engine), []
+    await bench.ready()
+    copy = {"warehouse": bench.url, "schema": bench.schema, "copy": str(tmp_path / "copy.sqlite")}
+    for number in range(repeated(2, soak=50)):
+        with running(make_world(number), job_seconds=(0.0, 0.1)) as shop:
+            config = load_config(bench, shop, as_of=datetime.now(UTC))
+            follower = await start("consumer", copy)
+            kills = [kill_at(*chance.choice(STEPS), chance.random()) for _ in range(2)]
+            codes += await asyncio.gather(*(run_killed_load(config, kill) for kill in kills))
+            await asyncio.sleep(chance.uniform(0, 0.2))
+            follower.kill()
+            assert await exit_code(follower) == -signal.SIGKILL
+    assert -signal.SIGKILL in codes
+    expected = await load(bench, make_world(-1), as_of=datetime.now(UTC))
+    await consumer.consume(copy)
+    for partition, ids in expected.items():
+        assert consumer.copied(copy, partition) == sorted(await bench.check(partition)) == ids
+
+
 async def check_kill_and_next_load(bench, kill, seed):
     old = await load(bench, make_world(2 * seed), as_of=datetime.now(UTC))
     with running(make_world(2 * seed + 1), job_seconds=(0.0, 0.1)) as shop:
@@ -107,16 +129,18 @@ async def load(bench, world, *, as_of):
 
 async def run_killed_load(config, kill):
     """Load in another process that kills itself at a step; its exit code."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.e2e.loader",
-        json.dumps({**config, "kill": kill}),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, errors = await asyncio.wait_for(process.communicate(), 60)
+    return await exit_code(await start("loader", {**config, "kill": kill}))
+
+
+async def start(module, config):
+    """A process of a module of this folder."""
+    command = (sys.executable, "-m", f"tests.e2e.{module}", json.dumps(config))
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=pipe, stderr=pipe)
+
+
+async def exit_code(process):
+    _, errors = await asyncio.wait_for(process.communicate(), 120)
     assert b"Traceback" not in errors, errors.decode()
     return process.returncode
 
