@@ -144,11 +144,13 @@ def _erase(
 ) -> Steps[Counter[str]]:
     """Erase the sessions of a segment; or, if that is empty, the marks and profiles of a site."""
     is_staged = f" AND session_id IN (SELECT session_id FROM {tables.staged})"
-    listed, counts = "" if ids is None else is_staged, Counter[str]()
+    listed = "" if ids is None else is_staged
     if key[-1]:
-        conditions, values = _of_sessions(listed), key
+        conditions = _of_sessions(listed)
     else:
-        conditions, values = (yield from _of_marks_and_profiles(tables, listed)), key[:2]
+        conditions = yield from _of_marks_and_profiles(tables, listed)
+    values: tuple[object, ...] = key if key[-1] else key[:2]
+    counts = Counter[str]()
     for table, where in conditions:
         counted = f"SELECT count(*) FROM {tables.name(table)} WHERE {where}"
         [(rows,)] = yield Statement(counted, values)
