@@ -207,8 +207,9 @@ class SessionTransactions(Schema):
         is_gone += f"WHERE s.session_id = {IDS.name}.session_id)"
         is_doubled = False
         if not self.keys:
-            [(gone,)] = yield Statement(f"SELECT count(*) FROM {ids} WHERE {is_gone}", key)
-            is_doubled = gone != contents.sessions - contents.kept
+            counted = f"SELECT count(DISTINCT session_id) FROM {ids} WHERE {_PARTITION}"
+            [(distinct,)] = yield Statement(counted, key)
+            is_doubled = distinct != contents.sessions
         removals = self.name(REMOVALS.name)
         yield Statement(
             f"INSERT INTO {removals} ({REMOVALS.columns}) SELECT DISTINCT site_id, session_date, "
