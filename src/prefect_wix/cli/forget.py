@@ -51,7 +51,7 @@ def forget(
     """Erase session IDs from the warehouse, or say what would be erased.
 
     Erases what meets all given options from the landed sessions, their removals, the profiles and
-    the marks. Counts stay. A forgotten day is not loaded again, but for a load with refresh=all.
+    the marks. Counts stay. A forgotten day is loaded again only by a load with refresh=all.
     The warehouse is that of the block on the Prefect server or, where none is saved, of the
     environment and .env.
 
@@ -69,7 +69,8 @@ def forget(
             read_file(session_id, spool)
         ids = spool if session_id is not None else None
         counts = asyncio.run(_forget(site, before or date.max, ids, yes=yes))
-    print("Erased:" if yes else "Nothing was erased. With --yes, this would be:")  # noqa: T201
+    result = "Erased:" if yes else "Nothing was erased. Run it again with --yes to erase:"
+    print(result if counts.total() else "The warehouse has no such session ID.")  # noqa: T201
     for table, rows in counts.items():
         print(f"{rows:>14,}  {table} {_NOTES.get(table, '')}".rstrip())  # noqa: T201
 
@@ -105,7 +106,7 @@ async def erase(
     if not isinstance(warehouse, TableWarehouse):
         raise WarehouseUnsupportedError(
             "Session IDs in Parquet files can't be erased by this command. Delete the files of the "
-            "days instead: */<site>/<segment>/<day>.* in the folder of the warehouse. A load does "
+            "days instead: */<site>/<segment>/<day>* in the folder of the warehouse. A load does "
             "not look for days that are more than 30 days old."
         )
     await warehouse.prepare()
