@@ -36,6 +36,7 @@ from prefect_wix.spool.shield import shield
 from prefect_wix.warehouse.interface import BUSY_TIMEOUT_SECONDS, driver_text
 from prefect_wix.warehouse.schema import Rows, Statement, Steps, drive_async
 from prefect_wix.warehouse.transactions import (
+    DIFFERENCE,
     STAGED,
     Begin,
     Lock,
@@ -279,6 +280,7 @@ async def _stage(connection: Any, spool: Spool) -> None:
     # Without statistics PostgreSQL expects a row, and compares each ID with each in nested loops.
     await connection.execute(
         f"CREATE TEMP TABLE {STAGED} (session_id TEXT) ON COMMIT DROP;"
+        f"CREATE TEMP TABLE {DIFFERENCE} (session_id TEXT, is_new BOOLEAN) ON COMMIT DROP;"
         "SET LOCAL enable_nestloop = off"
     )
     batches = spool.batches()

@@ -45,6 +45,8 @@ Lock = tuple[str, ...] | None
 
 STAGED = "wix_staged_ids"
 """The temporary table, with the column ``session_id``, that an engine stages a listing's IDs in."""
+DIFFERENCE = "wix_difference"
+"""The temporary table, with the columns ``session_id`` and ``is_new``, of an engine with keys."""
 _CONTENTS = (IDS, REMOVALS, RECEIPTS)
 _PARTITION_COLUMNS = ("site_id", "session_date", "segment", "timezone")
 _PARTITION = "site_id = $1 AND session_date = $2 AND segment = $3"
@@ -162,10 +164,7 @@ class SessionTransactions(Schema):
         if not any(numbers.values()):
             # A first load has nothing to compare with.
             return PartitionContents(0, kept=0, staged=staged, receipt=None)
-        [(kept,)] = yield Statement(
-            f"SELECT count(*) FROM {self.staged} WHERE session_id IN (SELECT session_id {ids})",
-            partition.key,
-        )
+        kept = yield from self._compare(partition, staged)
         receipt = next(iter((yield from self._receipts(_PARTITION, partition.key))), None)
         if receipt is not None:
             return PartitionContents(sessions, kept, staged, receipt, receipt.version or 1)
@@ -177,6 +176,25 @@ class SessionTransactions(Schema):
         )
         return PartitionContents(sessions, kept, staged, None, version or 1)
 
+    def _compare(self, partition: Partition, staged: int) -> Steps[int]:
+        """The number of IDs both in the partition and in the listing.
+
+        On an engine with keys the difference is computed once, and kept for `_replace`.
+        """
+        ids = f"SELECT session_id FROM {self.name(IDS.name)} WHERE {_PARTITION}"
+        if not self.keys:
+            counted = f"SELECT count(*) FROM {self.staged} WHERE session_id IN ({ids})"
+            [(kept,)] = yield Statement(counted, partition.key)
+            return int(kept)
+        yield Statement(
+            f"INSERT INTO {DIFFERENCE} SELECT COALESCE(s.session_id, i.session_id), "
+            f"i.session_id IS NULL FROM {self.staged} AS s FULL JOIN ({ids}) AS i "
+            "ON i.session_id = s.session_id WHERE s.session_id IS NULL OR i.session_id IS NULL",
+            partition.key,
+        )
+        [(new,)] = yield Statement(f"SELECT count(*) FROM {DIFFERENCE} WHERE is_new")
+        return staged - int(new)
+
     def _replace(self, contents: PartitionContents, receipt: Receipt) -> Steps[None]:
         """Write the difference: rows that stay are not touched."""
         key, ids = receipt.partition.key, self.name(IDS.name)
@@ -187,29 +205,38 @@ class SessionTransactions(Schema):
                 (*key, contents.receipt.landed_at),
             )
         if contents.sessions > contents.kept:
-            yield from self._remove(contents, receipt)
-        is_new = f" WHERE NOT EXISTS (SELECT 1 FROM {ids} AS i WHERE i.site_id = $1 "
-        is_new += "AND i.session_date = $2 AND i.segment = $3 AND i.session_id = s.session_id)"
+            yield from self._move(receipt) if self.keys else self._remove(contents, receipt)
+        new = f"{self.staged} AS s WHERE NOT EXISTS (SELECT 1 FROM {ids} AS i WHERE i.site_id = $1 "
+        new += "AND i.session_date = $2 AND i.segment = $3 AND i.session_id = s.session_id)"
+        new = f"{DIFFERENCE} AS s WHERE is_new" if self.keys else new
         yield Statement(
             f"INSERT INTO {ids} ({IDS.columns}) SELECT CAST($1 AS TEXT), CAST($2 AS DATE), "
             "CAST($3 AS TEXT), s.session_id, CAST($4 AS TEXT), CAST($5 AS TIMESTAMPTZ), "
-            f"CAST($6 AS BIGINT) FROM {self.staged} AS s{is_new if contents.kept else ''}",
+            f"CAST($6 AS BIGINT) FROM {new if contents.kept else f'{self.staged} AS s'}",
             (*key, receipt.job_id, receipt.landed_at, receipt.version),
         )
         if contents.receipt is not None:
             yield Statement(f"DELETE FROM {self.name(RECEIPTS.name)} WHERE {_PARTITION}", key)
         yield self.insert(RECEIPTS, [_values(RECEIPTS, receipt)])
 
+    def _move(self, receipt: Receipt) -> Steps[None]:
+        """Move the rows that the listing lacks to the removals, on an engine with keys."""
+        yield Statement(
+            f"WITH gone AS (DELETE FROM {self.name(IDS.name)} WHERE {_PARTITION} AND session_id IN "
+            f"(SELECT session_id FROM {DIFFERENCE} WHERE NOT is_new) RETURNING *) "
+            f"INSERT INTO {self.name(REMOVALS.name)} ({REMOVALS.columns}) SELECT site_id, "
+            "session_date, segment, session_id, first_landed_at, added_version, job_id, "
+            "CAST($4 AS TIMESTAMPTZ), CAST($5 AS BIGINT), CAST($6 AS TEXT) FROM gone",
+            (*receipt.partition.key, receipt.landed_at, receipt.version, receipt.job_id),
+        )
+
     def _remove(self, contents: PartitionContents, receipt: Receipt) -> Steps[None]:
-        """Move the rows that the listing lacks to the removals."""
+        """Move the rows that the listing lacks to the removals, also rows that are doubled."""
         key, ids = receipt.partition.key, self.name(IDS.name)
         is_gone = f"{_PARTITION} AND NOT EXISTS (SELECT 1 FROM {self.staged} AS s "
         is_gone += f"WHERE s.session_id = {IDS.name}.session_id)"
-        is_doubled = False
-        if not self.keys:
-            counted = f"SELECT count(DISTINCT session_id) FROM {ids} WHERE {_PARTITION}"
-            [(distinct,)] = yield Statement(counted, key)
-            is_doubled = distinct != contents.sessions
+        counted = f"SELECT count(DISTINCT session_id) FROM {ids} WHERE {_PARTITION}"
+        [(distinct,)] = yield Statement(counted, key)
         removals = self.name(REMOVALS.name)
         yield Statement(
             f"INSERT INTO {removals} ({REMOVALS.columns}) SELECT DISTINCT site_id, session_date, "
@@ -218,7 +245,7 @@ class SessionTransactions(Schema):
             f"FROM {ids} WHERE {is_gone}",
             (*key, receipt.landed_at, receipt.version, receipt.job_id),
         )
-        if is_doubled:
+        if distinct != contents.sessions:
             # By hand: all rows are written again.
             yield Statement(f"DELETE FROM {ids} WHERE {_PARTITION}", key)
         else:
