@@ -24,6 +24,7 @@ from tests.processes import free_port
 from tests.warehouses import (
     BigQueryBench,
     DuckDBBench,
+    MemoryBench,
     ObjectStoreBench,
     ParquetBench,
     PostgresBench,
@@ -112,6 +113,8 @@ async def make_bench(request, tmp_path, monkeypatch):
             bench = DuckDBBench(tmp_path)
         elif engine == "parquet":
             bench = ParquetBench(tmp_path)
+        elif engine == "memory":
+            bench = MemoryBench(tmp_path)
         elif engine in STORES:
             running = request.getfixturevalue("running_stores")(engine)
             for name, value in running.environment.items():

@@ -255,7 +255,8 @@ class RunningStore:
         path = f"/{AZURE_ACCOUNT}/bucket?restype=container"
         self._request("PUT", path, b"", headers | {"Content-Length": "0"})
 
-    def files(self, prefix):
-        """Path -> content of all objects below a prefix."""
-        paths = [one["path"] for one in obstore.list(self.store, prefix).collect()]
-        return {path: bytes(obstore.get(self.store, path).bytes()) for path in paths}
+
+def files_of(store, prefix):
+    """Path -> content of all objects below a prefix."""
+    paths = [one["path"] for one in obstore.list(store, prefix).collect()]
+    return {path: bytes(obstore.get(store, path).bytes()) for path in paths}

@@ -32,6 +32,7 @@ import asyncpg
 import duckdb
 import snowflake.connector
 from google.cloud import bigquery
+from obstore.store import MemoryStore
 
 from prefect_wix.client.models import SessionsJob
 from prefect_wix.planning.partitions import JobRecord, Partition
@@ -39,7 +40,9 @@ from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import VerifiedListing, kept_open
-from tests.object_stores import STORES
+from prefect_wix.warehouse.parquet import ParquetWarehouse
+from prefect_wix.warehouse.stores import ObjectStore
+from tests.object_stores import STORES, files_of
 
 ROOT = Path(__file__).parents[1]
 ZONE = "Europe/Athens"
@@ -136,8 +139,17 @@ class Bench(ABC):
                 (ids.add if change == "added" else ids.remove)(session_id)
         return ids
 
+    async def ids(self, partition=MOBILE):
+        return [row[0] for row in await self.select("session_id", partition)]
+
+    async def rows(self, partition=MOBILE):
+        """(job ID, first landed at, version) by session ID."""
+        columns = "session_id, job_id, first_landed_at, added_version"
+        return {row[0]: tuple(row[1:]) for row in await self.select(columns, partition)}
+
     @abstractmethod
-    async def ids(self, partition=MOBILE): ...
+    async def select(self, columns, partition):
+        """The columns of the session IDs."""
 
     @abstractmethod
     async def changes(self, partition=MOBILE):
@@ -173,10 +185,9 @@ class SqlBench(Bench):
         site, day, segment = (str(part).replace("'", self.quote) for part in partition.key)
         return f"WHERE site_id = '{site}' AND session_date = '{day}' AND segment = '{segment}'"
 
-    async def ids(self, partition=MOBILE):
+    async def select(self, columns, partition):
         table = self.name("wix_session_ids")
-        rows = await self.sql(f"SELECT session_id FROM {table} {self._where(partition)}")
-        return [row[0] for row in rows]
+        return await self.sql(f"SELECT {columns} FROM {table} {self._where(partition)}")
 
     async def changes(self, partition=MOBILE):
         view, where = self.name("wix_session_changes"), self._where(partition)
@@ -205,6 +216,10 @@ class DuckDBBench(SqlBench):
         table = self.name("wix_session_ids")
         return sorted(await self.sql(f"SELECT rowid, session_id FROM {table}"))
 
+    async def double(self):
+        table = self.name("wix_session_ids")
+        await self.sql(f"INSERT INTO {table} SELECT * FROM {table}")
+
     @asynccontextmanager
     async def locked(self):
         """Another process has the file open."""
@@ -226,16 +241,21 @@ class ParquetBench(Bench):
         with duckdb.connect() as connection:
             return connection.execute(text, values).fetchall()
 
-    async def ids(self, partition=MOBILE):
-        files = f"{self.folder}/wix_session_ids/*/*/*.parquet"
-        if not list(self.folder.glob("wix_session_ids/*/*/*.parquet")):
+    async def select(self, columns, partition, *, files="wix_session_ids/*/*/*.parquet"):
+        if not list(self.folder.glob(files)):
             return []
         where = "site_id = $1 AND session_date = $2 AND segment = $3"
-        text = f"SELECT session_id FROM '{files}' WHERE {where}"
-        return [row[0] for row in self.sql(text, *partition.key)]
+        source = f"read_parquet('{self.folder}/{files}')"
+        return self.sql(f"SELECT {columns} FROM {source} WHERE {where}", *partition.key)
 
     async def changes(self, partition=MOBILE):
-        return [(session_id, "added", 1) for session_id in await self.ids(partition)]
+        rows = await self.select("session_id, 'added', added_version", partition)
+        files = self.folder.glob("wix_session_ids/*/*/*.parquet")
+        for path in [path for file in files for path in self._metadata(file)["removals"]]:
+            for change in ("added", "removed"):
+                columns = f"session_id, '{change}', {change}_version"
+                rows += await self.select(columns, partition, files=path)
+        return sorted(rows, key=lambda row: (row[2], row[1] == "added"))
 
     async def version(self, partition=MOBILE):
         """The rows, and when they landed: a confirmation writes the same rows again."""
@@ -246,16 +266,20 @@ class ParquetBench(Bench):
     async def alter(self, old, new):
         columns = f"* REPLACE (replace(session_id, '{old}', '{new}') AS session_id)"
         for file in self.folder.glob("wix_session_ids/*/*/*.parquet"):
-            self._rewrite(file, columns, self._metadata(file))
+            self._rewrite(file, f"SELECT {columns} FROM '{file}'", self._metadata(file))
+
+    async def double(self):
+        for file in self.folder.glob("wix_session_ids/*/*/*.parquet"):
+            self._rewrite(file, f"FROM '{file}' UNION ALL FROM '{file}'", self._metadata(file))
 
     def _metadata(self, file):
         text = f"SELECT decode(value) FROM parquet_kv_metadata('{file}')"
         return json.loads(self.sql(text)[0][0])
 
-    def _rewrite(self, file, columns, metadata):
+    def _rewrite(self, file, query, metadata):
         receipt = json.dumps(metadata).replace("'", "''")
         options = f"(FORMAT parquet, KV_METADATA {{prefect_wix_receipt: '{receipt}'}})"
-        self.sql(f"COPY (SELECT {columns} FROM '{file}') TO '{file}.new' {options}")
+        self.sql(f"COPY ({query}) TO '{file}.new' {options}")
         Path(f"{file}.new").replace(file)
 
     async def set_version(self, version):
@@ -277,12 +301,12 @@ class ObjectStoreBench(ParquetBench):
 
     def __init__(self, running, folder):
         super().__init__(folder)
-        self.running, self.prefix = running, f"t_{uuid4().hex}"
+        self.running, self.store, self.prefix = running, running.store, f"t_{uuid4().hex}"
         self.url = f"{running.bucket}/{self.prefix}"
 
     def _copy(self):
         shutil.rmtree(self.folder, ignore_errors=True)
-        for path, content in self.running.files(self.prefix).items():
+        for path, content in files_of(self.store, self.prefix).items():
             file = self.folder / path.removeprefix(f"{self.prefix}/")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
@@ -290,11 +314,11 @@ class ObjectStoreBench(ParquetBench):
     def _write_back(self):
         for file in self.folder.rglob("*.*"):
             path = f"{self.prefix}/{file.relative_to(self.folder)}"
-            self.running.store.put(path, file.read_bytes())
+            self.store.put(path, file.read_bytes())
 
-    async def ids(self, partition=MOBILE):
+    async def select(self, columns, partition, **files):
         await asyncio.to_thread(self._copy)
-        return await super().ids(partition)
+        return await super().select(columns, partition, **files)
 
     async def version(self, partition=MOBILE):
         await asyncio.to_thread(self._copy)
@@ -312,6 +336,17 @@ class ObjectStoreBench(ParquetBench):
 
     def locked(self):
         raise NotImplementedError("an object store has no locks")
+
+
+class MemoryBench(ObjectStoreBench):
+    """A store of obstore in the memory of this process."""
+
+    def __init__(self, folder):
+        ParquetBench.__init__(self, folder)
+        self.store, self.prefix = MemoryStore(), ""
+
+    def open(self):
+        return ParquetWarehouse(ObjectStore("memory://", self.store))
 
 
 class PostgresBench(SqlBench):

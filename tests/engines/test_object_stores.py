@@ -7,7 +7,6 @@ import threading
 from datetime import timedelta
 
 import pytest
-from obstore.store import MemoryStore
 
 from prefect_wix.blocks.warehouse import SessionsWarehouse
 from prefect_wix.errors import WarehouseAccessError, WarehouseSchemaError
@@ -17,27 +16,26 @@ from prefect_wix.warehouse.decisions import decide_publish
 from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import PublishResult
 from prefect_wix.warehouse.parquet import ParquetWarehouse
-from prefect_wix.warehouse.stores import Folder, ObjectStore
-from tests.object_stores import STORES
+from prefect_wix.warehouse.stores import Folder
+from tests.object_stores import STORES, files_of
 from tests.options import repeated
-from tests.warehouses import MOBILE, NOON, ZONE, a_record, digest_of, ids_of, land, on_day
+from tests.warehouses import MOBILE, NOON, ZONE, digest_of, ids_of, land, on_day
 
 MARCH = Window(on_day(1).day, on_day(31).day, ZONE)
 EMULATED = [pytest.param(one, marks=pytest.mark.emulators) for one in STORES]
 
 
-@pytest.fixture(params=["folder", "memory", *EMULATED])
-async def opened(request, make_bench, tmp_path):
+@pytest.fixture(params=["parquet", "memory", *EMULATED])
+async def bench(request, make_bench):
+    bench = make_bench(request.param)
+    await bench.ready()
+    return bench
+
+
+@pytest.fixture
+def opened(bench):
     """A function that opens the same empty warehouse again."""
-    if request.param == "folder":
-        opened = lambda: ParquetWarehouse(Folder(str(tmp_path / "lake")))  # noqa: E731
-    elif request.param == "memory":
-        memory = MemoryStore()
-        opened = lambda: ParquetWarehouse(ObjectStore("memory://", memory))  # noqa: E731
-    else:
-        opened = make_bench(request.param).open
-    await opened().prepare()
-    return opened
+    return bench.open
 
 
 async def test_an_object_store_is_a_warehouse(opened):
@@ -58,9 +56,12 @@ async def test_an_object_store_is_a_warehouse(opened):
 
 @pytest.mark.parametrize("confirms", [False, True])
 async def test_a_writer_that_is_delayed_past_a_newer_job_is_superseded(
-    opened, confirms, monkeypatch
+    bench, opened, confirms, monkeypatch
 ):
-    """It has read the partition, and a newer job replaces or confirms that before it writes."""
+    """It has read the partition, and a newer job replaces or confirms that before it writes.
+
+    The removals that it has written do not count.
+    """
     await land(opened(), ["a"], hours=-1)
     decided, continues = threading.Event(), threading.Event()
 
@@ -78,9 +79,9 @@ async def test_a_writer_that_is_delayed_past_a_newer_job_is_superseded(
     assert newer.state is (JobState.UNCHANGED if confirms else JobState.LANDED)
     continues.set()
     assert (await delayed).state is JobState.SUPERSEDED
-    [receipt] = await opened().receipts("site-1", MARCH)
-    assert receipt.digest == digest_of(["a"] if confirms else ["at 17:00"])
-    assert receipt.confirmed_at == NOON + timedelta(hours=5)
+    assert await bench.check() == (["a"] if confirms else ["at 17:00"])
+    assert (await bench.receipt()).confirmed_at == NOON + timedelta(hours=5)
+    assert len([*bench.folder.glob("wix_session_removals/*/*/*")]) == (1 if confirms else 2)
 
 
 async def test_claims_at_once_are_serialized(opened):
@@ -153,10 +154,10 @@ async def test_an_older_layout_is_refused(tmp_path):
     """Its data is not changed, and nothing is loaded again."""
     (tmp_path / "wix_session_schema").mkdir()
     file = tmp_path / "wix_session_schema" / "version.json"
-    file.write_text('{"version": 2}')
-    with pytest.raises(WarehouseSchemaError, match=r"version 2, made by an older.*another folder"):
+    file.write_text('{"version": 3}')
+    with pytest.raises(WarehouseSchemaError, match=r"version 3, made by an older.*another folder"):
         await ParquetWarehouse(Folder(str(tmp_path))).prepare()
-    assert file.read_text() == '{"version": 2}'
+    assert file.read_text() == '{"version": 3}'
 
 
 # -- requests --------------------------------------------------------------------------------------
@@ -179,21 +180,23 @@ async def test_a_store_that_ignores_conditions_is_refused(moto, monkeypatch):
 
 @pytest.mark.emulators
 async def test_a_replace_takes_four_requests(moto):
-    """Partition and job records are each read and written once."""
-    record, gateway = a_record(hours=1), moto.running.gateway
+    """Partition and job records are each read and written once; removals need one more."""
+    gateway = moto.running.gateway
     await land(moto.open(), ["a"])
-    gateway.reset()
-    await land(moto.open(), ["b"], record=record)
-    assert [request.partition(" ")[0] for request in gateway.requests] == ["GET", "PUT"] * 2
+    for hours, ids, expected in ((1, "ab", ["GET", "PUT"]), (2, "bc", ["GET", "PUT", "PUT"])):
+        gateway.reset()
+        await land(moto.open(), ids, hours=hours)
+        methods = [request.partition(" ")[0] for request in gateway.requests]
+        assert methods == [*expected, "GET", "PUT"]
 
 
 @pytest.mark.emulators
 async def test_a_thousand_partitions_are_read_at_once(moto):
     """Receipts and job records of twelve days of other weeks are not read."""
-    gateway, store = moto.running.gateway, moto.running.store
+    gateway, store = moto.running.gateway, moto.store
     await land(moto.open(), ["a"], on_day(1))
     ids, jobs = (
-        moto.running.files(f"{moto.prefix}/wix_session_{kind}") for kind in ("ids", "jobs")
+        files_of(moto.store, f"{moto.prefix}/wix_session_{kind}") for kind in ("ids", "jobs")
     )
     for number in range(1_000):
         day = on_day(1).day + timedelta(number)

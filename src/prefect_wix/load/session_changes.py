@@ -9,22 +9,22 @@ from __future__ import annotations
 import json
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Literal
 
 from prefect_wix.warehouse.interface import Warehouse
+from prefect_wix.warehouse.parquet import Key, ParquetWarehouse, Read
 from prefect_wix.warehouse.schema import RECEIPTS, Statement, Steps
 from prefect_wix.warehouse.transactions import SessionTransactions, sql_warehouse
 
 BATCH_SIZE = 10_000
 """The most changes in one batch."""
 _COLUMNS = "site_id, session_date, segment, session_id, change, changed_at, job_id, version"
-
-Key = tuple[str, str, date]
-"""The site ID, the segment's key and the local day of a partition."""
+_Reader = Callable[[Key, int], AbstractAsyncContextManager[Read["list[SessionChange]"]]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ async def read_session_changes(
     again (see `SessionChange.idempotency_key`), and none is missed.
 
     Args:
-        warehouse: the warehouse, such as ``block.get_warehouse()``: DuckDB or PostgreSQL.
+        warehouse: the warehouse, such as ``block.get_warehouse()``: DuckDB, PostgreSQL or Parquet
+            files.
         since: the last stored token of this consumer; None for all changes.
         site_id: only this site; None for all sites.
         segment: only this segment, by its key; None for all segments.
@@ -82,22 +83,35 @@ async def read_session_changes(
         WarehouseUnsupportedError: another engine. Read the view ``wix_session_changes`` there.
         WarehouseError: see the tree in `prefect_wix.errors`.
     """
-    engine = sql_warehouse(warehouse, what_for="Session changes")
     known = _parse_token(since) if since else {}
-    filters = {"site_id": site_id, "segment": segment}
-    current = await engine.read(lambda tables: _read_versions(tables, filters))
+    current, reader = await _open(warehouse, {"site_id": site_id, "segment": segment})
     for key, version in sorted(current.items()):
+        if known.get(key, 0) >= version:
+            continue
         after = (known.get(key, 0) + 1, "", "")
-        while known.get(key, 0) < version:
-            rows = await engine.read(partial(_read_page, key=key, version=version, after=after))
-            page = rows[:BATCH_SIZE]
-            if len(page) == len(rows):
-                known[key] = version
-            else:
-                last = page[-1]
-                known[key], after = last.version - 1, (last.version, last.session_id, last.change)
-            if page:
-                yield ChangeBatch(page, _make_token(known))
+        async with reader(key, known.get(key, 0)) as read:
+            while known.get(key, 0) < version:
+                rows = await read(partial(_read_page, key=key, version=version, after=after))
+                page = rows[:BATCH_SIZE]
+                if len(page) == len(rows):
+                    known[key] = version
+                else:
+                    last = page[-1]
+                    known[key] = last.version - 1
+                    after = (last.version, last.session_id, last.change)
+                if page:
+                    yield ChangeBatch(page, _make_token(known))
+
+
+async def _open(
+    warehouse: Warehouse, filters: dict[str, str | None]
+) -> tuple[dict[Key, int], _Reader]:
+    """The version of each partition, and what opens the changes of one after a version."""
+    if isinstance(warehouse, ParquetWarehouse):
+        return await warehouse.versions(**filters), warehouse.changes
+    engine = sql_warehouse(warehouse, what_for="Session changes")
+    versions = await engine.read(lambda tables: _read_versions(tables, filters))
+    return versions, lambda *_: nullcontext(engine.read)
 
 
 def _read_versions(
@@ -106,11 +120,11 @@ def _read_versions(
     given = {name: value for name, value in filters.items() if value is not None}
     where = " AND ".join(f"{name} = ${number}" for number, name in enumerate(given, start=1))
     rows = yield Statement(
-        "SELECT site_id, segment, session_date, COALESCE(version, 1) "
+        "SELECT site_id, session_date, segment, COALESCE(version, 1) "
         f"FROM {tables.name(RECEIPTS.name)} WHERE {where or 'true'}",
         tuple(given.values()),
     )
-    return {(site_id, segment, day): version for site_id, segment, day, version in rows}
+    return {(site_id, day, segment): version for site_id, day, segment, version in rows}
 
 
 def _read_page(
@@ -119,7 +133,7 @@ def _read_page(
     """The changes after the last ones, and one more if there are more than a batch."""
     rows = yield Statement(
         f"SELECT {_COLUMNS} FROM {tables.name('wix_session_changes')} WHERE site_id = $1 "
-        "AND segment = $2 AND session_date = $3 AND version <= $4 "
+        "AND session_date = $2 AND segment = $3 AND version <= $4 "
         "AND (version, session_id, change) > ($5, $6, $7) "
         f"ORDER BY version, session_id, change LIMIT {BATCH_SIZE + 1}",
         (*key, version, *after),
@@ -130,7 +144,7 @@ def _read_page(
 def _make_token(known: Mapping[Key, int]) -> str:
     """The versions by site, segment and consecutive days: compressed, a byte or two for each."""
     days_of: dict[tuple[str, str], dict[date, int]] = {}
-    for (site_id, segment, day), version in known.items():
+    for (site_id, day, segment), version in known.items():
         days_of.setdefault((site_id, segment), {})[day] = version
     series = []
     for segment_key, versions in days_of.items():
@@ -144,7 +158,7 @@ def _parse_token(token: str) -> dict[Key, int]:
     try:
         series = json.loads(zlib.decompress(b64decode(token, validate=True)))
         return {
-            (site_id, segment, date.fromisoformat(first) + timedelta(number)): version
+            (site_id, date.fromisoformat(first) + timedelta(number), segment): version
             for site_id, segment, first, versions in series
             for number, version in enumerate(versions)
             if version

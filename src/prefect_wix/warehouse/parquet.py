@@ -1,15 +1,19 @@
 """Parquet files in a folder or an object store, one file per partition, written by DuckDB.
 
-    wix_session_ids/<site>/<segment>/<day>.parquet    session IDs; receipt in the metadata
-    wix_session_jobs/<site>/<segment>/<day>.json      job records of the partition
-    wix_session_schema/version.json                   version of this layout
+    wix_session_ids/<site>/<segment>/<day>.parquet            session IDs; receipt in the metadata
+    wix_session_removals/<site>/<segment>/<day>-….parquet     IDs that one version removed
+    wix_session_jobs/<site>/<segment>/<day>.json              job records of the partition
+    wix_session_schema/version.json                           version of this layout
 
 A file contains its receipt, so one write replaces both. A process reads one version of a file,
 decides, and replaces that version and no other; if another process was quicker, it decides again.
-So a newer result, or its confirmation, is never replaced by an older one. Read all sessions with
-``wix_session_ids/*/*/*.parquet``: the files have all columns. Folders are not named ``site_id=…``,
-because readers would convert the site ``0123`` to a number. Reading and writing files is in
-`stores`. The warehouse's clock is that of this machine.
+So a newer result, or its confirmation, is never replaced by an older one. Removals are written
+first, and count only if the metadata of the partition's file names them: a process that is killed,
+or was not the quickest, leaves removals that do not count.
+
+Read all sessions with ``wix_session_ids/*/*/*.parquet``: the files have all columns. Folders are
+not named ``site_id=…``, because readers would convert the site ``0123`` to a number. Reading and
+writing files is in `stores`. The warehouse's clock is that of this machine.
 """
 
 from __future__ import annotations
@@ -18,15 +22,18 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
+from uuid import uuid4
 
+from filelock import Timeout
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from prefect_wix.errors import (
@@ -60,13 +67,27 @@ from prefect_wix.warehouse.interface import (
     VerifiedListing,
     driver_text,
 )
-from prefect_wix.warehouse.schema import check_not_newer
+from prefect_wix.warehouse.schema import (
+    IDS,
+    RECEIPTS,
+    REMOVALS,
+    SESSIONS,
+    Rows,
+    Statement,
+    Steps,
+    check_not_newer,
+    drive,
+)
 from prefect_wix.warehouse.stores import Store, error_text
-from prefect_wix.warehouse.transactions import STAGED
+from prefect_wix.warehouse.transactions import STAGED, SessionTransactions
 
 T = TypeVar("T")
+Key = tuple[str, date, str]
+"""See `Partition.key`."""
+Read = Callable[[Callable[[SessionTransactions], Steps[T]]], Awaitable[T]]
+"""See `SqlWarehouse.read`."""
 
-_VERSION = 3
+_VERSION = 4
 _VERSION_TEXT = json.dumps({"version": _VERSION})
 _VERSION_FILE = "wix_session_schema/version.json"
 _IDS = "wix_session_ids"
@@ -74,8 +95,24 @@ _JOBS = "wix_session_jobs"
 _DAY = "[0-9]{4}(-[0-9]{2}){2}"
 _OWN_FILE = re.compile(rf"{_IDS}(/[^/]+){{2}}/{_DAY}\.parquet|{_JOBS}(/[^/]+){{2}}/{_DAY}\.json")
 _RECEIPT = "prefect_wix_receipt"
-_RECEIPTS = TypeAdapter(Receipt)
 _RECORDS = TypeAdapter(list[JobRecord])
+_ALWAYS = Window(date.min, date.max, "UTC")
+_IN_COPY = SessionTransactions("main")
+_PARTITION = (
+    "CAST($1 AS TEXT) AS site_id, CAST($2 AS DATE) AS session_date, CAST($3 AS TEXT) AS segment"
+)
+_LANDED_ROWS = (
+    f"SELECT {_PARTITION}, s.session_id, COALESCE(i.job_id, $4) AS job_id, "
+    "COALESCE(i.first_landed_at, CAST($5 AS TIMESTAMPTZ)) AS first_landed_at, "
+    "COALESCE(i.added_version, CAST($6 AS BIGINT)) AS added_version "
+    f"FROM {STAGED} s LEFT JOIN {IDS.name} i USING (session_id)"
+)
+_REMOVED_ROWS = (
+    f"SELECT DISTINCT {_PARTITION}, session_id, first_landed_at, added_version, "
+    "job_id AS added_job_id, CAST($5 AS TIMESTAMPTZ) AS removed_at, "
+    "CAST($6 AS BIGINT) AS removed_version, CAST($4 AS TEXT) AS removed_job_id "
+    f"FROM {IDS.name} ANTI JOIN {STAGED} USING (session_id)"
+)
 _LONGEST_NAME = 150
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 1.0
@@ -83,6 +120,16 @@ _LONGEST_PAUSE_SECONDS = 1.0
 
 class _VersionFile(BaseModel, title=_VERSION_FILE):
     version: int
+
+
+@dataclass(frozen=True)
+class _Receipt(Receipt):
+    """A receipt with the paths of the removals that its partition has had."""
+
+    removals: tuple[str, ...] = ()
+
+
+_RECEIPTS = TypeAdapter(_Receipt)
 
 
 class ParquetWarehouse:
@@ -121,6 +168,22 @@ class ParquetWarehouse:
         """See `Warehouse.publish`."""
         return await self._run(lambda: self._publish(listing))
 
+    async def versions(self, site_id: str | None, segment: str | None) -> dict[Key, int]:
+        """The version of each partition of a site and segment; of all, if they are None."""
+        return await self._run(lambda: self._versions(site_id, segment))
+
+    @asynccontextmanager
+    async def changes(self, key: Key, since: int) -> AsyncIterator[Read[Any]]:
+        """A function that reads ``wix_session_changes`` of a copy of a partition.
+
+        Args:
+            key: the partition.
+            since: the view has the changes after this version.
+        """
+        with temporary_folder() as folder, self._connection(temp_directory=str(folder)) as copy:
+            await self._run(lambda: self._copy_changes(key, since, folder, copy))
+            yield lambda work: self._run(lambda: drive(work(_IN_COPY), partial(_execute, copy)))
+
     async def _run(self, work: Callable[[], T]) -> T:
         def checked() -> T:
             with self._errors():
@@ -132,7 +195,7 @@ class ParquetWarehouse:
 
     def _prepare(self) -> None:
         self._swap(_VERSION_FILE, self._check_version)
-        with temporary_folder() as folder:
+        with temporary_folder() as folder, suppress(Timeout):
             (draft := folder / "draft").write_text(_VERSION_TEXT, encoding="utf-8")
             # The file exists and has neither of these versions.
             for version in (None, self._store.no_version):
@@ -157,10 +220,33 @@ class ParquetWarehouse:
             )
 
     def _receipts_of(self, site_id: str, window: Window) -> list[Receipt]:
-        files = self._files(f"{_IDS}/{_name(site_id)}", window)
-        with temporary_folder() as folder, self._connection() as connection:
-            receipts = _read_receipts(connection, self._store.footers(files, folder))
+        receipts = self._read_receipts(self._files(f"{_IDS}/{_name(site_id)}", window))
         return sorted(receipts, key=lambda one: (one.partition.day, one.partition.segment))
+
+    def _read_receipts(self, files: Mapping[str, int]) -> list[_Receipt]:
+        with temporary_folder() as folder, self._connection() as connection:
+            return _read_receipts(connection, self._store.footers(files, folder))
+
+    def _versions(self, site_id: str | None, segment: str | None) -> dict[Key, int]:
+        files = self._files(_IDS if site_id is None else f"{_IDS}/{_name(site_id)}", _ALWAYS)
+        if segment is not None:
+            name = _name(segment)
+            files = {path: size for path, size in files.items() if path.split("/")[2] == name}
+        return {one.partition.key: one.version or 1 for one in self._read_receipts(files)}
+
+    def _copy_changes(self, key: Key, since: int, folder: Path, copy: Any) -> None:
+        self._store.fetch(_file(key), file := folder / "file")
+        receipt = _open(copy, file)
+        for table in (RECEIPTS, REMOVALS):
+            copy.execute(_IN_COPY.create_table(table).sql)
+        row = f"INSERT INTO {RECEIPTS.name} (site_id, session_date, segment) VALUES ($1, $2, $3)"
+        copy.execute(row, key)
+        for path in receipt.removals if receipt else ():
+            # A path ends with the version and a unique text.
+            if int(path.split("-")[-2]) > since:
+                self._store.fetch(path, removed := folder / "removed")
+                copy.execute(f"INSERT INTO {REMOVALS.name} BY NAME FROM {_source(removed)}")
+        drive(_IN_COPY.create_views_and_indexes(SESSIONS), partial(_execute, copy))
 
     def _job_records_of(self, site_id: str, window: Window) -> list[JobRecord]:
         texts = self._store.read(self._files(f"{_JOBS}/{_name(site_id)}", window))
@@ -172,7 +258,7 @@ class ParquetWarehouse:
         return {
             path: size
             for path, size in self._store.files(folder).items()
-            if _OWN_FILE.fullmatch(path) and window.start <= _day(path) < window.end
+            if _OWN_FILE.fullmatch(path) and str(window.start) <= Path(path).stem < str(window.end)
         }
 
     def _claim(self, record: JobRecord, adopt_since: datetime) -> Claim:
@@ -188,9 +274,9 @@ class ParquetWarehouse:
     def _close_landed_record(self, partition: Partition, records: dict[str, JobRecord]) -> None:
         """Close the job record of a process that was killed after it replaced the file."""
         with temporary_folder() as folder, self._connection() as connection:
-            if self._store.fetch(_file(partition), file := folder / "file") is None:
+            if self._store.fetch(_file(partition.key), file := folder / "file") is None:
                 return
-            receipt = _read_receipt(connection, file)
+            receipt = _open(connection, file)
         if receipt is not None:
             records.update((one.record_id, _landed(one, receipt)) for one in [*records.values()])
 
@@ -207,23 +293,38 @@ class ParquetWarehouse:
         record = listing.record
 
         def write(old: Path, new: Path) -> tuple[PublishResult, JobRecord]:
-            at, contents = datetime.now(UTC), _read_contents(connection, old)
+            receipt = _open(connection, old)
+            at, contents = datetime.now(UTC), _read_contents(connection, receipt)
             result = decide_publish(listing, contents, at)
             closed = closed_record(record, result.state, result, at)
             if result.state is JobState.LANDED:
-                receipt = new_receipt(listing, result, at)
-                _write(connection, f"FROM {STAGED}", receipt, new)
-            elif result.state is JobState.UNCHANGED and contents.receipt is not None:
-                receipt = replace(contents.receipt, confirmed_at=record.job.submitted_at)
-                _write(connection, f"FROM {_source(old)}", receipt, new)
+                removals = receipt.removals if receipt else ()
+                receipt = _Receipt(**vars(new_receipt(listing, result, at)), removals=removals)
+                self._write_landed(connection, receipt, new)
+            elif result.state is JobState.UNCHANGED and receipt is not None:
+                receipt = replace(receipt, confirmed_at=record.job.submitted_at)
+                _write(connection, f"FROM {IDS.name}", (), receipt, new)
                 closed = _landed(closed, receipt)
             return result, closed
 
         with self._connection(temp_directory=str(listing.spool.folder)) as connection:
             stage(connection, listing.spool)
-            result, closed = self._swap(_file(record.partition), write)
+            result, closed = self._swap(_file(record.partition.key), write)
         self._save_record(closed)
         return result
+
+    def _write_landed(self, connection: Any, receipt: _Receipt, file: Path) -> None:
+        key, version = receipt.partition.key, receipt.version
+        values = *key, receipt.job_id, receipt.landed_at, version
+        if receipt.removed:
+            path = f"{REMOVALS.name}/{_path(key)}-{version}-{uuid4().hex}.parquet"
+            receipt = replace(receipt, removals=(*receipt.removals, path))
+            _write(connection, _REMOVED_ROWS, values, receipt, draft := file.with_name("removals"))
+            self._store.put(path, draft, None)
+        if _write(connection, _LANDED_ROWS, values, receipt, file) != receipt.sessions:
+            # Rows were doubled by hand: all are written as new ones.
+            _open(connection, file.with_name("none"))
+            _write(connection, _LANDED_ROWS, values, receipt, file)
 
     # -- compare and swap ----------------------------------------------------------------------
 
@@ -240,7 +341,7 @@ class ParquetWarehouse:
         """
         deadline, longest = time.monotonic() + self._busy_timeout, _FIRST_PAUSE_SECONDS
         while time.monotonic() < deadline:
-            with temporary_folder() as folder:
+            with temporary_folder() as folder, suppress(Timeout):
                 old, new = folder / "old", folder / "new"
                 version = self._store.fetch(path, old)
                 result = write(old, new)
@@ -267,14 +368,15 @@ class ParquetWarehouse:
                 new.write_bytes(_RECORDS.dump_json([*records.values()]))
             return result
 
-        return self._swap(f"{_JOBS}/{_path(partition)}.json", write)
+        return self._swap(f"{_JOBS}/{_path(partition.key)}.json", write)
 
     # -- DuckDB --------------------------------------------------------------------------------
 
     @contextmanager
     def _connection(self, **config: str) -> Iterator[Any]:
         # A day of a million IDs stays under 500 MiB, with the copies that are up- and downloaded.
-        config |= {"memory_limit": "256MB", "preserve_insertion_order": "false"}
+        # Each thread would need memory of its own.
+        config |= {"memory_limit": "256MB", "preserve_insertion_order": "false", "threads": "1"}
         with self._duckdb.connect(config=config) as connection:
             yield connection
 
@@ -302,18 +404,24 @@ class ParquetWarehouse:
 # -- files -----------------------------------------------------------------------------------------
 
 
-def _read_contents(connection: Any, file: Path) -> PartitionContents:
-    staged = _count(connection, f"FROM {STAGED}")
-    if not file.exists():
-        return PartitionContents(0, kept=0, staged=staged, receipt=None)
-    ids, receipt = f"FROM {_source(file)}", _read_receipt(connection, file)
-    return PartitionContents(
-        sessions=_count(connection, ids),
-        kept=_count(connection, f"FROM {STAGED} WHERE session_id IN (SELECT session_id {ids})"),
-        staged=staged,
-        receipt=receipt,
-        version=(receipt and receipt.version) or 1,
-    )
+def _open(connection: Any, file: Path) -> _Receipt | None:
+    """Make the rows of a partition's file the view ``wix_session_ids``; its receipt."""
+    exists = file.exists()
+    columns = (f"CAST(NULL AS {kind}) AS {name}" for name, kind in IDS.types.items())
+    rows = f"{IDS.columns} FROM {_source(file)}" if exists else f"{', '.join(columns)} LIMIT 0"
+    connection.execute(f"CREATE OR REPLACE VIEW {IDS.name} AS SELECT {rows}")
+    return next(iter(_read_receipts(connection, [literal_path(file)] if exists else [])), None)
+
+
+def _read_contents(connection: Any, receipt: Receipt | None) -> PartitionContents:
+    ids = f"FROM {IDS.name}"
+    sessions, kept, staged, newest = connection.execute(
+        f"SELECT (SELECT count(*) {ids}), (SELECT count(*) FROM {STAGED} WHERE session_id IN "
+        f"(SELECT session_id {ids})), (SELECT count(*) FROM {STAGED}), "
+        f"(SELECT max(added_version) {ids})"
+    ).fetchone()
+    version = (receipt and receipt.version) or newest or 0
+    return PartitionContents(sessions, kept, staged, receipt, version)
 
 
 def _landed(record: JobRecord, receipt: Receipt) -> JobRecord:
@@ -323,23 +431,17 @@ def _landed(record: JobRecord, receipt: Receipt) -> JobRecord:
     return closed_record(record, JobState.LANDED, receipt, receipt.landed_at)
 
 
-def _write(connection: Any, source: str, receipt: Receipt, file: Path) -> None:
-    """Write the session IDs of a source, with the receipt in the file's metadata."""
-    site_id, day, segment = receipt.partition.key
+def _write(
+    connection: Any, rows: str, values: tuple[Any, ...], receipt: _Receipt, file: Path
+) -> int:
+    """Write the rows of a query, with the receipt in the file's metadata; the number of rows."""
     metadata = _literal(_RECEIPTS.dump_json(receipt).decode())
-    connection.execute(
-        f"COPY (SELECT {_literal(site_id)} AS site_id, DATE {_literal(str(day))} AS session_date, "
-        f"{_literal(segment)} AS segment, session_id, {_literal(receipt.job_id)} AS job_id "
-        f"{source}) TO {_literal(str(file))} "
-        f"(FORMAT parquet, KV_METADATA {{{_RECEIPT}: {metadata}}})"
-    )
+    options = f"(FORMAT parquet, KV_METADATA {{{_RECEIPT}: {metadata}}})"
+    copy = f"COPY ({rows}) TO {_literal(str(file))} {options}"
+    return int(connection.execute(copy, values).fetchone()[0])
 
 
-def _read_receipt(connection: Any, file: Path) -> Receipt | None:
-    return next(iter(_read_receipts(connection, [literal_path(file)])), None)
-
-
-def _read_receipts(connection: Any, paths: list[str]) -> list[Receipt]:
+def _read_receipts(connection: Any, paths: list[str]) -> list[_Receipt]:
     if not paths:
         return []
     rows = connection.execute(
@@ -353,12 +455,13 @@ def _source(file: Path) -> str:
     return f"read_parquet({_literal(literal_path(file))}, hive_partitioning = false)"
 
 
-def _path(partition: Partition) -> str:
-    return f"{_name(partition.site_id)}/{_name(partition.segment)}/{partition.day}"
+def _path(key: Key) -> str:
+    site_id, day, segment = key
+    return f"{_name(site_id)}/{_name(segment)}/{day}"
 
 
-def _file(partition: Partition) -> str:
-    return f"{_IDS}/{_path(partition)}.parquet"
+def _file(key: Key) -> str:
+    return f"{_IDS}/{_path(key)}.parquet"
 
 
 def _name(value: str) -> str:
@@ -370,14 +473,11 @@ def _name(value: str) -> str:
     return f"{name[:_LONGEST_NAME]}+{blake2b(value.encode(), digest_size=8).hexdigest()}"
 
 
-def _day(path: str) -> date:
-    return date.fromisoformat(Path(path).stem)
-
-
-def _count(connection: Any, source: str) -> int:
-    return int(connection.execute(f"SELECT count(*) {source}").fetchone()[0])
-
-
 def _literal(value: str) -> str:
     quoted = value.replace("'", "''")
     return f"'{quoted}'"
+
+
+def _execute(connection: Any, statement: Statement) -> Rows:
+    rows: Rows = connection.execute(statement.sql, statement.values).fetchall()
+    return rows

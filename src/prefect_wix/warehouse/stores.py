@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from prefect_wix.errors import WarehouseAccessError, import_extra
 from prefect_wix.spool.files import literal_path
@@ -104,6 +104,9 @@ class Folder:
             path: the file.
             draft: the new content.
             version: of `fetch`; None to create the file.
+
+        Raises:
+            Timeout: another process holds the folder's lock.
         """
         drafts, target = self._root / ".drafts", self._root / path
         # On the file system of the root, where a rename is atomic.
@@ -118,8 +121,6 @@ class Folder:
                     return False
                 copy.replace(target)
                 sync(target.parent)
-        except Timeout:
-            return False
         finally:
             copy.unlink(missing_ok=True)
         return True
