@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import subprocess
+import sys
 import threading
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 
 import pytest
 
 from prefect_wix.blocks.warehouse import SessionsWarehouse
 from prefect_wix.errors import WarehouseAccessError, WarehouseSchemaError
-from prefect_wix.planning.partitions import JobRecord, JobState
+from prefect_wix.planning.partitions import CONFIRMING, JobRecord, JobState
 from prefect_wix.planning.windows import Window
 from prefect_wix.warehouse.decisions import decide_publish
 from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import PublishResult
 from prefect_wix.warehouse.parquet import ParquetWarehouse
 from prefect_wix.warehouse.stores import Folder
+from tests.engines.racing_loads import listed, submitted
 from tests.object_stores import STORES, files_of
 from tests.options import repeated
-from tests.warehouses import MOBILE, NOON, ZONE, digest_of, ids_of, land, on_day
+from tests.warehouses import MOBILE, NOON, ROOT, ZONE, digest_of, ids_of, land, on_day
 
 MARCH = Window(on_day(1).day, on_day(31).day, ZONE)
 EMULATED = [pytest.param(one, marks=pytest.mark.emulators) for one in STORES]
@@ -82,6 +88,42 @@ async def test_a_writer_that_is_delayed_past_a_newer_job_is_superseded(
     assert await bench.check() == (["a"] if confirms else ["at 17:00"])
     assert (await bench.receipt()).confirmed_at == NOON + timedelta(hours=5)
     assert len([*bench.folder.glob("wix_session_removals/*/*/*")]) == (1 if confirms else 2)
+
+
+@contextmanager
+def three_processes():
+    command = [sys.executable, "-m", "tests.engines.racing_loads"]
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
+    options["env"] = os.environ | {"PYTHONPATH": f"{ROOT}/src:{ROOT}"}
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(subprocess.Popen([*command, str(number)], **options))
+            for number in range(3)
+        ]
+
+
+@pytest.mark.parametrize("engine", EMULATED)
+async def test_three_processes_end_with_the_newest_result(make_bench, engine):
+    """Each publishes twelve results in any order: none dies, and each is decided by its time."""
+    make_bench(engine)
+    with three_processes() as processes:
+        for number in range(repeated(2, soak=50)):
+            bench = make_bench(engine)
+            shutil.rmtree(bench.folder, ignore_errors=True)
+            await bench.ready()
+            line = f"{number} {bench.url}"
+            for process in processes:
+                print(line, file=process.stdin, flush=True)
+            for process in processes:
+                assert await asyncio.to_thread(process.stdout.readline) == "done\n"
+            newest = max(max(submitted(line, process)) for process in range(3))
+            assert sorted(await bench.check()) == sorted(listed(newest))
+            receipt = await bench.receipt()
+            assert receipt.confirmed_at == NOON + timedelta(hours=newest)
+            assert listed((receipt.submitted_at - NOON) // timedelta(hours=1)) == listed(newest)
+            records = await bench.open().job_records("site-1", MARCH)
+            assert len(records) == 3 * 12
+            assert {record.state for record in records} <= {*CONFIRMING, JobState.SUPERSEDED}
 
 
 async def test_claims_at_once_are_serialized(opened):
