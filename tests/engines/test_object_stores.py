@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -124,6 +125,29 @@ async def test_three_processes_end_with_the_newest_result(make_bench, engine):
             records = await bench.open().job_records("site-1", MARCH)
             assert len(records) == 3 * 12
             assert {record.state for record in records} <= {*CONFIRMING, JobState.SUPERSEDED}
+
+
+@pytest.mark.parametrize("engine", EMULATED)
+@pytest.mark.parametrize("seed", range(repeated(1, soak=20)))
+async def test_a_kill_of_one_of_three_processes_harms_no_other(make_bench, engine, seed):
+    """The partition has one result whole, and none that is older than those of the others."""
+    bench = make_bench(engine)
+    await bench.ready()
+    line = f"{seed} {bench.url}"
+    with three_processes() as processes:
+        for process in processes:
+            print(line, file=process.stdin, flush=True)
+        while not await bench.open().job_records("site-1", MARCH):
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(random.Random(seed).uniform(0, 0.5))
+        processes[0].kill()
+        for process in processes[1:]:
+            assert await asyncio.to_thread(process.stdout.readline) == "done\n"
+    hours = ((await bench.receipt()).confirmed_at - NOON) // timedelta(hours=1)
+    assert sorted(await bench.check()) == sorted(listed(hours))
+    assert hours >= max(max(submitted(line, process)) for process in (1, 2))
+    assert (await land(bench.open(), ["next"], hours=hours + 1)).sessions == 1
+    assert await bench.check() == ["next"]
 
 
 async def test_claims_at_once_are_serialized(opened):

@@ -229,9 +229,8 @@ class ParquetWarehouse:
 
     def _versions(self, site_id: str | None, segment: str | None) -> dict[Key, int]:
         files = self._files(_IDS if site_id is None else f"{_IDS}/{_name(site_id)}", _ALWAYS)
-        if segment is not None:
-            name = _name(segment)
-            files = {path: size for path, size in files.items() if path.split("/")[2] == name}
+        names = {_name(segment)} if segment is not None else {path.split("/")[2] for path in files}
+        files = {path: size for path, size in files.items() if path.split("/")[2] in names}
         return {one.partition.key: one.version or 1 for one in self._read_receipts(files)}
 
     def _copy_changes(self, key: Key, since: int, folder: Path, copy: Any) -> None:
@@ -274,8 +273,7 @@ class ParquetWarehouse:
     def _close_landed_record(self, partition: Partition, records: dict[str, JobRecord]) -> None:
         """Close the job record of a process that was killed after it replaced the file."""
         with temporary_folder() as folder, self._connection() as connection:
-            if self._store.fetch(_file(partition.key), file := folder / "file") is None:
-                return
+            self._store.fetch(_file(partition.key), file := folder / "file")
             receipt = _open(connection, file)
         if receipt is not None:
             records.update((one.record_id, _landed(one, receipt)) for one in [*records.values()])
