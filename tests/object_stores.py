@@ -189,6 +189,8 @@ def _command(name, port, folder):
     grpc = [f"-{part}.port.grpc={free_port()}" for part in ("master", "volume", "filer", "s3")]
     return [HOME / "bin" / "weed", "server", f"-dir={folder}", "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1", "-filer", "-s3", f"-s3.port={port}", "-s3.config=s3.json",
+            # Its port is otherwise that of another SeaweedFS on this machine.
+            "-s3.port.iceberg=0",
             "-master.volumeSizeLimitMB=64", "-volume.max=50", *ports, *grpc]  # fmt: skip
 
 
