@@ -246,6 +246,7 @@ async def test_a_change_comes_once_in_batches(read_bench, small_batches):
     await consumer.read()
     assert consumer.token is None
     await land(warehouse, ["a", "b", "c", "d", "e", "f"])
+    await consumer.read()
     await land(warehouse, ["b", "c", "d", "e", "f", "g"], hours=1)
     await consumer.read()
     assert len(consumer.keys) == 6 + 2

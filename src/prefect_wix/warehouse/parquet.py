@@ -26,7 +26,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,8 +71,6 @@ from prefect_wix.warehouse.schema import (
     RECEIPTS,
     REMOVALS,
     SESSIONS,
-    Rows,
-    Statement,
     Steps,
     check_not_newer,
     drive,
@@ -182,7 +179,7 @@ class ParquetWarehouse:
         """
         with temporary_folder() as folder, self._connection(temp_directory=str(folder)) as copy:
             await self._run(lambda: self._copy_changes(key, since, folder, copy))
-            yield lambda work: self._run(lambda: drive(work(_IN_COPY), partial(_execute, copy)))
+            yield lambda work: self._run(lambda: _drive(copy, work(_IN_COPY)))
 
     async def _run(self, work: Callable[[], T]) -> T:
         def checked() -> T:
@@ -245,7 +242,7 @@ class ParquetWarehouse:
             if int(path.split("-")[-2]) > since:
                 self._store.fetch(path, removed := folder / "removed")
                 copy.execute(f"INSERT INTO {REMOVALS.name} BY NAME FROM {_source(removed)}")
-        drive(_IN_COPY.create_views_and_indexes(SESSIONS), partial(_execute, copy))
+        _drive(copy, _IN_COPY.create_views_and_indexes(SESSIONS))
 
     def _job_records_of(self, site_id: str, window: Window) -> list[JobRecord]:
         texts = self._store.read(self._files(f"{_JOBS}/{_name(site_id)}", window))
@@ -476,6 +473,5 @@ def _literal(value: str) -> str:
     return f"'{quoted}'"
 
 
-def _execute(connection: Any, statement: Statement) -> Rows:
-    rows: Rows = connection.execute(statement.sql, statement.values).fetchall()
-    return rows
+def _drive(connection: Any, steps: Steps[T]) -> T:
+    return drive(steps, lambda one: connection.execute(one.sql, one.values).fetchall())
