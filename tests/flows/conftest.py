@@ -14,6 +14,7 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
     PREFECT_API_URL,
+    PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_LOCAL_STORAGE_PATH,
     temporary_settings,
@@ -50,6 +51,8 @@ def prefect_server(request, tmp_path_factory):
             PREFECT_API_URL: server.api,
             PREFECT_LOCAL_STORAGE_PATH: server.folder / "results",
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+            # Each client requests a token first, which the server does not use.
+            PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False,
         }
         with temporary_settings(settings):
             yield server
