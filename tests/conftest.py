@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import cache
@@ -14,6 +15,8 @@ import pytest
 # Before the first import of Prefect: no telemetry, and only servers that the tests start.
 os.environ.pop("PREFECT_API_URL", None)
 os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false")
+# Processes keep the bytecode of what they import, also where the environment forbids it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Each HTTP client loads the certificates that it trusts: 20 ms of CPU for all, 1 ms for one.
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "no_server.pem")
 # The tests' plain HTTP clients reach the servers on this machine without a proxy.
@@ -39,6 +42,8 @@ from tests.warehouses import (
     postgres_used,
 )
 
+# As does this one; otherwise each process of pytest-xdist rewrites the asserts of all tests.
+sys.dont_write_bytecode = False
 NOW = datetime(2024, 3, 15, 10, 0, tzinfo=UTC)
 """The sandbox's current time: a Friday at noon in the shop's time zone, Asia/Jerusalem."""
 
