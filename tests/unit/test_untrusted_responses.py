@@ -149,9 +149,14 @@ def assert_hidden(secret, *texts):
     encoded_parts = set().union(*map(windows_of, encoded))
     for text in texts:
         for decoded in {*decodings_of(text)}:
-            found = parts & windows_of(decoded)
+            found = parts_in(decoded, parts)
             assert not found, f"{found} is in {decoded!r}"
-        assert not encoded_parts & windows_of(text), text
+        assert not parts_in(text, encoded_parts), text
+
+
+def parts_in(text, parts):
+    lower = text.lower()
+    return [part for part in parts if part in lower]
 
 
 def texts_of_error(error):
@@ -556,24 +561,25 @@ def spaces(mib):
 
 
 BOMBS = {
-    "gzip": (gzip.compress(spaces(500)), "gzip"),
-    "gzip of gzip": (gzip.compress(gzip.compress(spaces(500))), "gzip, gzip"),
-    "raw": (spaces(9), None),
-    "data after gzip": (gzip.compress(b"{}") + bytes(9 * MIB), "gzip"),
-    "members": (gzip.compress(spaces(1)) * 3000 + bytes(9 * MIB), "gzip"),
-    "cut gzip": (gzip.compress(b'{"jobId": "j"}')[:-3], "gzip"),
-    "broken gzip": (b"nonsense", "gzip"),
-    "deflate": (zlib.compress(spaces(500)), "deflate"),
-    "zstd": (b"\x28\xb5\x2f\xfd", "zstd"),
-    "br": (b"\x06", "br"),
+    "gzip": (lambda: gzip.compress(spaces(100)), "gzip"),
+    "gzip of gzip": (lambda: gzip.compress(gzip.compress(spaces(100))), "gzip, gzip"),
+    "raw": (lambda: spaces(9), None),
+    "data after gzip": (lambda: gzip.compress(b"{}") + bytes(9 * MIB), "gzip"),
+    "members": (lambda: gzip.compress(spaces(1)) * 3000 + bytes(9 * MIB), "gzip"),
+    "cut gzip": (lambda: gzip.compress(b'{"jobId": "j"}')[:-3], "gzip"),
+    "broken gzip": (lambda: b"nonsense", "gzip"),
+    "deflate": (lambda: zlib.compress(spaces(100)), "deflate"),
+    "zstd": (lambda: b"\x28\xb5\x2f\xfd", "zstd"),
+    "br": (lambda: b"\x06", "br"),
 }
+"""How to make each body, and its encoding."""
 
 
 @pytest.mark.parametrize("status", [200, 401])
-@pytest.mark.parametrize(("body", "encoding"), BOMBS.values(), ids=BOMBS)
-async def test_a_large_body_is_refused_while_it_is_read(body, encoding, status):
+@pytest.mark.parametrize(("make", "encoding"), BOMBS.values(), ids=BOMBS)
+async def test_a_large_body_is_refused_while_it_is_read(make, encoding, status):
     encoding = {"content_encoding": encoding} if encoding else {}
-    async with serving(raw_response(status, body, **encoding)) as (_, client):
+    async with serving(raw_response(status, make(), **encoding)) as (_, client):
         with bounded_memory(mib=40):
             error = await error_of(client.list_sessions_async(QUERY))
     assert type(error) is InvalidResponseError
