@@ -29,6 +29,8 @@ from tests.virtual_time import LoopClock, run
 
 DAYS = [date(2024, 3, 1) + timedelta(day) for day in range(30)]
 QUERY = SessionsQuery(start_date=DAYS[0], end_date=DAYS[1], device_type="ALL", timezone="UTC")
+# The check for an idle database file runs ten times a second, also in virtual time.
+pytestmark = pytest.mark.usefixtures("never_idle")
 NO_ID = {"result": {"jobStatus": "FINISHED", "total": 0, "sessionIds": []}}
 
 
