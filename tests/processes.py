@@ -42,6 +42,9 @@ def make_environment(folder, programs=BIN):
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
         # Each client requests a token first, which the server does not use.
         "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+        # By default each event of a task run is a transaction: half of the CPU of a server.
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
         "DO_NOT_TRACK": "1",
         "PYTHONUNBUFFERED": "1",
     }
