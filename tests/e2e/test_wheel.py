@@ -136,6 +136,7 @@ def settings_of(shop, folder):
     }
 
 
+@pytest.mark.wheel
 def test_the_demo_runs_in_an_empty_folder(tmp_path, programs):
     """It is quiet, shows bars by day and a query that works; its only trace is the file."""
     folder = tmp_path / "empty"
@@ -164,6 +165,7 @@ def test_the_demo_runs_in_an_empty_folder(tmp_path, programs):
     assert subprocess.check_output(query, shell=True, **options) in shown
 
 
+@pytest.mark.wheel
 def test_the_whole_path_of_a_user_without_a_checkout(project, shop, tmp_path):
     """Setup, serve, deploy, an ad-hoc run, the daily run, and a pipeline of the starter project.
 
