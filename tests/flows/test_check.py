@@ -185,8 +185,10 @@ async def partitions(database, shop):
     return found
 
 
-async def test_a_warehouse_that_can_only_be_read_is_found(make_bench, settings):
+async def test_a_warehouse_that_can_only_be_read_is_found(make_bench, settings, monkeypatch):
     """Before its first load, too: the check writes a record that belongs to no site."""
+    # A server that is read-only after a failover is waited for.
+    monkeypatch.setattr("prefect_wix.warehouse.postgres.BUSY_TIMEOUT_SECONDS", 1.0)
     bench = make_bench("postgres")
     settings |= {"WIX_WAREHOUSE_SCHEMA": bench.schema}
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
