@@ -47,7 +47,7 @@ class PrefectServer:
 
 
 @contextmanager
-def prefect_server(folder, postgres, *, ui):
+def prefect_server(folder, postgres, *, ui, **settings):
     """Start a server with its files in a folder; postgres is a `PostgresServer`, or None."""
     port, database = free_port(), None
     env = make_environment(folder) | {
@@ -57,6 +57,7 @@ def prefect_server(folder, postgres, *, ui):
         "PREFECT_SERVER_LOGGING_LEVEL": "INFO",
         # On SQLite, concurrent writers wait for each other.
         "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "30",
+        **settings,
     }
     if postgres is not None and (database := asyncio.run(postgres.prefect_database())):
         env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database

@@ -29,7 +29,9 @@ def shop():
 def clients(tmp_path_factory, shop):
     """The environment of clients of a Prefect server with the site's blocks and limit."""
     folder = tmp_path_factory.mktemp("shared-limit")
-    with prefect_server(folder, None, ui=False) as server:
+    # As by default, the server writes each event of a task when it comes.
+    busy = {"PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "1"}
+    with prefect_server(folder, None, ui=False, **busy) as server:
         env = make_environment(folder) | {
             "PREFECT_API_URL": server.api,
             "WIX_API_KEY": shop.api_key,
