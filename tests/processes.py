@@ -111,7 +111,7 @@ def wait_until(condition, *, seconds, what):
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not happen within {seconds} s")
-        time.sleep(0.2)
+        time.sleep(0.5)
 
 
 def responds(url):

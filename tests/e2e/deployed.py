@@ -113,7 +113,7 @@ class Deployed:
         deadline = time.monotonic() + seconds
         while (state := self.run(run_id)["state"])["type"] not in FINAL_STATES:
             assert time.monotonic() < deadline, state
-            time.sleep(0.2)
+            time.sleep(0.5)
         return state
 
     def set_state(self, run_id, **state):
