@@ -225,18 +225,13 @@ def _get_counts(service: Service, request: ApiRequest) -> Mapping[str, Any]:
         raise validation_error([violation("dateRange.startDate", "VALIDATION", text)])
     length = (min(params.end, tomorrow) - params.start).days
     days = (params.start + timedelta(days=n) for n in range(length))
-    counts = {
-        str(day): _reported_count(count_sessions(world, day, zone, now), service.rules)
-        for day in days
-    }
+    counts = {str(day): count_sessions(world, day, zone, now) for day in days}
+    if not service.rules.counts_match:
+        counts = {day: count + count // 20 + 1 for day, count in counts.items()}
     values = [{"date": day, "value": value} for day, value in counts.items()]
     empty = {name: {"values": [], "total": 0} for name in params.types}
     measured = empty | {"TOTAL_SESSIONS": {"values": values, "total": sum(counts.values())}}
     return {"data": [{"type": name, **measured[name]} for name in params.types]}
-
-
-def _reported_count(count: int, rules: Rules) -> int:
-    return count if rules.counts_match else count + count // 20 + 1
 
 
 def _list_sites(service: Service, request: ApiRequest) -> Mapping[str, Any]:
@@ -251,9 +246,8 @@ def _list_sites(service: Service, request: ApiRequest) -> Mapping[str, Any]:
         field, is_descending = str(by.get("fieldName", "")), by.get("order") == "DESC"
         sites.sort(key=lambda site: site.get(field, ""), reverse=is_descending)
     page, end = sites[query.start :][: query.limit], query.start + query.limit
-    has_next = end < len(sites)
-    cursors = {"next": str(end)} if has_next else {}
-    metadata = {"count": len(page), "cursors": cursors, "hasNext": has_next}
+    cursors = {"next": str(end)} if end < len(sites) else {}
+    metadata = {"count": len(page), "cursors": cursors, "hasNext": bool(cursors)}
     return {"sites": page, "metadata": metadata}
 
 
