@@ -34,7 +34,7 @@ from tests.processes import ROOT, background, make_environment
 from tests.warehouses import PostgresBench
 
 ZONE = "Asia/Jerusalem"
-SITES = repeated(8, soak=20)
+SITES = repeated(10, soak=20)
 WORKERS = ("one", "two")
 SETTINGS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}  # the minimum
 WITHIN_SECONDS = {run_died().name: 60.0, nothing_landed(DoNothing()).name: 10.0}

@@ -25,15 +25,16 @@ pytestmark = [
 
 SITES_IN_FLIGHT = repeated(4, soak=6)
 """More than the runs that the worker with the parent run has room for."""
-REQUESTS = re.compile(r'- "(\w+ /api/[^? ]+)')
-"""The method and path of a request in the log of the Prefect server."""
+REQUESTS = re.compile(r'- "(\w+ /api/[^? "]+)[^"]*" (?!503)')
+"""The method and path of a request in the log of the Prefect server, unless it was too busy."""
 JOBS_THAT_FINISH = len(DEVICES) * repeated(2, soak=10)
 
 
 def test_a_site_costs_the_prefect_server_at_most_30_requests(deployed):
     """12 partitions each; with the shares of the parent, the run and the workers.
 
-    Not counted: workers that look for runs, and this test, which waits for the parent.
+    Not counted: workers that look for runs, and what depends on the machine: polls of runs, and
+    requests that a busy SQLite refuses.
     """
     day = datetime.now(UTC).date() - timedelta(30)
     disable_the_profiles(deployed)
@@ -45,7 +46,7 @@ def test_a_site_costs_the_prefect_server_at_most_30_requests(deployed):
     sent = Counter(
         re.sub(r"[0-9a-f-]{36}", "ID", request)
         for request in REQUESTS.findall(log.read_text()[before:])
-        if not request.endswith(("/get_scheduled_flow_runs", f"GET /api/flow_runs/{parent}"))
+        if not re.search("/get_scheduled_flow_runs$|^GET /api/flow_runs/[0-9a-f-]{36}$", request)
     )
     assert 10 * SITES < sent.total() <= 30 * SITES, sent
 

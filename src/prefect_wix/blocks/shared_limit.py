@@ -73,14 +73,9 @@ async def save_limit(site_id: str, requests_per_minute: int) -> str:
 
 async def add_missing_limit(site_id: str, requests_per_minute: int) -> None:
     """Create the limit of a site unless it exists; an existing limit is not changed."""
-    new = limit_for(site_id, requests_per_minute)
     async with get_client() as client:
-        try:
-            await client.read_global_concurrency_limit_by_name(new.name)
-        except ObjectNotFound:
-            # Another run of the site may have created it since the read.
-            with suppress(ObjectAlreadyExists):
-                await client.create_global_concurrency_limit(new)
+        with suppress(ObjectAlreadyExists):
+            await client.create_global_concurrency_limit(limit_for(site_id, requests_per_minute))
 
 
 class SharedLimit:
