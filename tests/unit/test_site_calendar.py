@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from test_plan import receipt
 
 from prefect_wix.load.site_calendar import DayState, make_calendar
-from prefect_wix.planning.partitions import JobRecord, JobState, Partition
+from prefect_wix.planning.partitions import FORGOTTEN, JobRecord, JobState, Partition
 from prefect_wix.planning.plan import Refresh, RefreshPolicy
 
 NOW = datetime(2024, 5, 20, 12, tzinfo=UTC)
@@ -64,6 +65,12 @@ def test_the_state_of_a_day(confirmed_at, state, at, expected):
     assert states[DAY] is expected
 
 
+def test_a_forgotten_day_is_no_landed_one():
+    receipts = [replace(receipt(SOON, PARTITION), digest=FORGOTTEN), receipt(LATE, FIRST)]
+    states = calendar(receipts, []).states["device_type=MOBILE"]
+    assert (states[FIRST.day], states[DAY]) == (DayState.LANDED, DayState.FORGOTTEN)
+
+
 def test_the_newest_record_counts():
     records = [record(FAILED, at=SOON), record(SUBMITTED, at=NOW - HOUR)]
     assert calendar([], records).states["device_type=MOBILE"][DAY] is DayState.RUNNING
@@ -76,7 +83,7 @@ def test_each_segment_has_a_row_and_each_day_a_column():
         "                      04-22  04-29  05-06  05-13",
         "device_type=MOBILE                          ■✗□□□□",
         "",
-        "■ landed  ◪ stale  □ missing  ✗ failed  ▸ running",
+        "■ landed  ◪ stale  □ missing  ✗ failed  ▸ running  – forgotten",
     ]
 
 

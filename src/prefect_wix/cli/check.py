@@ -189,7 +189,7 @@ async def _check_deployments(found: Found) -> str:
         raise DeploymentError(
             f"{', '.join(missing)} not found. Run `prefect-wix deploy`, or `prefect-wix serve`."
         )
-    return f"all {len(names)} exist"
+    return f"all {len(names)} of a site exist"
 
 
 async def _check_worker(found: Found) -> str:

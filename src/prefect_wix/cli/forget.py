@@ -70,7 +70,7 @@ def forget(
         ids = spool if session_id is not None else None
         counts = asyncio.run(_forget(site, before or date.max, ids, yes=yes))
     result = "Erased:" if yes else "Nothing was erased. Run it again with --yes to erase:"
-    print(result if counts.total() else "The warehouse has no such session ID.")  # noqa: T201
+    print(result if counts.total() else "Nothing in the warehouse matches; nothing was erased.")  # noqa: T201
     for table, rows in counts.items():
         print(f"{rows:>14,}  {table} {_NOTES.get(table, '')}".rstrip())  # noqa: T201
 

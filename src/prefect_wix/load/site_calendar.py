@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 from prefect_wix.load.partition_load import ADOPT_MAX_AGE
-from prefect_wix.planning.partitions import JobRecord, JobState, Receipt
+from prefect_wix.planning.partitions import FORGOTTEN, JobRecord, JobState, Receipt
 from prefect_wix.planning.plan import CATCH_UP, Reason, RefreshPolicy, earlier_partitions, make_plan
 from prefect_wix.planning.segments import Segment
 from prefect_wix.planning.windows import ONE_DAY, Window, last_complete_days
@@ -34,9 +34,11 @@ class DayState(StrEnum):
     """Missing or stale, and its last job failed."""
     RUNNING = "running"
     """A job was submitted for it, and its result is not published yet."""
+    FORGOTTEN = "forgotten"
+    """Its session IDs were erased, and no load submits a job for it by itself."""
 
 
-_SYMBOLS = dict(zip(DayState, "■◪□✗▸", strict=True))
+_SYMBOLS = dict(zip(DayState, "■◪□✗▸–", strict=True))
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,13 @@ def make_calendar(
         for one in records
         if confirmed.get(one.partition.key, one.intended_at) <= one.intended_at
     }
+    forgotten = {one.partition.key for one in receipts if one.digest == FORGOTTEN}
     states: dict[str, dict[date, DayState]] = {segment.key: {} for segment in segments}
     for one in partitions:
         reason, record = reasons.get(one), newest.get(one.key)
-        states[one.segment][one.day] = _state(reason, record, policy.now)
+        state = _state(reason, record, policy.now)
+        is_forgotten = state is DayState.LANDED and one.key in forgotten
+        states[one.segment][one.day] = DayState.FORGOTTEN if is_forgotten else state
     return LoadCalendar(window, states)
 
 
