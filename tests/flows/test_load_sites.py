@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import duckdb
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.objects import FlowRun
 from prefect.concurrency.asyncio import rate_limit
 from prefect.flow_engine import run_flow
 from prefect.runner import Runner
@@ -22,11 +24,13 @@ from prefect_wix.blocks.shared_limit import (
     limit_name,
     save_limit,
 )
+from prefect_wix.client.models import Site
 from prefect_wix.errors import SitesError, WixError
 from prefect_wix.flows.load_sites import SiteLoad, load_sites
 from prefect_wix.planning.plan import Refresh
 from prefect_wix.sandbox import Fault, World, running
 from prefect_wix.tasks import sites
+from prefect_wix.tasks.schedule import scheduled_time
 from prefect_wix.tasks.sites import RESULT_KEY
 from tests.conftest import NOW, make_world
 
@@ -293,3 +297,16 @@ def parameters_without_wait(stored, deployment):
         "deployment": deployment[1],
         "run_timeout_seconds": 0.1,
     }
+
+
+def test_a_table_without_a_reason_is_read():
+    """A table lacks a column that is empty in every row, such as that of errors without a text."""
+    run = FlowRun(flow_id=uuid4(), state=Failed())
+    read = sites._read_site_run(Site(id="a"), run, {"site": "a", "state": "Failed"})
+    assert (read.state, read.reason, read.completed) == ("Failed", "", False)
+
+
+async def test_the_time_outside_of_a_run_is_now():
+    before = datetime.now(UTC)
+    first = await scheduled_time()
+    assert before <= first < await scheduled_time()

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import prefect.runtime
 from prefect.client.orchestration import get_client
 
-_times: dict[str | None, datetime] = {}
+_times: dict[str, datetime] = {}
 
 
 async def scheduled_time() -> datetime:
@@ -21,12 +21,14 @@ async def scheduled_time() -> datetime:
     A retry of the run gets the same time. The server is read once in a run, not for every site.
     """
     run_id = prefect.runtime.flow_run.id
+    if run_id is None:
+        return datetime.now(UTC)
     if run_id not in _times:
         _times[run_id] = await _read_scheduled_time(run_id)
     return _times[run_id]
 
 
-async def _read_scheduled_time(run_id: str | None) -> datetime:
+async def _read_scheduled_time(run_id: str) -> datetime:
     root_id = prefect.runtime.flow_run.root_flow_run_id
     if root_id in (None, run_id):
         return prefect.runtime.flow_run.scheduled_start_time or datetime.now(UTC)
