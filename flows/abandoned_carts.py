@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from prefect_wix import DeviceType, FunnelStep, Period, SessionsQuery, WixCredentials
-from prefect_wix.flows import list_sessions
+from prefect_wix.flows.list_sessions import list_sessions
 
 CARTS = SessionsQuery(
     period=Period.LAST_7_DAYS,

@@ -9,7 +9,8 @@ from build_funnel import build_funnel
 from prefect import flow, get_run_logger
 
 from prefect_wix import SessionsWarehouse, WixCredentials
-from prefect_wix.flows import load_sessions, profile_sessions
+from prefect_wix.flows.load_sessions import load_sessions
+from prefect_wix.flows.profile_sessions import profile_sessions
 from prefect_wix.planning.plan import WhenTooBig
 from prefect_wix.planning.segments import PROFILED
 

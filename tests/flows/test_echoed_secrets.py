@@ -22,7 +22,10 @@ from prefect_wix import (
 )
 from prefect_wix.client.models import MarkAction
 from prefect_wix.errors import WixError
-from prefect_wix.flows import list_sessions, load_sessions, load_sites, mark_recordings
+from prefect_wix.flows.list_sessions import list_sessions
+from prefect_wix.flows.load_sessions import load_sessions
+from prefect_wix.flows.load_sites import load_sites
+from prefect_wix.flows.mark_recordings import mark_recordings
 from tests.flows.test_secrets import chain_of
 
 DAY, NEXT = date(2024, 3, 1), date(2024, 3, 2)

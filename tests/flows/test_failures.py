@@ -31,7 +31,7 @@ from prefect_wix import SessionsQuery, SessionsWarehouse, tasks
 from prefect_wix.blocks.shared_limit import add_missing_limit
 from prefect_wix.client.models import SessionsJob
 from prefect_wix.errors import AuthenticationError, LoadError
-from prefect_wix.flows import load_sessions
+from prefect_wix.flows.load_sessions import load_sessions
 from prefect_wix.load.partition_load import LoadOptions
 from prefect_wix.planning.partitions import Partition
 from prefect_wix.sandbox import Fault

@@ -89,7 +89,7 @@ class WixCredentials(CredentialsBlock):
         from prefect import flow
         from prefect.utilities.asyncutils import run_coro_as_sync
         from prefect_wix import WixCredentials
-        from prefect_wix.flows import list_sessions
+        from prefect_wix.flows.list_sessions import list_sessions
 
         @flow
         def count_sessions():
@@ -194,7 +194,7 @@ class WixAppCredentials(CredentialsBlock):
         from prefect import flow
         from prefect.utilities.asyncutils import run_coro_as_sync
         from prefect_wix import WixAppCredentials
-        from prefect_wix.flows import list_sessions
+        from prefect_wix.flows.list_sessions import list_sessions
 
         @flow
         def count_sessions():

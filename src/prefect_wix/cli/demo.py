@@ -18,7 +18,7 @@ from rich.live import Live
 from prefect_wix.blocks.credentials import WixCredentials
 from prefect_wix.blocks.warehouse import SessionsWarehouse
 from prefect_wix.errors import WixError, import_extra
-from prefect_wix.flows import load_sessions
+from prefect_wix.flows.load_sessions import load_sessions
 from prefect_wix.sandbox import Sandbox, World, running
 
 DAYS = 30

@@ -190,30 +190,46 @@ class SessionsQuery(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
-        use_attribute_docstrings=True,
         json_schema_extra=lambda schema: schema.update(allOf=_RULES),
     )
 
-    start_date: LocalDay = Field(default=None, title="Start date")
-    """First day, e.g. 2024-01-01. Requires an end date."""
-    end_date: LocalDay = Field(default=None, title="End date (not included)")
-    """The day after the last day: 2024-01-01 to 2024-01-03 is two days."""
-    period: Period | None = Field(default=None, title="Predefined period")
-    """A predefined period, instead of two dates."""
-    device_type: DeviceType | None = Field(default=None, title="Device type")
-    """Filter: sessions on this device type. ALL includes every session."""
-    funnel_include: FunnelStep | None = Field(default=None, title="Funnel: reached")
-    """Filter: sessions that reached this step of the conversion funnel."""
-    funnel_exclude: FunnelStep | None = Field(default=None, title="Funnel: did not reach")
-    """Filter: sessions that did not reach this step. Can be combined with a reached step."""
+    start_date: LocalDay = Field(
+        None, title="Start date", description="First day, e.g. 2024-01-01. Requires an end date."
+    )
+    end_date: LocalDay = Field(
+        None,
+        title="End date (not included)",
+        description="The day after the last day: 2024-01-01 to 2024-01-03 is two days.",
+    )
+    period: Period | None = Field(
+        None, title="Predefined period", description="A predefined period, instead of two dates."
+    )
+    device_type: DeviceType | None = Field(
+        None,
+        title="Device type",
+        description="Filter: sessions on this device type. ALL includes every session.",
+    )
+    funnel_include: FunnelStep | None = Field(
+        None,
+        title="Funnel: reached",
+        description="Filter: sessions that reached this step of the conversion funnel.",
+    )
+    funnel_exclude: FunnelStep | None = Field(
+        None,
+        title="Funnel: did not reach",
+        description="Filter: sessions that did not reach this step; also beside a reached step.",
+    )
     page_interactions: Annotated[tuple[str, ...], AfterValidator(_check_pages)] | None = Field(
-        default=None, title="Page interactions", json_schema_extra={"minItems": 1}
+        None,
+        title="Page interactions",
+        json_schema_extra={"minItems": 1},
+        description="Pages: `/{Homepage}` is the home page, `*` any page, `__DROP__` the exit.",
     )
-    """Filter: a page flow. `/{Homepage}` is the home page, `*` any page, `__DROP__` the exit."""
     timezone: Annotated[str, AfterValidator(check_timezone)] | None = Field(
-        default=None, title="Time zone"
+        None,
+        title="Time zone",
+        description="IANA time zone of the dates, e.g. Asia/Jerusalem. Default: the site's.",
     )
-    """IANA time zone of the dates, e.g. Asia/Jerusalem. Default: the site's time zone."""
 
     @model_validator(mode="after")
     def _check_period(self) -> Self:
@@ -311,7 +327,7 @@ _RULES: list[dict[str, Any]] = [
 ]
 
 
-class SessionsJob(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class SessionsJob(BaseModel, frozen=True, extra="forbid"):
     """The serializable handle of a submitted query. It contains no secret."""
 
     job_id: str

@@ -14,13 +14,11 @@ from prefect import Flow
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.events import DeploymentEventTrigger
 
-from prefect_wix.flows import (
-    list_sessions,
-    load_sessions,
-    load_sites,
-    mark_recordings,
-    profile_sessions,
-)
+from prefect_wix.flows.list_sessions import list_sessions
+from prefect_wix.flows.load_sessions import load_sessions
+from prefect_wix.flows.load_sites import load_sites
+from prefect_wix.flows.mark_recordings import mark_recordings
+from prefect_wix.flows.profile_sessions import profile_sessions
 from prefect_wix.planning.plan import Refresh, WhenTooBig
 from prefect_wix.planning.segments import PROFILED
 from prefect_wix.tasks.events import LANDED_EVENT

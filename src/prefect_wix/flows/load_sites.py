@@ -48,27 +48,55 @@ RunSites = Callable[[list[Site]], Awaitable[list[SiteRun]]]
 class SiteLoad(BaseModel):
     """The days and segments to load of a site, with the meaning of load_sessions's parameters."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    start_date: LocalDay = Field(default=None, title="Start date")
-    """The first local day. Set it together with the end date, or set days instead."""
-    end_date: LocalDay = Field(default=None, title="End date (not included)")
-    """The day after the last one; it is not included."""
-    days: int | None = Field(default=7, ge=1, title="Days")
-    """Without dates, the last N complete local days of each site, and missing days before them."""
-    lookback_days: int = Field(default=3, ge=0, title="Lookback days")
-    """For how many days after its end a day may receive late sessions."""
-    segments: SegmentKeys = Field(default=[segment.key for segment in DEVICES], title="Segments")
-    """Session filters by key, such as device_type=MOBILE."""
-    refresh: Refresh = Refresh.STALE
-    """What to load again: nothing (missing), days that may have changed (stale), or all."""
-    timezone: Timezone = Field(default=None, title="Time zone")
-    """The IANA time zone of the days of all sites. Default is each site's time zone."""
-    confirm: bool = Field(default=False, title="Confirm")
-    """Load a site even if its estimated requests exceed 5,000."""
-    when_too_big: WhenTooBig = Field(default=WhenTooBig.PARTIAL, title="When too big")
-    """Without confirm, above 5,000 requests: load the most urgent partitions up to the limit and
-    leave the others for the next run (partial), or submit nothing (refuse)."""
+    start_date: LocalDay = Field(
+        None,
+        title="Start date",
+        description="The first local day. Set it together with the end date, or set days instead.",
+    )
+    end_date: LocalDay = Field(
+        None,
+        title="End date (not included)",
+        description="The day after the last one; it is not included.",
+    )
+    days: int | None = Field(
+        7,
+        ge=1,
+        title="Days",
+        description="Without dates, the last N complete local days, and missing days before them.",
+    )
+    lookback_days: int = Field(
+        3,
+        ge=0,
+        title="Lookback days",
+        description="For how many days after its end a day may receive late sessions.",
+    )
+    segments: SegmentKeys = Field(
+        [segment.key for segment in DEVICES],
+        title="Segments",
+        description="Session filters by key, such as device_type=MOBILE.",
+    )
+    refresh: Refresh = Field(
+        Refresh.STALE,
+        description="What to load again: nothing (missing), what may have changed (stale), or all.",
+    )
+    timezone: Timezone = Field(
+        None,
+        title="Time zone",
+        description="The IANA time zone of all sites' days. Default is each site's time zone.",
+    )
+    confirm: bool = Field(
+        default=False,
+        title="Confirm",
+        description="Load a site even if its estimated requests exceed 5,000.",
+    )
+    when_too_big: WhenTooBig = Field(
+        WhenTooBig.PARTIAL,
+        title="When too big",
+        description="Without confirm, above 5,000 requests: load the most urgent partitions "
+        "up to them and leave the others for the next run (partial), or submit nothing (refuse).",
+    )
 
 
 def _name() -> str:
