@@ -26,6 +26,7 @@ __all__ = [
     "LOAD",
     "PEERS_PYTHON",
     "RELOAD",
+    "ROOT",
     "Candidate",
     "environment",
     "run",

@@ -20,6 +20,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
+from prefect.settings import PREFECT_API_URL
+from prefect.testing.utilities import prefect_test_harness
+
 from benchmarks.candidates import (
     AIRBYTE,
     DLT,
@@ -31,6 +34,7 @@ from benchmarks.candidates import (
     LOAD,
     PEERS_PYTHON,
     RELOAD,
+    ROOT,
     Candidate,
     environment,
     run,
@@ -66,12 +70,25 @@ UNKNOWN_STATUS_SECONDS = 6.0
 IMPORTS = {
     "prefect_wix": sys.executable,
     "prefect_wix.client": sys.executable,
-    "prefect_wix.blocks": sys.executable,
+    "prefect_wix.flows.load_sessions": sys.executable,
     "prefect": sys.executable,
+    "prefect.flow_engine": sys.executable,
     "httpx": PEERS_PYTHON,
     "dlt": PEERS_PYTHON,
     "airbyte_cdk": PEERS_PYTHON,
 }
+FLOW_RUNS = {
+    "an empty flow": (
+        "import asyncio, prefect\n@prefect.flow\nasync def empty(days: int = 1): pass\n"
+        "asyncio.run(empty())"
+    ),
+    "load-sessions with nothing to load": (
+        "import asyncio\nfrom benchmarks.ours_by_prefect import load_all\n"
+        "from benchmarks.task import task_from_arguments\n"
+        "asyncio.run(load_all(task_from_arguments()))"
+    ),
+}
+"""The programs of processes that run one flow on a Prefect server."""
 
 
 @dataclass(frozen=True)
@@ -292,8 +309,31 @@ def imports(bench: Bench) -> None:
                 bench.add("import", module, milliseconds=1000 * seconds)
 
 
+def flow_runs(bench: Bench) -> None:
+    """Measure the processes of an empty flow run, and of one that finds nothing to load."""
+    with (
+        bench.open_task(Scenario(1, 10), slots=1) as task,
+        prefect_test_harness(server_startup_timeout=60),
+        TemporaryDirectory() as home,
+    ):
+        env = environment(home) | {"PREFECT_API_URL": PREFECT_API_URL.value() or ""}
+
+        def run_one(program: str) -> float:
+            started_at = time.perf_counter()
+            words = [sys.executable, "-c", program, task.to_json()]
+            subprocess.run(words, check=True, env=env, cwd=ROOT, capture_output=True)
+            return time.perf_counter() - started_at
+
+        for program in FLOW_RUNS.values():
+            run_one(program)  # loads the day, and compiles modules
+        for _ in range(bench.scale.import_rounds):
+            for name, program in FLOW_RUNS.items():
+                bench.add("flow_run", name, seconds=run_one(program))
+
+
 MEASURES = (
     imports,
+    flow_runs,
     unknown_status,
     reruns,
     even_jobs,

@@ -1,7 +1,7 @@
-"""prefect-wix with Prefect as a candidate: the flow, against a Prefect server of its own.
+"""prefect-wix with Prefect as a candidate: the flow, against a Prefect server on this machine.
 
-The server starts before the measurement and runs on the same machine. The flow run is the first of
-its process, as on a worker, so the figures include what Prefect does once per process.
+The flow run is the first of its process, as on a worker, so the figures include what Prefect does
+once per process.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
 
 from benchmarks.ours import SEGMENT, SkippingClock
 from benchmarks.task import Task, measure_work, task_from_arguments
@@ -58,6 +57,8 @@ async def load_all(task: Task) -> int:
 
 
 if __name__ == "__main__":
+    from prefect.testing.utilities import prefect_test_harness
+
     the_task = task_from_arguments()
     with (
         TemporaryDirectory() as folder,

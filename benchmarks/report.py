@@ -162,6 +162,11 @@ def _imports(rounds: dict[str, Rounds]) -> str:
     return f"### Import time\n\n{_table(('', 'CPU time beyond a bare interpreter'), rows)}"
 
 
+def _flow_runs(rounds: dict[str, Rounds]) -> str:
+    rows = [[name, _spread(each, "seconds", "{:.2f}", " s")] for name, each in rounds.items()]
+    return f"### The process of a flow run\n\n{_table(('', 'seconds'), rows)}"
+
+
 SECTIONS: dict[str, Callable[[dict[str, Rounds]], str]] = {
     "even": _jobs("{jobs} jobs of 2 s on {slots} slots"),
     "mixed": _jobs("{jobs} jobs of 0.5 to 6 s on {slots} slots"),
@@ -175,6 +180,7 @@ SECTIONS: dict[str, Callable[[dict[str, Rounds]], str]] = {
     "rerun": _reruns,
     "unknown_status": _unknown_status,
     "import": _imports,
+    "flow_run": _flow_runs,
 }
 
 
