@@ -106,12 +106,13 @@ def _end(process):
 
 
 def wait_until(condition, *, seconds, what):
-    """Return when the condition is true; fail after the seconds, naming what did not happen."""
+    """The condition's result once it is true; fails after the seconds with what did not happen."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (result := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not happen within {seconds} s")
-        time.sleep(0.5)
+        time.sleep(0.25)
+    return result
 
 
 def responds(url):
