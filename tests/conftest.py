@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections import Counter
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import cache
@@ -63,6 +64,17 @@ def make_world(sessions=2_000):
 def pytest_report_header(config):
     """Name the PostgreSQL that the tests use."""
     return postgres_used()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Start with the groups of tests, large ones first: each runs in one process to its end."""
+    groups = [item.get_closest_marker("xdist_group") for item in items]
+    sizes = Counter(group.args for group in groups if group)
+    order = {
+        item: -sizes[group.args] if group else 0 for item, group in zip(items, groups, strict=True)
+    }
+    items.sort(key=order.__getitem__)
 
 
 def pytest_collection_finish():

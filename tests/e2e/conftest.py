@@ -14,7 +14,7 @@ from tests.processes import make_environment
 
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory, postgres_server):
-    """All deployments on one server, for the tests of the xdist group deployed."""
+    """All deployments on one server, for the tests of an xdist group."""
     with deploy(tmp_path_factory.mktemp("deployed"), postgres_server) as stage:
         yield stage
 

@@ -168,7 +168,9 @@ def deploy(folder, postgres_server):
     bench = PostgresBench(postgres_server)
     asyncio.run(bench.ready())
     with ExitStack() as stack:
-        server = stack.enter_context(prefect_server(folder, postgres_server, ui=True))
+        # The server creates the runs of a schedule every minute by default.
+        often = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5"}
+        server = stack.enter_context(prefect_server(folder, postgres_server, ui=True, **often))
         shop = stack.enter_context(
             running(make_world(1, 2_000), job_seconds=(0.05, 0.3), sites=other_worlds())
         )

@@ -25,8 +25,6 @@ from tests.prefect_server import prefect_server as start_server
 from tests.warehouses import postgres_programs
 
 MARKS = (
-    # All tests that use the Prefect server run in one process, which starts it.
-    pytest.mark.xdist_group("prefect"),
     # Prefect leaves its sockets to the garbage collector; tests/unit checks ours.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -34,12 +32,14 @@ MARKS = (
 
 
 def pytest_collection_modifyitems(items):
-    """Add the marks to the tests in this folder."""
+    """Add the marks to the tests in this folder; two processes run them, each with a server."""
     here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            for mark in MARKS:
-                item.add_marker(mark)
+    ours = [item for item in items if here in item.path.parents]
+    files = sorted({item.path for item in ours})
+    for item in ours:
+        half = files.index(item.path) % 2
+        for mark in (pytest.mark.xdist_group(f"prefect-{half}"), *MARKS):
+            item.add_marker(mark)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import traceback
 
@@ -63,11 +64,14 @@ async def test_no_secret_is_stored_or_logged(
     chains = []
     for faults in FAULTS:
         shop.faults = faults
-        for run in (
+        runs = [
             list_sessions(credentials, QUERY, tmp_path / "out.csv"),
             load_sessions(credentials, warehouse, QUERY.start_date, QUERY.end_date, days=None),
             mark_recordings(credentials, warehouse, MarkAction.RECORDED, query="wix_session_ids"),
-        ):
+        ]
+        if not faults:
+            await runs.pop(1)  # creates the tables
+        for run in [asyncio.ensure_future(run) for run in runs]:
             try:
                 await run
             except WixError as error:
