@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
@@ -117,7 +117,8 @@ class RawWix:
     async def running(self):
         server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with server:
+        # `async with server` would wait for open connections from Python 3.12 on.
+        with closing(server):
             yield self
 
 
@@ -651,11 +652,8 @@ async def test_a_refused_connection_is_retried_as_a_request_that_was_not_sent(ca
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_response_that_exceeds_the_timeout_is_lost(call):
-    given_up = asyncio.Event()
-
     async def never(_):
-        await given_up.wait()
-        return b""
+        await asyncio.sleep(30)
 
     options = {"timeout_seconds": 0.3, "retries": 1}
     async with serving(never, **options) as (wix, client):
@@ -663,8 +661,6 @@ async def test_a_response_that_exceeds_the_timeout_is_lost(call):
             ResponseLostError, match=r"timeout after 0.3 s\. The request may have taken effect"
         ) as caught:
             await CALLS[call](client)
-        # From Python 3.12 on, the server ends after its connections.
-        given_up.set()
     assert caught.value.may_have_taken_effect
     assert len(wix.requests) == (2 if call in READS else 1)
 
