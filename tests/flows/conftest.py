@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
+from functools import partialmethod
 from pathlib import Path
 from random import Random
 
@@ -21,6 +22,7 @@ from prefect.settings import (
 )
 
 from prefect_wix import SessionsWarehouse, WixCredentials
+from prefect_wix.jobs.poll_policy import PollPolicy
 from tests.prefect_server import prefect_server as start_server
 from tests.warehouses import postgres_programs
 
@@ -31,20 +33,20 @@ MARKS = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Add the marks to the tests in this folder; two processes run them, each with a server."""
     here = Path(__file__).parent
-    ours = [item for item in items if here in item.path.parents]
-    files = sorted({item.path for item in ours})
-    for item in ours:
-        half = files.index(item.path) % 2
-        for mark in (pytest.mark.xdist_group(f"prefect-{half}"), *MARKS):
-            item.add_marker(mark)
+    for item in items:
+        if here in item.path.parents:
+            half = 1 if item.path.name < "test_load" else 2
+            for mark in (*MARKS, pytest.mark.xdist_group(f"prefect-{half}")):
+                item.add_marker(mark)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def prefect_server(request, tmp_path_factory):
-    """One server, database and result storage for the session."""
+    """One server, database and result storage for the tests of a process."""
     postgres = request.getfixturevalue("postgres_server") if postgres_programs() else None
     with start_server(tmp_path_factory.mktemp("prefect"), postgres, ui=False) as server:
         settings = {
@@ -77,6 +79,19 @@ def collect_garbage():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+@pytest.fixture
+def early_first_poll(monkeypatch):
+    """The jobs of a shop finish at once; by default, each load waits 1 s before its first poll."""
+    early = partialmethod(PollPolicy.__init__, first_wait_seconds=0.1)
+    monkeypatch.setattr(PollPolicy, "__init__", early)
+
+
+@pytest.fixture
+def shop(shop, early_first_poll):
+    """A running sandbox."""
+    return shop
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def other_world(seed):
 
 
 @pytest.fixture
-def shop():
+def shop(early_first_poll):
     """An account of four sites, each with its own sessions."""
     worlds = {f"site-{n}": other_world(n) for n in (2, 3, 4)}
     with running(make_world(200), now=NOW, sites=worlds) as sandbox:
