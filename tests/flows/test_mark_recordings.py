@@ -19,9 +19,9 @@ DAY = {"start_date": "2024-03-01", "end_date": "2024-03-02", "segments": ["devic
 
 @pytest.fixture
 def recordings(shop, tmp_path):
-    """A file with the first 150 sessions of the shop."""
+    """A file with the first 20 sessions of the shop."""
     path = tmp_path / "recordings.txt"
-    path.write_text("\n".join(shop.world.ids[place] for place in range(150)))
+    path.write_text("\n".join(shop.world.ids[place] for place in range(20)))
     return path
 
 
@@ -37,11 +37,11 @@ async def test_the_ids_of_a_file_are_marked_and_shown(
     assert summary.complete
     assert shop.recorded == ids_in(recordings)
     table = (await artifacts(RESULT_KEY))[0]
-    description = f"Site {shop.site_id}: 150 of 150 sessions marked as recorded"
+    description = f"Site {shop.site_id}: 20 of 20 sessions marked as recorded"
     assert table.description == description
     assert json.loads(table.data)[0] == {
         "result": "marked",
-        "ids": "150",
+        "ids": "20",
         "meaning": "Wix confirmed it.",
     }
 
@@ -86,9 +86,9 @@ async def test_a_dry_run_counts_and_sends_nothing(
 ):
     """A dry run needs no confirm and reports how many IDs would be sent."""
     plan = await mark_recordings(credentials, warehouse, DELETED, recordings, dry_run=True)
-    assert plan.to_send == 150
+    assert plan.to_send == 20
     assert shop.count() == 0
-    assert "Dry run, 150 IDs to send." in (await artifacts(RESULT_KEY))[0].description
+    assert "Dry run, 20 IDs to send." in (await artifacts(RESULT_KEY))[0].description
 
 
 async def test_unknown_marks_fail_the_run_and_are_listed(
@@ -96,7 +96,7 @@ async def test_unknown_marks_fail_the_run_and_are_listed(
 ):
     """The table has the reason of each unknown mark; only retry_unknown sends them again."""
     shop.faults = [Fault("dropped_after", on="recorded", times=2)]
-    with pytest.raises(MarkError, match=r"148 of 150 .*, 2 unknown.*Set retry_unknown"):
+    with pytest.raises(MarkError, match=r"18 of 20 .*, 2 unknown.*Set retry_unknown"):
         await mark_recordings(credentials, warehouse, RECORDED, recordings)
     rows = json.loads((await artifacts(UNMARKED_KEY))[0].data)
     assert [row["state"] for row in rows] == ["unknown", "unknown"]
@@ -104,7 +104,7 @@ async def test_unknown_marks_fail_the_run_and_are_listed(
     with pytest.raises(MarkError, match="2 unknown since an earlier run"):
         await mark_recordings(credentials, warehouse, RECORDED, recordings)
     await mark_recordings(credentials, warehouse, RECORDED, recordings, retry_unknown=True)
-    assert shop.count("recorded") == 152
+    assert shop.count("recorded") == 22
 
 
 async def test_an_invalid_key_fails_the_run_at_once(shop, credentials, warehouse, recordings):
