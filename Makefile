@@ -4,8 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := pip install --quiet --disable-pip-version-check -c constraints.txt
 PIP := $(BIN)/$(INSTALL)
-# Five processes on two cores: tests also wait, for servers, schedules and pauses.
-PYTEST := python -m pytest -n 5 --dist loadgroup
+# Four processes on two cores: tests also wait, for servers, schedules and pauses.
+PYTEST := python -m pytest -n 4 --dist loadgroup
 
 # The newest CPython of a minor version: of pyenv, or on PATH.
 cpython = $(lastword $(shell command -v python$(1)) $(sort $(wildcard $(shell pyenv root 2>/dev/null)/versions/$(1).*/bin/python)))
