@@ -121,7 +121,11 @@ async def race(wix, warehouse, partition):
 
     async def load_later():
         await asyncio.sleep(random.uniform(0, 0.3))
-        return await load(wix, warehouse, partition)
+        try:
+            return await load(wix, warehouse, partition)
+        finally:
+            # One that fails before it polls: the others would wait for its poll.
+            wix.finished.set()
 
     results = await asyncio.gather(*(load_later() for _ in range(LANDINGS)))
     return {

@@ -85,7 +85,7 @@ async def worker(bench, *, wrong_by):
     try:
         yield process
     finally:
-        process.stdin.close()
+        process.kill()
         await process.wait()
 
 
