@@ -21,6 +21,7 @@ from prefect_wix.warehouse import duckdb_connection as connection
 from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.interface import kept_open
 from prefect_wix.warehouse.schema import Statement
+from tests.options import repeated
 from tests.warehouses import (
     MOBILE,
     NOON,
@@ -35,6 +36,18 @@ from tests.warehouses import (
 
 WEEK = Window(on_day(1).day, on_day(8).day, MOBILE.timezone)
 READ = "import duckdb, sys; duckdb.connect(sys.argv[1], read_only=True)"
+
+SAVE = """
+import asyncio, sys
+from prefect_wix.warehouse.factory import open_warehouse
+from tests.warehouses import a_record
+
+async def main():
+    for _ in range(int(sys.argv[3])):
+        await open_warehouse(sys.argv[1], schema=sys.argv[2]).save_record(a_record())
+
+asyncio.run(main())
+"""
 
 
 @pytest.fixture
@@ -149,6 +162,34 @@ async def test_other_processes_open_the_file_during_a_load_without_a_pause(
         busy.cancel()
         await asyncio.wait([busy])
     assert sorted(await bench.check(on_day(9))) == sorted(ids_of("x", 20))
+
+
+async def test_a_file_that_changes_while_it_is_opened_is_opened_again(
+    bench, warehouse, monkeypatch
+):
+    """DuckDB 2.0 reads the header before it locks the file: a commit in between would be lost."""
+    connect, opened = duckdb.connect, []
+
+    def connect_late(*args, **kwargs):
+        if not opened:
+            another_process(bench, (9, "x", 20)).communicate()
+        opened.append(connect(*args, **kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr(duckdb, "connect", connect_late)
+    await land(warehouse, ["a"])
+    assert len(opened) == 2
+    assert (await bench.check(), len(await bench.check(on_day(9)))) == (["a"], 20)
+
+
+async def test_no_transaction_of_many_processes_is_lost(bench, warehouse):
+    """Each process opens the file for each of its job records."""
+    processes, records = repeated((3, 5), soak=(8, 100))
+    command = [sys.executable, "-c", SAVE, bench.url, bench.schema, str(records)]
+    started = [await asyncio.create_subprocess_exec(*command, cwd=ROOT) for _ in range(processes)]
+    assert [await one.wait() for one in started] == [0] * processes
+    saved = await warehouse.job_records(MOBILE.site_id, MOBILE.window)
+    assert len(saved) == processes * records
 
 
 async def test_two_loads_of_one_process_share_the_file(bench, warehouse, never_idle):

@@ -27,7 +27,12 @@ from prefect_wix.errors import (
 )
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.spool.shield import shield_in_thread
-from prefect_wix.warehouse.duckdb_connection import MEMORY_LIMIT, shared_connection, stage
+from prefect_wix.warehouse.duckdb_connection import (
+    MEMORY_LIMIT,
+    last_change,
+    shared_connection,
+    stage,
+)
 from prefect_wix.warehouse.interface import BUSY_TIMEOUT_SECONDS, driver_text
 from prefect_wix.warehouse.schema import Steps, drive
 from prefect_wix.warehouse.transactions import Begin, Lock, SessionTransactions, SqlWarehouse
@@ -134,11 +139,14 @@ class DuckDBWarehouse(SqlWarehouse):
     def _connect(self, deadline: float, config: Config) -> Any:
         Path(self._database).parent.mkdir(parents=True, exist_ok=True)
         while True:
+            before = last_change(self._database)
             try:
                 connection = self._duckdb.connect(self._database, config=_plain(config))
             except self._duckdb.IOException as error:
                 if "Could not set lock" not in str(error):
-                    raise
+                    if before == last_change(self._database):
+                        raise
+                    continue
                 seconds, holder = f"{self._busy_timeout:g} s", driver_text(error)
                 if not self._has_waited:
                     self._has_waited = True
@@ -150,11 +158,15 @@ class DuckDBWarehouse(SqlWarehouse):
                         "was changed. Close it there (a shell, a notebook, another run) and run "
                         f"again. DuckDB says: {holder}"
                     ) from error
-            else:
+                time.sleep(_BUSY_POLL_SECONDS)
+                continue
+            if before == last_change(self._database):
                 if config is self._config:
                     self._set_limits(connection)
                 return connection
-            time.sleep(_BUSY_POLL_SECONDS)
+            # DuckDB reads the header before it locks the file: a transaction that another process
+            # committed in between would be lost.
+            connection.close()
 
     def _set_limits(self, connection: Any) -> None:
         # Not in the config: in one process DuckDB opens a file with one config only, and other code

@@ -154,6 +154,20 @@ def _identity(database: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def last_change(database: str) -> list[tuple[int, int, int] | None]:
+    """Inode, size and time of the last write of the file and of its write-ahead log."""
+    found: list[tuple[int, int, int] | None] = []
+    for path in (database, f"{database}.wal"):
+        try:
+            # Not opened: a process that closes a file loses its lock of it.
+            status = Path(path).stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+    return found
+
+
 def stage(connection: Any, spool: Spool) -> None:
     """Stage the spool's IDs, in order, as the temporary table `STAGED`.
 
