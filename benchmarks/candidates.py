@@ -36,7 +36,8 @@ __all__ = [
 ROOT = Path(__file__).parents[1]
 PEERS_PYTHON = str(ROOT / "benchmarks" / ".venv" / "bin" / "python")
 TIMEOUT_SECONDS = 1200.0
-_FOREIGN = ("PREFECT", "WIX", "DLT", "RUNTIME__", "AIRBYTE")
+# The last one would let an import of prefect_wix compile it, which pip does for the others.
+_FOREIGN = ("PREFECT", "WIX", "DLT", "RUNTIME__", "AIRBYTE", "PYTHONDONTWRITEBYTECODE")
 
 
 @dataclass(frozen=True)
