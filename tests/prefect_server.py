@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
+import httpx
 
 from tests.processes import background, free_port, make_environment, responds, wait_until
 
@@ -44,6 +46,13 @@ class PrefectServer:
             ]
         finally:
             await connection.close()
+
+
+def request(method, url, **options):
+    """The response of a Prefect server, which returns 503 while others lock its SQLite database."""
+    while (response := httpx.request(method, url, timeout=30, **options)).status_code == 503:
+        time.sleep(0.5)
+    return response
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-import httpx
 from prefect.automations import DoNothing
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -29,7 +28,7 @@ from prefect_wix.planning.partitions import Partition
 from prefect_wix.planning.segments import DEVICES
 from prefect_wix.sandbox import Sandbox, World, running
 from tests.options import repeated
-from tests.prefect_server import prefect_server
+from tests.prefect_server import prefect_server, request
 from tests.processes import ROOT, background, make_environment
 from tests.warehouses import PostgresBench
 
@@ -74,12 +73,7 @@ class Deployed:
         return done.stdout
 
     def send(self, method, path, **body):
-        options = {"json": body or None, "timeout": 30}
-        # On SQLite the server returns 503 while workers lock the database.
-        url = f"{self.url}/api/{path}"
-        while (response := httpx.request(method, url, **options)).status_code == 503:
-            time.sleep(0.5)
-        return response
+        return request(method, f"{self.url}/api/{path}", json=body or None)
 
     def call(self, method, path, **body):
         response = self.send(method, path, **body)

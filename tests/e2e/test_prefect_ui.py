@@ -11,7 +11,6 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-import httpx
 import pytest
 from playwright.sync_api import expect
 
@@ -20,6 +19,7 @@ from prefect_wix.profiles.relations import STEPS
 from prefect_wix.sandbox import running
 from tests.conftest import NOW, make_world
 from tests.options import skip_without
+from tests.prefect_server import request
 from tests.processes import (
     ROOT,
     background,
@@ -54,7 +54,7 @@ class Stage:
     """The number of sessions at Wix."""
 
     def post(self, path, **body):
-        return httpx.post(f"{self.url}/api/{path}", json=body, timeout=30).json()
+        return request("POST", f"{self.url}/api/{path}", json=body).json()
 
     def run_of(self, flow):
         found = self.post("flow_runs/filter", flows={"name": {"any_": [flow]}})

@@ -11,12 +11,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import duckdb
-import httpx
 import pytest
 
 from prefect_wix.cli.project import FOLDERS, init
 from prefect_wix.sandbox import World, running
 from tests.e2e.deployed import FINAL_STATES
+from tests.prefect_server import request
 from tests.processes import ROOT, background, free_port, make_environment, responds, wait_until
 
 pytestmark = pytest.mark.xdist_group("wheel")
@@ -90,8 +90,8 @@ class Project:
         wait_until(lambda: responds(health), seconds=90, what="the server's start")
 
     def call(self, path, **body):
-        response = httpx.post(f"{self.env['PREFECT_API_URL']}/{path}", json=body, timeout=30)
-        return response.raise_for_status().json()
+        url = f"{self.env['PREFECT_API_URL']}/{path}"
+        return request("POST", url, json=body).raise_for_status().json()
 
     def deployments(self):
         return self.call("deployments/filter")
@@ -99,7 +99,7 @@ class Project:
     def watch(self, deployment, **parameters):
         """Start a run of the deployment, and wait until it has completed."""
         url = f"{self.env['PREFECT_API_URL']}/deployments/name/{deployment}"
-        found = httpx.get(url, timeout=30).raise_for_status().json()
+        found = request("GET", url).raise_for_status().json()
         run = self.call(f"deployments/{found['id']}/create_flow_run", parameters=parameters)
         wait_until(lambda: self.state(run) in FINAL_STATES, seconds=120, what=f"{deployment}'s end")
         logs = self.call("logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}})
@@ -107,7 +107,7 @@ class Project:
 
     def state(self, run):
         url = f"{self.env['PREFECT_API_URL']}/flow_runs/{run['id']}"
-        return httpx.get(url, timeout=30).raise_for_status().json()["state_type"]
+        return request("GET", url).raise_for_status().json()["state_type"]
 
 
 @pytest.fixture
