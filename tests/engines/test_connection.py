@@ -9,6 +9,7 @@ import threading
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 
 import duckdb
 import pytest
@@ -180,6 +181,19 @@ async def test_a_file_that_changes_while_it_is_opened_is_opened_again(
     await land(warehouse, ["a"])
     assert len(opened) == 2
     assert (await bench.check(), len(await bench.check(on_day(9)))) == (["a"], 20)
+
+
+async def test_a_file_that_always_changes_is_given_up_after_the_timeout(bench, monkeypatch):
+    """The error says that nothing was changed."""
+    await bench.ready()
+    numbers = count()
+    monkeypatch.setattr(
+        "prefect_wix.warehouse.duckdb.last_change", lambda _: [(next(numbers), 0, 0)]
+    )
+    with pytest.raises(WarehouseBusyError, match="changed whenever it was opened"):
+        await land(bench.open(busy_timeout_seconds=0.1), ["a"])
+    monkeypatch.undo()
+    assert await bench.check() == []
 
 
 async def test_no_transaction_of_many_processes_is_lost(bench, warehouse):

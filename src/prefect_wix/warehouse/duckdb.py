@@ -144,9 +144,7 @@ class DuckDBWarehouse(SqlWarehouse):
                 connection = self._duckdb.connect(self._database, config=_plain(config))
             except self._duckdb.IOException as error:
                 if "Could not set lock" not in str(error):
-                    if before == last_change(self._database):
-                        raise
-                    continue
+                    raise
                 seconds, holder = f"{self._busy_timeout:g} s", driver_text(error)
                 if not self._has_waited:
                     self._has_waited = True
@@ -167,6 +165,11 @@ class DuckDBWarehouse(SqlWarehouse):
             # DuckDB reads the header before it locks the file: a transaction that another process
             # committed in between would be lost.
             connection.close()
+            if time.monotonic() >= deadline:
+                raise WarehouseBusyError(
+                    f"{self._database} changed whenever it was opened, for all of "
+                    f"{self._busy_timeout:g} s. Nothing was changed by this run. Run it again."
+                )
 
     def _set_limits(self, connection: Any) -> None:
         # Not in the config: in one process DuckDB opens a file with one config only, and other code
