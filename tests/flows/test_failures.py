@@ -100,22 +100,10 @@ def submit(credentials, warehouse):
 
 
 @pytest.fixture
-def start(submit):
-    """A function that submits the form and executes the run here; returns its state."""
-
-    async def start(**parameters):
-        run = await submit(**parameters)
-        await run_flow(load_sessions, flow_run=run, return_type="state")
-        return await state_of(run)
-
-    return start
-
-
-@pytest.fixture
-def start_process(submit, tmp_path):
+def start(submit, tmp_path):
     """A function that submits the form and executes the run as a worker does; returns its state."""
 
-    async def start_process(**parameters):
+    async def start(**parameters):
         run = await submit(**parameters)
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
         engine = await asyncio.create_subprocess_exec(
@@ -126,14 +114,10 @@ def start_process(submit, tmp_path):
             stderr=subprocess.DEVNULL,
         )
         await engine.wait()
-        return await state_of(run)
+        async with get_client() as client:
+            return (await client.read_flow_run(run.id)).state
 
-    return start_process
-
-
-async def state_of(run):
-    async with get_client() as client:
-        return (await client.read_flow_run(run.id)).state
+    return start
 
 
 async def what_was_logged(state):
@@ -219,10 +203,10 @@ async def test_debug_shows_where_a_run_failed(submit, credentials, caplog):
     assert "Traceback" in caplog.text
 
 
-async def test_a_locked_duckdb_file_is_told_at_once(start_process, database):
+async def test_a_locked_duckdb_file_is_told_at_once(start, database):
     """The first line names the process that has the file, and says that the load waits."""
     with opened(database) as process_id:
-        state = await start_process()
+        state = await start()
     cause = (
         rf"Another process had {database} open for all of 0\.3 s\. Nothing was changed\. Close it"
     )
