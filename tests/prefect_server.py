@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +49,12 @@ class PrefectServer:
 
 def request(method, url, **options):
     """The response of a Prefect server, which returns 503 while others lock its SQLite database."""
-    while (response := httpx.request(method, url, timeout=30, **options)).status_code == 503:
-        time.sleep(0.5)
-    return response
+
+    def response():
+        found = httpx.request(method, url, timeout=30, **options)
+        return None if found.status_code == 503 else found
+
+    return wait_until(response, seconds=60, what=f"a response to {method} {url}")
 
 
 @contextmanager
