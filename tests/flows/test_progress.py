@@ -29,6 +29,37 @@ async def test_progress_is_reported_although_nothing_ends(artifacts, monkeypatch
     assert (shown.data, shown.description) == (100.0, "1.0 of 1")
 
 
+async def test_the_last_update_is_applied_last(artifacts, monkeypatch):
+    """The server goes on with a request that its client has cancelled."""
+    monkeypatch.setattr(progress, "_EVERY_SECONDS", 0.01)
+    update, in_flight, share = progress.aupdate_progress_artifact, asyncio.Event(), 0.5
+    requests = set()
+
+    async def update_slowly(*args, **values):
+        async def on_the_server():
+            if values["progress"] == 50.0:
+                in_flight.set()
+                await asyncio.sleep(0.3)
+            await update(*args, **values)
+
+        requests.add(request := asyncio.create_task(on_the_server()))
+        await asyncio.shield(request)
+
+    monkeypatch.setattr(progress, "aupdate_progress_artifact", update_slowly)
+
+    @flow
+    async def wait():
+        nonlocal share
+        async with Progress("applied", get_run_logger(), lambda: (share, f"{share} of 1")):
+            await in_flight.wait()
+            share = 1.0
+        await asyncio.gather(*requests)
+
+    await wait()
+    (shown,) = await artifacts("applied")
+    assert (shown.data, shown.description) == (100.0, "1.0 of 1")
+
+
 async def test_a_server_that_rejects_progress_is_one_line_without_its_url(monkeypatch, caplog):
     """The URL may have a password; the work goes on."""
     monkeypatch.setattr(progress, "_EVERY_SECONDS", 0.01)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Self
 from uuid import UUID
@@ -39,21 +40,28 @@ class Progress:
         self._artifact_id: UUID | None = None
         self._is_rejected = False
         self._begun_at = time.monotonic()
+        self._ended = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._reporting = asyncio.create_task(self._report())
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._reporting.cancel()
+        # Not cancelled: the server could apply an update in flight after the last one.
+        self._ended.set()
+        await self._reporting
+
+    async def _report(self) -> None:
+        while not await self._ends_within(_EVERY_SECONDS):
+            self._log.info("%s", self._sentence())
+            await self._write()
         if self._artifact_id is not None:
             await self._write()
 
-    async def _report(self) -> None:
-        while True:
-            await asyncio.sleep(_EVERY_SECONDS)
-            self._log.info("%s", self._sentence())
-            await self._write()
+    async def _ends_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), seconds)
+        return self._ended.is_set()
 
     def _sentence(self) -> str:
         share, sentence = self._describe()
