@@ -103,9 +103,11 @@ def test_a_cancelled_run_stops_and_the_next_one_adopts_its_jobs(deployed):
         what="the middle of the load",
     )
     deployed.set_state(run, type="CANCELLING")
-    assert deployed.wait_for_end(run, seconds=20)["type"] == "CANCELLED"
-    deployed.check_atomic(partitions)
+    state = deployed.wait_for_end(run, seconds=20)["type"]
     deployed.shop.faults = []
+    # Prefect's worker kills a run that does not acknowledge within a second that it is cancelled.
+    assert state in {"CANCELLED", "CRASHED"}
+    deployed.check_atomic(partitions)
     run = deployed.start("load-sessions/backfill", **dates(days))
     assert deployed.wait_for_end(run)["type"] == "COMPLETED"
     deployed.check(partitions)
