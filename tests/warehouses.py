@@ -23,6 +23,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -35,7 +36,7 @@ from google.cloud import bigquery
 from obstore.store import MemoryStore
 
 from prefect_wix.client.models import SessionsJob
-from prefect_wix.planning.partitions import JobRecord, Partition
+from prefect_wix.planning.partitions import JobRecord, JobState, Partition
 from prefect_wix.planning.windows import Window
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.warehouse.factory import open_warehouse
@@ -79,7 +80,20 @@ def a_listing(ids, partition=MOBILE, *, hours=0, record=None, duplicates=0):
         )
 
 
+async def intended(warehouse, record):
+    """The record of a job, whose intent the warehouse has."""
+    await warehouse.save_record(replace(record, state=JobState.INTENDED))
+    return record
+
+
+async def store(warehouse, record):
+    """Leave the record of a job as another run does."""
+    await warehouse.save_record(await intended(warehouse, record))
+
+
 async def land(warehouse, ids, partition=MOBILE, *, hours=0, record=None):
+    """Publish a listing; if no record is given, of a job of its own."""
+    record = record or await intended(warehouse, a_record(partition, hours=hours))
     with a_listing(ids, partition, hours=hours, record=record) as listing:
         return await warehouse.publish(listing)
 

@@ -21,7 +21,7 @@ from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.transactions import DIFFERENCE
 from tests.object_stores import STORES
 from tests.options import repeated
-from tests.warehouses import MOBILE, ROOT, ParquetBench, a_record, land, on_day
+from tests.warehouses import MOBILE, ROOT, ParquetBench, a_record, intended, land, on_day
 
 SQL = ["duckdb", "postgres"]
 FILES = ["parquet", "memory"]
@@ -73,7 +73,8 @@ async def test_any_sequence_of_answers_can_be_replayed(bench, seed):
         versions = history[partition]
         ids = {one for one in "abcdef" if rng.random() < rng.choice([0, 0.5, 0.9])}
         ids = rng.choice([ids, ids, versions[-1]])
-        record, before = a_record(partition, hours=hours), await bench.rows(partition)
+        record = await intended(warehouse, a_record(partition, hours=hours))
+        before = await bench.rows(partition)
         is_killed = isinstance(bench, ParquetBench) and rng.random() < 0.3
         with (
             crashing(bench.open(), writes=rng.randrange(4))
@@ -267,7 +268,7 @@ async def test_the_documented_query_of_a_parquet_folder_is_the_change_log(make_b
     bench = make_bench("parquet")
     warehouse = await bench.ready()
     await land(warehouse, ["a", "b"])
-    with crashing(bench.open(), writes=1) as killed:
+    with crashing(bench.open(), writes=2) as killed:
         await land(killed, ["a"], hours=1)
     for hours, ids in enumerate((["b", "c"], [], ["a"]), start=2):
         await land(warehouse, ids, hours=hours)

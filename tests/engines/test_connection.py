@@ -31,8 +31,10 @@ from tests.warehouses import (
     a_record,
     another_process,
     ids_of,
+    intended,
     land,
     on_day,
+    store,
 )
 
 WEEK = Window(on_day(1).day, on_day(8).day, MOBILE.timezone)
@@ -41,11 +43,11 @@ READ = "import duckdb, sys; duckdb.connect(sys.argv[1], read_only=True)"
 SAVE = """
 import asyncio, sys
 from prefect_wix.warehouse.factory import open_warehouse
-from tests.warehouses import a_record
+from tests.warehouses import a_record, intended
 
 async def main():
     for _ in range(int(sys.argv[3])):
-        await open_warehouse(sys.argv[1], schema=sys.argv[2]).save_record(a_record())
+        await intended(open_warehouse(sys.argv[1], schema=sys.argv[2]), a_record())
 
 asyncio.run(main())
 """
@@ -80,7 +82,7 @@ async def save_records_without_a_pause(warehouse):
     hours = 0
     while True:
         hours += 1
-        await warehouse.save_record(a_record(on_day(1), hours=hours))
+        await store(warehouse, a_record(on_day(1), hours=hours))
         await asyncio.sleep(0)
 
 
@@ -169,6 +171,7 @@ async def test_a_file_that_changes_while_it_is_opened_is_opened_again(
     bench, warehouse, monkeypatch
 ):
     """DuckDB 2.0 reads the header before it locks the file: a commit in between would be lost."""
+    record = await intended(warehouse, a_record())
     connect, opened = duckdb.connect, []
 
     def connect_late(*args, **kwargs):
@@ -178,7 +181,7 @@ async def test_a_file_that_changes_while_it_is_opened_is_opened_again(
         return opened[-1]
 
     monkeypatch.setattr(duckdb, "connect", connect_late)
-    await land(warehouse, ["a"])
+    await land(warehouse, ["a"], record=record)
     assert len(opened) == 2
     assert (await bench.check(), len(await bench.check(on_day(9)))) == (["a"], 20)
 
@@ -442,7 +445,7 @@ async def test_a_link_to_the_file_is_the_same_database(bench, warehouse, tmp_pat
     by_link = open_warehouse(f"duckdb:///{link}?memory_limit=1GB", schema="wix")
     record = a_record()
     async with kept_open(warehouse), kept_open(by_link):
-        await warehouse.save_record(record)
+        await store(warehouse, record)
         assert await by_link.job_records(MOBILE.site_id, MOBILE.window) == [record]
         await warehouse.save_record(record)
 

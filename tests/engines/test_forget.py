@@ -21,7 +21,7 @@ from prefect_wix.profiles.schema import _PROFILES as PROFILES
 from prefect_wix.spool.id_spool import Spool
 from prefect_wix.warehouse.schema import SESSIONS
 from prefect_wix.warehouse.transactions import SqlWarehouse
-from tests.warehouses import MOBILE, ZONE, a_listing, a_record, land, on_day
+from tests.warehouses import MOBILE, ZONE, a_listing, a_record, intended, land, on_day
 
 EMULATED = [pytest.param(one, marks=pytest.mark.emulators) for one in ("snowflake", "bigquery")]
 ALL_DEVICES = replace(MOBILE, segment="device_type=ALL")
@@ -55,7 +55,7 @@ async def texts_of(bench, tables):
 async def test_a_forgotten_day_has_no_ids_and_is_not_loaded_again(bench):
     """But for refresh=all; also if its job was running, or the day may have late sessions."""
     warehouse = await bench.ready()
-    running = a_record(hours=2)
+    running = await intended(warehouse, a_record(hours=2))
     for partition in (MOBILE, KEPT, OTHER_SITE):
         await land(warehouse, ["a", "b"], partition)
         await land(warehouse, ["b", "c"], partition, hours=1)

@@ -11,12 +11,12 @@ import asyncpg
 import pytest
 
 from prefect_wix.errors import WarehouseAccessError
-from prefect_wix.planning.partitions import JobRecord
+from prefect_wix.planning.partitions import JobRecord, JobState
 from prefect_wix.planning.windows import Window
 from prefect_wix.warehouse import postgres
 from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.schema import Statement
-from tests.warehouses import MOBILE, NOON, a_record, land
+from tests.warehouses import MOBILE, NOON, a_record, intended, land
 
 LOST = [
     *(asyncpg.TooManyConnectionsError, asyncpg.AdminShutdownError, asyncpg.CannotConnectNowError),
@@ -74,11 +74,13 @@ async def test_a_partition_is_published_once_whenever_its_connection_is_lost(
     lossy, error, committed
 ):
     bench, warehouse, lose = lossy
+    record = await intended(warehouse, a_record())
     left = lose(error("lost"), error("lost"), committed=committed)
-    record = a_record()
     await land(warehouse, ["a", "b"], record=record)
     assert not left
     assert sorted(await bench.check()) == ["a", "b"]
+    [stored] = await warehouse.job_records(MOBILE.site_id, WEEK)
+    assert (stored.state, stored.added) == (JobState.LANDED, 2)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)

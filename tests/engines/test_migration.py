@@ -13,7 +13,7 @@ from prefect_wix.planning.plan import Reason, Refresh, RefreshPolicy, make_plan
 from prefect_wix.planning.windows import Window
 from prefect_wix.profiles.profiling import profile_window, summarize
 from prefect_wix.warehouse.schema import SESSIONS
-from tests.warehouses import MOBILE, NOON, ZONE, a_record, land
+from tests.warehouses import MOBILE, NOON, ZONE, a_record, land, store
 
 FIRST_EDITION = Path(__file__).parents[1] / "first_edition"
 """Data of the first edition: loads, a late session, a confirmation, a derived segment, marks and
@@ -86,7 +86,7 @@ async def test_a_table_without_base_urls_gets_the_column(engine, make_bench):
     """Version 5 had none. Its job records are kept."""
     bench = make_bench(engine)
     warehouse, record = await bench.ready(), a_record()
-    await warehouse.save_record(record)
+    await store(warehouse, record)
     await bench.sql(f"ALTER TABLE {bench.name('wix_session_jobs')} DROP COLUMN base_url")
     await bench.sql(f"UPDATE {bench.name('wix_session_schema')} SET version = 5")
     warehouse = await migrate(bench)
@@ -102,7 +102,7 @@ async def test_a_derived_partition_is_loaded_again(bench):
     derived = next(one for one in receipts if one.partition == ALL)
     assert derived.submitted_at == derived.confirmed_at == UNCONFIRMED
     # A job had listed it before it was derived: that confirms other IDs.
-    await warehouse.save_record(a_record(ALL, hours=-9).ended(JobState.LANDED, at=NOON))
+    await store(warehouse, a_record(ALL, hours=-9).ended(JobState.LANDED, at=NOON))
     receipts = await warehouse.receipts("site-1", WINDOW)
     now = datetime(2026, 6, 1, tzinfo=UTC)
     for refresh in Refresh:

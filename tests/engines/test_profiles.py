@@ -25,10 +25,11 @@ from prefect_wix.profiles.summary import RelationState
 from prefect_wix.sandbox import Rules, Session, World
 from prefect_wix.sandbox.query import find_sessions
 from prefect_wix.warehouse.factory import open_warehouse
+from prefect_wix.warehouse.interface import kept_open
 from prefect_wix.warehouse.schema import drive_async
 from prefect_wix.warehouse.transactions import SessionTransactions
 from tests.options import repeated
-from tests.warehouses import DuckDBBench, a_listing
+from tests.warehouses import DuckDBBench, a_listing, intended
 
 SITE = "site-1"
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -53,26 +54,28 @@ async def land(warehouse, ids, partition, *, submitted_at=NOW):
     job_id = f"job {partition} {submitted_at}"
     job = SessionsJob(job_id=job_id, query=query, site_id=site, submitted_at=submitted_at)
     record = JobRecord.intend(partition, at=submitted_at, run_id=None).submitted(job)
-    with a_listing(ids, partition, record=record) as listing:
+    with a_listing(ids, partition, record=await intended(warehouse, record)) as listing:
         return await warehouse.publish(listing)
 
 
 async def land_world(warehouse, world, window, segments=NINE, *, rules=None, site=SITE):
     """Land the IDs that Wix lists for each day and segment of a world."""
-    for day in window.days():
-        for key in segments:
-            partition = Partition(site, day, key, window.timezone)
-            body = partition.query.to_wire()
-            places = find_sessions(world, body, now=NOW, rules=rules or Rules())
-            await land(warehouse, [world.ids[place] for place in places], partition)
+    async with kept_open(warehouse):
+        for day in window.days():
+            for key in segments:
+                partition = Partition(site, day, key, window.timezone)
+                body = partition.query.to_wire()
+                places = find_sessions(world, body, now=NOW, rules=rules or Rules())
+                await land(warehouse, [world.ids[place] for place in places], partition)
 
 
 async def land_days(warehouse, days, *, submitted_at=NOW):
     """Land ``{day: {segment: ids}}``; a day is a number of days after `DAY`."""
-    for number, segments in days.items():
-        for key, ids in segments.items():
-            partition = Partition(SITE, DAY + number * ONE_DAY, key, "UTC")
-            await land(warehouse, ids, partition, submitted_at=submitted_at)
+    async with kept_open(warehouse):
+        for number, segments in days.items():
+            for key, ids in segments.items():
+                partition = Partition(SITE, DAY + number * ONE_DAY, key, "UTC")
+                await land(warehouse, ids, partition, submitted_at=submitted_at)
 
 
 async def read_profiles(bench, columns="session_date, session_id, device, deepest_step", site=SITE):

@@ -90,7 +90,7 @@ async def test_a_silent_database_fails_the_partition_within_its_timeouts(silence
     proxy.silent_at = MOMENTS[moment]
     with pytest.raises(WarehouseAccessError, match="no response in time"):
         async with asyncio.timeout(5):
-            await land(warehouse, IDS)
+            await land(warehouse, IDS, record=a_record())
     proxy.heal()
     await land(warehouse, IDS)
     assert sorted(await bench.check()) == IDS
@@ -100,7 +100,7 @@ async def test_a_silent_end_of_a_connection_does_not_fail_its_transaction(silenc
     bench, warehouse, proxy = silenced
     proxy.silent_at = b"X\0\0\0\x04"  # Terminate
     async with asyncio.timeout(5):
-        await land(warehouse, IDS)
+        await land(warehouse, IDS, record=a_record())
     assert proxy.is_silent.is_set()
     assert sorted(await bench.check()) == IDS
 
@@ -114,7 +114,7 @@ async def test_a_cancelled_run_ends_although_its_database_is_silent(silenced, mo
         monkeypatch.setattr(postgres, name, 60)
     warehouse._busy_timeout = 60
     proxy.silent_at = MOMENTS[moment]
-    task = asyncio.create_task(land(warehouse, IDS))
+    task = asyncio.create_task(land(warehouse, IDS, record=a_record()))
     await proxy.is_silent.wait()
     began = time.monotonic()
     task.cancel()

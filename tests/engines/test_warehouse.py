@@ -52,6 +52,7 @@ from tests.warehouses import (
     ids_of,
     land,
     on_day,
+    store,
 )
 
 EMULATED = [pytest.param(one, marks=pytest.mark.emulators) for one in ("snowflake", "bigquery")]
@@ -191,7 +192,7 @@ async def test_a_job_that_ended_before_the_receipt_confirms_other_content(bench,
     """Only an equal result that was published after the receipt confirms it."""
     before = datetime.now(UTC)
     await land(warehouse, ["a"])
-    await warehouse.save_record(a_record(hours=5).ended(state, at=before))
+    await store(warehouse, a_record(hours=5).ended(state, at=before))
     receipt = await bench.receipt()
     assert receipt.submitted_at == receipt.confirmed_at == NOON
     assert (await land(warehouse, ["b"], hours=1)).state is JobState.LANDED
@@ -277,7 +278,7 @@ async def test_job_records_are_all_those_of_the_window(warehouse):
     await land(warehouse, ["a", "b"], hours=2)
     await land(warehouse, ["late"], hours=1.5)
     await land(warehouse, ["c"], on_day(9))
-    await warehouse.save_record(a_record(hours=3).ended(JobState.FAILED, at=NOON))
+    await store(warehouse, a_record(hours=3).ended(JobState.FAILED, at=NOON))
     history = await warehouse.job_records("site-1", Window(MOBILE.day, on_day(9).day, ZONE))
     assert [(record.state, record.sessions, record.added) for record in history] == [
         (JobState.LANDED, 1, 1),
@@ -329,7 +330,7 @@ async def test_a_first_claim_permits_a_submit(warehouse):
 async def test_the_latest_running_job_is_adopted(warehouse):
     """The claim returns the record of the job that another run submitted last."""
     for hours in (1, 3, 2):
-        await warehouse.save_record(a_record(hours=hours))
+        await store(warehouse, a_record(hours=hours))
     claim = await warehouse.claim(
         JobRecord.intend(MOBILE, at=NOON, run_id="run-2"), adopt_since=NOON
     )
@@ -363,7 +364,7 @@ async def test_a_claim_carries_the_clock_of_the_warehouse(warehouse):
 )
 async def test_other_jobs_are_not_adopted(warehouse, record):
     """A job that is too old, ended or of another partition is not adopted."""
-    await warehouse.save_record(record)
+    await store(warehouse, record)
     claim = await warehouse.claim(JobRecord.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
     assert (claim.adopted, claim.orphans) == (False, 0)
 
@@ -394,7 +395,7 @@ async def test_an_intent_of_another_base_url_stays(warehouse):
 async def test_a_landed_job_is_not_adopted(bench, warehouse):
     """Publishing closes the record of the job."""
     record = a_record()
-    await warehouse.save_record(record)
+    await store(warehouse, record)
     await land(warehouse, ["a"], record=record)
     claim = await warehouse.claim(JobRecord.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
     assert not claim.adopted
@@ -402,7 +403,7 @@ async def test_a_landed_job_is_not_adopted(bench, warehouse):
 
 async def test_publishing_leaves_other_open_records_to_the_next_claim(bench, warehouse):
     """A load claims the partition before it publishes, and the claim closes open records."""
-    await warehouse.save_record(JobRecord.intend(MOBILE, at=NOON, run_id=None))
+    await store(warehouse, JobRecord.intend(MOBILE, at=NOON, run_id=None))
     await land(warehouse, ["a"], hours=1)
     claim = await warehouse.claim(JobRecord.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
     assert claim.orphans == 1
@@ -429,7 +430,7 @@ async def test_a_job_is_recorded_after_its_intent_was_closed_as_an_orphan(wareho
 async def test_a_job_that_is_recorded_twice_has_one_record(warehouse):
     """Two loads may wait for one job, and one may fail after the other has published it."""
     record = a_record()
-    await warehouse.save_record(record)
+    await store(warehouse, record)
     await land(warehouse, ["a"], record=record)
     for late in (record, record.ended(JobState.FAILED, at=NOON)):
         await warehouse.save_record(late)

@@ -32,7 +32,7 @@ from prefect_wix.warehouse.schema import SESSIONS, Statement, drive
 from prefect_wix.warehouse.transactions import SessionTransactions
 from tests.emulators import make_key
 from tests.engines.test_warehouse import full_text
-from tests.warehouses import MOBILE, NOON, a_record, ids_of, land, on_day
+from tests.warehouses import MOBILE, NOON, a_record, ids_of, land, on_day, store
 
 URL = "bigquery://project/wix"
 CANCELLED = (
@@ -103,7 +103,7 @@ async def test_a_decision_is_repeated_after_a_lost_race(bench, warehouse, before
 async def test_a_listing_overtaken_by_a_newer_one_is_superseded(bench, warehouse, before_script):
     """Nothing of the older listing is written."""
     before_script.append(publish(bench, ["new"], hours=2))
-    assert (await land(warehouse, ["old"], hours=1)).state is JobState.SUPERSEDED
+    assert (await land(warehouse, ["old"], record=a_record(hours=1))).state is JobState.SUPERSEDED
     assert await bench.check() == ["new"]
 
 
@@ -111,7 +111,7 @@ async def test_a_listing_overtaken_by_a_newer_one_is_superseded(bench, warehouse
 async def test_the_same_listing_twice_at_once_lands_once(bench, warehouse, before_script):
     """No session is doubled, even if there was nothing to delete."""
     before_script.append(publish(bench, ["a", "b"]))
-    assert (await land(warehouse, ["a", "b"], hours=1)).state is JobState.UNCHANGED
+    assert (await land(warehouse, ["a", "b"], record=a_record(hours=1))).state is JobState.UNCHANGED
     assert sorted(await bench.check()) == ["a", "b"]
 
 
@@ -119,7 +119,7 @@ async def test_the_same_listing_twice_at_once_lands_once(bench, warehouse, befor
 async def test_a_claim_overtaken_by_a_submit_adopts_the_job(bench, warehouse, before_script):
     """Another run submits the job after the read."""
     record = a_record()
-    before_script.append(lambda: asyncio.run(bench.open().save_record(record)))
+    before_script.append(lambda: asyncio.run(store(bench.open(), record)))
     claim = await warehouse.claim(JobRecord.intend(MOBILE, at=NOON, run_id=None), adopt_since=NOON)
     assert claim.adopted
     assert claim.record == record
@@ -129,7 +129,7 @@ async def test_a_claim_overtaken_by_a_submit_adopts_the_job(bench, warehouse, be
 async def test_a_cancelled_transaction_is_repeated(bench, warehouse, before_script):
     """Of two transactions at once BigQuery cancels one."""
     before_script.append(cancel)
-    assert (await land(warehouse, ["a"])).state is JobState.LANDED
+    assert (await land(warehouse, ["a"], record=a_record())).state is JobState.LANDED
     assert await bench.check() == ["a"]
 
 
@@ -138,7 +138,7 @@ async def test_a_race_lost_in_every_attempt_is_a_busy_error(bench, warehouse, be
     """The attempts are limited, and nothing is published."""
     before_script += [cancel, publish(bench, ["other"])]
     with pytest.raises(WarehouseBusyError, match="each of the 2 attempts") as caught:
-        await land(warehouse, ["a"], hours=9)
+        await land(warehouse, ["a"], record=a_record(hours=9))
     assert await bench.check() == ["other"]
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
@@ -147,7 +147,7 @@ async def test_a_race_lost_in_every_attempt_is_a_busy_error(bench, warehouse, be
 async def test_a_publish_to_another_partition_is_no_lost_race(bench, warehouse, before_script):
     """A change of another partition after the read does not matter."""
     before_script.append(publish(bench, ["x"], on_day(9)))
-    assert (await land(with_tries(warehouse, 1), ["a"])).state is JobState.LANDED
+    assert (await land(with_tries(warehouse, 1), ["a"], record=a_record())).state is JobState.LANDED
 
 
 @pytest.mark.emulators
@@ -155,7 +155,7 @@ async def test_the_order_of_rows_is_no_lost_race(warehouse):
     """Rows return in any order, and the check in the script still succeeds."""
     for hours in range(5):
         intent = JobRecord.intend(MOBILE, at=NOON + timedelta(hours=hours), run_id=None)
-        await warehouse.save_record(intent)
+        await store(warehouse, intent)
     intent = JobRecord.intend(MOBILE, at=NOON, run_id=None)
     assert (await with_tries(warehouse, 1).claim(intent, adopt_since=NOON)).orphans == 5
 
@@ -166,7 +166,7 @@ async def test_a_script_that_fails_leaves_the_old_version(bench, warehouse):
     await land(warehouse, ["a", "b"])
     await bench.sql(f"ALTER TABLE {bench.name('wix_session_jobs')} DROP COLUMN reason")
     with pytest.raises(WarehouseSchemaError, match="not the ones this version writes"):
-        await land(warehouse, ["c"], hours=1)
+        await land(warehouse, ["c"], record=a_record(hours=1))
     assert sorted(await bench.check()) == ["a", "b"]
     tables = await bench.sql(f"SELECT table_name FROM {bench.schema}.INFORMATION_SCHEMA.TABLES")
     assert not [name for (name,) in tables if "staged" in name]

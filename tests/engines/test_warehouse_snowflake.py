@@ -22,7 +22,7 @@ from prefect_wix.warehouse.factory import open_warehouse
 from prefect_wix.warehouse.snowflake import SnowflakeWarehouse
 from tests.emulators import make_key
 from tests.engines.test_warehouse import full_text
-from tests.warehouses import MOBILE, NOON, ids_of, land
+from tests.warehouses import MOBILE, NOON, a_record, ids_of, land
 
 URL = "snowflake://me@account/shop"
 
@@ -35,7 +35,7 @@ async def test_no_staging_table_is_left(make_bench):
     await land(warehouse, ["a"])
     await bench.sql(f"DROP TABLE {bench.name('wix_session_jobs')}")
     with pytest.raises(WarehouseSchemaError):
-        await land(warehouse, ["b"], hours=1)
+        await land(warehouse, ["b"], record=a_record(hours=1))
     tables = await bench.sql("SELECT table_name FROM information_schema.tables")
     assert not [name for (name,) in tables if "STAGED" in name]
 

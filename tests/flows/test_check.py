@@ -34,7 +34,7 @@ from prefect_wix.sandbox import Fault
 from prefect_wix.tasks.artifacts import CALENDAR_KEY
 from prefect_wix.warehouse.factory import open_warehouse
 from tests.processes import free_port
-from tests.warehouses import land
+from tests.warehouses import land, store
 
 
 @pytest.fixture
@@ -179,9 +179,9 @@ async def partitions(database, shop):
     await land(warehouse, ["a", "b"], landed, record=record_of(landed))
     await land(warehouse, ["a", "b"], found[-1], record=record_of(found[-1], hours_ago=11 * 24))
     record = record_of(failed)
-    await warehouse.save_record(record.ended(JobState.FAILED, at=NOW, reason="It failed."))
-    await warehouse.save_record(record_of(running))
-    await warehouse.save_record(JobRecord.intend(orphaned, at=NOW, run_id=None))
+    await store(warehouse, record.ended(JobState.FAILED, at=NOW, reason="It failed."))
+    await store(warehouse, record_of(running))
+    await store(warehouse, JobRecord.intend(orphaned, at=NOW, run_id=None))
     return found
 
 

@@ -35,12 +35,15 @@ from prefect_wix.warehouse.interface import BUSY_TIMEOUT_SECONDS
 SECONDS = 20.0
 """The time limit of a check. A locked warehouse is waited for in addition."""
 DAILY_LOAD = "load-sessions/daily-load"
-WRITTEN = JobRecord(
+INTENT = JobRecord(
     record_id="prefect-wix check",
     partition=Partition("prefect-wix-check", date(1970, 1, 1), "device_type=ALL", "UTC"),
-    state=JobState.SUPERSEDED,
+    state=JobState.INTENDED,
     intended_at=UNCONFIRMED,
-    ended_at=UNCONFIRMED,
+)
+WRITTEN = INTENT.ended(
+    JobState.SUPERSEDED,
+    at=UNCONFIRMED,
     reason="Written by `prefect-wix check`; there is no job.",
 )
 """Each check of a warehouse writes the same record, which belongs to no site."""
@@ -160,7 +163,8 @@ async def _check_warehouse(found: Found) -> str:
     warehouse = block.get_warehouse()
     await warehouse.prepare()
     # Creating tables that exist writes nothing.
-    await warehouse.save_record(WRITTEN)
+    for record in (INTENT, WRITTEN):
+        await warehouse.save_record(record)
     if problem:
         raise DeploymentError(problem)
     return "can be read and written, and has the tables of this version"

@@ -105,7 +105,7 @@ class Warehouse(Protocol):
         """Record the intent to submit, or adopt an open job submitted at `adopt_since` or later."""
 
     async def save_record(self, record: JobRecord) -> None:
-        """Write a job record; it replaces the one with the same ID."""
+        """Insert an intent, or write the state of a job whose intent is stored."""
 
     async def publish(self, listing: VerifiedListing) -> PublishResult:
         """Replace the partition by the listing and write its receipt, in one transaction."""

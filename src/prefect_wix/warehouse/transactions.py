@@ -108,22 +108,24 @@ class SessionTransactions(Schema):
         open_records = yield from self._job_records(is_open, record.partition.key)
         claim, to_save = decide_claim(record, open_records, adopt_since, at)
         for one in to_save:
-            yield from self._replace_record(one)
+            yield from self.save_record(one)
         return claim
 
     def save_record(self, record: JobRecord) -> Steps[None]:
-        """Write the state of a job; it replaces the record with the same ID.
+        """Insert an intent, or write the state of a job whose intent is stored.
 
-        A record that confirms its partition is written again as it is: this write was repeated, and
-        meanwhile another run has published the job.
+        A record that confirms its partition stays as it is: two runs may publish one job, and the
+        first one's record has the changes.
         """
-        [kept] = (yield from self._confirming(record)) or [record]
-        yield from self._replace_record(kept)
-
-    def _replace_record(self, record: JobRecord) -> Steps[None]:
-        jobs = self.name(JOBS.name)
-        yield Statement(f"DELETE FROM {jobs} WHERE record_id = $1", (record.record_id,))
-        yield self.insert(JOBS, [_values(JOBS, record)])
+        jobs, values = self.name(JOBS.name), _values(JOBS, record)
+        if record.state is JobState.INTENDED:
+            # It is stored already if its commit succeeded but reported an error.
+            yield Statement(f"DELETE FROM {jobs} WHERE record_id = $1", values[:1])
+            yield self.insert(JOBS, [values])
+        else:
+            columns = ", ".join(f"{name} = ${n}" for n, name in enumerate(JOBS.types, start=1))
+            is_open = f"record_id = $1 AND state NOT IN ({_quoted(CONFIRMING)})"
+            yield Statement(f"UPDATE {jobs} SET {columns} WHERE {is_open}", values)
 
     # -- publishing ----------------------------------------------------------------------------
 
@@ -138,15 +140,8 @@ class SessionTransactions(Schema):
         result = decide_publish(listing, contents, at)
         if result.state is JobState.LANDED:
             yield from self._replace(contents, new_receipt(listing, result, at))
-        # Two runs may publish one job: the first one's record has the changes.
-        if contents.receipt is None or not (yield from self._confirming(listing.record)):
-            yield from self._replace_record(closed_record(listing.record, result.state, result, at))
+        yield from self.save_record(closed_record(listing.record, result.state, result, at))
         return result
-
-    def _confirming(self, record: JobRecord) -> Steps[list[JobRecord]]:
-        """The stored record with the same ID, if it confirms its partition."""
-        is_confirming = f"record_id = $1 AND state IN ({_quoted(CONFIRMING)})"
-        return (yield from self._job_records(is_confirming, (record.record_id,)))
 
     def _read_contents(self, partition: Partition) -> Steps[PartitionContents]:
         ids, removals, receipts = (
