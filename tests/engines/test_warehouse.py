@@ -417,6 +417,17 @@ async def test_a_repeated_claim_does_not_count_its_own_intent_as_an_orphan(wareh
     assert await warehouse.job_records(MOBILE.site_id, MOBILE.window) == [record]
 
 
+async def test_a_claim_is_repeated_after_its_intent_was_closed_as_an_orphan(warehouse):
+    """Its commit reported an error, and another load claimed the partition before the repeat."""
+    first, other = (JobRecord.intend(MOBILE, at=NOON, run_id=run) for run in ("run-1", "run-2"))
+    for record in (first, other, first):
+        await warehouse.claim(record, adopt_since=NOON)
+    records = await warehouse.job_records(MOBILE.site_id, MOBILE.window)
+    states = {one.record_id: one.state for one in records}
+    assert len(records) == 2
+    assert states == {first.record_id: JobState.INTENDED, other.record_id: JobState.ORPHANED}
+
+
 async def test_a_job_is_recorded_after_its_intent_was_closed_as_an_orphan(warehouse):
     """Another load claimed the partition during the submit."""
     record, other = a_record(), JobRecord.intend(MOBILE, at=NOON + timedelta(hours=1), run_id=None)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain, count, islice
 from typing import Any, TypeVar, cast
 
@@ -68,13 +69,13 @@ class Table:
     definition: str
     key: str
 
-    @property
+    @cached_property
     def types(self) -> dict[str, str]:
         """SQL type by column."""
         columns = (column.split(maxsplit=1) for column in self.definition.split(", "))
         return {name: "".join(rest) or "TEXT" for name, *rest in columns}
 
-    @property
+    @cached_property
     def columns(self) -> str:
         """The column names, separated by commas."""
         return ", ".join(self.types)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -104,11 +104,16 @@ class SessionTransactions(Schema):
             adopt_since: see `Warehouse.claim`.
             at: the time by the warehouse's clock, read once the engine holds the lock.
         """
-        is_open = f"{_PARTITION} AND state IN ({_quoted(OPEN_STATES)})"
-        open_records = yield from self._job_records(is_open, record.partition.key)
-        claim, to_save = decide_claim(record, open_records, adopt_since, at)
+        # The intent is stored already if its commit succeeded but reported an error.
+        concerned = f"{_PARTITION} AND (state IN ({_quoted(OPEN_STATES)}) OR record_id = $4)"
+        stored = yield from self._job_records(concerned, (*record.partition.key, record.record_id))
+        claim, to_save = decide_claim(record, stored, adopt_since, at)
+        known = {one.record_id for one in stored}
         for one in to_save:
-            yield from self.save_record(one)
+            if one.record_id in known:
+                yield from self.save_record(one)
+            else:
+                yield self.insert(JOBS, [_values(JOBS, one)])
         return claim
 
     def save_record(self, record: JobRecord) -> Steps[None]:
@@ -119,7 +124,6 @@ class SessionTransactions(Schema):
         """
         jobs, values = self.name(JOBS.name), _values(JOBS, record)
         if record.state is JobState.INTENDED:
-            # It is stored already if its commit succeeded but reported an error.
             yield Statement(f"DELETE FROM {jobs} WHERE record_id = $1", values[:1])
             yield self.insert(JOBS, [values])
         else:
@@ -257,7 +261,8 @@ def _quoted(states: Iterable[JobState]) -> str:
 
 def _values(table: Table, row: JobRecord | Receipt) -> tuple[Any, ...]:
     """The values of a row, in the order of the table's columns."""
-    fields = vars(row) | dict(zip(_PARTITION_COLUMNS, astuple(row.partition), strict=True))
+    partition = vars(row.partition).values()
+    fields = vars(row) | dict(zip(_PARTITION_COLUMNS, partition, strict=True))
     values = (fields[name] for name in table.types)
     # Drivers take plain text.
     return tuple(str(value) if isinstance(value, JobState) else value for value in values)
