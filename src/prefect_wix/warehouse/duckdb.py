@@ -141,39 +141,48 @@ class DuckDBWarehouse(SqlWarehouse):
     def _connect(self, deadline: float, config: Config) -> Any:
         Path(self._database).parent.mkdir(parents=True, exist_ok=True)
         changes = 0
-        while True:
-            before = last_change(self._database)
+        while changes < _MOST_CHANGES:
             try:
-                connection = self._duckdb.connect(self._database, config=_plain(config))
+                connection = self._connect_once(config)
             except self._duckdb.IOException as error:
                 if "Could not set lock" not in str(error):
                     raise
-                seconds, holder = f"{self._busy_timeout:g} s", driver_text(error)
-                if not self._has_waited:
-                    self._has_waited = True
-                    message = "Waiting up to %s for %s, which another process has open: %s"
-                    _LOG.warning(message, seconds, self._database, holder)
-                if time.monotonic() >= deadline:
-                    raise WarehouseBusyError(
-                        f"Another process had {self._database} open for all of {seconds}. Nothing "
-                        "was changed. Close it there (a shell, a notebook, another run) and run "
-                        f"again. DuckDB says: {holder}"
-                    ) from error
-                time.sleep(_BUSY_POLL_SECONDS)
-                continue
-            if before == last_change(self._database):
-                if config is self._config:
-                    self._set_limits(connection)
-                return connection
+                self._wait_for_lock(deadline, error)
+            else:
+                if connection is not None:
+                    return connection
+                changes += 1
+        raise WarehouseBusyError(
+            f"{self._database} changed each of the {changes} times that it was opened. "
+            "Nothing was changed by this run. Run it again."
+        )
+
+    def _connect_once(self, config: Config) -> Any | None:
+        """A connection, or None if the file changed while it was opened."""
+        before = last_change(self._database)
+        connection = self._duckdb.connect(self._database, config=_plain(config))
+        if before != last_change(self._database):
             # DuckDB reads the header before it locks the file: a transaction that another process
             # committed in between would be lost.
             connection.close()
-            changes += 1
-            if changes == _MOST_CHANGES:
-                raise WarehouseBusyError(
-                    f"{self._database} changed each of the {changes} times that it was opened. "
-                    "Nothing was changed by this run. Run it again."
-                )
+            return None
+        if config is self._config:
+            self._set_limits(connection)
+        return connection
+
+    def _wait_for_lock(self, deadline: float, error: Exception) -> None:
+        seconds, holder = f"{self._busy_timeout:g} s", driver_text(error)
+        if not self._has_waited:
+            self._has_waited = True
+            message = "Waiting up to %s for %s, which another process has open: %s"
+            _LOG.warning(message, seconds, self._database, holder)
+        if time.monotonic() >= deadline:
+            raise WarehouseBusyError(
+                f"Another process had {self._database} open for all of {seconds}. Nothing "
+                "was changed. Close it there (a shell, a notebook, another run) and run "
+                f"again. DuckDB says: {holder}"
+            ) from error
+        time.sleep(_BUSY_POLL_SECONDS)
 
     def _set_limits(self, connection: Any) -> None:
         # Not in the config: in one process DuckDB opens a file with one config only, and other code
