@@ -11,19 +11,22 @@ PYTEST := python -m pytest -n 4 --dist loadgroup
 cpython = $(lastword $(shell command -v python$(1)) $(sort $(wildcard $(shell pyenv root 2>/dev/null)/versions/$(1).*/bin/python)))
 PYTHONS ?= $(foreach minor,3.11 3.12 3.13,$(if $(call cpython,$(minor)),$(minor)))
 
-.PHONY: demo test test-unit test-wheel test-emulators test-pythons soak check format bench docs pictures dist clean
+.PHONY: demo test test-unit test-wheel test-browser test-emulators test-pythons soak check format bench docs pictures dist clean
 
 demo: .venv/.demo  ## load the last 30 days of a sandbox site, by device, into a DuckDB file
 	@$(BIN)/prefect-wix demo
 
 test: .venv/.dev .venv/dbt/.ready  ## all tests that a change must pass
-	$(BIN)/$(PYTEST) -m "not emulators and not wheel"
+	$(BIN)/$(PYTEST) -m "not emulators and not wheel and not browser"
 
 test-unit: .venv/.dev  ## tests without a server or another process
 	$(BIN)/$(PYTEST) tests/unit
 
 test-wheel: .venv/.dev  ## the wheel alone, in a new environment, on a real server and worker
 	$(BIN)/python -m pytest tests/e2e/test_wheel.py
+
+test-browser: .venv/.dev .venv/dbt/.ready  ## the run forms, the pages of runs and the report, in Chromium
+	$(BIN)/$(PYTEST) -m browser
 
 test-emulators: .venv/.dev .venv/emulators/.ready  ## the warehouse tests on emulators of databases and object stores
 	$(BIN)/python -m pytest -m emulators

@@ -100,7 +100,7 @@ def _end(process):
         except ProcessLookupError:
             return
         try:
-            process.wait(10)
+            process.wait(3)
         except subprocess.TimeoutExpired:
             continue
 

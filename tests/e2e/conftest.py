@@ -12,6 +12,14 @@ from tests.options import skip_without
 from tests.processes import make_environment
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marks
+def pytest_collection_modifyitems(items):
+    """Mark the tests that use a browser."""
+    for item in items:
+        if "browser" in item.fixturenames:
+            item.add_marker(pytest.mark.browser)
+
+
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory, postgres_server):
     """All deployments on one server, for the tests of an xdist group."""
