@@ -26,7 +26,18 @@ from prefect_wix.warehouse.stores import Folder
 from tests.engines.racing_loads import listed, submitted
 from tests.object_stores import STORES, files_of
 from tests.options import repeated
-from tests.warehouses import MOBILE, NOON, ROOT, ZONE, digest_of, ids_of, land, on_day
+from tests.warehouses import (
+    MOBILE,
+    NOON,
+    ROOT,
+    ZONE,
+    a_record,
+    digest_of,
+    ids_of,
+    intended,
+    land,
+    on_day,
+)
 
 MARCH = Window(on_day(1).day, on_day(31).day, ZONE)
 EMULATED = [pytest.param(one, marks=pytest.mark.emulators) for one in STORES]
@@ -250,8 +261,9 @@ async def test_a_replace_takes_four_requests(moto):
     gateway = moto.running.gateway
     await land(moto.open(), ["a"])
     for hours, ids, expected in ((1, "ab", ["GET", "PUT"]), (2, "bc", ["GET", "PUT", "PUT"])):
+        record = await intended(moto.open(), a_record(hours=hours))
         gateway.reset()
-        await land(moto.open(), ids, hours=hours)
+        await land(moto.open(), ids, record=record)
         methods = [request.partition(" ")[0] for request in gateway.requests]
         assert methods == [*expected, "GET", "PUT"]
 
