@@ -26,7 +26,7 @@ from prefect_wix.flows.list_sessions import list_sessions
 from prefect_wix.flows.load_sessions import load_sessions
 from prefect_wix.flows.load_sites import load_sites
 from prefect_wix.flows.mark_recordings import mark_recordings
-from tests.flows.test_secrets import chain_of
+from tests.flows.test_secrets import PASSWORD, chain_of, pieces_of_password
 
 DAY, NEXT = date(2024, 3, 1), date(2024, 3, 2)
 QUERY = SessionsQuery(start_date=DAY, end_date=NEXT, device_type="ALL", timezone="Etc/UTC")
@@ -183,8 +183,7 @@ async def test_a_refused_database_password_is_not_stored_or_logged(
 ):
     """A real PostgreSQL refuses the password; no piece of it is left anywhere."""
     caplog.set_level(logging.DEBUG)
-    secret = "qzJ7xWv9kGp2"
-    url = f"postgresql://somebody:{secret}@127.0.0.1:{postgres_server.port}/postgres"
+    url = f"postgresql://somebody:{PASSWORD}@127.0.0.1:{postgres_server.port}/postgres"
     warehouse = SessionsWarehouse(url=url)
     await warehouse.save("refused", overwrite=True)
     with pytest.raises(WixError) as caught:
@@ -192,4 +191,4 @@ async def test_a_refused_database_password_is_not_stored_or_logged(
     contents = await prefect_server.contents()
     found = "".join([*chain_of(caught.value), caplog.text, contents.decode(errors="replace")])
     assert "somebody" in str(caught.value)
-    assert [piece for n in range(9) if (piece := secret[n : n + 4]) in found] == []
+    assert pieces_of_password(found) == []
