@@ -41,6 +41,17 @@ WITHIN_SECONDS = {run_died().name: 60.0, nothing_landed(DoNothing()).name: 10.0}
 FINAL_STATES = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
+WORKER = """
+from prefect.cli import app
+from prefect.runner._control_channel import ControlChannel
+
+ControlChannel.__init__.__kwdefaults__["ack_timeout"] = 15.0
+app()
+"""
+"""The command ``prefect``. By default a run that does not acknowledge its cancellation within 1 s,
+on a machine under load, is killed and reported as crashed."""
+
+
 @dataclass
 class Deployed:
     """The server, its workers, the sandbox and the warehouse."""
@@ -61,7 +72,9 @@ class Deployed:
         return self.stack.enter_context(background(f"exec {command}", **options))
 
     def start_worker(self, name):
-        command = f"prefect worker start --pool wix --type process --name {name} --limit 4"
+        program = self.folder / "worker.py"
+        program.write_text(WORKER)
+        command = f"python {program} worker start --pool wix --type process --name {name} --limit 4"
         self.workers[name] = self.start_process(f"worker-{name}", command)
 
     def command(self, *words):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import traceback
 
 import duckdb
@@ -119,8 +120,12 @@ async def test_no_secret_of_a_warehouse_is_stored_or_logged(
 
 
 def pieces_of_password(text):
-    """The pieces of `PASSWORD` in a text. Encrypted blocks have any four characters by chance."""
-    return [piece for n in range(7) if (piece := PASSWORD[n : n + 6]) in text]
+    """The pieces of `PASSWORD` in a text, without the values that Prefect has encrypted.
+
+    Those of the blocks of all tests have any four characters by chance.
+    """
+    text = re.sub(r"gAAAAA[\w-]+=*", "", text)
+    return [piece for n in range(9) if (piece := PASSWORD[n : n + 4]) in text]
 
 
 def chain_of(error):

@@ -128,8 +128,8 @@ class SessionTransactions(Schema):
             yield self.insert(JOBS, [values])
         else:
             columns = ", ".join(f"{name} = ${n}" for n, name in enumerate(JOBS.types, start=1))
-            is_open = f"record_id = $1 AND state NOT IN ({_quoted(CONFIRMING)})"
-            yield Statement(f"UPDATE {jobs} SET {columns} WHERE {is_open}", values)
+            where = f"record_id = $1 AND state NOT IN ({_quoted(CONFIRMING)})"
+            yield Statement(f"UPDATE {jobs} SET {columns} WHERE {where}", values)
 
     # -- publishing ----------------------------------------------------------------------------
 
